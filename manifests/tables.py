@@ -1,0 +1,142 @@
+"""The tables that stages pass to one another: their schemas, and the only functions that read and write them.
+
+Every table is one parquet file with a fixed pyarrow schema, written atomically; pandas opens each of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import StageError
+from .files import atomic_path
+
+__all__ = [
+    "DETECTIONS",
+    "HISTORY",
+    "IMAGES",
+    "OUTCOMES",
+    "PREDICTIONS",
+    "PROBLEMS",
+    "SAMPLES",
+    "read_table",
+    "table_of",
+    "write_table",
+]
+
+
+def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in fields])
+
+
+_RANGE = pa.list_(pa.int32(), 2)  # half-open [start, end) of word indices
+
+# One row per sample, in the order (split, id). `tags` is filled for task "ner"; head, tail and relation for task "re".
+# `groups` names, for each mention in the order of the text (or for the one pair), a group that scores are reported for apart.
+# `image` is the name that the input gave, `image_key` the sha256 of that image's content, or null where there is no usable image.
+SAMPLES = _schema(
+    ("id", pa.string()),
+    ("split", pa.string()),
+    ("task", pa.string()),
+    ("tokens", pa.list_(pa.string())),
+    ("tags", pa.list_(pa.string())),
+    ("head", _RANGE),
+    ("tail", _RANGE),
+    ("relation", pa.string()),
+    ("groups", pa.list_(pa.string())),
+    ("image", pa.string()),
+    ("image_key", pa.string()),
+)
+
+# One row per distinct image CONTENT, in the order of `key`. `width` and `height` are pixels after EXIF rotation; `path` is where one
+# copy of the content lies (in no digest). `status` is "ok" or "unreadable", the latter with its `reason` and a size of 0 by 0.
+IMAGES = _schema(
+    ("key", pa.string()),
+    ("path", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("status", pa.string()),
+    ("reason", pa.string()),
+)
+
+# What prepare refused or repaired: one row each. `kind` is "image" (sample kept, without its image) or "tag" (an orphan I- tag).
+PROBLEMS = _schema(
+    ("kind", pa.string()),
+    ("sample", pa.string()),
+    ("where", pa.string()),
+    ("reason", pa.string()),
+)
+
+# One row per (image_key, rank), rank 0 having the highest score. Boxes are pixels of the upright image: x0, y0, x1, y1.
+DETECTIONS = _schema(
+    ("image_key", pa.string()),
+    ("rank", pa.int8()),
+    ("x0", pa.float32()),
+    ("y0", pa.float32()),
+    ("x1", pa.float32()),
+    ("y1", pa.float32()),
+    ("label", pa.string()),
+    ("score", pa.float32()),
+)
+
+# One row per image that a visual stage went through. `status` is "done" or "failed"; `reason` is set for failed ones.
+OUTCOMES = _schema(
+    ("image_key", pa.string()),
+    ("status", pa.string()),
+    ("reason", pa.string()),
+)
+
+# One row per scored sample. For "ner" gold and predicted are tag sequences as long as `tokens`; for "re" lists of one relation.
+PREDICTIONS = _schema(
+    ("id", pa.string()),
+    ("split", pa.string()),
+    ("tokens", pa.list_(pa.string())),
+    ("gold", pa.list_(pa.string())),
+    ("predicted", pa.list_(pa.string())),
+    ("has_image", pa.bool_()),
+)
+
+# One row per training epoch. Times are seconds.
+HISTORY = _schema(
+    ("epoch", pa.int32()),
+    ("step", pa.int32()),
+    ("loss", pa.float64()),
+    ("learning_rate", pa.float64()),
+    ("valid_f1", pa.float64()),
+    ("seconds", pa.float64()),
+    ("samples_per_second", pa.float64()),
+)
+
+
+def table_of(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """A table of `rows` with exactly the columns of `schema`; a missing value is null, an unknown key an error."""
+    rows = list(rows)
+    for row in rows:
+        if unknown := set(row) - set(schema.names):
+            raise KeyError(f"no column {sorted(unknown)} in the schema {schema.names}")
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write `table` to the parquet file `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema, made_by: str = "") -> pa.Table:
+    """Read the parquet file `path`, which must have `schema`. `made_by` names the command that makes it, for the error.
+
+    Raises StageError where the file is missing, is not parquet or has other columns.
+    """
+    remedy = f"; run `hmnet-pipe {made_by}` first" if made_by else ""
+    if not path.is_file():
+        raise StageError(f"{path} does not exist{remedy}")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StageError(f"{path} cannot be read as a parquet table ({error}); delete it and run its stage again") from error
+    if not table.schema.equals(schema):
+        raise StageError(f"{path} has the columns {table.schema.names}, expected {schema.names}; delete it and run its stage again")
+    return table
