@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["TEMPORARY_PREFIX", "atomic_path", "sync_folder", "write_text"]
+__all__ = ["TEMPORARY_PREFIX", "atomic_path", "remove_temporaries", "sync_folder", "write_text"]
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -42,3 +42,9 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process left in `folder` under temporary names. Only for the holder of the stage's lock."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        path.unlink(missing_ok=True)

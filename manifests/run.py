@@ -51,7 +51,7 @@ class RunFolder:
         return self.path / "stages" / f"{stage}.parquet"
 
     def work(self, stage: str) -> Path:
-        """Where a stage keeps finished parts until all of them are there; a resumed stage reads them, a finished one removes them."""
+        """Where a stage keeps finished parts until all are there; a resumed stage reads them, a finished one removes them."""
         return self.path / "stages" / f"{stage}.parts"
 
     def record(self, stage: str) -> Path:

@@ -50,8 +50,8 @@ SAMPLES = _schema(
     ("image_key", pa.string()),
 )
 
-# One row per distinct image CONTENT, in the order of `key`. `width` and `height` are pixels after EXIF rotation; `path` is where one
-# copy of the content lies (in no digest). `status` is "ok" or "unreadable", the latter with its `reason` and a size of 0 by 0.
+# One row per distinct image CONTENT, in the order of `key`. `width` and `height` are pixels after EXIF rotation; `path` is where
+# one copy of the content lies (in no digest). `status` is "ok" or "unreadable", the latter with its `reason` and a size of 0 by 0.
 IMAGES = _schema(
     ("key", pa.string()),
     ("path", pa.string()),

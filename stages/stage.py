@@ -7,10 +7,15 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..manifests.run import RunFolder
 
-__all__ = ["Counts", "ProgressBar", "Stage", "Tools", "UnitFailure"]
+__all__ = ["Counts", "ProgressBar", "Stage", "Tools", "UnitFailure", "setting"]
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field of a settings dataclass. `help` becomes the help of its command-line option and its comment in run.toml."""
+    return field(default=default, metadata={"help": help})
 
 
 class ProgressBar(Protocol):
@@ -94,3 +99,6 @@ class Stage(ABC):
     @abstractmethod
     def compute(self, tools: Tools) -> Counts:
         """Make the outputs, reusing whatever is still valid."""
+
+    def finish(self) -> None:  # noqa: B027  (most stages leave nothing behind)
+        """Remove what only a resumed `compute` would need; called once the stage's record is on disk."""

@@ -1,0 +1,128 @@
+"""The feature cache as its readers see it: image key in, pyramid and view mask out.
+
+    cache = FeatureCache(Path("runs/twitter2015/features"))
+    pyramid, view_mask = cache.gather([key_a, None, key_b])
+
+`index.parquet`, committed after the shards, says which rows exist; its metadata holds the FeatureSpec. A shard that the index does
+not name is not part of the cache.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..manifests.errors import StageError
+from ..manifests.files import atomic_path
+from ..manifests.fingerprint import digest_json
+from .shards import FeatureSpec, Shard, ShardError
+
+__all__ = ["FeatureCache", "IndexRow", "read_index", "write_index"]
+
+_INDEX = pa.schema(
+    [
+        pa.field("image_key", pa.string()),
+        pa.field("shard", pa.string()),
+        pa.field("row", pa.int32()),
+        pa.field("checksum", pa.uint64()),
+        pa.field("inputs", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """Where an image's features lie. `inputs` is the digest of what else they were made from (the boxes)."""
+
+    image_key: str
+    shard: str
+    row: int
+    checksum: int
+    inputs: str
+
+
+def write_index(folder: Path, spec: FeatureSpec, rows: Iterable[IndexRow]) -> None:
+    """Commit the index, sorted by image key: from here on the cache holds exactly these rows."""
+    ordered = [vars(row) for row in sorted(rows, key=lambda row: row.image_key)]
+    table = pa.Table.from_pylist(ordered, schema=_INDEX.with_metadata({"spec": spec.to_json()}))
+    with atomic_path(folder / "index.parquet") as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_index(folder: Path) -> tuple[FeatureSpec, list[IndexRow]]:
+    """The committed index of the cache in `folder`. Raises StageError where there is none or it cannot be read."""
+    path = folder / "index.parquet"
+    if not path.is_file():
+        raise StageError(f"{path} does not exist; run `hmnet-pipe extract` first")
+    try:
+        table = pq.read_table(path)
+        spec = FeatureSpec.from_json(table.schema.metadata[b"spec"].decode())
+        return spec, [IndexRow(**row) for row in table.to_pylist()]
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+        raise StageError(f"{path} is damaged ({error}); delete it and run `hmnet-pipe extract` again") from error
+
+
+class FeatureCache:
+    """Random access to cached pyramids, opened lazily in the process that reads.
+
+    Safe under fork (no HDF5 handle stays open), under spawn (pickles as its path) and in notebooks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec, rows = read_index(folder)
+        self._places = {row.image_key: (row.shard, row.row) for row in rows}
+        self._checksums = [[row.image_key, row.checksum] for row in rows]
+        self._shards: dict[str, Shard] = {}
+
+    def __reduce__(self) -> tuple[type["FeatureCache"], tuple[Path]]:
+        return (FeatureCache, (self.folder,))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def digest(self) -> str:
+        """The digest of the features' identity and contents (by their checksums), whatever shards they lie in."""
+        return digest_json([self.spec.to_json(), self._checksums])
+
+    def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """The pyramids (B, V, C, p, p) in their storage dtype (bfloat16 widened to float32) and view mask (B, V) of a batch.
+
+        A key that is None or not in the cache gives zeros and an all-false mask. Raises ShardError where a shard is damaged.
+        """
+        dtype = np.float16 if self.spec.dtype == "float16" else np.float32
+        pyramid = np.zeros((len(keys), *self.spec.row_shape), dtype)
+        view_mask = np.zeros((len(keys), self.spec.views), np.bool_)
+        for position, key in enumerate(keys):
+            if key is None or (place := self._places.get(key)) is None:
+                continue
+            shard, row = self._shard(place[0]), place[1]
+            if row >= len(shard.keys) or shard.keys[row] != key:
+                raise ShardError(f"{shard.path} does not hold image {key} in row {row}; run `hmnet-pipe extract` again")
+            pyramid[position] = _widen(shard.pyramid[row]) if self.spec.dtype == "bfloat16" else shard.pyramid[row]
+            view_mask[position] = shard.view_mask[row]
+        return pyramid, view_mask
+
+    def _shard(self, name: str) -> Shard:
+        if name not in self._shards:
+            shard = Shard(self.folder / name)
+            if shard.spec != self.spec:
+                raise ShardError(f"{shard.path} belongs to another feature set ({shard.spec}); run `hmnet-pipe extract` again")
+            self._shards[name] = shard
+        return self._shards[name]
+
+
+def _widen(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """bfloat16 bits as float32: the same number with 16 more zero bits of mantissa."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,334 @@
+"""The `hmnet-pipe` commands: thin wrappers over plain functions.
+
+    hmnet-pipe prepare runs/x --preset twitter2015 --text TEXTS --images IMAGES
+    hmnet-pipe detect runs/x
+    hmnet-pipe extract runs/x
+    hmnet-pipe train runs/x --system hmnet
+    hmnet-pipe evaluate runs/x --system hmnet
+
+What only one command needs is imported when it runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .. import __version__
+from ..manifests.errors import HmnetPipeError, InputError
+from ..manifests.run import RunFolder
+
+if TYPE_CHECKING:
+    from ..stages.stage import Stage, Tools
+
+__all__ = ["main"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Commands(click.Group):
+    """Turns the project's errors into one line on stderr and their exit code; anything else is a fault of ours and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HmnetPipeError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted. Finished work is kept: run the same command again to resume.", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="hmnet-pipe")
+def main() -> None:
+    """Extract entities (ner) and relations (re) from texts with images, with HMNeT on a cache of visual features.
+
+    \b
+    Two commands to a first result, offline:
+      hmnet-pipe demo runs/demo
+    Your own data:
+      hmnet-pipe prepare runs/mine --task ner --text mydata --images mydata/images
+      hmnet-pipe detect runs/mine; hmnet-pipe extract runs/mine; hmnet-pipe train runs/mine
+    """
+
+
+def _run_argument(function: F) -> F:
+    return click.argument("run", type=click.Path(path_type=Path, file_okay=False))(function)
+
+
+def _json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; all else goes to stderr.")(function)
+
+
+def _cluster_options(function: F) -> F:
+    function = click.option("--workers", type=click.IntRange(1), help="Worker processes, one thread each [default: one a core].")(function)
+    return click.option("--scheduler", metavar="ADDRESS", help="Use a running Dask scheduler, such as tcp://host:8786.")(function)
+
+
+def _settings_options(stage: str) -> Callable[[F], F]:
+    """One option for each field of the stage's settings; given ones are written into run.toml."""
+    from .config import SETTINGS
+
+    def decorate(function: F) -> F:
+        for field in reversed(fields(SETTINGS[stage])):
+            text = f"{field.metadata['help']} [run.toml; at first {field.default}]"
+            name = field.name.replace("_", "-")
+            declaration = f"--{name}/--no-{name}" if isinstance(field.default, bool) else f"--{name}"
+            kind = None if isinstance(field.default, bool) else type(field.default)
+            function = click.option(declaration, field.name, type=kind, default=None, help=text, show_default=False)(function)
+        return function
+
+    return decorate
+
+
+@main.command()
+@_run_argument
+@click.option("--preset", "preset_name", default="custom", help="custom, demo, twitter2015, twitter2017 or mnre: the paper's recipe.")
+@click.option("--task", help="ner (entities) or re (relations); the presets of data sets know theirs.")
+@click.option("--text", type=click.Path(path_type=Path), help="Folder with one text file a split.")
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of the images; left out: text only.")
+@click.option("--format", "text_format", default="auto", help="auto, twitter, mnre or jsonl.")
+@_json_option
+def prepare(run: Path, preset_name: str, task: str | None, text: Path | None, images: Path | None, text_format: str, as_json: bool) -> None:
+    """Read texts and look up their images.
+
+    Reads one file a split in --text (train, valid, test; .txt as Twitter-2015/2017 and MNRE publish them, or .jsonl) and the images
+    that they name. Writes RUN/run.toml, samples.parquet, images.parquet and problems.parquet (what was missing, unreadable or
+    repaired). Without options on an existing run: reads the same places again.
+
+    \b
+    Example: hmnet-pipe prepare runs/twitter2015 --preset twitter2015 --text data/twitter2015 --images data/twitter2015_images
+    """
+    from .config import RunConfig, preset
+
+    folder = RunFolder(run)
+    if preset_name == "demo" and text is None:
+        from ..stages.demo.corpus import write_demo_corpus
+
+        task = task or "ner"
+        text = run / "corpus"
+        if not (text / "test.jsonl").is_file() and task in ("ner", "re"):
+            write_demo_corpus(text, task)
+        images = images or text / "images"
+    if text is None:
+        if not folder.config.is_file():
+            raise InputError("prepare needs --text FOLDER, the folder with train.txt or train.jsonl (see hmnet-pipe prepare --help)")
+        config = RunConfig.read(folder.config)
+    else:
+        config = preset(
+            preset_name, task=task, text=text.resolve(), images=None if images is None else images.resolve(), format=text_format
+        )
+        config = _keeping_edits(config, folder)
+    # The input is looked at before anything is written, so that a mistyped path leaves no half-made run.
+    stage = config.stage("prepare", folder)
+    stage.inputs()
+    config.write(folder.config)
+    _run_stages([stage], as_json)
+
+
+def _keeping_edits(config: Any, folder: RunFolder) -> Any:
+    """A run that is prepared again keeps what its run.toml says of the other stages, unless it gets another preset or task."""
+    from dataclasses import replace
+
+    from .config import RunConfig
+
+    if not folder.config.is_file():
+        return config
+    old = RunConfig.read(folder.config)
+    return replace(old, prepare=config.prepare) if (old.preset, old.task) == (config.preset, config.task) else config
+
+
+@main.command()
+@_run_argument
+@_settings_options("detect")
+@_cluster_options
+@_json_option
+def detect(run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any) -> None:
+    """Find the top objects of every image.
+
+    Reads images.parquet and the images. Writes detections.parquet (boxes in pixels, label, score), crops/ to look at, and
+    stages/detect.parquet (what failed, and why). Killed, it resumes where it was.
+
+    \b
+    Example: hmnet-pipe detect runs/twitter2015 --weights fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth
+    """
+    _run_configured(run, "detect", options, as_json, scheduler, workers)
+
+
+@main.command()
+@_run_argument
+@_settings_options("extract")
+@_cluster_options
+@_json_option
+def extract(run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any) -> None:
+    """Compute the pooled pyramid of every image and of its objects.
+
+    Reads images.parquet, detections.parquet and the images. Writes features/ (HDF5 shards and index.parquet) and
+    stages/extract.parquet (what failed, and why). Killed, it resumes where it was.
+
+    \b
+    Example: hmnet-pipe extract runs/twitter2015 --backbone resnet50 --workers 2
+    """
+    _run_configured(run, "extract", options, as_json, scheduler, workers)
+
+
+@main.command()
+@_run_argument
+@click.option("--system", "systems", multiple=True, default=("hmnet",), help="What to train; may be given more than once.")
+@click.option("--seed", "seeds", multiple=True, type=int, default=(1,), help="Seed; may be given more than once.")
+@_settings_options("train")
+@_json_option
+def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: bool, **options: Any) -> None:
+    """Train a system on the cached features, keep its best epoch, and score the test split once.
+
+    Systems: hmnet, hmnet-single, hmnet-flat, hmnet-1v3, hmnet-onlyobj; text only: bert-crf (ner), mtb (re). Reads samples.parquet
+    and, for hmnet, features/. Writes models/SYSTEM/seed-N/: model.safetensors, config.json, tokenizer/, metrics.json,
+    predictions.parquet and history.parquet. Killed, it resumes from its last checkpoint.
+
+    \b
+    Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --epochs 5 --first-evaluation 1
+    """
+    from ..stages.train.systems import system_is_visual
+
+    folder, config = _configured(run, "train", options)
+    for system in systems:
+        system_is_visual(system, config.task)
+    _run_stages([config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds], as_json)
+
+
+@main.command()
+@_run_argument
+@click.option("--system", default="hmnet", help="The system that was trained.")
+@click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
+@click.option("--split", default="test", help="train, valid or test.")
+@click.option("--shuffle-images", is_flag=True, help="Deal the images out at random: what a model loses that uses them.")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Another run, whose samples are scored.")
+@_json_option
+def evaluate(run: Path, system: str, seed: int, split: str, shuffle_images: bool, data: Path | None, as_json: bool) -> None:
+    """Score a trained model on a split.
+
+    Reads models/SYSTEM/seed-N/, samples.parquet and features/. Writes evaluation-SPLIT.json and .parquet (gold and predicted labels)
+    into the model's folder, and prints precision, recall and F1, overall, per type and per group.
+
+    \b
+    Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
+    """
+    from ..stages.evaluate.evaluation import evaluate as score
+
+    folder, config = _configured(run, "train", {})
+    device, precision = config.train.device, config.train.precision
+    scores, path = score(
+        folder.model(system, seed),
+        folder if data is None else RunFolder(data),
+        split=split,
+        shuffle_images=shuffle_images,
+        device=device,
+        precision=precision,
+    )
+    if as_json:
+        click.echo(json.dumps({"scores": scores, "output": str(path)}, indent=2))
+        return
+    from .report import score_table
+
+    click.echo(score_table(scores))
+    click.echo(f"evaluate: {split}{' with shuffled images' if shuffle_images else ''} -> {path}")
+
+
+@main.command()
+@_run_argument
+@_json_option
+def status(run: Path, as_json: bool) -> None:
+    """Say of every stage whether it is up to date, and what to type next.
+
+    Reads everything in RUN and writes nothing.
+
+    \b
+    Example: hmnet-pipe status runs/twitter2015
+    """
+    from .status import run_status
+
+    result = run_status(RunFolder(run))
+    click.echo(json.dumps(result.to_json(), indent=2) if as_json else "\n".join(result.lines()))
+
+
+@main.command()
+@_run_argument
+@click.option("--workers", type=click.IntRange(1), help="Worker processes for detect and extract [default: one a core].")
+@_json_option
+def demo(run: Path, workers: int | None, as_json: bool) -> None:
+    """Run everything on a generated corpus, offline, and print what the images are worth.
+
+    Reads nothing. Writes RUN/ner and RUN/re, two complete runs. Run again, it does nothing that is done.
+
+    \b
+    Example: hmnet-pipe demo runs/demo
+    """
+    from .demo import run_demo
+
+    with _tools(None, workers, quiet=as_json) as tools:
+        table = run_demo(run, tools, lambda report: None if as_json else click.echo("\n".join(report.lines()), err=False))
+    click.echo(json.dumps(table.to_json(), indent=2) if as_json else table.text())
+
+
+def _configured(run: Path, stage: str, options: dict[str, Any]) -> tuple[RunFolder, Any]:
+    """The run and its configuration, with the given options in it and on disk."""
+    from .config import RunConfig
+
+    folder = RunFolder(run)
+    config = RunConfig.read(folder.config)
+    changed = config.override(stage, options)
+    if changed != config:
+        changed.write(folder.config)
+    return folder, changed
+
+
+def _run_configured(run: Path, stage: str, options: dict[str, Any], as_json: bool, scheduler: str | None, workers: int | None) -> None:
+    folder, config = _configured(run, stage, options)
+    _run_stages([config.stage(stage, folder)], as_json, scheduler, workers)
+
+
+def _run_stages(stages: list[Stage], as_json: bool, scheduler: str | None = None, workers: int | None = None) -> None:
+    from .runner import run_stage
+
+    reports = []
+    with _tools(scheduler, workers, quiet=as_json) as tools:
+        for stage in stages:
+            report = run_stage(stage, tools)
+            reports.append(report)
+            if not as_json:
+                click.echo("\n".join(report.lines()))
+    if as_json:
+        values = [json.loads(report.to_json()) for report in reports]
+        click.echo(json.dumps(values[0] if len(values) == 1 else values, indent=2))
+
+
+@contextmanager
+def _tools(scheduler: str | None, workers: int | None, *, quiet: bool) -> Iterator[Tools]:
+    """What the pipeline lends to stages: a cluster, progress bars on stderr, and lines for people."""
+    from tqdm import tqdm
+
+    from ..stages.stage import Tools
+    from .cluster import Cluster
+
+    def bar(total: int, description: str, unit: str) -> Any:
+        # Nothing is shown of what takes less than 2 seconds.
+        return tqdm(total=total, desc=description, unit=unit, delay=2, disable=total == 0, file=sys.stderr, dynamic_ncols=True)
+
+    def say(line: str) -> None:
+        tqdm.write(line, file=sys.stderr if quiet else sys.stdout)
+
+    with Cluster(scheduler, workers, say) as cluster:
+        yield Tools(map=cluster.map, bar=bar, say=say)
+
+
+if __name__ == "__main__":
+    main()

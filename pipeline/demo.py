@@ -1,0 +1,64 @@
+"""`hmnet-pipe demo`: both tasks on the generated corpus, text-only against HMNeT against HMNeT with the test images shuffled."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..manifests.run import RunFolder
+from ..stages.demo.corpus import write_demo_corpus
+from ..stages.evaluate.evaluation import evaluate
+from ..stages.scores import Scores
+from ..stages.stage import Tools
+from .config import preset
+from .report import text_table
+from .runner import Report, run_stage
+
+__all__ = ["DemoTable", "run_demo"]
+
+_TEXT_ONLY = {"ner": "bert-crf", "re": "mtb"}
+SEED = 1
+
+
+@dataclass(frozen=True)
+class DemoTable:
+    """Test scores by task and system; the system "hmnet, images shuffled" is hmnet with the test set's images dealt out at random."""
+
+    scores: dict[str, dict[str, Scores]]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.scores
+
+    def text(self) -> str:
+        head = ["task  system", "F1 overall", "F1 visually decided", "F1 text-decided"]
+        rows = [
+            [f"{task:<4}  {system}", scores["f1"], *(scores["per_group"].get(group, {}).get("f1") for group in ("vision", "text"))]
+            for task, systems in self.scores.items()
+            for system, scores in systems.items()
+        ]
+        return text_table(head, rows)
+
+
+def run_demo(folder: Path, tools: Tools, report: Callable[[Report], None]) -> DemoTable:
+    """Make folder/ner and folder/re, two complete runs, and return their test scores. What is up to date is not done again."""
+    table: dict[str, dict[str, Scores]] = {}
+    for task, text_only in _TEXT_ONLY.items():
+        run = RunFolder(folder / task)
+        corpus = run.path / "corpus"
+        # The last file that the generator writes stands for all.
+        if not (corpus / "test.jsonl").is_file():
+            tools.say(f"drawing the {task} corpus in {corpus}")
+            write_demo_corpus(corpus, task)
+        config = preset("demo", task=task, text=corpus.resolve(), images=(corpus / "images").resolve(), format="jsonl")
+        config.write(run.config)
+        for name in ("prepare", "detect", "extract"):
+            report(run_stage(config.stage(name, run), tools))
+        systems: dict[str, Scores] = {}
+        for system in (text_only, "hmnet"):
+            report(run_stage(config.stage("train", run, system=system, seed=SEED), tools))
+            metrics = json.loads((run.model(system, SEED) / "metrics.json").read_text(encoding="utf-8"))
+            systems[system] = metrics["test"]
+        systems["hmnet, images shuffled"] = evaluate(run.model("hmnet", SEED), run, shuffle_images=True)[0]
+        table[task] = systems
+    return DemoTable(table)

@@ -1,0 +1,185 @@
+"""Running one stage: lock, freshness, computation, record.
+
+A stage whose fingerprint and output digests match its record does nothing. Otherwise the fields that changed are named, the stage
+keeps what is still valid, and its record is written last.
+"""
+
+import errno
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .. import __version__
+from ..manifests.errors import StageError
+from ..manifests.files import write_text
+from ..manifests.run import StageRecord
+from ..stages.stage import Counts, Stage, Tools
+
+__all__ = ["Report", "expected_record", "run_stage", "stage_state"]
+
+_RECORDED_PACKAGES = ("torch", "torchvision", "transformers", "pytorch-crf", "numpy", "pillow", "h5py", "pyarrow", "dask")
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a command ended, for people (`lines`) and for machines (`--json`). state: "fresh" or "done"."""
+
+    stage: str
+    state: str
+    unit: str
+    done: int
+    skipped: int
+    failed: int
+    seconds: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, default=str)
+
+    def lines(self) -> list[str]:
+        details = {name: value for name, value in self.details.items() if name != "output" and value not in (None, {}, [])}
+        where = f" -> {self.details['output']}" if "output" in self.details else ""
+        if self.state == "fresh":
+            head = f"{self.stage}: up to date, nothing to do ({self.seconds:.1f} s)"
+        else:
+            rate = f", {self.done / self.seconds:.1f} {self.unit}/s" if self.done and self.seconds else ""
+            counts = f"{self.done} {self.unit} done, {self.skipped} skipped, {self.failed} failed"
+            head = f"{self.stage}: {counts} in {self.seconds:.1f} s{rate}"
+        return [head + where, *(f"  {name}: {_text(value)}" for name, value in details.items())]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(part) for part in value)
+    return str(value)
+
+
+def expected_record(stage: Stage) -> StageRecord:
+    """What the stage's record would say of its causes if it ran now; outputs are empty."""
+    return StageRecord(stage.name, stage.schema_version, stage.parameters(), stage.inputs(), stage.weights(), {})
+
+
+def stage_state(stage: Stage) -> tuple[str, list[str]]:
+    """("fresh" | "stale" | "never run" | "blocked", reasons): whether the stage would do anything, and why."""
+    try:
+        expected = expected_record(stage)
+    except StageError as error:
+        return "blocked", [str(error)]
+    record = StageRecord.read(stage.run.record(stage.name))
+    if record is None:
+        return "never run", []
+    changes = record.changes(expected)
+    if record.fingerprint != expected.fingerprint:
+        return "stale", changes or ["fingerprint"]
+    outputs = stage.outputs()
+    wrong = [name for name in {*record.outputs, *outputs} if record.outputs.get(name) != outputs.get(name)]
+    return (
+        ("stale", [f"output {name} is {'not as recorded' if name in outputs else 'missing'}" for name in sorted(wrong)])
+        if wrong
+        else (
+            "fresh",
+            [],
+        )
+    )
+
+
+def run_stage(stage: Stage, tools: Tools) -> Report:
+    """Bring `stage` up to date. Raises StageError where another process is running it, or where it cannot finish."""
+    started = time.monotonic()
+    with _disk_errors(stage), _lock(stage):
+        expected = expected_record(stage)  # first, so that a missing input or weights file is the error that is shown
+        state, reasons = stage_state(stage)
+        if state == "fresh":
+            record = StageRecord.read(stage.run.record(stage.name))
+            assert record is not None
+            counts = record.facts.get("counts", {})
+            known = {key: counts.get(key, default) for key, default in (("unit", ""), ("failed", 0), ("details", {}))}
+            return Report(stage.name, "fresh", done=0, skipped=counts.get("done", 0), seconds=time.monotonic() - started, **known)
+        for reason in reasons:
+            tools.say(f"{stage.name} runs again because of {reason}")
+        counts = stage.compute(tools)
+        seconds = time.monotonic() - started
+        record = StageRecord(
+            stage.name,
+            expected.schema_version,
+            expected.parameters,
+            expected.inputs,
+            expected.weights,
+            stage.outputs(),
+            _facts(counts, seconds),
+        )
+        record.write(stage.run.record(stage.name))
+        stage.finish()
+    return Report(stage.name, "done", counts.unit, counts.done, counts.skipped, counts.failed, seconds, counts.details)
+
+
+def _facts(counts: Counts, seconds: float) -> dict[str, Any]:
+    return {
+        "counts": json.loads(json.dumps(asdict(counts), default=str)),
+        "seconds": round(seconds, 3),
+        "throughput": round(counts.done / seconds, 3) if seconds else None,
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {"hmnet-pipe": __version__, **{name: found for name in _RECORDED_PACKAGES if (found := _version(name))}},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def _lock(stage: Stage) -> Iterator[None]:
+    """One process a stage. The operating system frees the lock of a process that dies, so that it is never left behind."""
+    path = stage.run.lock(stage.name)
+    owner = path.with_suffix(".owner")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        holder = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
+        raise StageError(f"{stage.name} of {stage.run.path} is being run by {holder}; wait for it, or stop it first") from error
+    try:
+        write_text(owner, f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def _disk_errors(stage: Stage) -> Iterator[None]:
+    """A full disk or a read-only folder is one sentence, and the run can be resumed."""
+    remedies: dict[int, Callable[[Path], str]] = {
+        errno.ENOSPC: lambda path: f"the disk that holds {path} is full; make room and run the same command again: finished work is kept",
+        errno.EDQUOT: lambda path: f"the disk quota of {path} is used up; make room and run the same command again: finished work is kept",
+        errno.EROFS: lambda path: f"{path} is on a read-only file system; choose a run folder that can be written",
+        errno.EACCES: lambda path: f"{path} cannot be written (permission denied); choose a run folder that belongs to you",
+    }
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in remedies:
+            raise
+        raise StageError(f"{stage.name} stopped: {remedies[error.errno](stage.run.path)}") from error

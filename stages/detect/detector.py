@@ -1,0 +1,75 @@
+"""Object detectors: torchvision's Faster R-CNNs by their torchvision names, and the small one of the demonstration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.transforms.functional import pil_to_tensor
+
+from ..demo.nets import DEMO_CATEGORIES, demo_fasterrcnn
+from ..weights import load_into
+from .stage import DEMO_DETECTOR, detector_weights
+
+__all__ = ["Detector", "Object", "build_detector"]
+
+
+@dataclass(frozen=True)
+class Object:
+    """A detected object: its box in pixels of the upright image, its category and its score in 0..1."""
+
+    box: tuple[float, float, float, float]
+    label: str
+    score: float
+
+
+class Detector:
+    """A Faster R-CNN in evaluation mode with the names of its categories."""
+
+    def __init__(self, network: FasterRCNN, categories: Sequence[str]) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.categories = categories
+
+    def top_objects(self, image: Image.Image, count: int, min_score: float) -> list[Object]:
+        """The `count` objects of the highest scores (at least `min_score`), best first. image: upright RGB.
+
+        One image at a time: on a processor, batches of mixed sizes are padded to the largest and take longer, not shorter.
+        """
+        device = next(self.network.parameters()).device
+        pixels = pil_to_tensor(image).to(device, torch.float32) / 255.0
+        with torch.inference_mode():
+            found: dict[str, Tensor] = self.network([pixels])[0]
+        scores = found["scores"].float().cpu()
+        # Torchvision sorts by score; a stable sort keeps its order among equals and makes the promise here.
+        order = torch.argsort(scores, descending=True, stable=True)[:count].tolist()
+        boxes, labels = found["boxes"].float().cpu().tolist(), found["labels"].cpu().tolist()
+        return [Object(tuple(boxes[i]), self.categories[labels[i]], float(scores[i])) for i in order if float(scores[i]) >= min_score]
+
+
+def build_detector(name: str, choice: str, min_score: float) -> Detector:
+    """The detector `name` with the weights that `choice` means. A file of another number of classes gets names class-1, class-2, ..."""
+    classes = len(_categories(name))
+
+    def build(state: dict[str, Tensor] | None) -> nn.Module:
+        nonlocal classes
+        if state is not None and "roi_heads.box_predictor.cls_score.weight" in state:
+            classes = len(state["roi_heads.box_predictor.cls_score.weight"])
+        if name == DEMO_DETECTOR:
+            network: FasterRCNN = demo_fasterrcnn()
+        else:
+            network = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
+        # Torchvision drops objects below this before its own top 100; the default of 0.05 would hide what the user asked for.
+        network.roi_heads.score_thresh = min_score
+        return network
+
+    network = load_into(build, detector_weights(name, choice))
+    assert isinstance(network, FasterRCNN)
+    known = _categories(name)
+    return Detector(network, known if len(known) == classes else ["__background__", *(f"class-{i}" for i in range(1, classes))])
+
+
+def _categories(name: str) -> Sequence[str]:
+    return DEMO_CATEGORIES if name == DEMO_DETECTOR else torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]

@@ -1,0 +1,210 @@
+"""The detect stage: the top objects of every image, as rows of detections.parquet and, for people to look at, as crops.
+
+A unit of work is a chunk of images; a finished chunk is kept as two small tables until all are there, so that a killed job goes on
+where it was.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from toolz import partition_all
+
+from ...manifests.errors import InputError, StageError
+from ...manifests.files import remove_temporaries
+from ...manifests.fingerprint import digest_json, digest_table
+from ...manifests.run import RunFolder, StageRecord
+from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, table_of, write_table
+from ..compute import resolve_device, resolve_precision
+from ..demo import DEMO_WEIGHTS
+from ..stage import Counts, Stage, Tools, UnitFailure, setting
+from ..weights import WeightsSource
+
+__all__ = ["DEMO_DETECTOR", "ChunkUnit", "Detect", "DetectSettings", "chunk_tables", "detector_weights"]
+
+DEMO_DETECTOR = "demo_fasterrcnn"
+DETECTORS = (
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    DEMO_DETECTOR,
+)
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """The table [detect] of run.toml."""
+
+    detector: str = setting("fasterrcnn_resnet50_fpn_v2", "one of torchvision's Faster R-CNNs, or demo_fasterrcnn")
+    weights: str = setting("default", "'default' (torchvision's COCO weights), a file, or 'random'")
+    objects: int = setting(3, "objects kept an image, the paper's m")
+    min_score: float = setting(0.05, "objects below this score are not kept")
+    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
+    crops: bool = setting(True, "write crops/ for people to look at")
+    chunk: int = setting(32, "images a task; what a kill can lose of each worker")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+
+    def __post_init__(self) -> None:
+        if self.objects < 0 or self.objects > 100:
+            raise InputError(f"detect: objects must be from 0 to 100, not {self.objects}")
+        if self.chunk < 1:
+            raise InputError("detect: chunk must be at least 1")
+
+
+@dataclass(frozen=True)
+class ChunkUnit:
+    """The work of one chunk of images (key, path), as it travels to a worker. Its finished tables bear its digest as their name."""
+
+    work: str
+    crops: str | None
+    detector: str
+    weights: str
+    objects: int
+    min_score: float
+    precision: str
+    device: str
+    images: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def stem(self) -> Path:
+        return Path(self.work) / digest_json([key for key, _ in self.images])
+
+    def halves(self) -> "tuple[ChunkUnit, ChunkUnit]":
+        """Two units that together do the same work; how an image that crashes its worker is cornered."""
+        middle = len(self.images) // 2
+        return replace(self, images=self.images[:middle]), replace(self, images=self.images[middle:])
+
+
+def chunk_tables(stem: Path) -> tuple[Path, Path]:
+    """The outcomes come second: where they are, the chunk is complete."""
+    return stem.with_name(f"{stem.name}.detections.parquet"), stem.with_name(f"{stem.name}.outcomes.parquet")
+
+
+@dataclass(frozen=True)
+class Detect(Stage):
+    """images.parquet to detections.parquet and crops/. See Stage for the contract."""
+
+    run: RunFolder
+    settings: DetectSettings
+
+    name = "detect"
+    schema_version = 1
+
+    def parameters(self) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "detector": s.detector,
+            "min_score": s.min_score,
+            "objects": s.objects,
+            "precision": resolve_precision(s.precision, resolve_device(s.device)),
+        }
+
+    def inputs(self) -> dict[str, str]:
+        return {"images": digest_table(read_table(self.run.images, IMAGES, "prepare").drop(["path"]))}
+
+    def weights(self) -> dict[str, str]:
+        return {"detector": detector_weights(self.settings.detector, self.settings.weights).digest()}
+
+    def outputs(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if self.run.detections.is_file():
+            found["detections"] = digest_table(read_table(self.run.detections, DETECTIONS))
+        if self.run.outcomes(self.name).is_file():
+            found["outcomes"] = digest_table(read_table(self.run.outcomes(self.name), OUTCOMES))
+        return found
+
+    def compute(self, tools: Tools) -> Counts:
+        from .worker import detect_chunk
+
+        rows = read_table(self.run.images, IMAGES, "prepare").to_pylist()
+        images = [(row["key"], row["path"]) for row in rows if row["status"] == "ok"]
+        old_detections, old_outcomes = self._reusable({key for key, _ in images})
+        kept = set(old_outcomes.column("image_key").to_pylist())
+        todo = [image for image in images if image[0] not in kept]
+        work = self._work()
+        work.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(work)
+        remove_temporaries(self.run.crops)
+        bar = tools.bar(len(todo), "detect", "image")
+        detections, outcomes = [old_detections], [old_outcomes]
+        for unit, result in tools.map(detect_chunk, self._units(work, todo)):
+            if isinstance(result, UnitFailure):
+                failures = [{"image_key": key, "status": "failed", "reason": result.reason} for key, _ in unit.images]
+                outcomes.append(table_of(OUTCOMES, failures))
+            else:
+                detections_path, outcomes_path = chunk_tables(result)
+                detections.append(read_table(detections_path, DETECTIONS))
+                outcomes.append(read_table(outcomes_path, OUTCOMES))
+            bar.update(len(unit))
+        bar.close()
+        all_detections = pa.concat_tables(detections).sort_by([("image_key", "ascending"), ("rank", "ascending")])
+        all_outcomes = pa.concat_tables(outcomes).sort_by("image_key")
+        write_table(self.run.detections, all_detections)
+        write_table(self.run.outcomes(self.name), all_outcomes)
+        failed = all_outcomes.column("status").to_pylist().count("failed")
+        return Counts(
+            "images",
+            done=len(images) - len(kept) - failed,
+            skipped=len(kept),
+            failed=failed,
+            details={"objects": all_detections.num_rows, "output": str(self.run.detections)},
+        )
+
+    def finish(self) -> None:
+        shutil.rmtree(self.run.work(self.name), ignore_errors=True)
+
+    def _work(self) -> Path:
+        """Parts of another detector never mix with these: the folder bears the digest of all that decides a box."""
+        decides = {"schema_version": self.schema_version, "parameters": self.parameters(), "weights": self.weights()}
+        return self.run.work(self.name) / digest_json(decides)[:16]
+
+    def _units(self, work: Path, images: Sequence[tuple[str, str]]) -> list[ChunkUnit]:
+        s = self.settings
+        precision = resolve_precision(s.precision, resolve_device(s.device))
+        crops = str(self.run.crops) if s.crops else None
+        return [
+            ChunkUnit(str(work), crops, s.detector, s.weights, s.objects, s.min_score, precision, s.device, tuple(group))
+            for group in partition_all(s.chunk, images)
+        ]
+
+    def _reusable(self, wanted: set[str]) -> tuple[pa.Table, pa.Table]:
+        """The committed detections and outcomes of images that are still wanted, where nothing but the images has changed."""
+        nothing = table_of(DETECTIONS, ()), table_of(OUTCOMES, ())
+        record = StageRecord.read(self.run.record(self.name))
+        now = (self.schema_version, self.parameters(), self.weights())
+        if record is None or (record.schema_version, record.parameters, record.weights) != now:
+            return nothing
+        try:
+            detections = read_table(self.run.detections, DETECTIONS)
+            outcomes = read_table(self.run.outcomes(self.name), OUTCOMES)
+        except StageError:
+            return nothing
+        if record.outputs != self.outputs():
+            return nothing
+        good = {row["image_key"] for row in outcomes.to_pylist() if row["status"] == "done"} & wanted
+        keys = pa.array(sorted(good), pa.string())
+        return tuple(table.filter(pc.is_in(table.column("image_key"), keys)) for table in (detections, outcomes))
+
+
+def detector_weights(name: str, choice: str) -> WeightsSource:
+    """The weights that `choice` means for the detector `name`. Raises InputError for an unknown detector."""
+
+    def default() -> str | Path:
+        import torchvision
+
+        if name == DEMO_DETECTOR:
+            return DEMO_WEIGHTS
+        url: str = torchvision.models.get_model_weights(name).DEFAULT.url
+        return url
+
+    if name not in DETECTORS:
+        raise InputError(f"detector {name!r} is not one of {', '.join(DETECTORS)}")
+    return WeightsSource(choice, default)

@@ -1,0 +1,75 @@
+"""Scoring a trained model on any split, of its own run or of another run's data, with the images as they are or shuffled."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...cache.reader import FeatureCache
+from ...manifests.errors import InputError, StageError
+from ...manifests.files import write_text
+from ...manifests.run import RunFolder
+from ...manifests.tables import SAMPLES, read_table, write_table
+from ..compute import resolve_device, resolve_precision
+from ..scores import Scores
+from ..train.data import encode_split, shuffled_images
+from ..train.encoder import load_tokenizer
+from ..train.model import HMNeT
+from ..train.training import predict_split, predictions_table, score_split
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    folder: Path,
+    data: RunFolder,
+    *,
+    split: str = "test",
+    shuffle_images: bool = False,
+    shuffle_seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+) -> tuple[Scores, Path]:
+    """Score the model in `folder` on a split of the run `data`. Returns the scores and the file that they were written to.
+
+    The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and .parquet.
+    Raises InputError where the split has no sample or the labels are of another task, StageError where the features are others.
+    """
+    model = HMNeT.from_pretrained(folder).to(resolve_device(device))
+    config = model.config
+    samples = read_table(data.samples, SAMPLES, "prepare")
+    tasks = set(samples.column("task").to_pylist())
+    if tasks - {config.task}:
+        raise InputError(f"{folder} was trained for task {config.task}, and {data.samples} holds samples for {', '.join(sorted(tasks))}")
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    chosen = encode_split(samples, split, tokenizer, task=config.task, max_length=config.max_length)
+    if not len(chosen):
+        raise InputError(f"{data.samples} has no {split} split; it has {', '.join(sorted(set(samples.column('split').to_pylist())))}")
+    cache = _features(data, config.features) if config.levels else None
+    if shuffle_images:
+        if cache is None:
+            raise InputError(f"{config.system} reads no images, so that they cannot be shuffled")
+        chosen = shuffled_images(chosen, shuffle_seed)
+    arithmetic = resolve_precision(precision, next(model.parameters()).device)
+    predicted = predict_split(model, chosen, cache=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic)
+    scores = score_split(chosen, predicted, config.task)
+    name = f"evaluation-{split}{'-shuffled' if shuffle_images else ''}"
+    if data.path.resolve() not in folder.resolve().parents:
+        name += f"-of-{data.path.resolve().name}"
+    result: dict[str, Any] = {"system": config.system, "split": split, "shuffled_images": shuffle_images, "scores": scores}
+    write_table(folder / f"{name}.parquet", predictions_table(chosen, predicted, cache))
+    write_text(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
+    return scores, folder / f"{name}.json"
+
+
+def _features(data: RunFolder, trained_on: dict[str, Any] | None) -> FeatureCache:
+    """The features of `data`, which must be made as those that the model was trained on: same backbone, weights and transform."""
+    cache = FeatureCache(data.features)
+    made = json.loads(json.dumps(asdict(cache.spec)))
+    for field, value in (trained_on or {}).items():
+        if field != "dtype" and made.get(field) != value:
+            raise StageError(
+                f"the features in {data.features} have {field} {made.get(field)!r}, and the model was trained on {value!r}; "
+                "extract them with the model's settings first"
+            )
+    return cache

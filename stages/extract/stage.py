@@ -1,0 +1,262 @@
+"""The extract stage: images and boxes in, shards of pooled pyramids out.
+
+A unit of work is one shard. Which images make it, and which of them go through the network together, is fixed by the tables and not
+by the cluster, so that the numbers do not depend on how many workers there were or how often the job was killed.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from toolz import partition_all
+
+from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
+from ...cache.shards import SCHEMA_VERSION, STORAGE_DTYPES, FeatureSpec, Shard, ShardError
+from ...manifests.errors import InputError, StageError
+from ...manifests.files import remove_temporaries
+from ...manifests.fingerprint import digest_json, digest_table
+from ...manifests.run import RunFolder, StageRecord
+from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, table_of, write_table
+from ..compute import resolve_device, resolve_precision
+from ..demo import DEMO_WEIGHTS
+from ..stage import Counts, Stage, Tools, UnitFailure, setting
+from ..weights import WeightsSource
+
+__all__ = ["DEMO_BACKBONE", "Box", "Extract", "ExtractSettings", "ShardResult", "ShardUnit", "backbone_weights"]
+
+DEMO_BACKBONE = "demo_resnet"
+_BACKBONES = rf"resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|{DEMO_BACKBONE}"
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the upright image
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """The table [extract] of run.toml."""
+
+    backbone: str = setting("resnet50", "one of torchvision's ResNets, or demo_resnet")
+    weights: str = setting("default", "'default' (torchvision's ImageNet weights), a file, or 'random'")
+    size: int = setting(224, "side of a view in pixels")
+    pooled: int = setting(2, "side of a pooled pyramid level, the p of docs/method.md")
+    dtype: str = setting("float16", "what is stored: float16, bfloat16 or float32")
+    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
+    shard_rows: int = setting(256, "images a shard, which is a task; what a kill can lose of each worker")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+
+    def __post_init__(self) -> None:
+        if self.dtype not in STORAGE_DTYPES:
+            raise InputError(f"extract: dtype {self.dtype!r} is not one of {', '.join(STORAGE_DTYPES)}")
+        if min(self.size, self.pooled, self.shard_rows) < 1:
+            raise InputError("extract: size, pooled and shard_rows must be at least 1")
+
+
+@dataclass(frozen=True)
+class _Image:
+    key: str
+    path: str
+    boxes: tuple[Box, ...]
+
+    @property
+    def inputs(self) -> str:
+        return digest_json([list(box) for box in self.boxes])
+
+
+@dataclass(frozen=True)
+class ShardUnit:
+    """The work of one shard, as it travels to a worker."""
+
+    name: str
+    folder: str
+    spec: FeatureSpec
+    weights: str
+    size: int
+    precision: str
+    device: str
+    images: tuple[_Image, ...]
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder) / f"shard-{self.name}.h5"
+
+    @property
+    def digest(self) -> str:
+        spec = asdict(self.spec)
+        return digest_json({"spec": spec, "precision": self.precision, "images": [[i.key, i.inputs] for i in self.images]})
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def halves(self) -> "tuple[ShardUnit, ShardUnit]":
+        """Two units that together do the same work; how an image that crashes its worker is cornered."""
+        middle = len(self.images) // 2
+        parts = (self.images[:middle], self.images[middle:])
+        first, second = (ShardUnit(**{**vars(self), "name": f"{self.name}.{i}", "images": part}) for i, part in enumerate(parts))
+        return first, second
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a worker reports: the index rows of its shard, and the images that it could not use with their reasons."""
+
+    rows: tuple[IndexRow, ...]
+    failed: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Extract(Stage):
+    """images.parquet and detections.parquet to features/. See Stage for the contract."""
+
+    run: RunFolder
+    settings: ExtractSettings
+    objects: int
+
+    name = "extract"
+    schema_version = SCHEMA_VERSION
+
+    def parameters(self) -> dict[str, Any]:
+        s = self.settings
+        precision = resolve_precision(s.precision, resolve_device(s.device))
+        return {
+            "backbone": s.backbone,
+            "dtype": s.dtype,
+            "objects": self.objects,
+            "pooled": s.pooled,
+            "precision": precision,
+            "transform": describe_transform(s.size),
+        }
+
+    def inputs(self) -> dict[str, str]:
+        images = read_table(self.run.images, IMAGES, "prepare").drop(["path"])
+        return {"images": digest_table(images), "detections": digest_table(read_table(self.run.detections, DETECTIONS, "detect"))}
+
+    def weights(self) -> dict[str, str]:
+        return {"backbone": backbone_weights(self.settings.backbone, self.settings.weights).digest()}
+
+    def outputs(self) -> dict[str, str]:
+        """The digest of what the index promises, shard by shard layout aside; a shard that is gone or has shrunk empties it."""
+        found: dict[str, str] = {}
+        if self.run.outcomes(self.name).is_file():
+            found["outcomes"] = digest_table(read_table(self.run.outcomes(self.name), OUTCOMES))
+        try:
+            for name in {row.shard for row in read_index(self.run.features)[1]}:
+                Shard(self.run.features / name)
+            found["features"] = FeatureCache(self.run.features).digest()
+        except StageError:
+            return found
+        return found
+
+    def compute(self, tools: Tools) -> Counts:
+        from .worker import extract_shard
+
+        remove_temporaries(self.run.features)
+        images = self._images()
+        spec = self._spec()
+        kept = self._reusable(spec, images)
+        todo = [image for image in images if image.key not in kept]
+        units = self._units(spec, todo, {row.shard for row in kept.values()})
+        bar = tools.bar(len(todo), "extract", "image")
+        rows = list(kept.values())
+        failed: list[tuple[str, str]] = []
+        for unit, result in tools.map(extract_shard, units):
+            if isinstance(result, UnitFailure):
+                failed.extend((image.key, result.reason) for image in unit.images)
+            else:
+                rows.extend(result.rows)
+                failed.extend(result.failed)
+            bar.update(len(unit))
+        bar.close()
+        outcomes = [{"image_key": row.image_key, "status": "done", "reason": None} for row in rows]
+        outcomes += [{"image_key": key, "status": "failed", "reason": reason} for key, reason in failed]
+        write_table(self.run.outcomes(self.name), table_of(OUTCOMES, sorted(outcomes, key=lambda row: str(row["image_key"]))))
+        write_index(self.run.features, spec, rows)
+        return Counts(
+            "images",
+            done=len(rows) - len(kept),
+            skipped=len(kept),
+            failed=len(failed),
+            details={
+                "views": int(sum(1 + min(len(image.boxes), self.objects) for image in todo)),
+                "output": str(self.run.features),
+            },
+        )
+
+    def finish(self) -> None:
+        """Shards that the index does not name are leftovers of an older feature set."""
+        named = {row.shard for row in read_index(self.run.features)[1]}
+        for path in self.run.features.glob("shard-*.h5"):
+            if path.name not in named:
+                path.unlink()
+
+    def _images(self) -> list[_Image]:
+        boxes: dict[str, list[Box]] = {}
+        detections = read_table(self.run.detections, DETECTIONS, "detect")
+        for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
+            if row["rank"] < self.objects:
+                boxes.setdefault(row["image_key"], []).append((row["x0"], row["y0"], row["x1"], row["y1"]))
+        images = read_table(self.run.images, IMAGES, "prepare").to_pylist()
+        return [_Image(row["key"], row["path"], tuple(boxes.get(row["key"], ()))) for row in images if row["status"] == "ok"]
+
+    def _spec(self) -> FeatureSpec:
+        from .pyramid import build_pyramid
+
+        s = self.settings
+        levels = build_pyramid(s.backbone, "random", s.pooled).levels
+        digest = self.weights()["backbone"]
+        return FeatureSpec(s.backbone, digest, describe_transform(s.size), levels, s.pooled, 1 + self.objects, s.dtype)
+
+    def _reusable(self, spec: FeatureSpec, images: Sequence[_Image]) -> dict[str, IndexRow]:
+        """The committed rows that this run would compute again to the same values, by image key."""
+        record = StageRecord.read(self.run.record(self.name))
+        if record is None or record.schema_version != self.schema_version or record.parameters != self.parameters():
+            return {}
+        try:
+            old_spec, rows = read_index(self.run.features)
+        except StageError:
+            return {}
+        if old_spec != spec:
+            return {}
+        wanted = {image.key: image.inputs for image in images}
+        sound: dict[str, Shard] = {}
+        for name in {row.shard for row in rows}:
+            try:
+                shard = Shard(self.run.features / name)
+            except ShardError:
+                continue
+            if not shard.damaged_rows():
+                sound[name] = shard
+        return {row.image_key: row for row in rows if wanted.get(row.image_key) == row.inputs and row.shard in sound}
+
+    def _units(self, spec: FeatureSpec, images: Sequence[_Image], taken: set[str]) -> list[ShardUnit]:
+        """Units of whole shards under names that no kept shard bears."""
+        s = self.settings
+        numbers = (number for number in range(len(images) + len(taken) + 1) if f"shard-{number:05d}.h5" not in taken)
+        precision = resolve_precision(s.precision, resolve_device(s.device))
+        return [
+            ShardUnit(f"{number:05d}", str(self.run.features), spec, s.weights, s.size, precision, s.device, group)
+            for number, group in zip(numbers, partition_all(s.shard_rows, images), strict=False)
+        ]
+
+
+def describe_transform(size: int) -> str:
+    """What happens to pixels, in words, for the shards' attributes and the fingerprint."""
+    return f"PIL bilinear, plain resize to {size}x{size}; scaled to 0..1; ImageNet mean and standard deviation"
+
+
+def backbone_weights(name: str, choice: str) -> WeightsSource:
+    """The weights that `choice` means for the backbone `name`. Raises InputError for an unknown backbone."""
+
+    def default() -> str | Path:
+        import torchvision
+
+        if name == DEMO_BACKBONE:
+            return DEMO_WEIGHTS
+        url: str = torchvision.models.get_model_weights(name).DEFAULT.url
+        return url
+
+    if not re.fullmatch(_BACKBONES, name):
+        raise InputError(
+            f"backbone {name!r} is neither a torchvision ResNet (resnet50, wide_resnet50_2, ...) nor {DEMO_BACKBONE}"
+        )
+    return WeightsSource(choice, default)

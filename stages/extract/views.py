@@ -1,0 +1,42 @@
+"""From an image and its boxes to the views that the backbone sees: the global image first, then the objects by falling score."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .pyramid import MEAN, STD
+from .stage import Box
+
+__all__ = ["cut_views", "normalise"]
+
+
+def cut_views(image: Image.Image, boxes: Sequence[Box], size: int) -> npt.NDArray[np.uint8]:
+    """The global view and one view a box, each resized to size x size without regard to aspect. Shape (1 + len(boxes), size, size, 3).
+
+    Boxes are cut from the original pixels, with sub-pixel edges; one that is thinner than a pixel is widened to it.
+    """
+    whole = (0.0, 0.0, float(image.width), float(image.height))
+    regions = [whole, *(_clip(box, image.width, image.height) for box in boxes)]
+    return np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=region)) for region in regions])
+
+
+def _clip(box: Box, width: int, height: int) -> Box:
+    x0, x1 = _clip_side(box[0], box[2], width)
+    y0, y1 = _clip_side(box[1], box[3], height)
+    return (x0, y0, x1, y1)
+
+
+def _clip_side(low: float, high: float, limit: int) -> tuple[float, float]:
+    low = min(max(low, 0.0), limit - 1.0)
+    return low, min(max(high, low + 1.0), float(limit))
+
+
+def normalise(views: Tensor) -> Tensor:
+    """views: (N, S, S, 3) uint8. Returns (N, 3, S, S) float32 in channels-last memory, normalised as the backbone was trained."""
+    mean = torch.tensor(MEAN, device=views.device) * 255.0
+    std = torch.tensor(STD, device=views.device) * 255.0
+    return ((views.to(torch.float32) - mean) / std).permute(0, 3, 1, 2)

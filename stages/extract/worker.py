@@ -1,0 +1,101 @@
+"""What a worker does for the extract stage: one shard, from image files to a committed HDF5 file."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from toolz import partition_all
+from torch import Tensor
+
+from ...cache.reader import IndexRow
+from ...cache.shards import STORAGE_DTYPES, Shard, ShardError, write_shard
+from ..compute import autocast, resolve_device
+from ..images import UnusableImage, open_keyed
+from .pyramid import Pyramid, build_pyramid
+from .stage import ShardResult, ShardUnit
+from .views import cut_views, normalise
+
+__all__ = ["extract_shard"]
+
+# Images that go through the network together; part of the numbers' identity, since a kernel may round differently at another size.
+_IMAGES_PER_BATCH = 8
+
+
+@lru_cache(maxsize=1)
+def _pyramid(backbone: str, weights: str, pooled: int, device: str) -> Pyramid:
+    """One network per process, loaded once."""
+    network = build_pyramid(backbone, weights, pooled).to(resolve_device(device), memory_format=torch.channels_last)
+    return network.requires_grad_(False)
+
+
+def extract_shard(unit: ShardUnit) -> ShardResult:
+    """Compute and commit one shard. Idempotent: a shard that an interrupted run committed is checked and kept."""
+    if (kept := _committed(unit)) is not None:
+        return kept
+    spec = unit.spec
+    network = _pyramid(spec.backbone, unit.weights, spec.pooled, unit.device)
+    device = resolve_device(unit.device)
+    keys: list[str] = []
+    inputs: list[str] = []
+    failed: list[tuple[str, str]] = []
+    rows: list[np.ndarray[Any, Any]] = []
+    masks: list[np.ndarray[Any, Any]] = []
+    for group in partition_all(_IMAGES_PER_BATCH, unit.images):
+        views: list[np.ndarray[Any, Any]] = []
+        for image in group:
+            try:
+                views.append(cut_views(open_keyed(Path(image.path), image.key), image.boxes, unit.size))
+            except UnusableImage as error:
+                failed.append((image.key, str(error)))
+                continue
+            keys.append(image.key)
+            inputs.append(image.inputs)
+        if not views:
+            continue
+        with torch.inference_mode(), autocast(device, unit.precision):
+            features = network(normalise(torch.from_numpy(np.concatenate(views)).to(device))).float().cpu()
+        start = 0
+        for view in views:
+            row = np.zeros(spec.row_shape, STORAGE_DTYPES[spec.dtype])
+            row[: len(view)] = _stored(features[start : start + len(view)], spec.dtype)
+            rows.append(row)
+            masks.append(np.arange(spec.views) < len(view))
+            start += len(view)
+    checksums = write_shard(
+        unit.path,
+        unit=unit.digest,
+        spec=spec,
+        keys=keys,
+        view_mask=np.stack(masks) if masks else np.zeros((0, spec.views), np.bool_),
+        pyramid=np.stack(rows) if rows else np.zeros((0, *spec.row_shape), STORAGE_DTYPES[spec.dtype]),
+    )
+    index = tuple(IndexRow(*fields) for fields in zip(keys, [unit.path.name] * len(keys), range(len(keys)), checksums, inputs, strict=True))
+    return ShardResult(index, tuple(failed))
+
+
+def _committed(unit: ShardUnit) -> ShardResult | None:
+    """The result of a shard that is already there, whole, and made from this very unit; else None."""
+    try:
+        shard = Shard(unit.path)
+    except ShardError:
+        return None
+    images = {image.key: image for image in unit.images}
+    # An image that failed may have been mended since: then the shard is made again.
+    if shard.unit != unit.digest or set(shard.keys) != set(images) or shard.damaged_rows():
+        return None
+    rows = zip(shard.keys, shard.checksums.tolist(), strict=True)
+    return ShardResult(
+        tuple(IndexRow(key, unit.path.name, row, checksum, images[key].inputs) for row, (key, checksum) in enumerate(rows)), ()
+    )
+
+
+def _stored(features: Tensor, dtype: str) -> np.ndarray[Any, Any]:
+    """Features (N, C, p, p) float32 in the storage dtype. A value beyond float16's range becomes its largest, not infinity."""
+    if dtype == "bfloat16":
+        return features.to(torch.bfloat16).view(torch.uint16).numpy()
+    if dtype == "float16":
+        limit = torch.finfo(torch.float16).max
+        return features.clamp(-limit, limit).to(torch.float16).numpy()
+    return features.numpy()

@@ -1,0 +1,185 @@
+"""The one place where image files are opened: whatever the file, an upright RGB image or a short reason why there is none.
+
+What counts as usable decides prepare's tables: a change of the rules below needs a new `schema_version` of the prepare stage.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageFacts", "UnusableImage", "image_from_bytes", "inspect_image", "open_image", "open_keyed"]
+
+MAX_PIXELS = 89_478_485  # 256 MiB as RGB; Pillow's own limit, where it only warns
+MAX_BYTES = 1 << 30
+
+# The readers are called by name instead of through Image.open: no other plugin ever sees a hostile file, the limit on pixels hangs
+# on no global setting or warning filter, and no reason holds the address of an object, as Image.open's message does.
+_READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+
+# EXIF orientation -> what makes the image upright; 1 already is.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnusableImage(Exception):
+    """An image cannot be used. The message is a short reason, without the path, for a row of a table."""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """A usable image: `key` is the sha256 of the file's bytes, `width` and `height` are pixels of the upright image."""
+
+    key: str
+    width: int
+    height: int
+
+
+def open_image(path: Path) -> Image.Image:
+    """The image at `path`, decoded fully, upright, mode "RGB". The first frame of an animation; transparency over white.
+
+    Raises UnusableImage, and nothing else, for any fault of the file.
+    """
+    return image_from_bytes(_read(path))
+
+
+def open_keyed(path: Path, key: str) -> Image.Image:
+    """The image at `path` as `open_image` gives it, if its bytes still have the sha256 `key` that prepare saw.
+
+    Raises UnusableImage for another content too: results are kept under the key, where those of another image would be wrong.
+    """
+    data = _read(path)
+    if hashlib.sha256(data).hexdigest() != key:
+        raise UnusableImage("changed since prepare read it")
+    return image_from_bytes(data)
+
+
+def inspect_image(path: Path) -> ImageFacts:
+    """Read the file once and decode it exactly as `open_image` does, so that what passes here opens later.
+
+    Raises UnusableImage for any fault of the file.
+    """
+    data = _read(path)
+    width, height = image_from_bytes(data).size
+    return ImageFacts(hashlib.sha256(data).hexdigest(), width, height)
+
+
+def image_from_bytes(data: bytes) -> Image.Image:
+    """The image that a file of these bytes holds, as `open_image` gives it. Raises UnusableImage."""
+    if not data:
+        raise UnusableImage("empty file")
+    format_name = _format_of(data)
+    if format_name is None:
+        raise UnusableImage(f"not an image: expected one of {', '.join(_READERS)}")
+    try:
+        with _READERS[format_name](BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UnusableImage(f"too large: {width} x {height} pixels, limit {MAX_PIXELS}")
+            image.load()
+            rgb = _rgb(image)
+            # Read after load(): PNG keeps its EXIF block behind the pixels, and the TIFF reader has turned its image by then.
+            turn = _UPRIGHT.get(_orientation(image))
+    except UnusableImage:
+        raise
+    except Image.DecompressionBombError as error:  # the WEBP reader's own check, made before it says the size
+        raise UnusableImage(f"too large: limit {MAX_PIXELS} pixels") from error
+    except Exception as error:  # damaged files make Pillow raise nearly anything: SyntaxError, struct.error, OverflowError, ...
+        raise UnusableImage(_reason(format_name, error)) from error
+    rgb = rgb if turn is None else rgb.transpose(turn)
+    rgb.info = {}  # the EXIF block would make a second reader turn the image again
+    return rgb
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_file():  # a named pipe would block for ever
+            raise UnusableImage("not a file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise UnusableImage(f"too large: {size} bytes, limit {MAX_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise UnusableImage(f"cannot be read: {error.strerror}") from error
+
+
+def _format_of(data: bytes) -> str | None:
+    """The format that the first bytes announce; names and suffixes lie (Twitter's .jpg files are often PNG)."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A loaded image as mode "RGB", detached from its file."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _eight_bits(image)
+    elif image.has_transparency_data:
+        layer = image.convert("RGBA")
+        page = Image.new("RGB", layer.size, "white")
+        page.paste(layer, mask=layer.getchannel("A"))
+        return page
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit greyscale as mode "L", scaled by 255 / 65535. Pillow's own conversion clips, which turns most photos white."""
+    if image.mode != "F":
+        image = image.convert("I")  # the 16-bit modes know no extrema in one byte order of the two
+        low, high = (int(value) for value in image.getextrema())  # type: ignore[arg-type]
+        if 0 <= low <= high <= 65535:
+            return image.convert("F").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
+    raise UnusableImage("samples of 32 bits, expected 8 or 16")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a photo whose EXIF block is damaged is still a photo
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _reason(format_name: str, error: Exception) -> str:
+    text = " ".join(str(error).split())[:160]
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        return f"truncated: {text}"
+    return f"damaged {format_name}: {type(error).__name__} {text}".rstrip()

@@ -1,0 +1,131 @@
+"""From a folder with one text file per split to rows of samples, whatever the format; bad input is an InputError with its remedy."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...manifests.errors import InputError
+from .jsonl import read_jsonl
+from .mnre import read_mnre
+from .rows import Draft, ProblemRow, SampleRow, TextFile, number_repeats
+from .twitter import read_twitter
+
+__all__ = ["FORMATS", "SPLITS", "TASKS", "ProblemRow", "SampleRow", "Texts", "find_texts", "read_samples"]
+
+TASKS = ("ner", "re")
+SPLITS = ("train", "valid", "test")
+FORMATS = ("auto", "twitter", "mnre", "jsonl")
+
+_SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
+# The space is in the published MNRE itself: "mnre_val .txt".
+_FILE_NAME = re.compile(rf"(?P<mnre>mnre_)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl)")
+_TASK_OF = {"twitter": "ner", "mnre": "re"}
+_EXPECTED = {
+    "auto": "train.txt, mnre_train.txt or train.jsonl",
+    "twitter": "train.txt",
+    "mnre": "mnre_train.txt or train.txt",
+    "jsonl": "train.jsonl",
+}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The text files of a folder: their format, never "auto", and the path of each split that is there."""
+
+    format: str
+    files: dict[str, Path]
+
+
+def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
+    """Look for one file per split, by name alone. `valid` and `test` may be missing, `train` may not.
+
+    Raises InputError for a wrong folder, task or format, a missing training file and two files for one split.
+    """
+    if task not in TASKS:
+        raise InputError(f"task {task!r} is unknown; expected one of {', '.join(TASKS)}")
+    if format not in FORMATS:
+        raise InputError(f"format {format!r} is unknown; expected one of {', '.join(FORMATS)}")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that holds {_EXPECTED[format]}")
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}); check its permissions") from error
+    matches = [(name, match) for name in names if (match := _FILE_NAME.fullmatch(name))]
+    candidates = {name: (match, kind) for name, match in matches if (kind := _format_of(match, task, format)) is not None}
+    kinds = sorted({kind for _, kind in candidates.values()})
+    if len(kinds) > 1:
+        raise InputError(f"{folder} holds files of the formats {' and '.join(kinds)}; say which format to read, or remove one")
+    files: dict[str, Path] = {}
+    for name, (match, _) in candidates.items():
+        split = _SPLIT_OF[match["split"]]
+        if split in files:
+            raise InputError(f"{folder} holds two files for the split {split}, {files[split].name!r} and {name!r}; remove one")
+        files[split] = folder / name
+    if "train" not in files:
+        raise InputError(f"{folder} holds no training file; add {_EXPECTED[format]}")
+    if _TASK_OF.get(kinds[0], task) != task:
+        raise InputError(f"{folder} holds {kinds[0]} files, which are for the task {_TASK_OF[kinds[0]]}, not {task}; change the task")
+    return Texts(kinds[0], {split: files[split] for split in SPLITS if split in files})
+
+
+def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
+    """The format that a file's name means, or None where it is none of the wanted `format`."""
+    if match["suffix"] == "jsonl":
+        kind = None if match["mnre"] else "jsonl"
+    elif match["mnre"]:
+        kind = "mnre"
+    else:  # a plain .txt may be either of two formats
+        kind = format if format in _TASK_OF else {"ner": "twitter", "re": "mnre"}[task]
+    return kind if format in ("auto", kind) else None
+
+
+def read_samples(text: Path, task: str, format: str = "auto") -> tuple[list[SampleRow], list[ProblemRow]]:
+    """Every sample of the folder `text`, in the order (split, id), and one problem for each tag that was repaired.
+
+    Neither rows nor ids depend on the order of lines; only a problem's `where` does, which names the line.
+    Raises InputError, see `find_texts`; for a bad line it names file and line.
+    """
+    texts = find_texts(text, task, format)
+    read: dict[str, Callable[[TextFile], list[Draft]]] = {
+        "twitter": read_twitter,
+        "mnre": read_mnre,
+        "jsonl": lambda file: read_jsonl(file, task),
+    }
+    drafts = {split: read[texts.format](TextFile.read(path)) for split, path in texts.files.items()}
+    rows = sorted(_named(drafts), key=lambda row: (row[0], row[1]))
+    samples = [
+        SampleRow(
+            id=name,
+            split=split,
+            task=task,
+            tokens=draft.tokens,
+            tags=draft.tags,
+            head=draft.head,
+            tail=draft.tail,
+            relation=draft.relation,
+            groups=draft.groups,
+            image=draft.image,
+        )
+        for split, name, draft in rows
+    ]
+    problems = [ProblemRow("tag", name, line.where, reason) for _, name, draft in rows for line, reason in draft.repairs]
+    return samples, problems
+
+
+def _named(drafts: dict[str, list[Draft]]) -> list[tuple[str, str, Draft]]:
+    """(split, id, draft) of every draft. Raises InputError where an id is used twice: in a split, or if given in a file anywhere."""
+    rows: list[tuple[str, str, Draft]] = []
+    for split, members in drafts.items():
+        derived = [draft for draft in members if not draft.given]
+        names = number_repeats([draft.name for draft in derived], [draft.digest for draft in derived])
+        rows += [(split, name, draft) for name, draft in zip(names, derived, strict=True)]
+        rows += [(split, draft.name, draft) for draft in members if draft.given]
+    taken: dict[tuple[str, str], Draft] = {}
+    for split, name, draft in rows:
+        for scope in (split, "") if draft.given else (split,):
+            if other := taken.get((scope, name)):
+                raise draft.line.error(f"id {name!r} is already that of {other.line}; every id must be unique, change one")
+            taken[scope, name] = draft
+    return rows

@@ -1,0 +1,184 @@
+"""The first stage: texts and images in whatever form to the tables samples, images and problems."""
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ...manifests.errors import InputError, StageError
+from ...manifests.fingerprint import digest_file, digest_json, digest_table
+from ...manifests.run import RunFolder, StageRecord
+from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, table_of, write_table
+from ..images import UnusableImage, inspect_image
+from ..stage import Counts, Stage, Tools
+from .folder import Found, ImageFolder, in_threads
+from .readers import SPLITS, ProblemRow, SampleRow, find_texts, read_samples
+
+__all__ = ["Prepare", "PrepareSettings"]
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """text: the folder with one text file per split. images: the folder with the images, or None for a run on text alone.
+    task: "ner" or "re". format: one of readers.FORMATS.
+    """
+
+    text: Path
+    images: Path | None
+    task: str
+    format: str = "auto"
+
+
+class Prepare(Stage):
+    """Reads every sample, and reads every image once to its end, so that no later stage meets a file that does not open.
+
+    A sample whose image is missing or unusable is kept without it, and has a row in the problems table that says why.
+    """
+
+    name = "prepare"
+    schema_version = 1
+
+    def __init__(self, run: RunFolder, settings: PrepareSettings) -> None:
+        self.run = run
+        self.settings = settings
+
+    def parameters(self) -> dict[str, Any]:
+        """The format is the one that was found, so that naming it instead of "auto" changes nothing."""
+        return {
+            "task": self.settings.task,
+            "format": find_texts(self.settings.text, self.settings.task, self.settings.format).format,
+        }
+
+    def inputs(self) -> dict[str, str]:
+        """Digests of each text file with its name (which the problems table gives) and of all images that samples refer to."""
+        texts = find_texts(self.settings.text, self.settings.task, self.settings.format)
+        samples, _ = self._read()
+        digests = {f"text.{split}": digest_json([path.name, digest_file(path)]) for split, path in texts.files.items()}
+        if self.settings.images is not None:
+            found = self._look_up(samples)
+            digests["images"] = digest_json([[*wanted, image.key, image.reason] for wanted, image in sorted(found.items())])
+        return digests
+
+    def outputs(self) -> dict[str, str]:
+        tables = {"samples": (self.run.samples, SAMPLES), "images": (self.run.images, IMAGES), "problems": (self.run.problems, PROBLEMS)}
+        digests = {}
+        for name, (path, schema) in tables.items():
+            with suppress(StageError):  # a table that is missing or damaged is made again
+                digests[name] = _digest(read_table(path, schema))
+        return digests
+
+    def compute(self, tools: Tools) -> Counts:
+        samples, repairs = self._read()
+        for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
+            tools.say(f"{self.settings.text} holds no file for the split {split}; the run goes on without it")
+        self.run.record(self.name).parent.mkdir(parents=True, exist_ok=True)
+        found = self._look_up(samples)
+        images = self._inspect(found.values(), tools)
+        usable = {row["key"] for row in images if row["status"] == "ok"}
+        reasons = {row["key"]: row["reason"] for row in images}
+        rows: list[SampleRow] = []
+        problems: list[ProblemRow] = []
+        missing = 0
+        for sample in samples:
+            image = found.get((sample.split, sample.image or ""))
+            if image is None or image.key in usable:
+                rows.append(replace(sample, image_key=None if image is None else image.key))
+            else:
+                rows.append(sample)
+                missing += image.key is None
+                problems.append(ProblemRow("image", sample.id, str(sample.image), image.reason or reasons[image.key]))
+        if found and not usable:
+            tools.say(f"None of the {len(found)} images that the texts name is usable in {self.settings.images}; is it the right folder?")
+        write_table(self.run.images, table_of(IMAGES, images))
+        write_table(self.run.problems, table_of(PROBLEMS, map(vars, [*problems, *repairs])))
+        # Last, so that where the samples are, the other tables are too.
+        write_table(self.run.samples, table_of(SAMPLES, map(vars, rows)))
+        return Counts(
+            unit="samples",
+            done=len(rows) - len(problems),
+            failed=len(problems),
+            details={
+                "samples per split": {split: number for split in SPLITS if (number := sum(sample.split == split for sample in samples))},
+                ("mentions" if self.settings.task == "ner" else "relations") + " per split": _labels(samples),
+                "images": len(usable),
+                "missing images": missing,
+                "unreadable images": len(problems) - missing,
+                "repaired tags": len(repairs),
+            },
+        )
+
+    def _read(self) -> tuple[list[SampleRow], list[ProblemRow]]:
+        return read_samples(self.settings.text, self.settings.task, self.settings.format)
+
+    def _look_up(self, samples: list[SampleRow]) -> dict[tuple[str, str], Found]:
+        """Where each (split, image name) of the samples leads; nothing for a run on text alone."""
+        if self.settings.images is None:
+            return {}
+        if not self.settings.images.is_dir():
+            raise InputError(f"{self.settings.images} is not a folder; give the folder that holds the images, or none to use text alone")
+        seen = self.run.path / "stages" / f"{self.name}.seen.parquet"
+        folder = ImageFolder(self.settings.images.absolute(), seen)
+        return folder.look_up((sample.split, sample.image) for sample in samples if sample.image is not None)
+
+    def _inspect(self, found: Iterable[Found], tools: Tools) -> list[dict[str, Any]]:
+        """A row of IMAGES for each distinct content, in the order of the key."""
+        paths: dict[str, Path] = {}
+        for image in found:
+            if image.path is not None and image.key is not None:
+                paths[image.key] = min(image.path, paths.get(image.key, image.path))
+        known = self._inspected()
+        new = [(key, path) for key, path in paths.items() if key not in known]
+        rows = [{**known[key], "path": str(path)} for key, path in paths.items() if key in known]
+        bar = tools.bar(len(new), "reading images", "image")
+        try:
+            for row in in_threads(_image_row, new):
+                rows.append(row)
+                bar.update()
+        finally:
+            bar.close()
+        return sorted(rows, key=lambda row: str(row["key"]))
+
+    def _inspected(self) -> dict[str, dict[str, Any]]:
+        """The usable contents that a finished run of this version has decoded, by key: they need not be decoded again."""
+        record = StageRecord.read(self.run.record(self.name))
+        if record is None or record.schema_version != self.schema_version:
+            return {}
+        try:
+            table = read_table(self.run.images, IMAGES)
+        except StageError:
+            return {}
+        if _digest(table) != record.outputs.get("images"):
+            return {}
+        return {row["key"]: row for row in table.to_pylist() if row["status"] == "ok"}
+
+
+def _image_row(image: tuple[str, Path]) -> dict[str, Any]:
+    key, path = image
+    row = {"key": key, "path": str(path), "width": 0, "height": 0, "status": "ok", "reason": None}
+    try:
+        facts = inspect_image(path)
+    except UnusableImage as error:
+        return {**row, "status": "unreadable", "reason": str(error)}
+    if facts.key != key:
+        raise StageError(f"{path} was changed while prepare was reading it; run `hmnet-pipe prepare` again")
+    return {**row, "width": facts.width, "height": facts.height}
+
+
+def _digest(table: pa.Table) -> str:
+    """Where an image lies does not belong to what the tables say: the same run on another machine has the same digests."""
+    return digest_table(table.drop_columns(["path"]) if "path" in table.schema.names else table)
+
+
+def _labels(samples: list[SampleRow]) -> dict[str, dict[str, int]]:
+    """For each split the number of mentions of each type, or of samples of each relation, by falling number."""
+    present = {sample.split for sample in samples}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS if split in present}
+    for sample in samples:
+        if sample.relation is not None:
+            counts[sample.split][sample.relation] += 1
+        counts[sample.split].update(tag.removeprefix("B-") for tag in sample.tags or [] if tag.startswith("B-"))
+    return {split: dict(sorted(labels.items(), key=lambda label: (-label[1], label[0]))) for split, labels in counts.items()}

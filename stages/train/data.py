@@ -1,0 +1,128 @@
+"""From tables and cache to batches: samples of one split, encoded once, bucketed by length and padded as little as possible."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ...cache.reader import FeatureCache
+from .model import Batch
+from .text import MARKERS, EncodedText, encode_pair, encode_words, special_tokens, word_pieces
+
+__all__ = ["Split", "batches", "bucketed_order", "encode_split", "shuffled_images"]
+
+# Batches whose samples are sorted by length together: large enough for little padding, small enough for a random order.
+_BATCHES_PER_BUCKET = 50
+
+
+@dataclass
+class Split:
+    """The samples of one split as the model reads them; all lists are parallel.
+
+    gold: tag sequences over ALL words (NER) or [relation] (RE). image_keys: None where a sample has no usable image.
+    """
+
+    name: str
+    ids: list[str]
+    tokens: list[list[str]]
+    gold: list[list[str]]
+    groups: list[list[str]]
+    image_keys: list[str | None]
+    texts: list[EncodedText] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max_length: int) -> Split:
+    """The split `name` of samples.parquet, with its texts as sub-words. See stages.train.text for the length rule."""
+    rows = [row for row in samples.to_pylist() if row["split"] == name]
+    split = Split(
+        name,
+        [row["id"] for row in rows],
+        [row["tokens"] for row in rows],
+        [row["tags"] if task == "ner" else [row["relation"]] for row in rows],
+        [row["groups"] or [] for row in rows],
+        [row["image_key"] for row in rows],
+    )
+    special = special_tokens(tokenizer)
+    pieces = word_pieces(tokenizer, split.tokens)
+    if task == "ner":
+        split.texts = [encode_words(words, limit=max_length, special=special) for words in pieces]
+    else:
+        markers = {marker: tokenizer.convert_tokens_to_ids(marker) for marker in MARKERS}
+        split.texts = [
+            encode_pair(words, tuple(row["head"]), tuple(row["tail"]), limit=max_length, special=special, markers=markers)
+            for words, row in zip(pieces, rows, strict=True)
+        ]
+    return split
+
+
+def shuffled_images(split: Split, seed: int) -> Split:
+    """The same split with its images dealt out at random among the samples that have one; none keeps its own content if it can."""
+    holders = [i for i, key in enumerate(split.image_keys) if key is not None]
+    order = np.random.default_rng(seed).permutation(holders).tolist()
+    keys = list(split.image_keys)
+    # A rotation of a random order: with distinct images nobody keeps their own.
+    for giver, receiver in zip(order, [*order[1:], *order[:1]], strict=True):
+        keys[receiver] = split.image_keys[giver]
+    return Split(split.name, split.ids, split.tokens, split.gold, split.groups, keys, split.texts)
+
+
+def bucketed_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+    """Batches of sample numbers in a random order that holds texts of like length together; every sample is in exactly one."""
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    bucket = batch_size * _BATCHES_PER_BUCKET
+    groups: list[list[int]] = []
+    for start in range(0, len(order), bucket):
+        members = sorted(order[start : start + bucket], key=lambda sample: lengths[sample])
+        groups += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+    return [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+
+
+def batches(
+    split: Split,
+    order: Sequence[Sequence[int]],
+    *,
+    task: str,
+    pad_id: int,
+    label_ids: dict[str, int] | None,
+    cache: FeatureCache | None,
+) -> Iterator[Batch]:
+    """The batches of sample numbers in `order` as tensors. label_ids: None where no gold is needed. cache: None for text only."""
+    for members in order:
+        texts = [split.texts[i] for i in members]
+        input_ids = _padded([text.input_ids for text in texts], pad_id)
+        positions = _padded([text.positions for text in texts], 0)
+        labels = None
+        if label_ids is not None and task == "ner":
+            labels = _padded([[label_ids[tag] for tag in split.gold[i][: split.texts[i].words]] for i in members], 0)
+        elif label_ids is not None:
+            labels = torch.tensor([label_ids[split.gold[i][0]] for i in members])
+        pyramid = view_mask = None
+        if cache is not None:
+            values, mask = cache.gather([split.image_keys[i] for i in members])
+            pyramid, view_mask = torch.from_numpy(values), torch.from_numpy(mask)
+        yield Batch(
+            input_ids,
+            _mask([len(text.input_ids) for text in texts]),
+            positions,
+            _mask([len(text.positions) for text in texts]),
+            labels,
+            pyramid,
+            view_mask,
+            list(members),
+        )
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+
+
+def _mask(lengths: Sequence[int]) -> Tensor:
+    return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]

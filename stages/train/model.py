@@ -1,0 +1,189 @@
+"""HMNeT and its text-only counterparts: text encoder, visual prefix and head in one module.
+
+    model = HMNeT.from_pretrained(Path("runs/twitter2015/models/hmnet/seed-1"))
+
+The forward pass reads like the paper: project and gate the pyramid (equations 1 to 5), make each layer's prefix (6 to 8), encode the
+text with it (9), and score words with a CRF (10) or the pair with a softmax (11).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torchcrf import CRF
+
+from ...manifests.errors import WeightsError
+from ...manifests.files import atomic_path, write_text
+from .encoder import encode, encoder_from_config, load_encoder
+from .fusion import VisualPrefix
+from .systems import VARIANTS
+from .text import MARKERS
+
+__all__ = ["Batch", "HMNeT", "ModelConfig", "bio_crf"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is, apart from its weights; config.json in its folder.
+
+    labels: BIO tags or relations in the order of the scores. levels: channels of the pyramid (empty: text only). encoder: the
+    transformers configuration. features: the FeatureSpec, as a mapping, that the model was trained on.
+    """
+
+    system: str
+    task: str
+    labels: tuple[str, ...]
+    levels: tuple[int, ...]
+    relation_head: str
+    max_length: int
+    encoder: dict[str, Any]
+    features: dict[str, Any] | None
+
+
+@dataclass
+class Batch:
+    """Tensors of B samples of at most n sub-words and T kept words. `ids` names the samples, for predictions.
+
+    input_ids, attention_mask: (B, n). positions: (B, T), the first sub-word of each word, or (B, 3) [CLS] and opening markers.
+    position_mask: (B, T). labels: (B, T) tags or (B,) relations, or None where there is no gold. pyramid: (B, V, C, p, p) and
+    view_mask: (B, V), or None in text-only systems.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    positions: Tensor
+    position_mask: Tensor
+    labels: Tensor | None
+    pyramid: Tensor | None
+    view_mask: Tensor | None
+    ids: list[int]
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+        return Batch(**moved)
+
+
+class HMNeT(nn.Module):
+    """A system of the paper: `config.system` is a variant of HMNeT or a text-only counterpart of the same code."""
+
+    def __init__(self, config: ModelConfig, encoder: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        hf: Any = encoder.config
+        self.dropout = nn.Dropout(hf.hidden_dropout_prob)
+        if config.task == "ner":
+            self.classifier = nn.Linear(hf.hidden_size, len(config.labels))
+            self.crf = bio_crf(config.labels)
+        else:
+            width = 2 * hf.hidden_size if config.relation_head == "markers" else hf.hidden_size
+            self.classifier = nn.Linear(width, len(config.labels))
+        self.fusion: VisualPrefix | None = None
+        if config.levels:
+            # A generator of its own: the text side of every system starts from the same numbers and sees the same dropout.
+            with torch.random.fork_rng(devices=[]):
+                self.fusion = VisualPrefix(
+                    levels=config.levels,
+                    layers=hf.num_hidden_layers,
+                    hidden=hf.hidden_size,
+                    heads=hf.num_attention_heads,
+                    variant=VARIANTS[config.system],
+                )
+
+    @classmethod
+    def from_encoder(cls, folder: Path, config: ModelConfig) -> "HMNeT":
+        """A new model on the pretrained encoder in `folder`; entity markers are added to its vocabulary for relations."""
+        encoder: Any = load_encoder(folder)
+        if config.task == "re":
+            encoder.resize_token_embeddings(encoder.config.vocab_size + len(MARKERS), mean_resizing=False)
+        return cls(replace(config, encoder=encoder.config.to_dict()), encoder)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores: emissions (B, T, labels) for entities, logits (B, labels) for relations."""
+        prefix = None
+        # A batch without a single view is plain text: exactly, and without the cost.
+        if self.fusion is not None and batch.pyramid is not None and batch.view_mask is not None and bool(batch.view_mask.any()):
+            prefix = self.fusion(batch.pyramid, batch.view_mask)
+        states = encode(self.encoder, batch.input_ids, batch.attention_mask, prefix)
+        rows = torch.arange(len(states), device=states.device)[:, None]
+        picked = states[rows, batch.positions]  # shape: (B, T or 3, d)
+        if self.config.task == "re":
+            picked = picked[:, 1:].flatten(1) if self.config.relation_head == "markers" else picked[:, 0]
+        scores: Tensor = self.classifier(self.dropout(picked)).float()
+        return scores
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean negative log-likelihood of a batch's labels: equation 10 or 11, divided by B."""
+        scores = self(batch)
+        assert batch.labels is not None
+        if self.config.task == "re":
+            return nn.functional.cross_entropy(scores, batch.labels)
+        likelihood: Tensor = self.crf(scores, batch.labels, mask=batch.position_mask, reduction="mean")
+        return -likelihood
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> list[list[str]]:
+        """The best label sequence of each sample's kept words, or a list of one relation."""
+        scores = self(batch)
+        if self.config.task == "re":
+            return [[self.config.labels[i]] for i in scores.argmax(dim=-1).tolist()]
+        paths = self.crf.decode(scores, mask=batch.position_mask)
+        return [[self.config.labels[i] for i in path] for path in paths]
+
+    def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
+        """Write config.json, model.safetensors and tokenizer/; the folder is then all that `from_pretrained` needs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(folder / "tokenizer")
+        with atomic_path(folder / "model.safetensors") as temporary:
+            save_file({name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}, temporary)
+        write_text(folder / "config.json", json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "HMNeT":
+        """The model that `save_pretrained` wrote, in evaluation mode. Raises WeightsError where the folder does not hold one."""
+        folder = Path(folder)
+        try:
+            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = ModelConfig(**{**values, "labels": tuple(values["labels"]), "levels": tuple(values["levels"])})
+            model = cls(config, encoder_from_config(config.encoder))
+            model.load_state_dict(load_file(folder / "model.safetensors"))
+        except FileNotFoundError as error:
+            raise WeightsError(f"{folder} holds no trained model ({error.filename} is missing); run `hmnet-pipe train` first") from error
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise WeightsError(f"{folder} holds a model that this version cannot read ({str(error).splitlines()[0]})") from error
+        return model.eval()
+
+
+class _Forbid(nn.Module):
+    """A CRF's scores with the forbidden ones so low that no path through them is ever best or likely."""
+
+    def __init__(self, allowed: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("allowed", allowed, persistent=False)
+        self.allowed: Tensor
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores.masked_fill(~self.allowed, -10_000.0)
+
+
+def bio_crf(labels: Sequence[str]) -> CRF:
+    """Equation 10's CRF, over valid BIO sequences only, in training and in decoding.
+
+    I-x may follow only B-x or I-x, and may not start a sequence: everything else has probability zero.
+    """
+    crf = CRF(len(labels), batch_first=True)
+
+    def may_follow(before: str, after: str) -> bool:
+        return not after.startswith("I-") or before in (f"B-{after[2:]}", after)
+
+    transitions = torch.tensor([[may_follow(before, after) for after in labels] for before in labels])
+    start = torch.tensor([not label.startswith("I-") for label in labels])
+    parametrize.register_parametrization(crf, "transitions", _Forbid(transitions))
+    parametrize.register_parametrization(crf, "start_transitions", _Forbid(start))
+    return crf

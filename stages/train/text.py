@@ -1,0 +1,109 @@
+"""From samples to sub-words: what the text encoder reads, and which positions the heads look at.
+
+The length limit counts sub-words with special tokens. Entity extraction keeps whole words from the start of the text for as long as
+they fit; a word beyond the limit is predicted O and its gold mention still counts. Relation extraction drops the words farthest from
+both arguments, so that the arguments and their markers always stay.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...manifests.errors import InputError
+
+__all__ = ["MARKERS", "EncodedText", "encode_pair", "encode_words", "special_tokens", "word_pieces"]
+
+MARKERS = ("[E1]", "[/E1]", "[E2]", "[/E2]")
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """input_ids: sub-words with special tokens. positions: the first sub-word of each kept word (NER), or [CLS] and the two opening
+    markers (RE). words: how many words of the text are kept."""
+
+    input_ids: list[int]
+    positions: list[int]
+    words: int
+
+
+def special_tokens(tokenizer: Any) -> tuple[int, int]:
+    """The ids that open and close a text: [CLS] and [SEP], or <s> and </s>."""
+    first, last = tokenizer("")["input_ids"]
+    return first, last
+
+
+def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """The sub-word ids of every word of every text. A word that the tokenizer makes nothing of (a no-break space) is [UNK]."""
+    if not texts:
+        return []
+    encoded = tokenizer([list(words) for words in texts], is_split_into_words=True, add_special_tokens=False, verbose=False)
+    result = []
+    for number, words in enumerate(texts):
+        pieces: list[list[int]] = [[] for _ in words]
+        for word, piece in zip(encoded.word_ids(number), encoded["input_ids"][number], strict=True):
+            pieces[word].append(piece)
+        result.append([piece or [tokenizer.unk_token_id] for piece in pieces])
+    return result
+
+
+def encode_words(pieces: Sequence[Sequence[int]], *, limit: int, special: tuple[int, int]) -> EncodedText:
+    """A text for entity extraction, at most `limit` sub-words long."""
+    ids, positions = [special[0]], []
+    for word in pieces:
+        if len(ids) + len(word) + 1 > limit:
+            break
+        positions.append(len(ids))
+        ids.extend(word)
+    return EncodedText([*ids, special[1]], positions, len(positions))
+
+
+def encode_pair(
+    pieces: Sequence[Sequence[int]],
+    head: tuple[int, int],
+    tail: tuple[int, int],
+    *,
+    limit: int,
+    special: tuple[int, int],
+    markers: Mapping[str, int],
+) -> EncodedText:
+    """A text for relation extraction, with [E1] head [/E1] and [E2] tail [/E2], at most `limit` sub-words long.
+
+    head, tail: half-open word ranges. Raises InputError where even the markers do not fit.
+    """
+    budget = limit - 2 - len(MARKERS)
+    if budget < 2:
+        raise InputError(f"max_length {limit} leaves no room for the four entity markers; set it to at least {len(MARKERS) + 4}")
+    kept = _words_that_fit(pieces, head, tail, budget)
+    opening = {head[0]: [], tail[0]: []}
+    closing = {head[1]: [], tail[1]: []}
+    # At one place all closing markers come before all opening ones; of nested arguments the longer opens first and closes last.
+    for name, (start, end) in sorted((("1", head), ("2", tail)), key=lambda item: item[1][0] - item[1][1]):
+        opening[start].append(markers[f"[E{name}]"])
+        closing[end].insert(0, markers[f"[/E{name}]"])
+    ids, words = [special[0]], 0
+    for position in range(len(pieces) + 1):
+        ids.extend(closing.get(position, []))
+        ids.extend(opening.get(position, []))
+        if position < len(pieces) and kept[position]:
+            ids.extend(kept[position])
+            words += 1
+    ids.append(special[1])
+    return EncodedText(ids, [0, ids.index(markers["[E1]"]), ids.index(markers["[E2]"])], words)
+
+
+def _words_that_fit(pieces: Sequence[Sequence[int]], head: tuple[int, int], tail: tuple[int, int], budget: int) -> list[Sequence[int]]:
+    """The pieces of each word, emptied for the words farthest from both arguments until `budget` sub-words are left."""
+    kept = list(pieces)
+    size = sum(map(len, kept))
+
+    def distance(word: int) -> int:
+        return min(max(start - word, word - end + 1, 0) for start, end in (head, tail))
+
+    # Words of the arguments themselves go last; of equals the later word goes first.
+    order = sorted(range(len(kept)), key=lambda word: (-distance(word), -word))
+    for word in order:
+        if size <= budget:
+            break
+        size -= len(kept[word])
+        kept[word] = ()
+    return kept

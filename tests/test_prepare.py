@@ -1,0 +1,404 @@
+"""Prepare writes its tables whatever the images are, and notices exactly what has changed."""
+
+import hashlib
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.manifests.run import RunFolder, StageRecord
+from hmnet_pipe.manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table
+from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
+from hmnet_pipe.stages.stage import Tools
+from PIL import Image
+
+Rows = list[dict[str, Any]]
+
+
+def picture(color: str, format: str = "PNG", size: tuple[int, int] = (8, 6)) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", size, color).save(file, format)
+    return file.getvalue()
+
+
+def key(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def tweet(image: str, words: str = "Ada is here") -> str:
+    return f"IMGID:{image}\n" + "".join(f"{word}\tO\n" for word in words.split()) + "\n"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "images").mkdir()
+    return tmp_path
+
+
+def stage(workplace: Path, task: str = "ner", run: str = "run", with_images: bool = True, format: str = "auto") -> Prepare:
+    images = workplace / "images" if with_images else None
+    return Prepare(RunFolder(workplace / run), PrepareSettings(workplace / "text", images, task, format))
+
+
+def record(prepare: Prepare) -> StageRecord:
+    """What the pipeline writes when a stage has finished."""
+    return StageRecord("prepare", prepare.schema_version, prepare.parameters(), prepare.inputs(), {}, prepare.outputs())
+
+
+def tables(prepare: Prepare) -> tuple[Rows, Rows, Rows]:
+    run = prepare.run
+    schemas = ((run.samples, SAMPLES), (run.images, IMAGES), (run.problems, PROBLEMS))
+    samples, images, problems = (read_table(path, schema).to_pylist() for path, schema in schemas)
+    return samples, images, problems
+
+
+def test_samples_images_and_problems_are_written(workplace: Path) -> None:
+    red = picture("red")
+    (workplace / "images" / "1.jpg").write_bytes(red)
+    (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2") + "IMGID:3\nAda\tI-PER\n")
+    (workplace / "text" / "valid.txt").write_text(tweet("1"))
+    prepare = stage(workplace)
+    said: list[str] = []
+    counts = prepare.compute(Tools(say=said.append))
+    samples, images, problems = tables(prepare)
+    assert [(sample["split"], sample["id"], sample["image_key"]) for sample in samples] == [
+        ("train", "1", key(red)),
+        ("train", "2", None),
+        ("train", "3", None),
+        ("valid", "1", key(red)),
+    ]
+    assert images == [
+        {"key": key(red), "path": str(workplace / "images" / "1.jpg"), "width": 8, "height": 6, "status": "ok", "reason": None}
+    ]
+    assert [(problem["kind"], problem["sample"], problem["where"]) for problem in problems] == [
+        ("image", "2", "2.jpg"),
+        ("image", "3", "3.jpg"),
+        ("tag", "3", "train.txt:10"),
+    ]
+    assert problems[0]["reason"] == "not in the image folder"
+    assert (counts.unit, counts.done, counts.failed) == ("samples", 2, 2)
+    assert counts.details == {
+        "samples per split": {"train": 3, "valid": 1},
+        "mentions per split": {"train": {"PER": 1}, "valid": {}},
+        "images": 1,
+        "missing images": 2,
+        "unreadable images": 0,
+        "repaired tags": 1,
+    }
+    assert said == [f"{workplace / 'text'} holds no file for the split test; the run goes on without it"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (picture("red")[:-30], "truncated"),
+        (b"<html>404</html>", "not an image"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\x86\xa0\0\1\x86\xa0\x08\2\0\0\0" + b"\0" * 30, "damaged PNG"),
+    ],
+)
+def test_an_unusable_image_costs_a_row_and_not_the_run(workplace: Path, content: bytes, reason: str) -> None:
+    (workplace / "images" / "1.jpg").write_bytes(content)
+    (workplace / "images" / "2.jpg").write_bytes(picture("red"))
+    (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2") + tweet("1", "another"))
+    prepare = stage(workplace)
+    counts = prepare.compute(Tools())
+    samples, images, problems = tables(prepare)
+    assert [sample["image_key"] is None for sample in samples] == [sample["image"] == "1.jpg" for sample in samples]
+    unreadable = next(image for image in images if image["status"] == "unreadable")
+    assert unreadable["key"] == key(content)
+    assert (unreadable["width"], unreadable["height"]) == (0, 0)
+    assert unreadable["reason"].startswith(reason)
+    assert [(problem["where"], problem["reason"]) for problem in problems] == [("1.jpg", unreadable["reason"])] * 2
+    assert (counts.done, counts.failed, counts.details["unreadable images"]) == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.jpg", "a/../../secret.jpg", "/etc/hostname", "..\\secret.jpg", "C:\\x.jpg", "a\0b.jpg", "..", "x" * 5000, "."]
+)
+def test_a_name_that_leads_out_of_the_image_folder_is_never_opened(workplace: Path, name: str) -> None:
+    (workplace / "secret.jpg").write_bytes(picture("red"))
+    line = {"id": "a", "tokens": ["x"], "tags": ["O"], "image": name}
+    (workplace / "text" / "train.jsonl").write_text(json.dumps(line))
+    prepare = stage(workplace)
+    prepare.compute(Tools())
+    samples, images, problems = tables(prepare)
+    assert samples[0]["image_key"] is None
+    assert images == []
+    assert len(problems) == 1
+    if "secret" in name or "etc" in name or "\0" in name:
+        assert problems[0]["reason"] == "the name leads out of the image folder"
+
+
+def test_an_image_id_that_climbs_is_refused_too(workplace: Path) -> None:
+    (workplace / "secret.jpg").write_bytes(picture("red"))
+    (workplace / "text" / "train.txt").write_text(tweet("../secret"))
+    prepare = stage(workplace)
+    prepare.compute(Tools())
+    samples, _, problems = tables(prepare)
+    assert samples[0]["image_key"] is None
+    assert problems[0]["reason"] == "the name leads out of the image folder"
+
+
+def test_a_link_to_an_image_is_an_image_and_a_broken_one_is_missing(workplace: Path) -> None:
+    (workplace / "elsewhere.png").write_bytes(picture("red"))
+    (workplace / "images" / "1.jpg").symlink_to(workplace / "elsewhere.png")
+    (workplace / "images" / "2.jpg").symlink_to(workplace / "nowhere.png")
+    (workplace / "images" / "3.jpg").mkdir()
+    os.mkfifo(workplace / "images" / "4.jpg")
+    (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2") + tweet("3") + tweet("4"))
+    prepare = stage(workplace)
+    prepare.compute(Tools())
+    samples, _, problems = tables(prepare)
+    assert [sample["image_key"] for sample in samples] == [key(picture("red")), None, None, None]
+    assert {problem["reason"] for problem in problems} == {"not in the image folder"}
+
+
+def test_folders_of_images_per_split_are_searched_the_samples_own_first(workplace: Path) -> None:
+    pair = {"token": ["a", "b"], "h": {"pos": [0, 1]}, "t": {"pos": [1, 2]}, "relation": "r"}
+    colors = {"train/1.jpg": "red", "val/1.jpg": "blue", "2.jpg": "green", "val/2.jpg": "black", "test/3.jpg": "white"}
+    for name, color in colors.items():
+        (workplace / "images" / name).parent.mkdir(exist_ok=True)
+        (workplace / "images" / name).write_bytes(picture(color))
+    text = "".join(f"{ {**pair, 'img_id': name} }\n" for name in ("1.jpg", "2.jpg", "3.jpg"))
+    (workplace / "text" / "mnre_train.txt").write_text(text)
+    (workplace / "text" / "mnre_val .txt").write_text(text)
+    prepare = stage(workplace, "re")
+    assert prepare.compute(Tools()).details["relations per split"] == {"train": {"r": 3}, "valid": {"r": 3}}
+    samples, _, _ = tables(prepare)
+    found = {(sample["split"], sample["image"]): sample["image_key"] for sample in samples}
+    expected = {
+        ("train", "1.jpg"): "red",
+        ("valid", "1.jpg"): "blue",
+        ("train", "2.jpg"): "green",
+        ("valid", "2.jpg"): "green",
+        ("train", "3.jpg"): "white",
+        ("valid", "3.jpg"): "white",
+    }
+    assert found == {place: key(picture(color)) for place, color in expected.items()}
+
+
+def test_files_of_equal_content_share_a_key_and_are_read_once(workplace: Path) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        (workplace / "images" / name).write_bytes(picture("red"))
+    (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
+    prepare = stage(workplace)
+    bars: list[int] = []
+    silent = Tools().bar
+
+    def bar(total: int, description: str, unit: str) -> Any:
+        bars.append(total)
+        return silent(total, description, unit)
+
+    prepare.compute(Tools(bar=bar))
+    samples, images, _ = tables(prepare)
+    assert {sample["image_key"] for sample in samples} == {key(picture("red"))}
+    assert [image["path"] for image in images] == [str(workplace / "images" / "1.jpg")]
+    record(prepare).write(prepare.run.record("prepare"))
+    (workplace / "images" / "3.jpg").write_bytes(picture("blue"))
+    (workplace / "text" / "test.txt").write_text(tweet("3"))
+    prepare.compute(Tools(bar=bar))
+    assert bars == [1, 1]  # the second time only what is new is decoded
+    assert len(tables(prepare)[1]) == 2
+
+
+def test_a_run_on_text_alone_has_no_image_and_no_problem(workplace: Path) -> None:
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    prepare = stage(workplace, with_images=False)
+    assert prepare.compute(Tools()).failed == 0
+    samples, images, problems = tables(prepare)
+    assert (samples[0]["image"], samples[0]["image_key"], images, problems) == ("1.jpg", None, [], [])
+    assert "images" not in prepare.inputs()
+
+
+def test_a_sample_that_names_no_image_is_no_failure(workplace: Path) -> None:
+    (workplace / "text" / "train.jsonl").write_text(json.dumps({"tokens": ["x"], "tags": ["O"], "image": None}))
+    prepare = stage(workplace)
+    assert prepare.compute(Tools()).failed == 0
+    assert tables(prepare)[2] == []
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: None], ids=["a file", "nothing"])
+def test_a_wrong_image_folder_is_an_error_that_says_so(workplace: Path, make: Callable[[Path], None]) -> None:
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    (workplace / "images").rmdir()
+    make(workplace / "images")
+    prepare = stage(workplace)
+    for call in (prepare.inputs, lambda: prepare.compute(Tools())):
+        with pytest.raises(InputError, match="images is not a folder; give the folder that holds the images"):
+            call()
+
+
+def test_a_folder_without_any_of_the_images_is_remarked_on(workplace: Path) -> None:
+    (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
+    said: list[str] = []
+    stage(workplace).compute(Tools(say=said.append))
+    assert any("None of the 2 images" in line and "is it the right folder?" in line for line in said)
+
+
+def test_looking_at_a_run_that_does_not_exist_does_not_create_it(workplace: Path) -> None:
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    prepare = stage(workplace)
+    assert prepare.inputs()
+    assert prepare.outputs() == {}
+    assert not prepare.run.path.exists()
+
+
+def test_naming_the_format_that_was_found_changes_nothing(workplace: Path) -> None:
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    assert stage(workplace, format="twitter").parameters() == stage(workplace).parameters() == {"task": "ner", "format": "twitter"}
+
+
+def test_the_order_of_lines_changes_neither_samples_nor_images(workplace: Path) -> None:
+    dice = random.Random(0)
+    for number in range(5):
+        (workplace / "images" / f"{number}.jpg").write_bytes(picture("red", size=(number + 1, 4)))
+    tweets = [tweet(str(dice.randrange(8)), f"word {dice.randrange(3)}") for _ in range(30)]
+    outputs = []
+    for run in ("one", "two"):
+        (workplace / "text" / "train.txt").write_text("".join(tweets))
+        prepare = stage(workplace, run=run)
+        prepare.compute(Tools())
+        outputs.append(prepare.outputs())
+        dice.shuffle(tweets)
+    assert outputs[0] == outputs[1]
+    assert outputs[0].keys() == {"samples", "images", "problems"}
+
+
+def test_where_the_folders_lie_changes_no_digest(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    for place in (workplace, other):
+        for folder in ("text", "images"):
+            (place / folder).mkdir(exist_ok=True)
+        (place / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
+        (place / "images" / "1.jpg").write_bytes(picture("red"))
+        stage(place).compute(Tools())
+    assert record(stage(workplace)) == record(stage(other))
+    assert tables(stage(workplace))[1] != tables(stage(other))[1]  # the path is kept, outside the digest
+
+
+def test_each_change_of_the_input_changes_its_digest_and_no_other(workplace: Path) -> None:
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    (workplace / "text" / "valid.txt").write_text(tweet("2"))
+    (workplace / "images" / "1.jpg").write_bytes(picture("red"))
+    prepare = stage(workplace)
+
+    def changed_by(act: Callable[[], Any]) -> set[str]:
+        before = prepare.inputs()
+        act()
+        after = prepare.inputs()
+        return {name for name in before | after if before.get(name) != after.get(name)}
+
+    image = workplace / "images" / "1.jpg"
+    assert changed_by(lambda: (workplace / "text" / "valid.txt").write_text(tweet("2", "other words"))) == {"text.valid"}
+    assert changed_by(lambda: (workplace / "text" / "valid.txt").rename(workplace / "text" / "dev.txt")) == {"text.valid"}
+    assert changed_by(lambda: image.write_bytes(picture("blue"))) == {"images"}
+    assert changed_by(lambda: (workplace / "images" / "2.jpg").write_bytes(b"")) == {"images"}
+    assert changed_by(lambda: image.rename(workplace / "images" / "gone")) == {"images"}
+    assert changed_by(lambda: (workplace / "images" / "unrelated.jpg").write_bytes(picture("red"))) == set()
+    assert changed_by(lambda: os.utime(workplace / "images" / "2.jpg", (1, 1))) == set()
+
+
+def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(workplace: Path) -> None:
+    image = workplace / "images" / "1.bmp"
+    image.write_bytes(picture("red", "BMP"))
+    line = {"tokens": ["x"], "tags": ["O"], "image": "1.bmp"}
+    (workplace / "text" / "train.jsonl").write_text(json.dumps(line))
+    prepare = stage(workplace)
+    seen = prepare.run.path / "stages" / "prepare.seen.parquet"
+    prepare.compute(Tools())
+    before = prepare.inputs()
+    assert not seen.exists() or pq.read_table(seen).num_rows == 0  # too fresh: its times could stay the same at the next write
+    time.sleep(2.1)
+    assert prepare.inputs() == before
+    assert pq.read_table(seen)["key"].to_pylist() == [key(image.read_bytes())]
+
+    times = image.stat()
+    image.write_bytes(picture("blue", "BMP"))
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (image.stat().st_size, image.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert prepare.inputs()["images"] != before["images"]
+
+    image.write_bytes(picture("red", "BMP"))
+    os.utime(image)
+    assert prepare.inputs() == before
+
+
+def test_an_unchanged_image_is_not_read_again(workplace: Path) -> None:
+    (workplace / "images" / "1.jpg").write_bytes(picture("red"))
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    prepare = stage(workplace)
+    prepare.compute(Tools())
+    time.sleep(2.1)
+    before = prepare.inputs()
+    seen = prepare.run.path / "stages" / "prepare.seen.parquet"
+    table = pq.read_table(seen)
+    planted = table.set_column(table.schema.get_field_index("key"), "key", [["0" * 64]])
+    pq.write_table(planted, seen)
+    assert prepare.inputs()["images"] != before["images"]  # the planted digest was believed, so the file was not read
+    seen.write_bytes(b"damaged")
+    assert prepare.inputs() == before
+
+
+def test_a_damaged_or_missing_table_is_left_out_and_made_again(workplace: Path) -> None:
+    (workplace / "images" / "1.jpg").write_bytes(picture("red"))
+    (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
+    prepare = stage(workplace)
+    prepare.compute(Tools())
+    record(prepare).write(prepare.run.record("prepare"))
+    whole = prepare.outputs()
+    prepare.run.images.write_bytes(b"PAR1 damaged")
+    prepare.run.problems.unlink()
+    assert prepare.outputs().keys() == {"samples"}
+    prepare.compute(Tools())
+    assert prepare.outputs() == whole
+
+
+def test_facts_about_images_are_reused_only_where_the_finished_record_vouches_for_them(workplace: Path) -> None:
+    (workplace / "images" / "1.jpg").write_bytes(picture("red"))
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    prepare = stage(workplace)
+    prepare.compute(Tools())
+    record(prepare).write(prepare.run.record("prepare"))
+    whole = prepare.outputs()
+    table = read_table(prepare.run.images, IMAGES)
+    pq.write_table(table.set_column(2, IMAGES.field("width"), [[99]]), prepare.run.images)
+    assert prepare.outputs() != whole
+    prepare.compute(Tools())
+    assert prepare.outputs() == whole
+
+
+def test_twitter_pairs_have_all_their_images_whatever_these_are_called(data: Path, tmp_path: Path) -> None:
+    folder = data / "twitter2015_pairs"
+    prepare = Prepare(RunFolder(tmp_path / "run"), PrepareSettings(folder, folder / "images", "ner"))
+    counts = prepare.compute(Tools())
+    samples, images, problems = tables(prepare)
+    assert counts.details["samples per split"] == {"train": 5, "valid": 5, "test": 5}
+    assert (counts.done, counts.failed, counts.details["images"]) == (15, 0, 15)
+    formats = set()
+    for sample in samples:
+        content = (folder / "images" / sample["image"]).read_bytes()
+        assert sample["image_key"] == key(content)
+        formats.add("PNG" if content.startswith(b"\x89PNG") else "JPEG")
+    assert formats == {"PNG", "JPEG"}
+    for image in images:
+        with Image.open(image["path"]) as expected:
+            assert (image["width"], image["height"], image["status"]) == (*expected.size, "ok")
+    assert {problem["kind"] for problem in problems} == {"tag"}
+
+
+def test_twitter_2015_without_its_images_is_prepared_with_a_problem_for_each_tweet(data: Path, tmp_path: Path) -> None:
+    prepare = Prepare(RunFolder(tmp_path / "run"), PrepareSettings(data / "twitter2015", data / "photos", "ner"))
+    counts = prepare.compute(Tools())
+    assert (counts.done, counts.failed, counts.details["missing images"]) == (0, 5000, 5000)
+    assert counts.details["repaired tags"] == 186 + 53
+    samples, images, problems = tables(prepare)
+    assert (len(samples), len(images), len(problems)) == (5000, 0, 5000 + 186 + 53)

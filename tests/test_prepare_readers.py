@@ -1,0 +1,509 @@
+"""Texts become rows of samples, or one sentence that names the file, the line and the remedy."""
+
+import json
+import random
+import warnings
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.stages.prepare.jsonl import split_words
+from hmnet_pipe.stages.prepare.readers import SampleRow, find_texts, read_samples
+from hmnet_pipe.stages.prepare.rows import number_repeats, open_mentions
+from seqeval.metrics.sequence_labeling import get_entities
+
+TWEET = "IMGID:7\nAda\tB-PER\nis\tO\nhere\tO\n\n"
+PAIR = {
+    "token": ["Ada", "of", "London"],
+    "h": {"name": "Ada", "pos": [0, 1]},
+    "t": {"name": "London", "pos": [2, 3]},
+    "img_id": "twitter_1.jpg",
+    "relation": "/per/loc/place_of_residence",
+}
+WORDS = {"tokens": ["Ada", "of", "London"]}
+
+
+def write(folder: Path, **texts: str | bytes) -> Path:
+    """`train="..."` writes train.txt, `train_jsonl="..."` train.jsonl."""
+    for name, text in texts.items():
+        path = folder / (name.replace("_jsonl", ".jsonl") if name.endswith("_jsonl") else f"{name}.txt")
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def lines(*records: Any) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def literals(*records: Any) -> str:
+    return "".join(f"{record!r}\n" for record in records)
+
+
+def error_of(folder: Path, task: str, format: str = "auto") -> str:
+    with pytest.raises(InputError) as caught:
+        read_samples(folder, task, format)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def one(folder: Path, task: str) -> SampleRow:
+    samples, problems = read_samples(folder, task)
+    assert len(samples) == 1
+    assert problems == []
+    return samples[0]
+
+
+# Files
+
+
+def test_a_wrong_folder_is_named_with_what_it_should_hold(tmp_path: Path) -> None:
+    assert "nowhere is not a folder; give the folder that holds train.txt" in error_of(tmp_path / "nowhere", "ner")
+    write(tmp_path, train=TWEET)
+    assert "train.txt is not a folder" in error_of(tmp_path / "train.txt", "ner")
+    (tmp_path / "empty").mkdir()
+    assert "holds no training file; add train.txt, mnre_train.txt or train.jsonl" in error_of(tmp_path / "empty", "ner")
+
+
+@pytest.mark.parametrize(("task", "format"), [("nre", "auto"), ("ner", "conll")])
+def test_unknown_tasks_and_formats_are_errors(tmp_path: Path, task: str, format: str) -> None:
+    assert "is unknown; expected one of" in error_of(write(tmp_path, train=TWEET), task, format)
+
+
+def test_a_format_of_the_other_task_is_an_error(tmp_path: Path) -> None:
+    assert "are for the task ner, not re" in error_of(write(tmp_path, train=TWEET), "re", "twitter")
+    assert "are for the task ner, not re" not in error_of(tmp_path, "re")  # a plain .txt of task re is MNRE
+    (tmp_path / "mnre").mkdir()
+    assert "are for the task re, not ner" in error_of(write(tmp_path / "mnre", mnre_train=literals(PAIR)), "ner")
+
+
+@pytest.mark.parametrize("alias", ["valid", "val", "dev"])
+def test_the_validation_split_goes_by_three_names(tmp_path: Path, alias: str) -> None:
+    folder = write(tmp_path, train=TWEET, **{alias: TWEET})
+    assert list(find_texts(folder, "ner").files) == ["train", "valid"]
+
+
+def test_a_missing_validation_or_test_file_is_fine_a_missing_training_file_is_not(tmp_path: Path) -> None:
+    assert [sample.split for sample in read_samples(write(tmp_path, train=TWEET), "ner")[0]] == ["train"]
+    (tmp_path / "train.txt").rename(tmp_path / "test.txt")
+    assert "holds no training file" in error_of(tmp_path, "ner")
+
+
+def test_two_files_for_one_split_are_an_error(tmp_path: Path) -> None:
+    folder = write(tmp_path, train=TWEET, valid=TWEET, dev=TWEET)
+    assert "two files for the split valid, 'dev.txt' and 'valid.txt'; remove one" in error_of(folder, "ner")
+
+
+def test_mnre_and_its_plain_twin_are_two_files_for_one_split(tmp_path: Path) -> None:
+    folder = write(tmp_path, train=literals(PAIR), mnre_train=literals(PAIR))
+    assert "two files for the split train" in error_of(folder, "re")
+
+
+def test_files_of_two_formats_need_a_word_which(tmp_path: Path) -> None:
+    folder = write(tmp_path, train=TWEET, train_jsonl=lines({"tokens": ["a"], "tags": ["O"]}))
+    assert "holds files of the formats jsonl and twitter; say which" in error_of(folder, "ner")
+    assert read_samples(folder, "ner", "jsonl")[0][0].tokens == ["a"]
+    assert read_samples(folder, "ner", "twitter")[0][0].tokens == ["Ada", "is", "here"]
+
+
+def test_the_published_name_with_a_space_is_found(tmp_path: Path) -> None:
+    write(tmp_path, mnre_train=literals(PAIR))
+    (tmp_path / "mnre_val .txt").write_text(literals(PAIR))
+    texts = find_texts(tmp_path, "re")
+    assert texts.format == "mnre"
+    assert [path.name for path in texts.files.values()] == ["mnre_train.txt", "mnre_val .txt"]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "  \n", "\u3000\n"])
+@pytest.mark.parametrize(("name", "task"), [("train", "ner"), ("train", "re"), ("train_jsonl", "ner")])
+def test_an_empty_file_is_an_error(tmp_path: Path, name: str, task: str, content: str) -> None:
+    assert " is empty" in error_of(write(tmp_path, **{name: content}), task)
+
+
+def test_a_file_that_is_not_utf_8_is_named_with_the_line(tmp_path: Path) -> None:
+    content = TWEET.encode() + "IMGID:8\ncaf\u00e9\tO\n".encode("latin-1")
+    assert "train.txt line 7: byte 0xe9 is not UTF-8; save the file as UTF-8" in error_of(write(tmp_path, train=content), "ner")
+
+
+def test_a_bom_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
+    expected = one(write(tmp_path, train=TWEET), "ner")
+    write(tmp_path, train=b"\xef\xbb\xbf" + TWEET.replace("\n", "\r\n").encode())
+    assert one(tmp_path, "ner") == expected
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    odd = ["a\u2028b", "\x85", "c\x0bd", "\u00a0"]
+    tweet = "IMGID:7\n" + "".join(f"{token}\tO\n" for token in odd)
+    assert one(write(tmp_path, train=tweet), "ner").tokens == odd
+    write(tmp_path, train_jsonl=json.dumps({"tokens": odd, "tags": ["O"] * 4}, ensure_ascii=False))
+    assert read_samples(tmp_path, "ner", "jsonl")[0][0].tokens == odd
+
+
+# Twitter
+
+
+def test_a_tweet_becomes_a_sample(tmp_path: Path) -> None:
+    assert one(write(tmp_path, train=TWEET), "ner") == SampleRow(
+        id="7", split="train", task="ner", tokens=["Ada", "is", "here"], tags=["B-PER", "O", "O"], image="7.jpg"
+    )
+
+
+def test_other_and_misc_are_one_type(tmp_path: Path) -> None:
+    assert one(write(tmp_path, train="IMGID:1\nCup\tB-OTHER\nFinal\tI-MISC\n"), "ner").tags == ["B-MISC", "I-MISC"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("IMGID:7\nAda B-PER\n", "train.txt line 2: expected \"token<TAB>label\", found 'Ada B-PER'"),
+        ("IMGID:7\nAda\tx\tO\n", 'train.txt line 2: expected "token<TAB>label"'),
+        ("IMGID:7\n\tO\n", 'train.txt line 2: expected "token<TAB>label"'),
+        ("IMGID:7\nAda\tO\n\nIMGID:8\nis\tB-THING\n", "train.txt line 5: expected the label O, or B- or I- with one of PER, LOC"),
+        ("IMGID:7\nAda\tE-PER\n", "train.txt line 2: expected the label O"),
+        ("IMGID:7\nAda\tB\n", "train.txt line 2: expected the label O"),
+        ("IMGID:7\nAda\t\n", "train.txt line 2: expected the label O"),
+        ("Ada\tO\n", 'train.txt line 1: expected "IMGID:<image id>" before the first word'),
+        ("IMGID:7\nAda\tO\n\nis\tO\n", 'train.txt line 4: expected "IMGID:<image id>" before the first word'),
+        ("IMGID:\nAda\tO\n", 'train.txt line 1: expected "IMGID:<image id>", found no id'),
+        ("IMGID:7\n\nIMGID:8\nAda\tO\n", "train.txt line 1: tweet 7 has no words"),
+        ("IMGID:7\nAda\tO\n\nIMGID:8\n", "train.txt line 4: tweet 8 has no words"),
+    ],
+)
+def test_a_bad_line_of_a_tweet_is_named(tmp_path: Path, text: str, message: str) -> None:
+    assert message in error_of(write(tmp_path, train=text), "ner")
+
+
+def test_tweets_that_share_an_image_have_ids_of_their_own(tmp_path: Path) -> None:
+    other = TWEET.replace("here", "there")
+    samples, _ = read_samples(write(tmp_path, train=TWEET + other + TWEET + TWEET, valid=TWEET), "ner")
+    ids = [sample.id for sample in samples if sample.split == "train"]
+    twice = next(sample.id for sample in samples if sample.tokens[2] == "here" and sample.split == "train")
+    assert len(set(ids)) == 4
+    assert all(name.startswith("7-") for name in ids)
+    assert {twice, f"{twice}-2", f"{twice}-3"} < set(ids)
+    assert [sample.id for sample in samples if sample.split == "valid"] == ["7"]
+    assert {sample.image for sample in samples} == {"7.jpg"}
+
+
+def test_an_orphan_tag_is_repaired_and_told(tmp_path: Path) -> None:
+    tags = ["I-PER", "I-PER", "O", "B-LOC", "I-ORG", "I-ORG", "B-ORG", "I-LOC"]
+    tweet = "IMGID:7\n" + "".join(f"w\t{tag}\n" for tag in tags)
+    samples, problems = read_samples(write(tmp_path, train=tweet), "ner")
+    assert samples[0].tags == ["B-PER", "I-PER", "O", "B-LOC", "B-ORG", "I-ORG", "B-ORG", "B-LOC"]
+    assert [(problem.kind, problem.sample, problem.where) for problem in problems] == [
+        ("tag", "7", "train.txt:2"),
+        ("tag", "7", "train.txt:6"),
+        ("tag", "7", "train.txt:9"),
+    ]
+    assert problems[1].reason == "word 4: I-ORG continues no mention, read as B-ORG"
+
+
+def test_a_repair_never_changes_the_mentions_that_seqeval_counts() -> None:
+    dice = random.Random(0)
+    for _ in range(2000):
+        tags = dice.choices(["O", "B-A", "I-A", "B-B", "I-B", "B-B-C", "I-B-C"], k=dice.randrange(1, 9))
+        opened, reasons = open_mentions(tags)
+        assert get_entities(opened) == get_entities(tags)
+        assert sum(tag.startswith("B-") for tag in opened) == len(get_entities(tags))
+        assert sum(one != other for one, other in zip(tags, opened, strict=True)) == len(reasons)
+
+
+# MNRE
+
+
+def test_a_literal_line_becomes_a_pair(tmp_path: Path) -> None:
+    sample = one(write(tmp_path, train=literals(PAIR)), "re")
+    assert sample.id.startswith("twitter_1-")
+    assert replace(sample, id="") == SampleRow(
+        id="",
+        split="train",
+        task="re",
+        tokens=PAIR["token"],  # type: ignore[arg-type]
+        head=[0, 1],
+        tail=[2, 3],
+        relation="/per/loc/place_of_residence",
+        image="twitter_1.jpg",
+    )
+
+
+def test_pairs_of_one_image_have_ids_of_their_own(tmp_path: Path) -> None:
+    turned = {**PAIR, "h": PAIR["t"], "t": PAIR["h"]}
+    samples, _ = read_samples(write(tmp_path, train=literals(PAIR, turned, PAIR)), "re")
+    assert len({sample.id for sample in samples}) == 3
+
+
+def test_arguments_may_overlap_as_they_do_in_the_published_data(tmp_path: Path) -> None:
+    sample = one(write(tmp_path, train=literals({**PAIR, "h": {"pos": [0, 3]}})), "re")
+    assert (sample.head, sample.tail) == ([0, 3], [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({**PAIR, "h": {"pos": [0, 4]}}, '"h pos" must be [start, end) with 0 <= start < end <= 3, the number of words, found [0, 4]'),
+        ({**PAIR, "t": {"pos": [-1, 1]}}, '"t pos" must be'),
+        ({**PAIR, "t": {"pos": [1, 1]}}, '"t pos" must be'),
+        ({**PAIR, "t": {"pos": [2, 1]}}, '"t pos" must be'),
+        ({**PAIR, "t": {"pos": [1]}}, '"t pos" must be'),
+        ({**PAIR, "t": {"pos": "12"}}, '"t pos" must be'),
+        ({**PAIR, "t": {"pos": [False, True]}}, "found [False, True]"),
+        ({**PAIR, "t": {"pos": [0.0, 1.0]}}, "found [0.0, 1.0]"),
+        ({**PAIR, "t": [0, 1]}, "\"t\" must be a dictionary with the key 'pos'"),
+        ({**PAIR, "token": []}, '"token" must be a list of at least one word, found []'),
+        ({**PAIR, "token": "Ada"}, '"token" must be a list of strings'),
+        ({**PAIR, "token": ["Ada", 3, "x"]}, '"token[1]" must be a non-empty string of valid Unicode, found 3'),
+        ({**PAIR, "token": ["Ada", "", "x"]}, '"token[1]" must be a non-empty string'),
+        ({**PAIR, "token": ["Ada", "\ud83d", "x"]}, '"token[1]" must be a non-empty string of valid Unicode'),
+        ({**PAIR, "relation": None}, '"relation" must be a non-empty string'),
+        ({**PAIR, "img_id": ""}, '"img_id" must be a non-empty string'),
+        ({"token": ["Ada"]}, "expected a dictionary with the keys token, h, t, img_id, relation"),
+        ([1, 2], "expected a dictionary with the keys"),
+    ],
+)
+def test_a_bad_pair_is_named(tmp_path: Path, record: Any, message: str) -> None:
+    found = error_of(write(tmp_path, train=literals(PAIR, record)), "re")
+    assert "train.txt line 2: " in found
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{'token': ", "__import__('os').getcwd()", "{[]: 1}", "(" * 100_000, "-" * 50_000 + "1", "{'a': 1}\0", "0" * 9, "1" * 5000],
+)
+def test_a_hostile_line_is_neither_run_nor_a_crash(tmp_path: Path, line: str) -> None:
+    assert "train.txt line 1: expected a" in error_of(write(tmp_path, train=line + "\n"), "re")
+
+
+def test_a_backslash_in_a_tweet_prints_no_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert one(write(tmp_path, train=repr(PAIR).replace("Ada", r"A\_da")), "re").tokens[0] == r"A\_da"
+
+
+# JSON lines
+
+
+def test_words_with_tags_become_a_sample(tmp_path: Path) -> None:
+    record = {"id": "a", **WORDS, "tags": ["B-person", "O", "B-geo-political"], "image": "x.png", "groups": ["easy", "hard"]}
+    assert one(write(tmp_path, train_jsonl=lines(record)), "ner") == SampleRow(
+        id="a",
+        split="train",
+        task="ner",
+        tokens=["Ada", "of", "London"],
+        tags=["B-person", "O", "B-geo-political"],
+        groups=["easy", "hard"],
+        image="x.png",
+    )
+
+
+def test_a_text_with_spans_becomes_words_with_tags(tmp_path: Path) -> None:
+    text = "Hi @ada_l, in New York!"
+    spans = [{"start": 14, "end": 22, "type": "LOC"}, {"start": 4, "end": 9, "type": "PER"}]
+    sample = one(write(tmp_path, train_jsonl=lines({"text": text, "spans": spans, "groups": ["second", "first"]})), "ner")
+    assert sample.tokens == ["Hi", "@", "ada_l", ",", "in", "New", "York", "!"]
+    assert sample.tags == ["O", "O", "B-PER", "O", "O", "B-LOC", "I-LOC", "O"]
+    assert sample.groups == ["first", "second"]
+
+
+def test_a_span_inside_a_word_splits_it_and_loses_nothing(tmp_path: Path) -> None:
+    record = {"text": "#NewYorkCity now", "spans": [{"start": 1, "end": 4, "type": "A"}, {"start": 4, "end": 8, "type": "B"}]}
+    sample = one(write(tmp_path, train_jsonl=lines(record)), "ner")
+    assert sample.tokens == ["#", "New", "York", "City", "now"]
+    assert sample.tags == ["O", "B-A", "B-B", "O", "O"]
+
+
+def test_a_span_may_carry_white_space_at_its_ends(tmp_path: Path) -> None:
+    sample = one(write(tmp_path, train_jsonl=lines({"text": "to Rome .", "spans": [{"start": 2, "end": 8, "type": "LOC"}]})), "ner")
+    assert sample.tags == ["O", "B-LOC", "O"]
+
+
+def test_every_span_comes_back_from_the_tags(tmp_path: Path) -> None:
+    dice = random.Random(0)
+    records, expected = [], []
+    for number in range(300):
+        text = "".join(dice.choices("ab_ .,#\u00e9\u094d\U0001f600", k=12)) + "x"
+        bounds = sorted(dice.sample(range(len(text) + 1), 4))
+        spans = [[bounds[0], bounds[1]], [bounds[2], bounds[3]]]
+        spans = [span for span in spans if text[slice(*span)].strip()]
+        records.append({"id": f"{number:03}", "text": text, "spans": [{"start": s, "end": e, "type": "T"} for s, e in spans]})
+        expected.append(["".join(text[slice(*span)].split()) for span in spans])
+    samples, problems = read_samples(write(tmp_path, train_jsonl=lines(*records)), "ner")
+    assert problems == []
+    for sample, texts, record in zip(samples, expected, records, strict=True):
+        assert "".join(sample.tokens) == "".join(str(record["text"]).split())
+        mentions = get_entities(sample.tags)
+        assert ["".join(sample.tokens[start : end + 1]) for _, start, end in mentions] == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("isn't it?", ["isn", "'", "t", "it", "?"]),
+        ("  a\u00a0b\u2028c  ", ["a", "b", "c"]),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940!", ["\u0939\u093f\u0928\u094d\u0926\u0940", "!"]),
+        ("ok\u2764\ufe0f2", ["ok", "\u2764\ufe0f", "2"]),
+        ("\u0301a", ["\u0301a"]),
+        (" ", []),
+    ],
+)
+def test_words_end_at_white_space_and_punctuation_and_keep_their_marks(text: str, words: list[str]) -> None:
+    assert [text[start:end] for start, end in split_words(text)] == words
+
+
+def test_a_relation_is_given_by_words_or_by_characters(tmp_path: Path) -> None:
+    by_words = {**WORDS, "head": [0, 1], "tail": [2, 3], "relation": "lives", "groups": ["g"]}
+    by_characters = {"text": "Ada of London", "head": [0, 3], "tail": [7, 13], "relation": "lives", "groups": ["g"], "image": None}
+    samples, _ = read_samples(write(tmp_path, train_jsonl=lines(by_words, by_characters)), "re")
+    assert replace(samples[0], id="") == replace(samples[1], id="")
+    assert (samples[0].tokens, samples[0].head, samples[0].tail, samples[0].groups) == (WORDS["tokens"], [0, 1], [2, 3], ["g"])
+
+
+def test_arguments_inside_words_split_them(tmp_path: Path) -> None:
+    record = {"text": "#AdaLondon", "head": [1, 4], "tail": [4, 10], "relation": "lives"}
+    sample = one(write(tmp_path, train_jsonl=lines(record)), "re")
+    assert (sample.tokens, sample.head, sample.tail) == (["#", "Ada", "London"], [1, 2], [2, 3])
+
+
+def test_an_orphan_tag_of_a_json_line_is_repaired_too(tmp_path: Path) -> None:
+    samples, problems = read_samples(write(tmp_path, train_jsonl="\n" + lines({"id": "a", "tokens": ["x"], "tags": ["I-T"]})), "ner")
+    assert samples[0].tags == ["B-T"]
+    assert [(problem.sample, problem.where) for problem in problems] == [("a", "train.jsonl:2")]
+
+
+NER = {**WORDS, "tags": ["O", "O", "B-LOC"]}
+SPAN = {"start": 0, "end": 3, "type": "PER"}
+TEXT = {"text": "Ada of London", "spans": [SPAN]}
+RE = {**WORDS, "head": [0, 1], "tail": [2, 3], "relation": "lives"}
+
+
+@pytest.mark.parametrize(
+    ("task", "record", "message"),
+    [
+        ("ner", {**NER, "tag": 1}, "unknown key 'tag'; such a sample of the task ner may have groups, id, image, tags, tokens"),
+        ("ner", {**NER, "spans": []}, "unknown key 'spans'"),
+        ("re", {**RE, "tags": ["O"] * 3}, "may have groups, head, id, image, relation, tail, tokens"),
+        ("ner", {**NER, "text": "x"}, 'expected either "tokens" or "text"'),
+        ("ner", {"tags": []}, 'expected either "tokens" or "text"'),
+        ("ner", WORDS, '"tags" is missing'),
+        ("ner", {"text": "x"}, '"spans" is missing'),
+        ("re", {**WORDS, "head": [0, 1], "relation": "r"}, '"tail" is missing'),
+        ("ner", {**NER, "tags": ["O"]}, "expected a tag for each of the 3 tokens, found 1 tags"),
+        ("ner", {**NER, "tags": ["O", "O", "X-LOC"]}, "\"tags[2]\" must be O, or B- or I- with a type, found 'X-LOC'"),
+        ("ner", {**NER, "tags": ["O", "O", "B-"]}, '"tags[2]" must be'),
+        ("ner", {**NER, "tags": ["O", "O", "LOC"]}, '"tags[2]" must be'),
+        ("ner", {"tokens": [], "tags": []}, '"tokens" must be a list of at least one word'),
+        ("ner", {"tokens": ["a", 1], "tags": ["O", "O"]}, '"tokens[1]" must be a non-empty string of valid Unicode, found 1'),
+        ("ner", {"tokens": ["a", "\ud83d"], "tags": ["O", "O"]}, '"tokens[1]" must be a non-empty string of valid Unicode'),
+        ("ner", {**NER, "id": 17}, '"id" must be a non-empty string of valid Unicode, found 17'),
+        ("ner", {**NER, "image": float("nan")}, '"image" must be a non-empty string'),
+        ("ner", {**NER, "groups": ["a", "b"]}, 'expected 1 "groups", one for each mention, found 2'),
+        ("re", {**RE, "groups": []}, 'expected 1 "groups", one for each relation, found 0'),
+        ("ner", {**TEXT, "spans": [SPAN, {**SPAN, "start": 2, "end": 5}]}, "spans[0] and spans[1] overlap"),
+        ("ner", {**TEXT, "spans": [{**SPAN, "end": 14}]}, '"spans[0]" must be [start, end) with 0 <= start < end <= 13, the number of'),
+        ("ner", {**TEXT, "spans": [{**SPAN, "end": 0}]}, '"spans[0]" must be'),
+        ("ner", {**TEXT, "spans": [{**SPAN, "end": True}]}, '"spans[0]" must be'),
+        ("ner", {**TEXT, "spans": [{**SPAN, "type": ""}]}, '"spans[0] type" must be a non-empty string'),
+        ("ner", {**TEXT, "spans": [{"start": 0, "end": 3}]}, '"spans[0]" must be an object with the keys end, start, type'),
+        ("ner", {**TEXT, "spans": [{"start": 3, "end": 4, "type": "T"}]}, '"spans[0]" covers white space only'),
+        ("ner", {**TEXT, "spans": SPAN}, '"spans" must be a list'),
+        ("ner", {"text": " \n ", "spans": []}, '"text" must be more than white space'),
+        ("re", {**RE, "head": [0, 4]}, '"head" must be [start, end) with 0 <= start < end <= 3, the number of words, found [0, 4]'),
+        ("re", {**RE, "tail": [3, 3]}, '"tail" must be'),
+        ("re", {**RE, "tail": [True, 2]}, '"tail" must be'),
+        ("re", {**RE, "tail": ["0", "1"]}, '"tail" must be'),
+        ("re", {**RE, "relation": ""}, '"relation" must be a non-empty string'),
+        ("re", {"text": "Ada of London", "head": [3, 4], "tail": [7, 13], "relation": "r"}, '"head" covers white space only'),
+        ("ner", ["a"], "expected one JSON object, found '[\"a\"]'"),
+    ],
+)
+def test_a_bad_json_line_is_named(tmp_path: Path, task: str, record: Any, message: str) -> None:
+    first = {**(NER if task == "ner" else RE), "id": "first"}
+    found = error_of(write(tmp_path, train_jsonl=lines(first, record)), task)
+    assert "train.jsonl line 2: " in found
+    assert message in found
+
+
+@pytest.mark.parametrize("line", ["{", '{"tokens": ["a"], "tags": ["O"], "tags": ["O"]}', "[" * 100_000, "1" * 5000, "{} {}"])
+def test_a_line_that_is_not_one_json_object_is_named(tmp_path: Path, line: str) -> None:
+    assert "train.jsonl line 1: expected one JSON object" in error_of(write(tmp_path, train_jsonl=line), "ner")
+
+
+def test_a_given_id_is_unique_over_all_splits_and_both_places_are_named(tmp_path: Path) -> None:
+    first, again = {**NER, "id": "a"}, {**NER, "id": "a"}
+    found = error_of(write(tmp_path, train_jsonl=lines(NER, first), test_jsonl=lines(again)), "ner")
+    assert "test.jsonl line 1: id 'a' is already that of " in found
+    assert "train.jsonl line 2" in found
+
+
+def test_samples_without_an_id_may_repeat(tmp_path: Path) -> None:
+    samples, _ = read_samples(write(tmp_path, train_jsonl=lines(NER, NER), test_jsonl=lines(NER)), "ner")
+    test, first, second = (sample.id for sample in samples)
+    assert test == first
+    assert len(first) == 12
+    assert second == f"{first}-2"
+
+
+# Order
+
+
+def test_repeats_are_numbered_by_content_and_not_by_place() -> None:
+    names, digests = ["a", "a", "b", "a"], ["3", "1", "2", "2"]
+    assert number_repeats(names, digests) == ["a-3", "a", "b", "a-2"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_lines_changes_no_sample(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    tweets = [f"IMGID:{dice.randrange(6)}\nw{dice.randrange(2)}\t{dice.choice(['O', 'B-PER', 'I-PER'])}\n\n" for _ in range(40)]
+    pairs = [repr({**PAIR, "h": {"pos": [0, dice.randrange(1, 4)]}, "img_id": f"{dice.randrange(4)}.jpg"}) + "\n" for _ in range(40)]
+    objects = [json.dumps({**RE, "head": [0, dice.randrange(1, 4)], "image": dice.choice([None, "x.jpg"])}) + "\n" for _ in range(40)]
+    for task, format, name, parts in (
+        ("ner", "twitter", "train", tweets),
+        ("re", "mnre", "train", pairs),
+        ("re", "jsonl", "train_jsonl", objects),
+    ):
+        before, repairs_before = read_samples(write(tmp_path, **{name: "".join(parts)}), task, format)
+        dice.shuffle(parts)
+        after, repairs_after = read_samples(write(tmp_path, **{name: "".join(parts)}), task, format)
+        assert len({sample.id for sample in before}) == 40
+        assert after == before
+        # A problem names its line, which is all that may change.
+        assert [replace(row, where="") for row in repairs_after] == [replace(row, where="") for row in repairs_before]
+
+
+# Real data
+
+
+def raw_tags(path: Path) -> list[list[str]]:
+    """The tags as they stand in the file, read without the package, OTHER renamed."""
+    tweets = path.read_text(encoding="utf-8").strip("\n").split("\n\n")
+    return [[line.split("\t")[1].replace("OTHER", "MISC") for line in tweet.split("\n")[1:]] for tweet in tweets]
+
+
+def test_twitter_2015_keeps_every_entity_that_seqeval_reads_from_the_raw_tags(data: Path) -> None:
+    samples, problems = read_samples(data / "twitter2015", "ner")
+    expected = {"train": (4000, 186), "valid": (1000, 53)}
+    assert Counter(sample.split for sample in samples) == {split: number for split, (number, _) in expected.items()}
+    for split, (_, orphans) in expected.items():
+        raw = raw_tags(data / "twitter2015" / f"{split}.txt")
+        mine = [sample for sample in samples if sample.split == split]
+        before = Counter((len(tags), *get_entities(tags)) for tags in raw)
+        assert Counter((len(sample.tokens), *get_entities(sample.tags)) for sample in mine) == before
+        assert sum(problem.where.startswith(f"{split}.txt:") for problem in problems) == orphans
+        assert sum(len(sample.tokens) for sample in mine) == sum(len(tags) for tags in raw)
+    assert {tag[2:] for sample in samples for tag in sample.tags or []} == {"", "PER", "LOC", "ORG", "MISC"}
+    assert any("\u00a0" in sample.tokens for sample in samples if sample.split == "valid")
+
+
+def test_mnre_is_read_whole_and_under_its_published_name(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mnre_train.txt").symlink_to(data / "mnre" / "mnre_train.txt")
+    (tmp_path / "mnre_val .txt").symlink_to(data / "mnre" / "mnre_val.txt")
+    samples, problems = read_samples(tmp_path, "re")
+    assert Counter(sample.split for sample in samples) == {"train": 2500, "valid": 400}
+    assert problems == []
+    assert len({(sample.split, sample.id) for sample in samples}) == 2900
+    assert len({sample.relation for sample in samples}) == 23
+    assert {(sample.split, sample.id) for sample in read_samples(data / "mnre", "re")[0]} == {(s.split, s.id) for s in samples}
