@@ -123,7 +123,8 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with h5py.File(path, "r", locking=False) as file:
+            # Through a Python file HDF5 takes no lock, which some network file systems refuse and a notebook may hold.
+            with path.open("rb") as handle, h5py.File(handle, "r") as file:
                 if file.attrs["schema_version"] != SCHEMA_VERSION:
                     raise ShardError(
                         f"{path} has schema version {file.attrs['schema_version']}, this hmnet-pipe reads {SCHEMA_VERSION}; "

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.run import RunFolder, StageRecord
-from hmnet_pipe.manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table
+from hmnet_pipe.manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, table_of, write_table
 from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
 from hmnet_pipe.stages.stage import Tools
 from PIL import Image
@@ -81,7 +81,7 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
     assert [(problem["kind"], problem["sample"], problem["where"]) for problem in problems] == [
         ("image", "2", "2.jpg"),
         ("image", "3", "3.jpg"),
-        ("tag", "3", "train.txt:10"),
+        ("tag", "3", "train.txt:12"),
     ]
     assert problems[0]["reason"] == "not in the image folder"
     assert (counts.unit, counts.done, counts.failed) == ("samples", 2, 2)
@@ -102,7 +102,7 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
         (b"", "empty file"),
         (picture("red")[:-30], "truncated"),
         (b"<html>404</html>", "not an image"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\x86\xa0\0\1\x86\xa0\x08\2\0\0\0" + b"\0" * 30, "damaged PNG"),
+        (b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x08\0;", "too large: 65535 x 65535 pixels"),
     ],
 )
 def test_an_unusable_image_costs_a_row_and_not_the_run(workplace: Path, content: bytes, reason: str) -> None:
@@ -369,8 +369,8 @@ def test_facts_about_images_are_reused_only_where_the_finished_record_vouches_fo
     prepare.compute(Tools())
     record(prepare).write(prepare.run.record("prepare"))
     whole = prepare.outputs()
-    table = read_table(prepare.run.images, IMAGES)
-    pq.write_table(table.set_column(2, IMAGES.field("width"), [[99]]), prepare.run.images)
+    row = read_table(prepare.run.images, IMAGES).to_pylist()[0]
+    write_table(prepare.run.images, table_of(IMAGES, [{**row, "width": 99}]))
     assert prepare.outputs() != whole
     prepare.compute(Tools())
     assert prepare.outputs() == whole

@@ -111,6 +111,8 @@ class Detect(Stage):
         return {"images": digest_table(read_table(self.run.images, IMAGES, "prepare").drop(["path"]))}
 
     def weights(self) -> dict[str, str]:
+        if not self._images():
+            return {}  # nothing to detect: a text-only run needs no weights file
         return {"detector": detector_weights(self.settings.detector, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
@@ -124,8 +126,7 @@ class Detect(Stage):
     def compute(self, tools: Tools) -> Counts:
         from .worker import detect_chunk
 
-        rows = read_table(self.run.images, IMAGES, "prepare").to_pylist()
-        images = [(row["key"], row["path"]) for row in rows if row["status"] == "ok"]
+        images = self._images()
         old_detections, old_outcomes = self._reusable({key for key, _ in images})
         kept = set(old_outcomes.column("image_key").to_pylist())
         todo = [image for image in images if image[0] not in kept]
@@ -160,6 +161,11 @@ class Detect(Stage):
 
     def finish(self) -> None:
         shutil.rmtree(self.run.work(self.name), ignore_errors=True)
+
+    def _images(self) -> list[tuple[str, str]]:
+        """(key, path) of every usable image, in the order of the keys."""
+        rows = read_table(self.run.images, IMAGES, "prepare").to_pylist()
+        return [(row["key"], row["path"]) for row in rows if row["status"] == "ok"]
 
     def _work(self) -> Path:
         """Parts of another detector never mix with these: the folder bears the digest of all that decides a box."""

@@ -132,6 +132,8 @@ class Extract(Stage):
         return {"images": digest_table(images), "detections": digest_table(read_table(self.run.detections, DETECTIONS, "detect"))}
 
     def weights(self) -> dict[str, str]:
+        if "ok" not in read_table(self.run.images, IMAGES, "prepare").column("status").to_pylist():
+            return {}  # nothing to extract: a text-only run needs no weights file
         return {"backbone": backbone_weights(self.settings.backbone, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
@@ -203,7 +205,7 @@ class Extract(Stage):
 
         s = self.settings
         levels = build_pyramid(s.backbone, "random", s.pooled).levels
-        digest = self.weights()["backbone"]
+        digest = self.weights().get("backbone", "none")
         return FeatureSpec(s.backbone, digest, describe_transform(s.size), levels, s.pooled, 1 + self.objects, s.dtype)
 
     def _reusable(self, spec: FeatureSpec, images: Sequence[_Image]) -> dict[str, IndexRow]:

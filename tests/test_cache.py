@@ -1,0 +1,210 @@
+"""The feature cache: what is written is read back, and whatever is damaged is found."""
+
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hmnet_pipe.cache.reader import FeatureCache, IndexRow, read_index, write_index
+from hmnet_pipe.cache.shards import STORAGE_DTYPES, FeatureSpec, Shard, ShardError, row_checksum, write_shard
+from hmnet_pipe.manifests.errors import StageError
+from torch.utils.data import DataLoader, Dataset
+
+SPEC = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "float16")
+
+
+def keys_of(count: int) -> list[str]:
+    return [f"{number:064x}" for number in range(count)]
+
+
+def values_of(count: int, spec: FeatureSpec = SPEC) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(count)
+    pyramid = rng.normal(size=(count, *spec.row_shape)).astype(STORAGE_DTYPES[spec.dtype])
+    return pyramid, rng.random((count, spec.views)) < 0.7
+
+
+def make_cache(folder: Path, shards: int = 2, rows: int = 3) -> tuple[list[str], np.ndarray, np.ndarray]:
+    keys = keys_of(shards * rows)
+    pyramid, mask = values_of(len(keys))
+    index = []
+    for shard in range(shards):
+        part = slice(shard * rows, (shard + 1) * rows)
+        name = f"shard-{shard:05d}.h5"
+        checksums = write_shard(folder / name, unit="u", spec=SPEC, keys=keys[part], view_mask=mask[part], pyramid=pyramid[part])
+        index += [IndexRow(key, name, row, checksums[row], "i") for row, key in enumerate(keys[part])]
+    write_index(folder, SPEC, index)
+    return keys, pyramid, mask
+
+
+def test_gathers_rows_by_key_from_several_shards_in_the_asked_order(tmp_path):
+    keys, pyramid, mask = make_cache(tmp_path)
+    order = [5, 0, 3, 3]
+    got, got_mask = FeatureCache(tmp_path).gather([keys[i] for i in order])
+    assert np.array_equal(got, pyramid[order])
+    assert np.array_equal(got_mask, mask[order])
+
+
+def test_an_absent_image_is_zeros_that_no_mask_shows(tmp_path):
+    keys, pyramid, _ = make_cache(tmp_path)
+    got, mask = FeatureCache(tmp_path).gather([None, "f" * 64, keys[0]])
+    assert not got[:2].any()
+    assert not mask[:2].any()
+    assert np.array_equal(got[2], pyramid[0])
+
+
+def test_the_pyramid_is_contiguous_and_plain_h5py_reads_it(tmp_path):
+    keys, pyramid, mask = make_cache(tmp_path, shards=1)
+    with h5py.File(tmp_path / "shard-00000.h5") as file:
+        assert file["pyramid"].chunks is None
+        assert file["pyramid"].id.get_offset() is not None
+        assert np.array_equal(file["pyramid"][()], pyramid)
+        assert np.array_equal(file["view_mask"][()], mask)
+        assert [key.decode() for key in file["image_key"][()]] == keys
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    make_cache(tmp_path / "a")
+    make_cache(tmp_path / "b")
+    assert (tmp_path / "a/shard-00001.h5").read_bytes() == (tmp_path / "b/shard-00001.h5").read_bytes()
+
+
+def test_bfloat16_is_stored_as_bits_and_read_back_as_the_same_numbers(tmp_path):
+    spec = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "bfloat16")
+    numbers = torch.randn(1, *spec.row_shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    bits = numbers.view(torch.uint16).numpy()
+    checksums = write_shard(tmp_path / "s.h5", unit="u", spec=spec, keys=keys_of(1), view_mask=np.ones((1, 4), bool), pyramid=bits)
+    write_index(tmp_path, spec, [IndexRow(keys_of(1)[0], "s.h5", 0, checksums[0], "i")])
+    got, _ = FeatureCache(tmp_path).gather(keys_of(1))
+    assert torch.equal(torch.from_numpy(got), numbers.float())
+
+
+def test_every_flipped_bit_of_the_data_region_is_found(tmp_path):
+    path = tmp_path / "shard-00000.h5"
+    make_cache(tmp_path, shards=1, rows=4)
+    with h5py.File(path) as file:
+        offset, size = file["pyramid"].id.get_offset(), file["pyramid"].id.get_storage_size()
+    sound = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for bit in rng.choice(size * 8, 1000, replace=False).tolist():
+        damaged = bytearray(sound)
+        damaged[offset + bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(damaged)
+        assert Shard(path).damaged_rows() == [bit // 8 // (size // 4)]
+
+
+def test_a_flipped_bit_of_mask_key_or_checksum_is_found(tmp_path):
+    path = tmp_path / "shard-00000.h5"
+    make_cache(tmp_path, shards=1)
+    sound = path.read_bytes()
+    with h5py.File(path) as file:
+        places = {name: file[name].id.get_offset() for name in ("view_mask", "image_key", "checksum")}
+    for place in places.values():
+        damaged = bytearray(sound)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        assert Shard(path).damaged_rows() == [0]
+
+
+def test_truncation_at_every_4_kb_is_found(tmp_path):
+    path = tmp_path / "shard-00000.h5"
+    pyramid, mask = values_of(300)
+    write_shard(path, unit="u", spec=SPEC, keys=keys_of(300), view_mask=mask, pyramid=pyramid)
+    sound = path.read_bytes()
+    for length in range(0, len(sound), 4096):
+        path.write_bytes(sound[:length])
+        with pytest.raises(ShardError, match="damaged"):
+            Shard(path)
+
+
+def test_a_shard_without_its_completeness_mark_is_refused(tmp_path):
+    make_cache(tmp_path, shards=1)
+    with h5py.File(tmp_path / "shard-00000.h5", "r+") as file:
+        file.attrs["complete"] = False
+    with pytest.raises(ShardError, match="not complete"):
+        Shard(tmp_path / "shard-00000.h5")
+
+
+def test_another_schema_version_is_named(tmp_path):
+    make_cache(tmp_path, shards=1)
+    with h5py.File(tmp_path / "shard-00000.h5", "r+") as file:
+        file.attrs["schema_version"] = 99
+    with pytest.raises(ShardError, match="schema version 99"):
+        Shard(tmp_path / "shard-00000.h5")
+
+
+def test_a_missing_shard_and_a_foreign_one_are_named(tmp_path):
+    keys, *_ = make_cache(tmp_path)
+    other = FeatureSpec("resnet18", "w" * 64, "as is", (3, 5), 2, 4, "float16")
+    pyramid, mask = values_of(3)
+    write_shard(tmp_path / "shard-00000.h5", unit="u", spec=other, keys=keys[:3], view_mask=mask, pyramid=pyramid)
+    with pytest.raises(ShardError, match=r"shard-00000.*another feature set"):
+        FeatureCache(tmp_path).gather(keys[:1])
+    (tmp_path / "shard-00000.h5").unlink()
+    with pytest.raises(ShardError, match=r"shard-00000.*does not exist"):
+        FeatureCache(tmp_path).gather(keys[:1])
+
+
+def test_a_shard_with_rows_in_other_places_is_found_on_reading(tmp_path):
+    keys, pyramid, mask = make_cache(tmp_path, shards=1)
+    write_shard(tmp_path / "shard-00000.h5", unit="u", spec=SPEC, keys=keys[::-1], view_mask=mask, pyramid=pyramid)
+    with pytest.raises(ShardError, match="does not hold image"):
+        FeatureCache(tmp_path).gather([keys[0]])
+
+
+def test_no_index_says_what_to_run(tmp_path):
+    with pytest.raises(StageError, match="hmnet-pipe extract"):
+        read_index(tmp_path)
+
+
+def test_the_digest_does_not_depend_on_how_rows_are_dealt_to_shards(tmp_path):
+    make_cache(tmp_path / "a", shards=2, rows=3)
+    make_cache(tmp_path / "b", shards=3, rows=2)
+    assert FeatureCache(tmp_path / "a").digest() == FeatureCache(tmp_path / "b").digest()
+
+
+def test_the_checksum_covers_key_mask_and_values():
+    pyramid, mask = values_of(2)
+    keys = keys_of(2)
+    sums = {
+        row_checksum(keys[0], mask[0], pyramid[0]),
+        row_checksum(keys[1], mask[0], pyramid[0]),
+        row_checksum(keys[0], ~mask[0], pyramid[0]),
+        row_checksum(keys[0], mask[0], pyramid[1]),
+    }
+    assert len(sums) == 4
+
+
+class _Rows(Dataset):
+    def __init__(self, cache: FeatureCache, keys: list[str]) -> None:
+        self.cache, self.keys = cache, keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        pyramid, mask = self.cache.gather([self.keys[index]])
+        return pyramid[0], mask[0]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_dataloader_workers_read_a_cache_that_was_already_open(tmp_path, method):
+    keys, pyramid, _ = make_cache(tmp_path)
+    cache = FeatureCache(tmp_path)
+    cache.gather(keys)  # its shards are open before the workers start
+    context = multiprocessing.get_context(method)
+    loader = DataLoader(_Rows(cache, keys), batch_size=2, num_workers=2, multiprocessing_context=context)
+    got = torch.cat([values for values, _ in loader])
+    assert np.array_equal(got.numpy(), pyramid)
+
+
+def test_reading_needs_no_write_permission_and_no_lock(tmp_path):
+    keys, pyramid, _ = make_cache(tmp_path / "features")
+    shutil.copytree(tmp_path / "features", tmp_path / "copy")
+    for path in (tmp_path / "copy").iterdir():
+        path.chmod(0o444)
+    with h5py.File(tmp_path / "copy/shard-00000.h5", "r"):  # somebody else holds it open
+        got, _ = FeatureCache(tmp_path / "copy").gather(keys)
+    assert np.array_equal(got, pyramid)
