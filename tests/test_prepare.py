@@ -246,6 +246,8 @@ def test_a_folder_without_any_of_the_images_is_remarked_on(workplace: Path) -> N
 
 def test_looking_at_a_run_that_does_not_exist_does_not_create_it(workplace: Path) -> None:
     (workplace / "text" / "train.txt").write_text(tweet("1"))
+    (workplace / "images" / "1.jpg").write_bytes(picture("red"))
+    time.sleep(2.1)  # until then no digest would be remembered anyway
     prepare = stage(workplace)
     assert prepare.inputs()
     assert prepare.outputs() == {}

@@ -20,7 +20,7 @@ __all__ = ["Found", "ImageFolder", "in_threads"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Decoding holds a whole image per thread, at worst half a gigabyte, and there is nothing to gain beyond the cores.
+# Each thread holds one decoded image, at worst 0.7 GB of it, and there is nothing to gain beyond the cores.
 _THREADS = min(4, os.cpu_count() or 1)
 
 # MNRE keeps one folder of images per split; the sample's own split is looked at first, the others in this order.

@@ -1,0 +1,99 @@
+"""Tables, digests, atomic files and stage records."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+from hmnet_pipe.manifests.errors import StageError
+from hmnet_pipe.manifests.files import TEMPORARY_PREFIX, atomic_path, remove_temporaries, write_text
+from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
+from hmnet_pipe.manifests.run import StageRecord
+from hmnet_pipe.manifests.tables import OUTCOMES, read_table, table_of, write_table
+
+RECORD = StageRecord("extract", 1, {"backbone": "resnet50", "size": 224}, {"images": "a" * 64}, {"backbone": "b" * 64}, {"features": "c" * 64})
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "table"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["table"]
+
+
+def test_a_killed_write_leaves_the_old_file_and_a_temporary_that_can_be_removed(tmp_path):
+    path = tmp_path / "table"
+    write_text(path, "old")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from hmnet_pipe.manifests.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as t: t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    assert [name for name in os.listdir(tmp_path) if name.startswith(TEMPORARY_PREFIX)]
+    remove_temporaries(tmp_path)
+    assert os.listdir(tmp_path) == ["table"]
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys_and_refuses_nan():
+    assert canonical_json({"b": 1, "a": [1.5, None]}) == canonical_json({"a": [1.5, None], "b": 1}) == '{"a":[1.5,null],"b":1}'
+    with pytest.raises(ValueError):
+        canonical_json({"a": float("nan")})
+
+
+def test_a_tables_digest_is_of_its_rows_and_not_of_its_chunks():
+    rows = [{"image_key": str(i), "status": "done", "reason": None} for i in range(5)]
+    whole = table_of(OUTCOMES, rows)
+    chunked = pa.concat_tables([table_of(OUTCOMES, rows[:2]), table_of(OUTCOMES, rows[2:])])
+    assert digest_table(whole) == digest_table(chunked)
+    assert digest_table(whole) != digest_table(table_of(OUTCOMES, [*rows[:4], {**rows[4], "reason": "x"}]))
+    assert digest_table(whole) != digest_table(table_of(OUTCOMES, rows[::-1]))
+
+
+def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path):
+    table = table_of(OUTCOMES, [{"image_key": "k", "status": "done"}])
+    write_table(tmp_path / "t.parquet", table)
+    assert read_table(tmp_path / "t.parquet", OUTCOMES).equals(table)
+    with pytest.raises(StageError, match=r"t\.parquet has the columns"):
+        read_table(tmp_path / "t.parquet", pa.schema([("other", pa.string())]))
+    with pytest.raises(StageError, match="run `hmnet-pipe detect` first"):
+        read_table(tmp_path / "missing.parquet", OUTCOMES, "detect")
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(StageError, match="delete it"):
+        read_table(tmp_path / "t.parquet", OUTCOMES)
+    with pytest.raises(KeyError, match="nonsense"):
+        table_of(OUTCOMES, [{"nonsense": 1}])
+
+
+def test_a_record_names_each_field_that_changed():
+    newer = StageRecord("extract", 1, {"backbone": "resnet101", "size": 224}, {"images": "d" * 64}, {"backbone": "b" * 64}, {})
+    assert RECORD.changes(newer) == ["backbone: resnet50 -> resnet101", f"inputs.images: {'a' * 12} -> {'d' * 12}"]
+    assert RECORD.fingerprint != newer.fingerprint
+
+
+def test_outputs_and_facts_are_not_part_of_the_fingerprint():
+    other = StageRecord("extract", 1, RECORD.parameters, RECORD.inputs, RECORD.weights, {}, {"host": "elsewhere"})
+    assert other.fingerprint == RECORD.fingerprint
+
+
+def test_a_records_fingerprint_is_the_golden_one():
+    """Computed once by hand from the canonical JSON: a change here changes the freshness of every run that exists."""
+    assert RECORD.fingerprint == "72a4e6bdfd8dc059e67de9b5b544c81ada4c1c4859657c68dd9129588c22e0c1"
+
+
+def test_a_record_reads_back_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "extract.json"
+    assert StageRecord.read(path) is None
+    RECORD.write(path)
+    assert StageRecord.read(path) == RECORD
+    assert json.loads(path.read_text())["fingerprint"] == RECORD.fingerprint
+    path.write_text("{")
+    with pytest.raises(StageError, match=r"extract\.json is damaged"):
+        StageRecord.read(path)
