@@ -128,11 +128,8 @@ def prepare(run: Path, preset_name: str, task: str | None, text: Path | None, im
             preset_name, task=task, text=text.resolve(), images=None if images is None else images.resolve(), format=text_format
         )
         config = _keeping_edits(config, folder)
-    # The input is looked at before anything is written, so that a mistyped path leaves no half-made run.
-    stage = config.stage("prepare", folder)
-    stage.inputs()
+    _run_stages([config.stage("prepare", folder)], as_json)
     config.write(folder.config)
-    _run_stages([stage], as_json)
 
 
 def _keeping_edits(config: Any, folder: RunFolder) -> Any:

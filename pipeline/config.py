@@ -6,7 +6,7 @@ always says how the run was made. An unknown table or key is an error.
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def _settings(path: Path, stage: str, values: Mapping[str, Any]) -> Any:
     try:
         return SETTINGS[stage](**given)
     except TypeError as error:
-        missing = [name for name, field in known.items() if name not in given and field.default is not None]
+        missing = [name for name, field in known.items() if name not in given and field.default is MISSING]
         raise InputError(f"{path}: [{stage}] lacks {missing[0]!r}") from error
 
 

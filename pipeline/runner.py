@@ -73,12 +73,8 @@ def expected_record(stage: Stage) -> StageRecord:
     return StageRecord(stage.name, stage.schema_version, stage.parameters(), stage.inputs(), stage.weights(), {})
 
 
-def stage_state(stage: Stage) -> tuple[str, list[str]]:
-    """("fresh" | "stale" | "never run" | "blocked", reasons): whether the stage would do anything, and why."""
-    try:
-        expected = expected_record(stage)
-    except StageError as error:
-        return "blocked", [str(error)]
+def stage_state(stage: Stage, expected: StageRecord) -> tuple[str, list[str]]:
+    """("fresh" | "stale" | "never run", reasons): whether the stage would do anything if it were to make `expected`, and why."""
     record = StageRecord.read(stage.run.record(stage.name))
     if record is None:
         return "never run", []
@@ -86,23 +82,19 @@ def stage_state(stage: Stage) -> tuple[str, list[str]]:
     if record.fingerprint != expected.fingerprint:
         return "stale", changes or ["fingerprint"]
     outputs = stage.outputs()
-    wrong = [name for name in {*record.outputs, *outputs} if record.outputs.get(name) != outputs.get(name)]
-    return (
-        ("stale", [f"output {name} is {'not as recorded' if name in outputs else 'missing'}" for name in sorted(wrong)])
-        if wrong
-        else (
-            "fresh",
-            [],
-        )
-    )
+    wrong = sorted(name for name in {*record.outputs, *outputs} if record.outputs.get(name) != outputs.get(name))
+    if wrong:
+        return "stale", [f"output {name}, which is {'not as recorded' if name in outputs else 'missing or damaged'}" for name in wrong]
+    return "fresh", []
 
 
 def run_stage(stage: Stage, tools: Tools) -> Report:
     """Bring `stage` up to date. Raises StageError where another process is running it, or where it cannot finish."""
     started = time.monotonic()
+    # Before anything is written, so that a mistyped path or a missing weights file leaves no half-made run.
+    expected = expected_record(stage)
     with _disk_errors(stage), _lock(stage):
-        expected = expected_record(stage)  # first, so that a missing input or weights file is the error that is shown
-        state, reasons = stage_state(stage)
+        state, reasons = stage_state(stage, expected)
         if state == "fresh":
             record = StageRecord.read(stage.run.record(stage.name))
             assert record is not None

@@ -3,16 +3,17 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..manifests.errors import HmnetPipeError
 from ..manifests.run import RunFolder, StageRecord
 from .config import RunConfig
-from .runner import stage_state
+from .runner import expected_record, stage_state
 
 __all__ = ["RunStatus", "StageStatus", "run_status"]
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """state: "fresh", "stale", "never run" or "blocked" (a stage before it has not run); `reasons` says why it is not fresh."""
+    """state: "fresh", "stale", "never run" or "blocked" (a stage before it has not run, or its weights are missing); `reasons` says why it is not fresh."""
 
     stage: str
     state: str
@@ -56,7 +57,10 @@ def run_status(run: RunFolder) -> RunStatus:
     rows = []
     next_command = None
     for stage, command in zip(stages, commands, strict=True):
-        state, reasons = stage_state(stage)
+        try:
+            state, reasons = stage_state(stage, expected_record(stage))
+        except HmnetPipeError as error:  # a stage before it has not run, or its weights cannot be had here
+            state, reasons = "blocked", [str(error)]
         record = StageRecord.read(run.record(stage.name))
         facts = record.facts if record is not None else {}
         counts = facts.get("counts", {})

@@ -13,3 +13,60 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data is not in {folder}; set HMNET_PIPE_DATA to the folder that holds twitter2015, mnre, ...")
     return folder
+
+
+def _save_encoder(folder: Path, kind: str) -> Path:
+    """A folder as save_pretrained writes it, with random weights: 4 layers of 2 heads and 32 features, and a fast tokenizer.
+
+    kind "bert": WordPiece in which every lower-case word can be spelled by letters. kind "roberta": byte-level BPE.
+    """
+    import string
+
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    words = ["ada", "alan", "grace", "lives", "works", "in", "london", "paris", "the", "red", "cat", "sat", "on", "near", "is", "and", "of"]
+    if kind == "bert":
+        special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+        letters = string.ascii_lowercase + string.digits
+        names = [*special.values(), *words, *letters, *(f"##{letter}" for letter in letters), *",.'#@:/"]
+        tokenizer = Tokenizer(models.WordPiece({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", names.index("[SEP]")), ("[CLS]", names.index("[CLS]")))
+    else:
+        special = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=[*special.values()], initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator([" ".join(words)] * 20, trainer)
+        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=True)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=160,
+        pad_token_id=tokenizer.token_to_id(special["pad_token"]),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModel.from_config(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BERT of 4 layers with random weights, and its tokenizer."""
+    return _save_encoder(tmp_path_factory.mktemp("encoders") / "bert", "bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a RoBERTa of 4 layers with random weights, and its tokenizer."""
+    return _save_encoder(tmp_path_factory.mktemp("encoders") / "roberta", "roberta")

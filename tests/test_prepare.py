@@ -45,7 +45,7 @@ def workplace(tmp_path: Path) -> Path:
 
 def stage(workplace: Path, task: str = "ner", run: str = "run", with_images: bool = True, format: str = "auto") -> Prepare:
     images = workplace / "images" if with_images else None
-    return Prepare(RunFolder(workplace / run), PrepareSettings(workplace / "text", images, task, format))
+    return Prepare(RunFolder(workplace / run), PrepareSettings(workplace / "text", task, images, format))
 
 
 def record(prepare: Prepare) -> StageRecord:
@@ -84,16 +84,16 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
         ("tag", "3", "train.txt:12"),
     ]
     assert problems[0]["reason"] == "not in the image folder"
-    assert (counts.unit, counts.done, counts.failed) == ("samples", 2, 2)
+    assert (counts.unit, counts.done, counts.failed) == ("samples", 4, 0)
     assert counts.details == {
         "samples per split": {"train": 3, "valid": 1},
         "mentions per split": {"train": {"PER": 1}, "valid": {}},
         "images": 1,
-        "missing images": 2,
-        "unreadable images": 0,
+        "samples whose image is missing": 2,
+        "samples whose image is unreadable": 0,
         "repaired tags": 1,
     }
-    assert said == [f"{workplace / 'text'} holds no file for the split test; the run goes on without it"]
+    assert said == [f"note: {workplace / 'text'} holds no file for the split test; the run goes on without it"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_an_unusable_image_costs_a_row_and_not_the_run(workplace: Path, content:
     assert (unreadable["width"], unreadable["height"]) == (0, 0)
     assert unreadable["reason"].startswith(reason)
     assert [(problem["where"], problem["reason"]) for problem in problems] == [("1.jpg", unreadable["reason"])] * 2
-    assert (counts.done, counts.failed, counts.details["unreadable images"]) == (1, 2, 2)
+    assert (counts.done, counts.details["samples whose image is unreadable"]) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_files_of_equal_content_share_a_key_and_are_read_once(workplace: Path) -
 def test_a_run_on_text_alone_has_no_image_and_no_problem(workplace: Path) -> None:
     (workplace / "text" / "train.txt").write_text(tweet("1"))
     prepare = stage(workplace, with_images=False)
-    assert prepare.compute(Tools()).failed == 0
+    assert prepare.compute(Tools()).details["samples whose image is unreadable"] == 0
     samples, images, problems = tables(prepare)
     assert (samples[0]["image"], samples[0]["image_key"], images, problems) == ("1.jpg", None, [], [])
     assert "images" not in prepare.inputs()
@@ -222,7 +222,7 @@ def test_a_run_on_text_alone_has_no_image_and_no_problem(workplace: Path) -> Non
 def test_a_sample_that_names_no_image_is_no_failure(workplace: Path) -> None:
     (workplace / "text" / "train.jsonl").write_text(json.dumps({"tokens": ["x"], "tags": ["O"], "image": None}))
     prepare = stage(workplace)
-    assert prepare.compute(Tools()).failed == 0
+    assert prepare.compute(Tools()).details["samples whose image is unreadable"] == 0
     assert tables(prepare)[2] == []
 
 
@@ -241,7 +241,7 @@ def test_a_folder_without_any_of_the_images_is_remarked_on(workplace: Path) -> N
     (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
     said: list[str] = []
     stage(workplace).compute(Tools(say=said.append))
-    assert any("None of the 2 images" in line and "is it the right folder?" in line for line in said)
+    assert any("warning: none of the 2 images" in line and "is it the right folder?" in line for line in said)
 
 
 def test_looking_at_a_run_that_does_not_exist_does_not_create_it(workplace: Path) -> None:
@@ -380,11 +380,11 @@ def test_facts_about_images_are_reused_only_where_the_finished_record_vouches_fo
 
 def test_twitter_pairs_have_all_their_images_whatever_these_are_called(data: Path, tmp_path: Path) -> None:
     folder = data / "twitter2015_pairs"
-    prepare = Prepare(RunFolder(tmp_path / "run"), PrepareSettings(folder, folder / "images", "ner"))
+    prepare = Prepare(RunFolder(tmp_path / "run"), PrepareSettings(folder, "ner", folder / "images"))
     counts = prepare.compute(Tools())
     samples, images, problems = tables(prepare)
     assert counts.details["samples per split"] == {"train": 5, "valid": 5, "test": 5}
-    assert (counts.done, counts.failed, counts.details["images"]) == (15, 0, 15)
+    assert (counts.done, counts.details["images"]) == (15, 15)
     formats = set()
     for sample in samples:
         content = (folder / "images" / sample["image"]).read_bytes()
@@ -398,9 +398,9 @@ def test_twitter_pairs_have_all_their_images_whatever_these_are_called(data: Pat
 
 
 def test_twitter_2015_without_its_images_is_prepared_with_a_problem_for_each_tweet(data: Path, tmp_path: Path) -> None:
-    prepare = Prepare(RunFolder(tmp_path / "run"), PrepareSettings(data / "twitter2015", data / "photos", "ner"))
+    prepare = Prepare(RunFolder(tmp_path / "run"), PrepareSettings(data / "twitter2015", "ner", data / "photos"))
     counts = prepare.compute(Tools())
-    assert (counts.done, counts.failed, counts.details["missing images"]) == (0, 5000, 5000)
+    assert (counts.done, counts.details["samples whose image is missing"]) == (5000, 5000)
     assert counts.details["repaired tags"] == 186 + 53
     samples, images, problems = tables(prepare)
     assert (len(samples), len(images), len(problems)) == (5000, 0, 5000 + 186 + 53)

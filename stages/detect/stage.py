@@ -50,6 +50,8 @@ class DetectSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
 
     def __post_init__(self) -> None:
+        if self.detector not in DETECTORS:
+            raise InputError(f"detector {self.detector!r} is not one of {', '.join(DETECTORS)}")
         if self.objects < 0 or self.objects > 100:
             raise InputError(f"detect: objects must be from 0 to 100, not {self.objects}")
         if self.chunk < 1:
@@ -201,7 +203,7 @@ class Detect(Stage):
 
 
 def detector_weights(name: str, choice: str) -> WeightsSource:
-    """The weights that `choice` means for the detector `name`. Raises InputError for an unknown detector."""
+    """The weights that `choice` means for the detector `name`."""
 
     def default() -> str | Path:
         import torchvision
@@ -211,6 +213,4 @@ def detector_weights(name: str, choice: str) -> WeightsSource:
         url: str = torchvision.models.get_model_weights(name).DEFAULT.url
         return url
 
-    if name not in DETECTORS:
-        raise InputError(f"detector {name!r} is not one of {', '.join(DETECTORS)}")
     return WeightsSource(choice, default)

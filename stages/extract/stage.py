@@ -46,6 +46,10 @@ class ExtractSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(_BACKBONES, self.backbone):
+            raise InputError(
+                f"backbone {self.backbone!r} is neither a torchvision ResNet (resnet50, wide_resnet50_2, ...) nor {DEMO_BACKBONE}"
+            )
         if self.dtype not in STORAGE_DTYPES:
             raise InputError(f"extract: dtype {self.dtype!r} is not one of {', '.join(STORAGE_DTYPES)}")
         if min(self.size, self.pooled, self.shard_rows) < 1:
@@ -247,7 +251,7 @@ def describe_transform(size: int) -> str:
 
 
 def backbone_weights(name: str, choice: str) -> WeightsSource:
-    """The weights that `choice` means for the backbone `name`. Raises InputError for an unknown backbone."""
+    """The weights that `choice` means for the backbone `name`."""
 
     def default() -> str | Path:
         import torchvision
@@ -257,8 +261,4 @@ def backbone_weights(name: str, choice: str) -> WeightsSource:
         url: str = torchvision.models.get_model_weights(name).DEFAULT.url
         return url
 
-    if not re.fullmatch(_BACKBONES, name):
-        raise InputError(
-            f"backbone {name!r} is neither a torchvision ResNet (resnet50, wide_resnet50_2, ...) nor {DEMO_BACKBONE}"
-        )
     return WeightsSource(choice, default)

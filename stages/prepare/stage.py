@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,21 @@ from ...manifests.fingerprint import digest_file, digest_json, digest_table
 from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, table_of, write_table
 from ..images import UnusableImage, inspect_image
-from ..stage import Counts, Stage, Tools
+from ..stage import Counts, Stage, Tools, setting
 from .folder import Found, ImageFolder, in_threads
-from .readers import SPLITS, ProblemRow, SampleRow, find_texts, read_samples
+from .readers import FORMATS, SPLITS, ProblemRow, SampleRow, find_texts, read_samples
 
 __all__ = ["Prepare", "PrepareSettings"]
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """text: the folder with one text file per split. images: the folder with the images, or None for a run on text alone.
-    task: "ner" or "re". format: one of readers.FORMATS.
-    """
+    """The table [prepare] of run.toml. `task` is "ner" or "re"; in the file it stands above the tables."""
 
-    text: Path
-    images: Path | None
-    task: str
-    format: str = "auto"
+    text: Path = setting(MISSING, "folder with one text file a split")
+    task: str = setting(MISSING, "ner or re")
+    images: Path | None = setting(None, "folder of the images; left out: text only")
+    format: str = setting("auto", f"one of {', '.join(FORMATS)}; auto goes by the files' names")
 
 
 class Prepare(Stage):
@@ -68,13 +66,21 @@ class Prepare(Stage):
         digests = {}
         for name, (path, schema) in tables.items():
             with suppress(StageError):  # a table that is missing or damaged is made again
-                digests[name] = _digest(read_table(path, schema))
+                table = read_table(path, schema)
+                if name != "images" or self._lies_here(table):
+                    digests[name] = _digest(table)
         return digests
+
+    def _lies_here(self, images: pa.Table) -> bool:
+        """Whether the paths of the images table lead into today's image folder: they are in no digest, and a folder can be moved."""
+        if self.settings.images is None or not images.num_rows:
+            return True
+        return Path(images.column("path")[0].as_py()).is_relative_to(self.settings.images.absolute())
 
     def compute(self, tools: Tools) -> Counts:
         samples, repairs = self._read()
         for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
-            tools.say(f"{self.settings.text} holds no file for the split {split}; the run goes on without it")
+            tools.say(f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it")
         self.run.record(self.name).parent.mkdir(parents=True, exist_ok=True)
         found = self._look_up(samples)
         images = self._inspect(found.values(), tools)
@@ -92,21 +98,20 @@ class Prepare(Stage):
                 missing += image.key is None
                 problems.append(ProblemRow("image", sample.id, str(sample.image), image.reason or reasons[image.key]))
         if found and not usable:
-            tools.say(f"None of the {len(found)} images that the texts name is usable in {self.settings.images}; is it the right folder?")
+            tools.say(f"warning: none of the {len(found)} images that the texts name is usable in {self.settings.images}; is it the right folder?")
         write_table(self.run.images, table_of(IMAGES, images))
         write_table(self.run.problems, table_of(PROBLEMS, map(vars, [*problems, *repairs])))
         # Last, so that where the samples are, the other tables are too.
         write_table(self.run.samples, table_of(SAMPLES, map(vars, rows)))
         return Counts(
             unit="samples",
-            done=len(rows) - len(problems),
-            failed=len(problems),
+            done=len(rows),
             details={
                 "samples per split": {split: number for split in SPLITS if (number := sum(sample.split == split for sample in samples))},
                 ("mentions" if self.settings.task == "ner" else "relations") + " per split": _labels(samples),
                 "images": len(usable),
-                "missing images": missing,
-                "unreadable images": len(problems) - missing,
+                "samples whose image is missing": missing,
+                "samples whose image is unreadable": len(problems) - missing,
                 "repaired tags": len(repairs),
             },
         )

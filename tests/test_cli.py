@@ -1,0 +1,122 @@
+"""The command line as a user meets it: real processes, their exit codes and what they print."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("prepare", "detect", "extract", "train", "evaluate", "status", "demo")
+
+
+def hmnet(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A prepared run without images."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "text").mkdir()
+    rows = [{"tokens": ["Ada", "is", "here"], "tags": ["B-PER", "O", "O"]}]
+    (folder / "text/train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    done = hmnet("prepare", folder / "run", "--task", "ner", "--text", folder / "text")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_is_read_and_written_with_an_example(command):
+    done = hmnet(command, "--help")
+    assert done.returncode == 0
+    for word in ("Reads", "Write" if command != "status" else "writes nothing", f"Example: hmnet-pipe {command}"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["detect", "nowhere"], ["nowhere is not a run", "hmnet-pipe prepare"]),
+        (["prepare", "RUN/new"], ["--text"]),
+        (["prepare", "RUN/new", "--task", "ner", "--text", "no/such/folder"], ["no/such/folder"]),
+        (["prepare", "RUN/new", "--text", "RUN"], ["--task"]),
+        (["prepare", "RUN/new", "--preset", "mnre", "--task", "ner", "--text", "RUN"], ["--preset mnre is for --task re"]),
+        (["prepare", "RUN/new", "--preset", "twitter2016", "--text", "RUN"], ["twitter2016", "twitter2015"]),
+        (["train", "RUN", "--system", "hmnett"], ["hmnett", "bert-crf"]),
+        (["train", "RUN", "--system", "mtb"], ["mtb", "bert-crf"]),
+        (["train", "RUN", "--system", "bert-crf", "--encoder", "./no-encoder"], ["./no-encoder is not a folder"]),
+        (["train", "RUN", "--epochs", "0"], ["epochs", "at least 1"]),
+        (["detect", "RUN", "--detector", "yolo"], ["yolo", "fasterrcnn_resnet50_fpn_v2"]),
+        (["extract", "RUN", "--dtype", "int8"], ["int8", "float16"]),
+        (["detect", "RUN", "--device", "cuda:99"], ["cuda:99", "--device cpu"]),
+    ],
+)
+def test_wrong_usage_exits_2_with_one_sentence_and_no_traceback(run, tmp_path, arguments, words):
+    config = run / "run.toml"
+    before = config.read_text()
+    done = hmnet(*(argument.replace("RUN", str(run)) for argument in arguments))
+    config.write_text(before)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in ({1, 2} if arguments[0] == "detect" and arguments[1] == "nowhere" else {2})
+    for word in words:
+        assert word in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_typo_in_an_option_is_answered_with_the_option(run):
+    done = hmnet("train", run, "--epoch", 3)
+    assert done.returncode == 2
+    assert "--epochs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stage_before_its_time_names_the_command_to_run_first(run, tiny_encoder):
+    done = hmnet("evaluate", run)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("run `hmnet-pipe train` first")
+    done = hmnet("train", run, "--encoder", tiny_encoder)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("index.parquet does not exist; run `hmnet-pipe extract` first")
+
+
+def test_an_unknown_key_in_run_toml_is_an_error_that_names_it(run):
+    config = run / "run.toml"
+    before = config.read_text()
+    config.write_text(before.replace("epochs =", "epoch ="))
+    done = hmnet("status", run)
+    config.write_text(before)
+    assert done.returncode == 2
+    assert "unknown key 'epoch' in [train]" in done.stderr
+
+
+def test_an_option_is_written_into_run_toml(run):
+    assert hmnet("detect", run, "--objects", 2).returncode == 0
+    assert "objects = 2" in (run / "run.toml").read_text()
+    hmnet("detect", run, "--objects", 3)
+
+
+def test_json_is_the_only_thing_on_stdout(run):
+    done = hmnet("status", run, "--json")
+    assert done.returncode == 0
+    stages = {row["stage"]: row["state"] for row in json.loads(done.stdout)["stages"]}
+    assert stages["prepare"] == "fresh"
+    assert set(json.loads(hmnet("prepare", run, "--json").stdout)) >= {"stage", "state", "done", "skipped", "failed", "seconds", "details"}
+
+
+def test_missing_weights_name_the_file_its_address_and_its_place(tmp_path, data):
+    pairs = data / "twitter2015_pairs"
+    hmnet("prepare", tmp_path / "run", "--preset", "twitter2015", "--text", pairs, "--images", pairs / "images")
+    import os
+
+    os.environ["TORCH_HOME"] = str(tmp_path / "torch")
+    try:
+        done = hmnet("detect", tmp_path / "run")
+    finally:
+        del os.environ["TORCH_HOME"]
+    assert done.returncode == 2
+    for word in ("fasterrcnn_resnet50_fpn_v2_coco", "https://", str(tmp_path / "torch"), "--weights FILE"):
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run/detections.parquet").exists()

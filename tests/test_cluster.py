@@ -1,0 +1,108 @@
+"""Units of work on a real Dask cluster, with real processes that die."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cloudpickle
+import pytest
+from hmnet_pipe.manifests.errors import InputError, StageError
+from hmnet_pipe.pipeline.cluster import Cluster
+from hmnet_pipe.stages.stage import UnitFailure
+
+# Workers cannot import a test module by its name.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A unit that writes each of its numbers to a folder; a negative one kills the process that works on it."""
+
+    folder: str
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def halves(self) -> "tuple[Numbers, Numbers]":
+        middle = len(self.numbers) // 2
+        return replace(self, numbers=self.numbers[:middle]), replace(self, numbers=self.numbers[middle:])
+
+
+def write_numbers(unit: Numbers) -> int:
+    for number in unit.numbers:
+        if number < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        (Path(unit.folder) / str(number)).write_text(f"{os.getpid()}")
+    return sum(unit.numbers)
+
+
+def refuse(unit: Numbers) -> int:
+    raise InputError(f"the number {unit.numbers[0]} is not liked; choose another")
+
+
+def write_once_the_worker_was_killed(unit: Numbers) -> int:
+    """The first attempt says which process it is and waits to be killed; the second goes through."""
+    mark = Path(unit.folder) / f"attempt-{unit.numbers[0]}"
+    if not mark.exists():
+        mark.write_text(str(os.getpid()))
+        time.sleep(60)
+    return write_numbers(unit)
+
+
+def test_every_unit_is_done_once_by_workers_with_one_thread_each(tmp_path):
+    units = [Numbers(str(tmp_path), (i,)) for i in range(12)]
+    with Cluster(None, 2, print) as cluster:
+        results = dict(cluster.map(write_numbers, units))
+    assert results == {unit: unit.numbers[0] for unit in units}
+    workers = {path.read_text() for path in tmp_path.iterdir()}
+    assert len(workers) <= 2
+    assert str(os.getpid()) not in workers
+
+
+def test_a_number_that_kills_its_worker_is_cornered_and_the_rest_is_done(tmp_path):
+    units = [Numbers(str(tmp_path), (1, 2, 3, 4)), Numbers(str(tmp_path), (5, -6, 7, 8))]
+    with Cluster(None, 1, print) as cluster:
+        results = list(cluster.map(write_numbers, units))
+    failed = [unit.numbers for unit, result in results if isinstance(result, UnitFailure)]
+    assert failed == [(-6,)]
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 3, 4, 5, 7, 8]
+    assert sorted(n for unit, _ in results for n in unit.numbers) == [-6, 1, 2, 3, 4, 5, 7, 8]
+
+
+def test_a_worker_that_is_killed_from_outside_costs_nothing(tmp_path):
+    import threading
+
+    def kill_when_it_works() -> None:
+        mark = tmp_path / "attempt-1"
+        while not (mark.exists() and mark.read_text()):
+            time.sleep(0.05)
+        os.kill(int(mark.read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_when_it_works)
+    killer.start()
+    with Cluster(None, 1, print) as cluster:
+        results = list(cluster.map(write_once_the_worker_was_killed, [Numbers(str(tmp_path), (1,))]))
+    killer.join()
+    assert [result for _, result in results] == [1]
+
+
+def test_an_error_of_a_unit_is_the_users_error(tmp_path):
+    with Cluster(None, 1, print) as cluster, pytest.raises(InputError, match="the number 7 is not liked"):
+        list(cluster.map(refuse, [Numbers(str(tmp_path), (7,))]))
+
+
+def test_no_units_start_no_cluster(tmp_path):
+    said: list[str] = []
+    with Cluster("tcp://127.0.0.1:1", None, said.append) as cluster:
+        assert list(cluster.map(write_numbers, [])) == []
+    assert said == []
+
+
+def test_a_scheduler_that_is_not_there_is_one_sentence(tmp_path):
+    cluster = Cluster("tcp://127.0.0.1:1", None, print)
+    with cluster, pytest.raises(StageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
+        list(cluster.map(write_numbers, [Numbers(str(tmp_path), (1,))]))
