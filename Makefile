@@ -33,7 +33,7 @@ demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone a
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/demo/demo_fasterrcnn.safetensors
 
 test: lint types  ## style, types and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

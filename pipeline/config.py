@@ -75,7 +75,7 @@ class RunConfig:
         return replace(self, **{stage: replace(getattr(self, stage), **given)})
 
     def write(self, path: Path) -> None:
-        """Write run.toml, whole or not at all, with each key's help beside it."""
+        """Write run.toml, whole or not at all, with each key's help beside it; a file that says the same already is left alone."""
         document = tomlkit.document()
         document.add(tomlkit.comment("What this run is. Edit and run the stages again: only what depends on a change is made again."))
         document.add("preset", tomlkit.item(self.preset))
@@ -92,7 +92,9 @@ class RunConfig:
                     item.comment(field.metadata["help"])
                 table.add(field.name, item)
             document.add(stage, table)
-        write_text(path, tomlkit.dumps(document))
+        text = tomlkit.dumps(document)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
 
     @classmethod
     def read(cls, path: Path) -> "RunConfig":

@@ -13,7 +13,10 @@ __all__ = ["RunStatus", "StageStatus", "run_status"]
 
 @dataclass(frozen=True)
 class StageStatus:
-    """state: "fresh", "stale", "never run" or "blocked" (a stage before it has not run, or its weights are missing); `reasons` says why it is not fresh."""
+    """state: "fresh", "stale", "never run" or "blocked" (a stage before it has not run, or its weights are missing).
+
+    reasons: why it is not fresh. done, failed, seconds: of its last finished run.
+    """
 
     stage: str
     state: str

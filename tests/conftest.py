@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# One thread a process, before torch is imported: files of tests run side by side, and the numbers are the cluster workers' own.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

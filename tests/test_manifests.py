@@ -1,10 +1,10 @@
 """Tables, digests, atomic files and stage records."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -14,17 +14,22 @@ from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
 from hmnet_pipe.manifests.run import StageRecord
 from hmnet_pipe.manifests.tables import OUTCOMES, read_table, table_of, write_table
 
-RECORD = StageRecord("extract", 1, {"backbone": "resnet50", "size": 224}, {"images": "a" * 64}, {"backbone": "b" * 64}, {"features": "c" * 64})
+RECORD = StageRecord(
+    "extract", 1, {"backbone": "resnet50", "size": 224}, {"images": "a" * 64}, {"backbone": "b" * 64}, {"features": "c" * 64}
+)
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "table"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(FileNotFoundError), atomic_path(path) as temporary:
+        (temporary.write_text("half"), (tmp_path / "missing").read_text())
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["table"]
+    assert names_in(tmp_path) == ["table"]
 
 
 def test_a_killed_write_leaves_the_old_file_and_a_temporary_that_can_be_removed(tmp_path):
@@ -37,9 +42,9 @@ def test_a_killed_write_leaves_the_old_file_and_a_temporary_that_can_be_removed(
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
-    assert [name for name in os.listdir(tmp_path) if name.startswith(TEMPORARY_PREFIX)]
+    assert [name for name in names_in(tmp_path) if name.startswith(TEMPORARY_PREFIX)]
     remove_temporaries(tmp_path)
-    assert os.listdir(tmp_path) == ["table"]
+    assert names_in(tmp_path) == ["table"]
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys_and_refuses_nan():

@@ -5,7 +5,6 @@ these. The detector's body IS the ResNet: its keys under `backbone.body.` are th
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import nn
 from torchvision.models import ResNet
@@ -18,9 +17,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from .scenes import KINDS
 
-__all__ = ["DEMO_CATEGORIES", "DEMO_WEIGHTS", "STAGE_WIDTHS", "demo_fasterrcnn", "demo_resnet"]
+__all__ = ["DEMO_CATEGORIES", "STAGE_WIDTHS", "demo_fasterrcnn", "demo_resnet"]
 
-DEMO_WEIGHTS = Path(__file__).with_name("demo_fasterrcnn.safetensors")  # of the whole detector, its body the ResNet's
 DEMO_CATEGORIES = ("__background__", *KINDS)
 STAGE_WIDTHS = (24, 48, 96, 192)  # channels of layer1 to layer4
 

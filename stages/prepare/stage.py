@@ -98,7 +98,8 @@ class Prepare(Stage):
                 missing += image.key is None
                 problems.append(ProblemRow("image", sample.id, str(sample.image), image.reason or reasons[image.key]))
         if found and not usable:
-            tools.say(f"warning: none of the {len(found)} images that the texts name is usable in {self.settings.images}; is it the right folder?")
+            where = self.settings.images
+            tools.say(f"warning: none of the {len(found)} images that the texts name is usable in {where}; is it the right folder?")
         write_table(self.run.images, table_of(IMAGES, images))
         write_table(self.run.problems, table_of(PROBLEMS, map(vars, [*problems, *repairs])))
         # Last, so that where the samples are, the other tables are too.

@@ -52,7 +52,7 @@ class VisualPrefix(nn.Module):
 
     def forward(self, pyramid: Tensor, view_mask: Tensor) -> list[LayerPrefix | None]:
         """pyramid: (B, V, sum C_i, p, p), of any float type. view_mask: (B, V) bool. Returns a prefix (or None) for each layer."""
-        pyramid = pyramid.to(torch.float32)
+        pyramid = pyramid.to(next(self.phi.parameters()).dtype)
         if not self.variant.global_view:
             pyramid, view_mask = pyramid[:, 1:], view_mask[:, 1:]
         maps = self.project(pyramid)

@@ -115,7 +115,7 @@ class HMNeT(nn.Module):
         picked = states[rows, batch.positions]  # shape: (B, T or 3, d)
         if self.config.task == "re":
             picked = picked[:, 1:].flatten(1) if self.config.relation_head == "markers" else picked[:, 0]
-        scores: Tensor = self.classifier(self.dropout(picked)).float()
+        scores: Tensor = self.classifier(self.dropout(picked)).to(self.classifier.weight.dtype)
         return scores
 
     def loss(self, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,6 +28,9 @@ from .stage import Train, TrainSettings
 from .text import MARKERS
 
 __all__ = ["predict_split", "predictions_table", "score_split", "train"]
+
+# The least time between two checkpoints: writing a large model after every short epoch would cost more than it saves.
+_CHECKPOINT_SECONDS = float(os.environ.get("HMNET_PIPE_CHECKPOINT_SECONDS", "60"))
 
 
 def train(stage: Train, tools: Tools) -> Counts:
@@ -200,8 +204,7 @@ class _Trainer:
         saved = time.monotonic()
         while self.epoch < s.epochs:
             seen += self._train_epoch(bar)
-            # Writing a large model after every short epoch would cost more than it saves.
-            if time.monotonic() - saved > 30 and self.epoch < s.epochs:
+            if time.monotonic() - saved >= _CHECKPOINT_SECONDS and self.epoch < s.epochs:
                 self._save()
                 saved = time.monotonic()
         bar.close()

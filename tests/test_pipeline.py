@@ -1,0 +1,373 @@
+"""Whole runs through the command line: the same numbers however they come about, and nothing done twice or lost."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hmnet_pipe.cache.reader import FeatureCache
+from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
+from hmnet_pipe.manifests.fingerprint import digest_table
+from hmnet_pipe.manifests.run import RunFolder, StageRecord
+from hmnet_pipe.pipeline.config import RunConfig, preset
+from hmnet_pipe.pipeline.runner import Report, run_stage
+from hmnet_pipe.pipeline.status import run_status
+from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.evaluate.evaluation import evaluate
+from hmnet_pipe.stages.stage import Tools
+from hmnet_pipe.stages.train.model import HMNeT
+from safetensors.numpy import load_file
+
+SIZES = {"train": 40, "valid": 12, "test": 12}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
+
+
+def hmnet(*arguments: object) -> str:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def bring_up_to_date(
+    run: Path, name: str, said: Callable[[str], None] = lambda line: None, system: str = "hmnet", seed: int = 1, **options: Any
+) -> Report:
+    """A stage in this process, without a cluster: the function that the command wraps."""
+    folder = RunFolder(run)
+    config = RunConfig.read(folder.config).override(name, options)
+    config.write(folder.config)
+    return run_stage(config.stage(name, folder, system=system, seed=seed), Tools(say=said))
+
+
+def prepare(run: Path, corpus: Path, task: str = "ner", images: Path | None = None) -> Report:
+    config = preset("demo", task=task, text=corpus, images=images or corpus / "images", format="auto")
+    config.write(RunFolder(run).config)
+    return bring_up_to_date(run, "prepare")
+
+
+def digests(run: Path) -> dict[str, str]:
+    """Digests of everything that detect and extract made, from the files and not from the records."""
+    folder = RunFolder(run)
+    return {
+        "detections": digest_table(pq.read_table(folder.detections)),
+        "detect": digest_table(pq.read_table(folder.outcomes("detect"))),
+        "features": FeatureCache(folder.features).digest(),
+        "extract": digest_table(pq.read_table(folder.outcomes("extract"))),
+    }
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_demo_corpus(folder, "ner", sizes=SIZES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, corpus) -> Path:
+    """A run with detections and features, made by one process. Tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    prepare(folder, corpus)
+    bring_up_to_date(folder, "detect", chunk=8)
+    bring_up_to_date(folder, "extract", shard_rows=16)
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def train(folder: Path, encoder: Path, epochs: int = 2, **options: Any) -> Report:
+    return bring_up_to_date(folder, "train", encoder=str(encoder), epochs=epochs, first_evaluation=1, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(run, tmp_path_factory, tiny_encoder) -> Path:
+    folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("trained") / "run"))
+    train(folder, tiny_encoder)
+    return folder
+
+
+def test_a_stage_that_is_up_to_date_does_nothing_and_says_so(copy):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file() and "stages" not in path.parts}
+    for stage in ("prepare", "detect", "extract"):
+        report = bring_up_to_date(copy, stage)
+        assert (report.state, report.done, report.failed) == ("fresh", 0, 0)
+        assert "up to date, nothing to do" in report.lines()[0]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_four_workers_make_the_same_numbers_as_one(run, corpus, tmp_path):
+    prepare(tmp_path / "run", corpus)
+    hmnet("detect", tmp_path / "run", "--workers", 4, "--chunk", 8)
+    hmnet("extract", tmp_path / "run", "--workers", 4, "--shard-rows", 16)
+    assert digests(tmp_path / "run") == digests(run)
+
+
+@pytest.fixture
+def scheduler(tmp_path) -> Iterator[str]:
+    """`dask scheduler` and two `dask worker`s as processes of their own, as on a cluster."""
+    file = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    processes = [
+        subprocess.Popen([*dask, "scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", file]),
+        *(subprocess.Popen([*dask, "worker", "--scheduler-file", file, "--nthreads", "1", "--no-dashboard"]) for _ in range(2)),
+    ]
+    try:
+        deadline = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield json.loads(file.read_text())["address"]
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(timeout=30)
+
+
+def test_a_running_scheduler_makes_the_same_numbers(run, corpus, tmp_path, scheduler):
+    prepare(tmp_path / "run", corpus)
+    hmnet("detect", tmp_path / "run", "--scheduler", scheduler, "--chunk", 8)
+    hmnet("extract", tmp_path / "run", "--scheduler", scheduler, "--shard-rows", 16)
+    assert digests(tmp_path / "run") == digests(run)
+
+
+def kill_after(seconds: float, *arguments: object) -> bool:
+    """Start a command in a process group of its own and SIGKILL the whole group; whether it was still at work."""
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        process.wait(timeout=seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+
+
+@pytest.mark.parametrize("stage", ["detect", "extract"])
+def test_a_stage_that_is_killed_again_and_again_ends_with_the_same_numbers(stage, run, corpus, tmp_path):
+    folder = tmp_path / "run"
+    prepare(folder, corpus)
+    unit = {"detect": ("--chunk", 8), "extract": ("--shard-rows", 16)}
+    if stage == "extract":
+        hmnet("detect", folder, "--workers", 1, "--chunk", 8)
+    moments = random.Random(stage)
+    killed = sum(kill_after(moments.uniform(2.0, 7.0), stage, folder, "--workers", 2, *unit[stage]) for _ in range(4))
+    assert killed >= 1
+    hmnet(stage, folder, "--workers", 2, *unit[stage])
+    if stage == "detect":
+        hmnet("extract", folder, "--workers", 2, "--shard-rows", 16)
+    assert digests(folder) == digests(run)
+    assert not list(folder.rglob(f"{TEMPORARY_PREFIX}*"))
+    assert not list(folder.rglob("*.parts"))
+
+
+def test_finished_shards_are_kept_by_a_resumed_run(copy):
+    """The record and the index are what a kill before the end leaves out; every shard is there."""
+    folder = RunFolder(copy)
+    shards = sorted(folder.features.glob("shard-*.h5"))
+    assert len(shards) > 2
+    before = {path: path.stat().st_mtime_ns for path in shards}
+    whole = digests(copy)
+    folder.record("extract").unlink()
+    (folder.features / "index.parquet").unlink()
+    shards[1].unlink()
+    bring_up_to_date(copy, "extract")
+    remade = [path for path in shards if path.stat().st_mtime_ns != before[path]]
+    assert remade == [shards[1]]
+    assert digests(copy) == whole
+
+
+def test_one_corrupt_shard_is_made_again_alone(copy):
+    folder = RunFolder(copy)
+    whole = digests(copy)
+    shards = sorted(folder.features.glob("shard-*.h5"))
+    before = {path: path.stat().st_mtime_ns for path in shards}
+    damaged = bytearray(shards[0].read_bytes())
+    damaged[:8] = b"\0" * 8
+    shards[0].write_bytes(damaged)
+    said: list[str] = []
+    bring_up_to_date(copy, "extract", said.append)
+    assert "missing or damaged" in said[0]
+    assert [path for path in shards[1:] if path.stat().st_mtime_ns != before[path]] == []
+    assert digests(copy) == whole
+
+
+def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus, tmp_path):
+    own = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    names = sorted(path.name for path in (own / "images").iterdir())
+    held_back, changed = names[0], names[1]
+    (own / "images" / held_back).rename(tmp_path / held_back)
+    folder = tmp_path / "run"
+    prepare(folder, own)
+    bring_up_to_date(folder, "detect")
+    bring_up_to_date(folder, "extract")
+    (tmp_path / held_back).rename(own / "images" / held_back)
+    shutil.copy(own / "images" / names[2], own / "images" / changed)  # now the content of another: one image fewer
+    said: list[str] = []
+    bring_up_to_date(folder, "prepare", said.append)
+    assert "runs again because of inputs.images" in said[0]
+    for stage in ("detect", "extract"):
+        report = bring_up_to_date(folder, stage)
+        assert (report.done, report.skipped) == (1, len(names) - 2)
+
+
+def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy):
+    bring_up_to_date(copy, "extract", pooled=1)
+    states = {row.stage: row.state for row in run_status(RunFolder(copy)).stages}
+    assert states == {"prepare": "fresh", "detect": "fresh", "extract": "fresh"}
+    assert FeatureCache(copy / "features").spec.pooled == 1
+    said: list[str] = []
+    bring_up_to_date(copy, "extract", said.append, pooled=2)
+    assert said == ["extract runs again because of pooled: 1 -> 2"]
+
+
+def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(corpus, tmp_path):
+    own = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    folder = tmp_path / "run"
+    prepare(folder, own)
+    bad = sorted((own / "images").iterdir())[3]
+    bad.write_bytes(bad.read_bytes()[:200])
+    for stage in ("detect", "extract"):
+        assert bring_up_to_date(folder, stage).failed == 1
+        failed = [row for row in pq.read_table(RunFolder(folder).outcomes(stage)).to_pylist() if row["status"] == "failed"]
+        assert len(failed) == 1
+        assert "changed since prepare" in failed[0]["reason"]
+
+
+def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_taken_over(copy):
+    RunFolder(copy).record("extract").unlink()
+    shutil.rmtree(copy / "features")
+    first = subprocess.Popen(
+        command("extract", copy, "--workers", 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list((copy / "stages").glob("extract.owner")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        second = subprocess.run(command("extract", copy), capture_output=True, text=True, check=False)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert second.returncode == 1
+    assert f"is being run by process {first.pid} on " in second.stderr
+    assert bring_up_to_date(copy, "extract").state == "done"
+
+
+def test_views_hold_the_image_and_its_objects_by_falling_score(run):
+    cache = FeatureCache(run / "features")
+    detections = pq.read_table(run / "detections.parquet").to_pylist()
+    counts = {key: sum(row["image_key"] == key for row in detections) for key in cache}
+    _, masks = cache.gather(list(cache))
+    assert [int(mask.sum()) for mask in masks] == [1 + counts[key] for key in cache]
+    assert all(np.array_equal(np.sort(mask)[::-1], mask) for mask in masks)
+    for key in counts:
+        scores = [row["score"] for row in detections if row["image_key"] == key]
+        assert scores == sorted(scores, reverse=True)
+        assert len(list((run / "crops").glob(f"{key}-*.jpg"))) == counts[key]
+
+
+def test_training_twice_gives_the_same_weights_and_scores(trained, run, tmp_path, tiny_encoder):
+    again = Path(shutil.copytree(run, tmp_path / "run"))
+    train(again, tiny_encoder)
+    for name in ("model.safetensors", "metrics.json", "config.json"):
+        assert (again / "models/hmnet/seed-1" / name).read_bytes() == (trained / "models/hmnet/seed-1" / name).read_bytes()
+
+
+def test_another_seed_gives_another_model(trained, run, tmp_path, tiny_encoder):
+    again = Path(shutil.copytree(run, tmp_path / "run"))
+    train(again, tiny_encoder, seed=2)
+    one, two = (load_file(path / "model.safetensors") for path in (again / "models/hmnet/seed-2", trained / "models/hmnet/seed-1"))
+    assert any(not np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_saved_model_loads_from_its_folder_alone_and_evaluate_gives_its_test_scores(trained, tmp_path):
+    metrics = json.loads((trained / "models/hmnet/seed-1/metrics.json").read_text())
+    scores, _ = evaluate(trained / "models/hmnet/seed-1", RunFolder(trained))
+    assert scores == metrics["test"]
+    moved = Path(shutil.copytree(trained / "models/hmnet/seed-1", tmp_path / "elsewhere"))
+    model = HMNeT.from_pretrained(moved)
+    stored = load_file(moved / "model.safetensors")
+    assert all(np.array_equal(stored[name], value.numpy()) for name, value in model.state_dict().items())
+    assert not model.training
+
+
+def test_predictions_hold_gold_and_guess_of_every_word(trained):
+    rows = pq.read_table(trained / "models/hmnet/seed-1/predictions.parquet").to_pylist()
+    assert len(rows) == SIZES["test"]
+    assert all(len(row["tokens"]) == len(row["gold"]) == len(row["predicted"]) for row in rows)
+
+
+def test_training_that_is_killed_resumes_to_the_same_weights(run, tmp_path, tiny_encoder, monkeypatch):
+    options = ["--encoder", tiny_encoder, "--epochs", 6, "--first-evaluation", 1]
+    undisturbed = Path(shutil.copytree(run, tmp_path / "a"))
+    train(undisturbed, tiny_encoder, epochs=6)
+    monkeypatch.setenv("HMNET_PIPE_CHECKPOINT_SECONDS", "0")
+    killed = Path(shutil.copytree(run, tmp_path / "b"))
+    process = subprocess.Popen(command("train", killed, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(killed.rglob("checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "models/hmnet/seed-1/model.safetensors").exists()
+    said: list[str] = []
+    bring_up_to_date(killed, "train", said.append)
+    assert any("resuming after epoch" in line for line in said)
+    for name in ("model.safetensors", "metrics.json"):
+        assert (killed / "models/hmnet/seed-1" / name).read_bytes() == (undisturbed / "models/hmnet/seed-1" / name).read_bytes()
+    assert not list(killed.rglob("checkpoint.pt"))
+
+
+def test_without_a_single_image_hmnet_is_its_text_only_counterpart(corpus, tmp_path, tiny_encoder):
+    folder = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    report = prepare(folder, corpus, images=tmp_path / "empty")
+    assert report.details["samples whose image is missing"] > 0.9 * sum(SIZES.values())
+    bring_up_to_date(folder, "detect")
+    bring_up_to_date(folder, "extract")
+    for system in ("hmnet", "bert-crf"):
+        train(folder, tiny_encoder, system=system)
+    metrics = [json.loads((folder / f"models/{system}/seed-1/metrics.json").read_text()) for system in ("hmnet", "bert-crf")]
+    assert metrics[0]["test"] == metrics[1]["test"]
+    assert metrics[0]["valid"] == metrics[1]["valid"]
+    visual, text = (load_file(folder / f"models/{system}/seed-1/model.safetensors") for system in ("hmnet", "bert-crf"))
+    assert all(np.array_equal(visual[name], value) for name, value in text.items())
+
+
+def test_every_trainable_parameter_is_in_one_recorded_group(trained):
+    folder = trained / "models/hmnet/seed-1"
+    groups = json.loads((folder / "metrics.json").read_text())["parameter_groups"]
+    assert sum(group["parameters"] for group in groups) == sum(value.size for value in load_file(folder / "model.safetensors").values())
+    assert {group["name"] for group in groups} == {
+        f"{part}{decay}" for part in ("encoder", "head", "fusion") for decay in ("", ", no decay")
+    }
+
+
+def test_relations_run_through_with_both_heads(tmp_path, tiny_encoder):
+    write_demo_corpus(tmp_path / "corpus", "re", sizes=SIZES)
+    folder = tmp_path / "run"
+    prepare(folder, tmp_path / "corpus", "re")
+    bring_up_to_date(folder, "detect")
+    bring_up_to_date(folder, "extract")
+    for head in ("cls", "markers"):
+        for system in ("mtb", "hmnet"):
+            train(folder, tiny_encoder, epochs=1, system=system, relation_head=head)
+        metrics = json.loads((folder / "models/hmnet/seed-1/metrics.json").read_text())
+        assert set(metrics["test"]) >= {"precision", "recall", "f1", "accuracy", "per_type", "per_group"}
+    record = StageRecord.read(RunFolder(folder).record("train-hmnet-seed-1"))
+    assert record is not None
+    assert record.parameters["relation_head"] == "markers"
