@@ -70,8 +70,8 @@ class FeatureSpec:
 def row_checksum(key: str, mask: npt.NDArray[np.bool_], pyramid: npt.NDArray[Any]) -> int:
     """The first 8 bytes (little-endian) of the blake2b-64 of key (ascii), view mask (a byte each) and pyramid bytes of one row."""
     digest = hashlib.blake2b(key.encode("ascii"), digest_size=8)
-    digest.update(np.ascontiguousarray(mask).view(np.uint8))
-    digest.update(np.ascontiguousarray(pyramid).view(np.uint8))
+    digest.update(np.ascontiguousarray(mask).data)
+    digest.update(np.ascontiguousarray(pyramid).data)
     return int.from_bytes(digest.digest(), "little")
 
 

@@ -11,20 +11,23 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary name beside `path` to write to; on success it is fsynced and renamed to `path`, on failure removed.
 
     A reader, or a process started after a kill, therefore sees the old file or the new one, never a part of one. The name holds
-    the process id, so that two processes (Dask may run a task twice) never write to one temporary file.
+    the process id, so that two processes (Dask may run a task twice) never write to one temporary file. Without `durable` the
+    disk is not waited for: enough for what nothing depends on, and what a power cut may take.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import dask
 import psutil
@@ -28,7 +28,7 @@ _BYTES_PER_WORKER = 2 * 2**30
 
 class _Unit(Protocol):
     def __len__(self) -> int: ...
-    def halves(self) -> "tuple[_Unit, _Unit]": ...
+    def halves(self) -> tuple[Self, Self]: ...
 
 
 U = TypeVar("U", bound=_Unit)
@@ -38,7 +38,7 @@ R = TypeVar("R")
 def default_workers() -> int:
     """One worker a core, as far as memory allows (a Faster R-CNN needs about 2 GB)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, psutil.virtual_memory().total // _BYTES_PER_WORKER))
+    return max(1, min(cores, int(psutil.virtual_memory().total) // _BYTES_PER_WORKER))
 
 
 def _on_worker(function: Callable[[U], R], unit: U) -> R:

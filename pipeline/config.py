@@ -38,7 +38,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "extract": {"backbone": "demo_resnet", "size": 112},
         "train": {
             "encoder": DEMO_ENCODER,
-            "epochs": 10,
+            "epochs": 6,
+            "first_evaluation": 4,
             "batch_size": 16,
             "learning_rate": 2e-4,
             "head_learning_rate": 2e-3,

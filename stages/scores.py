@@ -16,6 +16,8 @@ __all__ = ["NEGATIVE_RELATION", "Scores", "score_entities", "score_relations"]
 
 NEGATIVE_RELATION = "None"
 
+_NOTHING = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}
+
 Scores = dict[str, Any]
 """{"precision", "recall", "f1", "support", "per_type": {type: ...}, "per_group": {group: ...}}, and "accuracy" for relations."""
 
@@ -36,7 +38,9 @@ def score_entities(
     A predicted mention belongs to the group of the gold mention that it overlaps first; one that overlaps none is an error of the
     overall score and of no group.
     """
-    report = classification_report(gold, predicted, output_dict=True, zero_division=0)
+    empty = all(tag == "O" for tags in (*gold, *predicted) for tag in tags)
+    # Of nothing seqeval makes the mean, with warnings.
+    report = {"micro avg": _NOTHING} if empty else classification_report(gold, predicted, output_dict=True, zero_division=0)
     result = _from_report(report["micro avg"])
     result["per_type"] = {name: _from_report(row) for name, row in sorted(report.items()) if not name.endswith(" avg")}
     counts: dict[str, list[int]] = {}  # group: correct, predicted, gold

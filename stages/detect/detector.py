@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torchvision
@@ -58,11 +59,12 @@ def build_detector(name: str, choice: str, min_score: float) -> Detector:
         if state is not None and "roi_heads.box_predictor.cls_score.weight" in state:
             classes = len(state["roi_heads.box_predictor.cls_score.weight"])
         if name == DEMO_DETECTOR:
-            network: FasterRCNN = demo_fasterrcnn()
+            network: nn.Module = demo_fasterrcnn()
         else:
             network = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
         # Torchvision drops objects below this before its own top 100; the default of 0.05 would hide what the user asked for.
-        network.roi_heads.score_thresh = min_score
+        heads: Any = network.roi_heads
+        heads.score_thresh = min_score
         return network
 
     network = load_into(build, detector_weights(name, choice))

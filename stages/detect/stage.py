@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -79,7 +79,7 @@ class ChunkUnit:
     def stem(self) -> Path:
         return Path(self.work) / digest_json([key for key, _ in self.images])
 
-    def halves(self) -> "tuple[ChunkUnit, ChunkUnit]":
+    def halves(self) -> tuple[Self, Self]:
         """Two units that together do the same work; how an image that crashes its worker is cornered."""
         middle = len(self.images) // 2
         return replace(self, images=self.images[:middle]), replace(self, images=self.images[middle:])

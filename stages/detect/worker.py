@@ -44,7 +44,7 @@ def detect_chunk(unit: ChunkUnit) -> Path:
             if unit.crops is not None:
                 x0, y0, x1, y1 = found.box
                 crop = image.crop((int(x0), int(y0), max(int(x1 + 0.5), int(x0) + 1), max(int(y1 + 0.5), int(y0) + 1)))
-                with atomic_path(Path(unit.crops) / f"{key}-{rank}.jpg") as temporary:
+                with atomic_path(Path(unit.crops) / f"{key}-{rank}.jpg", durable=False) as temporary:
                     crop.save(temporary, "JPEG", quality=90)
         outcomes.append({"image_key": key, "status": "done", "reason": None})
     write_table(detections_path, table_of(DETECTIONS, detections))

@@ -69,7 +69,7 @@ def build_pyramid(name: str, choice: str, pooled: int) -> Pyramid:
     def build(state: dict[str, Tensor] | None) -> nn.Module:
         if state is not None:
             _keep_body(state)
-        resnet: ResNet = demo_resnet() if name == DEMO_BACKBONE else torchvision.models.get_model(name, weights=None)
+        resnet: nn.Module = demo_resnet() if name == DEMO_BACKBONE else torchvision.models.get_model(name, weights=None)
         resnet.fc = nn.Identity()
         return resnet
 

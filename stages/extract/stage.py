@@ -6,9 +6,9 @@ by the cluster, so that the numbers do not depend on how many workers there were
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from toolz import partition_all
 
@@ -92,11 +92,11 @@ class ShardUnit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def halves(self) -> "tuple[ShardUnit, ShardUnit]":
+    def halves(self) -> tuple[Self, Self]:
         """Two units that together do the same work; how an image that crashes its worker is cornered."""
         middle = len(self.images) // 2
         parts = (self.images[:middle], self.images[middle:])
-        first, second = (ShardUnit(**{**vars(self), "name": f"{self.name}.{i}", "images": part}) for i, part in enumerate(parts))
+        first, second = (replace(self, name=f"{self.name}.{i}", images=part) for i, part in enumerate(parts))
         return first, second
 
 

@@ -26,8 +26,8 @@ _IMAGES_PER_BATCH = 8
 @lru_cache(maxsize=1)
 def _pyramid(backbone: str, weights: str, pooled: int, device: str) -> Pyramid:
     """One network per process, loaded once."""
-    network = build_pyramid(backbone, weights, pooled).to(resolve_device(device), memory_format=torch.channels_last)
-    return network.requires_grad_(False)
+    network = build_pyramid(backbone, weights, pooled).to(resolve_device(device)).requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)
 
 
 def extract_shard(unit: ShardUnit) -> ShardResult:

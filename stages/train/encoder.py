@@ -18,7 +18,7 @@ from transformers.utils import logging
 from ...manifests.errors import WeightsError
 from .fusion import LayerPrefix
 
-__all__ = ["encode", "encoder_from_config", "load_encoder", "load_tokenizer"]
+__all__ = ["encode", "encoder_from_config", "load_encoder", "load_tokenizer", "longest_text"]
 
 _ATTENTION = "hmnet_prefix"
 
@@ -36,7 +36,8 @@ def _prefix_attention(
 
     query, key, value: (B, H, n, d/H). attention_mask: (B, 1, n, n) bool, true where attended, or None where nothing is padding.
     """
-    prefix = visual_prefix[module.layer_idx] if visual_prefix is not None else None  # type: ignore[index]
+    layer: Any = module.layer_idx
+    prefix = visual_prefix[layer] if visual_prefix is not None else None
     if prefix is not None:
         batch, _, length, _ = query.shape
         if attention_mask is None:
@@ -103,3 +104,10 @@ def load_tokenizer(folder: Path) -> Any:
     if not tokenizer.is_fast:
         raise WeightsError(f"{folder} holds only a slow tokenizer; save a fast one (tokenizer.json) beside it")
     return tokenizer
+
+
+def longest_text(encoder: nn.Module) -> int:
+    """How many sub-words with special tokens the encoder has positions for. RoBERTa's start after the padding index."""
+    config: Any = encoder.config
+    padding = getattr(encoder.embeddings, "padding_idx", None)
+    return int(config.max_position_embeddings) - (0 if padding is None else int(padding) + 1)

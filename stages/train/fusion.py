@@ -57,6 +57,7 @@ class VisualPrefix(nn.Module):
             pyramid, view_mask = pyramid[:, 1:], view_mask[:, 1:]
         maps = self.project(pyramid)
         gates = self.gate_probabilities(maps) if self.variant.routing == "gate" else None
+        stacked = torch.stack(list(maps.values()))  # shape: (levels used, B, V, d, p, p)
         cells = pyramid.shape[-1] * pyramid.shape[-2]
         mask = view_mask.repeat_interleave(cells, dim=1)  # shape: (B, V*p*p)
         prefixes: list[LayerPrefix | None] = [None] * self.layers
@@ -65,15 +66,19 @@ class VisualPrefix(nn.Module):
                 gated = maps[self.level_of_layer[layer]]
             else:
                 # Equation 5. shape: (B, V, d, p, p)
-                gated = sum(gates[layer][:, :, level, None, None, None] * maps[level] for level in range(len(self.levels)))
+                gated = torch.einsum("bvc,cbvdxy->bvdxy", gates[layer], stacked)
             keys, values = self.phi[str(layer)](as_sequence(gated)).chunk(2, dim=-1)
             prefixes[layer] = LayerPrefix(self._split_heads(keys), self._split_heads(values), mask)
         return prefixes
 
+    def sees(self, view_mask: Tensor) -> bool:
+        """Whether any view of a batch, (B, V) bool, is one that this variant looks at."""
+        return bool((view_mask if self.variant.global_view else view_mask[:, 1:]).any())
+
     def project(self, pyramid: Tensor) -> dict[int, Tensor]:
         """Equations 1 and 2: V_i, (B, V, d, p, p), of each level that this variant uses."""
         batch, views = pyramid.shape[:2]
-        levels = pyramid.split(self.levels, dim=2)
+        levels = torch.split(pyramid, list(self.levels), dim=2)
         return {int(level): conv(levels[int(level)].flatten(0, 1)).unflatten(0, (batch, views)) for level, conv in self.projections.items()}
 
     def gate_probabilities(self, maps: dict[int, Tensor]) -> list[Tensor]:
@@ -83,7 +88,8 @@ class VisualPrefix(nn.Module):
 
     def _split_heads(self, sequence: Tensor) -> Tensor:
         """(B, P, d) to (B, H, P, d/H), through a transpose: a view alone would give each head other views."""
-        return sequence.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        batch, length, hidden = sequence.shape
+        return sequence.reshape(batch, length, self.heads, hidden // self.heads).transpose(1, 2)
 
 
 def as_sequence(maps: Tensor) -> Tensor:

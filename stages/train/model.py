@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torchcrf import CRF
 
-from ...manifests.errors import WeightsError
+from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import atomic_path, write_text
-from .encoder import encode, encoder_from_config, load_encoder
+from .encoder import encode, encoder_from_config, load_encoder, longest_text
 from .fusion import VisualPrefix
 from .systems import VARIANTS
 from .text import MARKERS
@@ -65,7 +65,7 @@ class Batch:
     ids: list[int]
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+        moved: dict[str, Any] = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
         return Batch(**moved)
 
 
@@ -100,6 +100,8 @@ class HMNeT(nn.Module):
     def from_encoder(cls, folder: Path, config: ModelConfig) -> "HMNeT":
         """A new model on the pretrained encoder in `folder`; entity markers are added to its vocabulary for relations."""
         encoder: Any = load_encoder(folder)
+        if config.max_length > (limit := longest_text(encoder)):
+            raise InputError(f"max_length {config.max_length} is above the {limit} sub-words that the encoder {folder} has positions for")
         if config.task == "re":
             encoder.resize_token_embeddings(encoder.config.vocab_size + len(MARKERS), mean_resizing=False)
         return cls(replace(config, encoder=encoder.config.to_dict()), encoder)
@@ -108,7 +110,7 @@ class HMNeT(nn.Module):
         """Scores: emissions (B, T, labels) for entities, logits (B, labels) for relations."""
         prefix = None
         # A batch without a single view is plain text: exactly, and without the cost.
-        if self.fusion is not None and batch.pyramid is not None and batch.view_mask is not None and bool(batch.view_mask.any()):
+        if self.fusion is not None and batch.pyramid is not None and batch.view_mask is not None and self.fusion.sees(batch.view_mask):
             prefix = self.fusion(batch.pyramid, batch.view_mask)
         states = encode(self.encoder, batch.input_ids, batch.attention_mask, prefix)
         rows = torch.arange(len(states), device=states.device)[:, None]

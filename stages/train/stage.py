@@ -34,7 +34,7 @@ class TrainSettings:
     learning_rate: float = setting(3e-5, "learning rate of the text encoder")
     head_learning_rate: float = setting(1e-3, "learning rate of the classifier and the CRF")
     fusion_learning_rate: float = setting(1e-4, "learning rate of the projections, gates and prefixes")
-    weight_decay: float = setting(0.01, "weight decay of all but biases, LayerNorm weights and CRF scores")
+    weight_decay: float = setting(0.01, "weight decay of all but biases and LayerNorm weights")
     warmup: float = setting(0.1, "share of the updates over which the learning rates rise; they fall linearly after")
     clip_norm: float = setting(1.0, "largest norm of the gradient; 0: no clipping")
     max_length: int = setting(128, "sub-words a text, with special tokens")
@@ -47,6 +47,8 @@ class TrainSettings:
             raise InputError(f"train: relation_head {self.relation_head!r} is not one of {', '.join(RELATION_HEADS)}")
         if min(self.epochs, self.first_evaluation, self.batch_size, self.accumulate) < 1:
             raise InputError("train: epochs, first_evaluation, batch_size and accumulate must be at least 1")
+        if self.max_length < 8:
+            raise InputError(f"train: max_length must be at least 8, not {self.max_length}")
         if self.first_evaluation > self.epochs:
             raise InputError(f"train: first_evaluation {self.first_evaluation} comes after the last of {self.epochs} epochs")
 

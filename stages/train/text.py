@@ -1,7 +1,8 @@
 """From samples to sub-words: what the text encoder reads, and which positions the heads look at.
 
 The length limit counts sub-words with special tokens. Entity extraction keeps whole words from the start of the text for as long as
-they fit; a word beyond the limit is predicted O and its gold mention still counts. Relation extraction drops the words farthest from
+they fit (of a first word that is too long alone, its beginning); a word beyond the limit is predicted O and its gold mention still
+counts. Relation extraction drops the words farthest from
 both arguments, so that the arguments and their markers always stay.
 """
 
@@ -36,7 +37,10 @@ def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[lis
     """The sub-word ids of every word of every text. A word that the tokenizer makes nothing of (a no-break space) is [UNK]."""
     if not texts:
         return []
-    encoded = tokenizer([list(words) for words in texts], is_split_into_words=True, add_special_tokens=False, verbose=False)
+    # A word of the text that is spelled like a special token or a marker is not one.
+    encoded = tokenizer(
+        [list(words) for words in texts], is_split_into_words=True, add_special_tokens=False, split_special_tokens=True, verbose=False
+    )
     result = []
     for number, words in enumerate(texts):
         pieces: list[list[int]] = [[] for _ in words]
@@ -49,7 +53,8 @@ def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[lis
 def encode_words(pieces: Sequence[Sequence[int]], *, limit: int, special: tuple[int, int]) -> EncodedText:
     """A text for entity extraction, at most `limit` sub-words long."""
     ids, positions = [special[0]], []
-    for word in pieces:
+    # A text without a single word would be nothing to score: its first word stays, cut if it must be.
+    for word in [pieces[0][: limit - 2], *pieces[1:]]:
         if len(ids) + len(word) + 1 > limit:
             break
         positions.append(len(ids))
@@ -74,8 +79,8 @@ def encode_pair(
     if budget < 2:
         raise InputError(f"max_length {limit} leaves no room for the four entity markers; set it to at least {len(MARKERS) + 4}")
     kept = _words_that_fit(pieces, head, tail, budget)
-    opening = {head[0]: [], tail[0]: []}
-    closing = {head[1]: [], tail[1]: []}
+    opening: dict[int, list[int]] = {head[0]: [], tail[0]: []}
+    closing: dict[int, list[int]] = {head[1]: [], tail[1]: []}
     # At one place all closing markers come before all opening ones; of nested arguments the longer opens first and closes last.
     for name, (start, end) in sorted((("1", head), ("2", tail)), key=lambda item: item[1][0] - item[1][1]):
         opening[start].append(markers[f"[E{name}]"])

@@ -62,9 +62,9 @@ def train(stage: Train, tools: Tools) -> Counts:
     steps = trainer.run(tools)
     model.load_state_dict(trainer.best_state)
     model.save_pretrained(stage.folder, tokenizer)
-    predict = {"cache": cache, "pad_id": tokenizer.pad_token_id, "precision": stage.parameters()["precision"]}
+    predict: dict[str, Any] = {"cache": cache, "pad_id": tokenizer.pad_token_id, "precision": stage.parameters()["precision"]}
     predictions = predict_split(model, splits["test"], **predict)
-    metrics = {
+    metrics: dict[str, Any] = {
         "system": stage.system,
         "task": stage.task,
         "seed": stage.seed,
@@ -220,7 +220,7 @@ class _Trainer:
         for number, batch in enumerate(made, start=1):
             with autocast(self.device, self.precision):
                 loss = self.model.loss(batch.to(self.device))
-            (loss / s.accumulate).backward()
+            torch.autograd.backward(loss / s.accumulate)
             value = loss.item()
             if not math.isfinite(value):
                 names = ", ".join(split.ids[i] for i in batch.ids[:3])
@@ -329,7 +329,7 @@ def _parameter_groups(model: HMNeT, settings: TrainSettings) -> tuple[list[str],
         if not parameter.requires_grad:
             continue
         part = name.split(".")[0]
-        decays = not (name.endswith("bias") or id(parameter) in norms or part == "crf")
+        decays = not (name.endswith("bias") or id(parameter) in norms)
         members.setdefault((part if part in rates else "head", decays), []).append(parameter)
     grouped = [id(p) for group in members.values() for p in group]
     trainable = [id(p) for p in model.parameters() if p.requires_grad]
