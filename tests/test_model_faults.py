@@ -15,6 +15,7 @@ import pytest
 import torch
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
 from hmnet_pipe.cache.shards import FeatureSpec, write_shard
+from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.files import write_text
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.tables import HISTORY, PREDICTIONS, SAMPLES, read_table, table_of, write_table
@@ -214,7 +215,7 @@ def test_fault_4_only_objects_with_none_is_the_plain_text(tiny_encoder):
     batch = batch_of([[True, False, False, False]] * 2, [5, 3])
     with torch.inference_mode():
         plain = model(replace(batch, view_mask=torch.zeros(2, 4, dtype=torch.bool)))
-        torch.testing.assert_close(model(batch), plain, rtol=0, atol=2e-6)
+        assert torch.equal(model(batch), plain)
 
 
 # A run with text, features and a tiny encoder: what the remaining faults need.
@@ -415,9 +416,19 @@ def test_fault_8_a_text_whose_first_word_is_beyond_the_limit_counts_and_stops_no
             row["tokens"] = ["x" * 40, *row["tokens"][1:]]  # 40 sub-words of at most 30
     stage = train(tmp_path, tiny_encoder, rows, epochs=1)
     predictions = {row["id"]: row for row in read_table(stage.folder / "predictions.parquet", PREDICTIONS).to_pylist()}
-    assert set(predictions["test-0"]["predicted"]) == {"O"}
+    assert set(predictions["test-0"]["predicted"][1:]) == {"O"}
     gold = [row["tags"] for row in rows if row["split"] == "test"]
     assert metrics_of(stage)["test"]["support"] == sum(tag.startswith("B-") for tags in gold for tag in tags)
+
+
+def test_a_length_limit_beyond_the_encoders_positions_is_an_error_that_says_the_limit(tiny_encoder, tiny_roberta):
+    for encoder, positions in ((tiny_encoder, 160), (tiny_roberta, 158)):
+        config = ModelConfig("bert-crf", "ner", TAGS, (), "markers", positions + 1, {}, None)
+        with pytest.raises(InputError, match=rf"max_length {positions + 1} is above the {positions} sub-words"):
+            HMNeT.from_encoder(encoder, config)
+        model = HMNeT.from_encoder(encoder, replace(config, max_length=positions)).eval()
+        ids = torch.full((1, positions), 7)
+        assert encode(model.encoder, ids, torch.ones_like(ids), None).shape[1] == positions
 
 
 # 9. Images that belong to line numbers.

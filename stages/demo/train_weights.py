@@ -135,7 +135,7 @@ def _report(phase: str, step: int, steps: int, loss: Tensor) -> None:
         print(f"{time.strftime('%H:%M:%S')} {phase} step {step + 1} of {steps}: loss {loss.item():.3f}", flush=True)
 
 
-def main(output: Path, resnet_steps: int = 800, detector_steps: int = 700) -> None:
+def main(output: Path, resnet_steps: int = 800, detector_steps: int = 2000) -> None:
     """Train both phases and write the detector's state to the safetensors file `output`."""
     # Sums are split among threads, so the number of threads is part of the result; one is what every machine has.
     torch.set_num_threads(1)

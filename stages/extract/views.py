@@ -1,5 +1,6 @@
 """From an image and its boxes to the views that the backbone sees: the global image first, then the objects by falling score."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,15 @@ def cut_views(image: Image.Image, boxes: Sequence[Box], size: int) -> npt.NDArra
     """
     whole = (0.0, 0.0, float(image.width), float(image.height))
     regions = [whole, *(_clip(box, image.width, image.height) for box in boxes)]
-    return np.stack([np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=region)) for region in regions])
+    return np.stack([np.asarray(_cut(image, region, size)) for region in regions])
+
+
+def _cut(image: Image.Image, region: Box, size: int) -> Image.Image:
+    """Cropped to whole pixels first: a resize of the region alone would blend in what lies beyond its edges."""
+    left, top = math.floor(region[0]), math.floor(region[1])
+    crop = image.crop((left, top, math.ceil(region[2]), math.ceil(region[3])))
+    x0, y0, x1, y1 = region
+    return crop.resize((size, size), Image.Resampling.BILINEAR, box=(x0 - left, y0 - top, x1 - left, y1 - top))
 
 
 def _clip(box: Box, width: int, height: int) -> Box:

@@ -1,0 +1,213 @@
+"""Views, weights, detectors and pyramids: what detect and extract do to one image."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hmnet_pipe.manifests.errors import InputError, WeightsError
+from hmnet_pipe.stages.demo import DEMO_WEIGHTS
+from hmnet_pipe.stages.demo.scenes import draw_scene, stream
+from hmnet_pipe.stages.detect.detector import build_detector
+from hmnet_pipe.stages.detect.stage import detector_weights
+from hmnet_pipe.stages.extract.pyramid import MEAN, STD, build_pyramid
+from hmnet_pipe.stages.extract.stage import FeatureSpec, ShardUnit, _Image, backbone_weights
+from hmnet_pipe.stages.extract.views import cut_views, normalise
+from hmnet_pipe.stages.extract.worker import _stored, extract_shard
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.transforms.functional import normalize, pil_to_tensor
+
+
+def picture(width: int = 40, height: int = 30) -> Image.Image:
+    """Every pixel another colour."""
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    return Image.fromarray(np.stack([x * 6, y * 8, x + y], axis=-1).astype(np.uint8))
+
+
+def test_views_are_the_image_and_then_its_boxes_resized_without_regard_to_aspect():
+    image = picture()
+    views = cut_views(image, [(10, 5, 30, 25), (0, 0, 40, 10)], 16)
+    assert views.shape == (3, 16, 16, 3)
+    assert views.dtype == np.uint8
+    expected = [image, image.crop((10, 5, 30, 25)), image.crop((0, 0, 40, 10))]
+    for view, region in zip(views, expected, strict=True):
+        assert np.array_equal(view, np.asarray(region.resize((16, 16), Image.Resampling.BILINEAR)))
+
+
+@pytest.mark.parametrize("box", [(-5, -5, 100, 100), (39.9, 29.9, 60, 60), (12.2, 7.1, 12.3, 7.2), (20, 20, 10, 10), (-9, -9, -1, -1)])
+def test_a_box_beyond_the_edge_or_thinner_than_a_pixel_is_still_a_view_of_the_image(box):
+    view = cut_views(picture(), [box], 8)[1]
+    colours = {tuple(colour) for colour in np.asarray(picture()).reshape(-1, 3)}
+    if box[0] == -5:
+        assert np.array_equal(view, cut_views(picture(), [], 8)[0])
+    else:
+        low, high = np.array(sorted(colours)).min(0), np.array(sorted(colours)).max(0)
+        assert (view.reshape(-1, 3) >= low).all()
+        assert (view.reshape(-1, 3) <= high).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 500)])
+def test_the_thinnest_images_have_views(size):
+    assert cut_views(Image.new("RGB", size, (9, 8, 7)), [(0, 0, *size)], 4).reshape(-1, 3).tolist() == [[9, 8, 7]] * 32
+
+
+def test_normalisation_is_torchvisions():
+    views = cut_views(picture(), [], 24)
+    expected = normalize(pil_to_tensor(Image.fromarray(views[0])).float() / 255, MEAN, STD)
+    torch.testing.assert_close(normalise(torch.from_numpy(views))[0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def torch_home(tmp_path, monkeypatch) -> Path:
+    """torch's cache folder for downloads, empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    return tmp_path / "hub/checkpoints"
+
+
+def test_torchvisions_own_file_in_torchs_cache_is_what_default_means(torch_home):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        resnet = torchvision.models.resnet18(weights=None)
+    name = Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
+    torch.save(resnet.state_dict(), torch_home / name)
+    pyramid = build_pyramid("resnet18", "default", 2)
+    assert torch.equal(pyramid.resnet.conv1.weight, resnet.conv1.weight)
+    assert pyramid.levels == (64, 128, 256, 512)
+    assert backbone_weights("resnet18", "default").path() == torch_home / name
+    assert backbone_weights("resnet18", str(torch_home / name)).digest() == backbone_weights("resnet18", "default").digest()
+
+
+@pytest.mark.parametrize("source", [backbone_weights("resnet50", "default"), detector_weights("fasterrcnn_resnet50_fpn_v2", "default")])
+def test_missing_weights_name_file_address_and_place(torch_home, source, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no download, wherever this test runs
+    with pytest.raises(WeightsError) as error:
+        source.path()
+    name = Path(source.default()).name
+    for word in (name, source.default(), str(torch_home / name), "--weights FILE"):
+        assert word in str(error.value)
+    assert os.listdir(torch_home) == []  # noqa: PTH208
+
+
+def test_safetensors_and_torch_files_of_the_same_weights_load_alike(tmp_path):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    save_file(state, tmp_path / "w.safetensors")
+    one, two = (build_pyramid("resnet18", str(tmp_path / name), 2).state_dict() for name in ("w.pth", "w.safetensors"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(value, one[f"resnet.{name}"]) for name, value in state.items() if not name.startswith("fc."))
+
+
+class _Bomb:
+    def __reduce__(self):
+        return (os.system, ("touch exploded",))
+
+
+def test_nothing_but_tensors_is_ever_unpickled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Path("bomb.pth").open("wb") as file:
+        pickle.dump({"conv1.weight": _Bomb()}, file)
+    torch.save({"conv1.weight": _Bomb()}, "bomb2.pth")
+    for name in ("bomb.pth", "bomb2.pth"):
+        with pytest.raises(WeightsError, match=name):
+            build_pyramid("resnet18", name, 2)
+    assert not Path("exploded").exists()
+
+
+def test_weights_of_another_architecture_an_empty_file_and_a_missing_one_are_named(tmp_path):
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "18.pth")
+    with pytest.raises(WeightsError, match=r"18\.pth does not fit the architecture"):
+        build_pyramid("resnet50", str(tmp_path / "18.pth"), 2)
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(WeightsError, match=r"empty\.pth"):
+        build_pyramid("resnet18", str(tmp_path / "empty.pth"), 2)
+    with pytest.raises(InputError, match=r"none\.pth is not a file"):
+        build_pyramid("resnet18", str(tmp_path / "none.pth"), 2)
+
+
+def test_random_weights_come_only_by_that_name_and_are_the_same_twice():
+    state = torch.get_rng_state()
+    one, two = build_pyramid("resnet18", "random", 2), build_pyramid("resnet18", "random", 2)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_demo_pyramid_is_the_demo_detectors_own_body():
+    state = load_file(DEMO_WEIGHTS)
+    pyramid = build_pyramid("demo_resnet", "default", 2).resnet.state_dict()
+    assert pyramid
+    assert all(torch.equal(value, state[f"backbone.body.{name}"]) for name, value in pyramid.items())
+
+
+def test_a_level_is_the_mean_over_adaptive_bins_of_its_stage():
+    pyramid = build_pyramid("demo_resnet", "default", 2)
+    views = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        got = pyramid(views)
+        net = pyramid.resnet
+        last = net.layer4(net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(views))))))))
+    side = last.shape[-1]
+    top, bottom = slice(0, -(-side // 2)), slice(side // 2, side)  # 7 rows: 0..3 and 3..6
+    expected = torch.stack([last[:, :, rows, columns].mean(dim=(2, 3)) for rows in (top, bottom) for columns in (top, bottom)], dim=-1)
+    torch.testing.assert_close(got[:, -pyramid.levels[-1] :].flatten(2), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_detected_objects_are_torchvisions_best_by_score():
+    image, _ = draw_scene(["person", "building", "tree"], stream("test visual"))
+    detector = build_detector("demo_fasterrcnn", "default", 0.0)
+    objects = detector.top_objects(image, 3, 0.0)
+    with torch.inference_mode():
+        found = detector.network([pil_to_tensor(image).float() / 255])[0]
+    best = sorted(range(len(found["scores"])), key=lambda i: -float(found["scores"][i]))[:3]
+    assert [found_object.score for found_object in objects] == [float(found["scores"][i]) for i in best]
+    assert [found_object.box for found_object in objects] == [tuple(found["boxes"][i].tolist()) for i in best]
+    assert detector.top_objects(image, 3, 1.1) == []
+    assert len(detector.top_objects(image, 1, 0.0)) == 1
+
+
+def test_a_detector_with_other_classes_is_read_from_its_weights(tmp_path):
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    own = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=5)
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    detector = build_detector(name, str(tmp_path / "own.pth"), 0.0)
+    assert detector.categories == ["__background__", "class-1", "class-2", "class-3", "class-4"]
+    assert build_detector(name, "random", 0.05).categories[1] == "person"
+
+
+def test_values_beyond_float16_are_its_largest_and_not_infinite():
+    values = torch.tensor([[1e6, -1e6, 0.5]])
+    assert _stored(values, "float16").tolist() == [[65504.0, -65504.0, 0.5]]
+    assert _stored(values, "float32").tolist() == values.tolist()
+
+
+def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(tmp_path):
+    """Against one view at a time through the network, in the order of the images."""
+    import hashlib
+
+    images = []
+    for number in range(5):
+        path = tmp_path / f"{number}.png"
+        draw_scene(["ball"], stream("test shard", number))[0].save(path)
+        boxes = tuple((8.0 * i, 4.0, 60.0 + i, 90.0) for i in range(number % 4))
+        images.append(_Image(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), boxes))
+    Path(images[2].path).write_bytes(b"not an image")
+    pyramid = build_pyramid("demo_resnet", "default", 2)
+    spec = FeatureSpec("demo_resnet", "w", "t", pyramid.levels, 2, 4, "float32")
+    result = extract_shard(ShardUnit("00000", str(tmp_path), spec, "default", 64, "fp32", "cpu", tuple(images)))
+    assert [row.image_key for row in result.rows] == [images[i].key for i in (0, 1, 3, 4)]
+    assert [key for key, _ in result.failed] == [images[2].key]
+    from hmnet_pipe.cache.shards import Shard
+
+    shard = Shard(tmp_path / "shard-00000.h5")
+    for row, image in enumerate(images[:2] + images[3:]):
+        views = cut_views(Image.open(image.path).convert("RGB"), image.boxes, 64)
+        assert shard.view_mask[row].tolist() == [True] * len(views) + [False] * (4 - len(views))
+        with torch.inference_mode():
+            for view, pixels in enumerate(views):
+                expected = pyramid(normalise(torch.from_numpy(pixels[None])))[0].numpy()
+                np.testing.assert_allclose(shard.pyramid[row, view], expected, rtol=1e-4, atol=1e-4)
+        assert not shard.pyramid[row, len(views) :].any()
