@@ -117,7 +117,8 @@ def prepare(run: Path, preset_name: str, task: str | None, text: Path | None, im
         task = task or "ner"
         text = run / "corpus"
         if not (text / "test.jsonl").is_file() and task in ("ner", "re"):
-            write_demo_corpus(text, task)
+            with _tools(None, None, quiet=as_json) as tools:
+                write_demo_corpus(text, task, tools=tools)
         images = images or text / "images"
     if text is None:
         if not folder.config.is_file():
@@ -223,14 +224,16 @@ def evaluate(run: Path, system: str, seed: int, split: str, shuffle_images: bool
 
     folder, config = _configured(run, "train", {})
     device, precision = config.train.device, config.train.precision
-    scores, path = score(
-        folder.model(system, seed),
-        folder if data is None else RunFolder(data),
-        split=split,
-        shuffle_images=shuffle_images,
-        device=device,
-        precision=precision,
-    )
+    with _tools(None, None, quiet=as_json) as tools:
+        scores, path = score(
+            folder.model(system, seed),
+            folder if data is None else RunFolder(data),
+            split=split,
+            shuffle_images=shuffle_images,
+            device=device,
+            precision=precision,
+            tools=tools,
+        )
     if as_json:
         click.echo(json.dumps({"scores": scores, "output": str(path)}, indent=2))
         return

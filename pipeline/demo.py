@@ -48,8 +48,7 @@ def run_demo(folder: Path, tools: Tools, report: Callable[[Report], None]) -> De
         corpus = run.path / "corpus"
         # The last file that the generator writes stands for all.
         if not (corpus / "test.jsonl").is_file():
-            tools.say(f"drawing the {task} corpus in {corpus}")
-            write_demo_corpus(corpus, task)
+            write_demo_corpus(corpus, task, tools=tools)
         config = preset("demo", task=task, text=corpus.resolve(), images=(corpus / "images").resolve(), format="jsonl")
         config.write(run.config)
         for name in ("prepare", "detect", "extract"):
@@ -59,6 +58,6 @@ def run_demo(folder: Path, tools: Tools, report: Callable[[Report], None]) -> De
             report(run_stage(config.stage("train", run, system=system, seed=SEED), tools))
             metrics = json.loads((run.model(system, SEED) / "metrics.json").read_text(encoding="utf-8"))
             systems[system] = metrics["test"]
-        systems["hmnet, images shuffled"] = evaluate(run.model("hmnet", SEED), run, shuffle_images=True)[0]
+        systems["hmnet, images shuffled"] = evaluate(run.model("hmnet", SEED), run, shuffle_images=True, tools=tools)[0]
         table[task] = systems
     return DemoTable(table)

@@ -23,7 +23,7 @@ from .. import __version__
 from ..manifests.errors import StageError
 from ..manifests.files import write_text
 from ..manifests.run import StageRecord
-from ..stages.stage import Counts, Stage, Tools
+from ..stages.stage import SILENT, Counts, Stage, Tools
 
 __all__ = ["Report", "expected_record", "run_stage", "stage_state"]
 
@@ -68,9 +68,9 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def expected_record(stage: Stage) -> StageRecord:
+def expected_record(stage: Stage, tools: Tools = SILENT) -> StageRecord:
     """What the stage's record would say of its causes if it ran now; outputs are empty."""
-    return StageRecord(stage.name, stage.schema_version, stage.parameters(), stage.inputs(), stage.weights(), {})
+    return StageRecord(stage.name, stage.schema_version, stage.parameters(), stage.inputs(tools), stage.weights(), {})
 
 
 def stage_state(stage: Stage, expected: StageRecord) -> tuple[str, list[str]]:
@@ -92,7 +92,7 @@ def run_stage(stage: Stage, tools: Tools) -> Report:
     """Bring `stage` up to date. Raises StageError where another process is running it, or where it cannot finish."""
     started = time.monotonic()
     # Before anything is written, so that a mistyped path or a missing weights file leaves no half-made run.
-    expected = expected_record(stage)
+    expected = expected_record(stage, tools)
     with _disk_errors(stage), _lock(stage):
         state, reasons = stage_state(stage, expected)
         if state == "fresh":

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..manifests.run import RunFolder
 
-__all__ = ["Counts", "ProgressBar", "Stage", "Tools", "UnitFailure", "setting"]
+__all__ = ["SILENT", "Counts", "ProgressBar", "Stage", "Tools", "UnitFailure", "setting"]
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -58,6 +58,9 @@ class Tools:
     say: Callable[[str], None] = lambda line: None
 
 
+SILENT = Tools()
+
+
 @dataclass(frozen=True)
 class Counts:
     """How a stage ended. `unit` names what was counted; `details` are further numbers and lines for the summary."""
@@ -85,7 +88,7 @@ class Stage(ABC):
         """The settings that can change the result, as JSON values."""
 
     @abstractmethod
-    def inputs(self) -> dict[str, str]:
+    def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         """A digest of each input's content. Raises StageError that names the command to run first where one is missing."""
 
     def weights(self) -> dict[str, str]:

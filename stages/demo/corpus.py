@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from numpy.random import Generator
 
 from ...manifests.files import write_text
+from ..stage import SILENT, Tools
 from .scenes import DISTRACTORS, draw_scene, stream
 
 __all__ = [
@@ -284,7 +285,7 @@ class _Draft(NamedTuple):
     kinds: list[str] | None
 
 
-def write_demo_corpus(folder: Path, task: str, *, seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES) -> None:
+def write_demo_corpus(folder: Path, task: str, *, seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES, tools: Tools = SILENT) -> None:
     """Write `<split>.jsonl` for every split in `sizes` (rows per split) and the pictures, `images/*.jpg`, to `folder`.
 
     `task` is "ner" (rows of id, tokens, tags, image, groups) or "re" (id, tokens, head, tail, relation, image, groups; head and
@@ -300,6 +301,7 @@ def write_demo_corpus(folder: Path, task: str, *, seed: int = 0, sizes: Mapping[
     images.mkdir(parents=True, exist_ok=True)
     names = _Names()
     seen: set[bytes] = set()
+    bar = tools.bar(sum(sizes.values()), f"drawing the {task} corpus", "sample")
     for split in SPLITS:
         if split not in sizes:
             continue
@@ -307,6 +309,7 @@ def write_demo_corpus(folder: Path, task: str, *, seed: int = 0, sizes: Mapping[
         drafts = _drafts_ner(sizes[split], words) if task == "ner" else _drafts_re(sizes[split], words)
         rows = []
         for number, draft in enumerate(drafts):
+            bar.update()
             name = f"{split}-{number:05d}"
             wording = _word_ner(draft, names, words) if task == "ner" else _word_re(draft, names, words)
             groups = [group for group, _ in draft.answers]
@@ -321,6 +324,7 @@ def write_demo_corpus(folder: Path, task: str, *, seed: int = 0, sizes: Mapping[
             seen.add(content)
             picture.save(path, quality=90)
         write_text(folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    bar.close()
 
 
 def _drafts_ner(count: int, rng: Generator) -> list[_Draft]:

@@ -21,7 +21,7 @@ from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, table_of, write_table
 from ..compute import resolve_device, resolve_precision
 from ..demo import DEMO_WEIGHTS
-from ..stage import Counts, Stage, Tools, UnitFailure, setting
+from ..stage import SILENT, Counts, Stage, Tools, UnitFailure, setting
 from ..weights import WeightsSource
 
 __all__ = ["DEMO_DETECTOR", "ChunkUnit", "Detect", "DetectSettings", "chunk_tables", "detector_weights"]
@@ -109,7 +109,7 @@ class Detect(Stage):
             "precision": resolve_precision(s.precision, resolve_device(s.device)),
         }
 
-    def inputs(self) -> dict[str, str]:
+    def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {"images": digest_table(read_table(self.run.images, IMAGES, "prepare").drop(["path"]))}
 
     def weights(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from ...manifests.run import RunFolder
 from ...manifests.tables import SAMPLES, read_table, write_table
 from ..compute import resolve_device, resolve_precision
 from ..scores import Scores
+from ..stage import SILENT, Tools
 from ..train.data import encode_split, shuffled_images
 from ..train.encoder import load_tokenizer
 from ..train.model import HMNeT
@@ -29,6 +30,7 @@ def evaluate(
     shuffle_seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    tools: Tools = SILENT,
 ) -> tuple[Scores, Path]:
     """Score the model in `folder` on a split of the run `data`. Returns the scores and the file that they were written to.
 
@@ -51,7 +53,7 @@ def evaluate(
             raise InputError(f"{config.system} reads no images, so that they cannot be shuffled")
         chosen = shuffled_images(chosen, shuffle_seed)
     arithmetic = resolve_precision(precision, next(model.parameters()).device)
-    predicted = predict_split(model, chosen, cache=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic)
+    predicted = predict_split(model, chosen, cache=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
     scores = score_split(chosen, predicted, config.task)
     name = f"evaluation-{split}{'-shuffled' if shuffle_images else ''}"
     if data.path.resolve() not in folder.resolve().parents:

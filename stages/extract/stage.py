@@ -21,7 +21,7 @@ from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, table_of, write_table
 from ..compute import resolve_device, resolve_precision
 from ..demo import DEMO_WEIGHTS
-from ..stage import Counts, Stage, Tools, UnitFailure, setting
+from ..stage import SILENT, Counts, Stage, Tools, UnitFailure, setting
 from ..weights import WeightsSource
 
 __all__ = ["DEMO_BACKBONE", "Box", "Extract", "ExtractSettings", "ShardResult", "ShardUnit", "backbone_weights"]
@@ -131,7 +131,7 @@ class Extract(Stage):
             "transform": describe_transform(s.size),
         }
 
-    def inputs(self) -> dict[str, str]:
+    def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         images = read_table(self.run.images, IMAGES, "prepare").drop(["path"])
         return {"images": digest_table(images), "detections": digest_table(read_table(self.run.detections, DETECTIONS, "detect"))}
 

@@ -14,6 +14,7 @@ from ...manifests.errors import StageError
 from ...manifests.fingerprint import digest_file
 from ...manifests.tables import read_table, table_of, write_table
 from ..images import UnusableImage
+from ..stage import Tools
 
 __all__ = ["Found", "ImageFolder", "in_threads"]
 
@@ -63,7 +64,7 @@ class ImageFolder:
     path: Path
     seen: Path
 
-    def look_up(self, names: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Found]:
+    def look_up(self, names: Iterable[tuple[str, str]], tools: Tools) -> dict[tuple[str, str], Found]:
         """What each (split, name) leads to. Reads every file that is new or may have changed since `seen` was written."""
         found: dict[tuple[str, str], Found] = {}
         paths: dict[tuple[str, str], Path] = {}
@@ -72,7 +73,7 @@ class ImageFolder:
                 paths[split, name] = self._locate(split, name)
             except UnusableImage as error:
                 found[split, name] = Found(reason=str(error))
-        keys = self._digests(sorted(set(paths.values())))
+        keys = self._digests(sorted(set(paths.values())), tools)
         return found | {wanted: keys[path] for wanted, path in paths.items()}
 
     def _locate(self, split: str, name: str) -> Path:
@@ -89,14 +90,17 @@ class ImageFolder:
             raise UnusableImage(f"cannot be read: {error.strerror}") from error
         raise UnusableImage("not in the image folder")
 
-    def _digests(self, paths: list[Path]) -> dict[Path, Found]:
+    def _digests(self, paths: list[Path], tools: Tools) -> dict[Path, Found]:
         seen = self._load()
         found: dict[Path, Found] = {}
         settled: dict[str, tuple[_Stamp, str]] = {}
+        bar = tools.bar(len(paths), "looking up images", "image")
         for path, image, stamp in in_threads(lambda path: self._digest(path, seen), paths):
+            bar.update()
             found[path] = image
             if stamp is not None and image.key is not None:
                 settled[self._relative(path)] = stamp, image.key
+        bar.close()
         if settled != seen:
             self._save(settled)
         return found

@@ -14,7 +14,7 @@ from ...manifests.fingerprint import digest_file, digest_json, digest_table
 from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, table_of, write_table
 from ..images import UnusableImage, inspect_image
-from ..stage import Counts, Stage, Tools, setting
+from ..stage import SILENT, Counts, Stage, Tools, setting
 from .folder import Found, ImageFolder, in_threads
 from .readers import FORMATS, SPLITS, ProblemRow, SampleRow, find_texts, read_samples
 
@@ -51,13 +51,13 @@ class Prepare(Stage):
             "format": find_texts(self.settings.text, self.settings.task, self.settings.format).format,
         }
 
-    def inputs(self) -> dict[str, str]:
+    def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         """Digests of each text file with its name (which the problems table gives) and of all images that samples refer to."""
         texts = find_texts(self.settings.text, self.settings.task, self.settings.format)
         samples, _ = self._read()
         digests = {f"text.{split}": digest_json([path.name, digest_file(path)]) for split, path in texts.files.items()}
         if self.settings.images is not None:
-            found = self._look_up(samples)
+            found = self._look_up(samples, tools)
             digests["images"] = digest_json([[*wanted, image.key, image.reason] for wanted, image in sorted(found.items())])
         return digests
 
@@ -82,7 +82,7 @@ class Prepare(Stage):
         for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
             tools.say(f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it")
         self.run.record(self.name).parent.mkdir(parents=True, exist_ok=True)
-        found = self._look_up(samples)
+        found = self._look_up(samples, tools)
         images = self._inspect(found.values(), tools)
         usable = {row["key"] for row in images if row["status"] == "ok"}
         reasons = {row["key"]: row["reason"] for row in images}
@@ -120,7 +120,7 @@ class Prepare(Stage):
     def _read(self) -> tuple[list[SampleRow], list[ProblemRow]]:
         return read_samples(self.settings.text, self.settings.task, self.settings.format)
 
-    def _look_up(self, samples: list[SampleRow]) -> dict[tuple[str, str], Found]:
+    def _look_up(self, samples: list[SampleRow], tools: Tools) -> dict[tuple[str, str], Found]:
         """Where each (split, image name) of the samples leads; nothing for a run on text alone."""
         if self.settings.images is None:
             return {}
@@ -128,7 +128,7 @@ class Prepare(Stage):
             raise InputError(f"{self.settings.images} is not a folder; give the folder that holds the images, or none to use text alone")
         seen = self.run.path / "stages" / f"{self.name}.seen.parquet"
         folder = ImageFolder(self.settings.images.absolute(), seen)
-        return folder.look_up((sample.split, sample.image) for sample in samples if sample.image is not None)
+        return folder.look_up(((sample.split, sample.image) for sample in samples if sample.image is not None), tools)
 
     def _inspect(self, found: Iterable[Found], tools: Tools) -> list[dict[str, Any]]:
         """A row of IMAGES for each distinct content, in the order of the key."""

@@ -15,7 +15,7 @@ from ...manifests.fingerprint import digest_file, digest_table
 from ...manifests.run import RunFolder
 from ...manifests.tables import PREDICTIONS, SAMPLES, read_table
 from ..compute import resolve_device, resolve_precision
-from ..stage import Counts, Stage, Tools, setting
+from ..stage import SILENT, Counts, Stage, Tools, setting
 from .encoder_files import encoder_digest, resolve_encoder
 from .systems import RELATION_HEADS, system_is_visual
 
@@ -84,7 +84,7 @@ class Train(Stage):
         values["precision"] = resolve_precision(values["precision"], device)
         return {**values, "device": device.type, "system": self.system, "seed": self.seed}
 
-    def inputs(self) -> dict[str, str]:
+    def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         digests = {"samples": digest_table(read_table(self.run.samples, SAMPLES, "prepare"))}
         if self.visual:
             digests["features"] = FeatureCache(self.run.features).digest()

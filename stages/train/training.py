@@ -19,7 +19,7 @@ from ...manifests.fingerprint import digest_json
 from ...manifests.tables import HISTORY, PREDICTIONS, SAMPLES, read_table, table_of, write_table
 from ..compute import autocast, resolve_device, resolve_precision
 from ..scores import Scores, score_entities, score_relations
-from ..stage import Counts, Tools
+from ..stage import SILENT, Counts, Tools
 from .data import Split, batches, bucketed_order, encode_split
 from .encoder import load_tokenizer
 from .encoder_files import resolve_encoder
@@ -115,7 +115,7 @@ def _labels(split: Split, task: str) -> tuple[str, ...]:
 
 
 def predict_split(
-    model: HMNeT, split: Split, *, cache: FeatureCache | None, pad_id: int, precision: str, batch_size: int = 64
+    model: HMNeT, split: Split, *, cache: FeatureCache | None, pad_id: int, precision: str, tools: Tools = SILENT, batch_size: int = 64
 ) -> list[list[str]]:
     """The predicted tags of ALL words of each sample (O beyond the length limit), or lists of one relation. Order as in `split`."""
     model.eval()
@@ -124,12 +124,15 @@ def predict_split(
     order = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     task = model.config.task
     result: list[list[str]] = [[] for _ in range(len(split))]
+    bar = tools.bar(len(split), f"predict {split.name}", "sample")
     for batch in batches(split, order, task=task, pad_id=pad_id, label_ids=None, cache=cache):
+        bar.update(len(batch.ids))
         with autocast(device, precision):
             predicted = model.predict(batch.to(device))
         for i, labels in zip(batch.ids, predicted, strict=True):
             missing = len(split.gold[i]) - len(labels)
             result[i] = [*labels, *["O"] * missing]
+    bar.close()
     return result
 
 
