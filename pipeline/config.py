@@ -15,8 +15,10 @@ import tomlkit
 from ..manifests.errors import InputError, StageError
 from ..manifests.files import write_text
 from ..manifests.run import RunFolder
-from ..stages.detect.stage import Detect, DetectSettings
-from ..stages.extract.stage import Extract, ExtractSettings
+from ..stages.detect.stage import Detect
+from ..stages.detect.unit import DetectSettings
+from ..stages.extract.stage import Extract
+from ..stages.extract.unit import ExtractSettings
 from ..stages.prepare.stage import Prepare, PrepareSettings
 from ..stages.train.encoder_files import DEMO_ENCODER
 from ..stages.train.stage import Train, TrainSettings

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from hmnet_pipe.cache.shards import FeatureSpec, Shard
 from hmnet_pipe.manifests.errors import InputError, WeightsError
 from hmnet_pipe.stages.demo import DEMO_WEIGHTS
 from hmnet_pipe.stages.demo.scenes import draw_scene, stream
 from hmnet_pipe.stages.detect.detector import build_detector
-from hmnet_pipe.stages.detect.stage import detector_weights
+from hmnet_pipe.stages.detect.unit import detector_weights
 from hmnet_pipe.stages.extract.pyramid import MEAN, STD, build_pyramid
-from hmnet_pipe.stages.extract.stage import FeatureSpec, ShardUnit, _Image, backbone_weights
+from hmnet_pipe.stages.extract.unit import ImageUnit, ShardUnit, backbone_weights
 from hmnet_pipe.stages.extract.views import cut_views, normalise
 from hmnet_pipe.stages.extract.worker import _stored, extract_shard
 from PIL import Image
@@ -193,15 +194,13 @@ def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(t
         path = tmp_path / f"{number}.png"
         draw_scene(["ball"], stream("test shard", number))[0].save(path)
         boxes = tuple((8.0 * i, 4.0, 60.0 + i, 90.0) for i in range(number % 4))
-        images.append(_Image(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), boxes))
+        images.append(ImageUnit(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), boxes))
     Path(images[2].path).write_bytes(b"not an image")
     pyramid = build_pyramid("demo_resnet", "default", 2)
     spec = FeatureSpec("demo_resnet", "w", "t", pyramid.levels, 2, 4, "float32")
     result = extract_shard(ShardUnit("00000", str(tmp_path), spec, "default", 64, "fp32", "cpu", tuple(images)))
     assert [row.image_key for row in result.rows] == [images[i].key for i in (0, 1, 3, 4)]
     assert [key for key, _ in result.failed] == [images[2].key]
-    from hmnet_pipe.cache.shards import Shard
-
     shard = Shard(tmp_path / "shard-00000.h5")
     for row, image in enumerate(images[:2] + images[3:]):
         views = cut_views(Image.open(image.path).convert("RGB"), image.boxes, 64)

@@ -13,7 +13,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from ..demo.nets import DEMO_CATEGORIES, demo_fasterrcnn
 from ..weights import load_into
-from .stage import DEMO_DETECTOR, detector_weights
+from .unit import DEMO_DETECTOR, detector_weights
 
 __all__ = ["Detector", "Object", "build_detector"]
 

@@ -6,88 +6,24 @@ where it was.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from toolz import partition_all
 
-from ...manifests.errors import InputError, StageError
+from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_json, digest_table
 from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, table_of, write_table
 from ..compute import resolve_device, resolve_precision
-from ..demo import DEMO_WEIGHTS
-from ..stage import SILENT, Counts, Stage, Tools, UnitFailure, setting
-from ..weights import WeightsSource
+from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
+from .unit import ChunkUnit, DetectSettings, chunk_tables, detector_weights
 
-__all__ = ["DEMO_DETECTOR", "ChunkUnit", "Detect", "DetectSettings", "chunk_tables", "detector_weights"]
-
-DEMO_DETECTOR = "demo_fasterrcnn"
-DETECTORS = (
-    "fasterrcnn_resnet50_fpn_v2",
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    DEMO_DETECTOR,
-)
-
-
-@dataclass(frozen=True)
-class DetectSettings:
-    """The table [detect] of run.toml."""
-
-    detector: str = setting("fasterrcnn_resnet50_fpn_v2", "one of torchvision's Faster R-CNNs, or demo_fasterrcnn")
-    weights: str = setting("default", "'default' (torchvision's COCO weights), a file, or 'random'")
-    objects: int = setting(3, "objects kept an image, the paper's m")
-    min_score: float = setting(0.05, "objects below this score are not kept")
-    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
-    crops: bool = setting(True, "write crops/ for people to look at")
-    chunk: int = setting(32, "images a task; what a kill can lose of each worker")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-
-    def __post_init__(self) -> None:
-        if self.detector not in DETECTORS:
-            raise InputError(f"detector {self.detector!r} is not one of {', '.join(DETECTORS)}")
-        if self.objects < 0 or self.objects > 100:
-            raise InputError(f"detect: objects must be from 0 to 100, not {self.objects}")
-        if self.chunk < 1:
-            raise InputError("detect: chunk must be at least 1")
-
-
-@dataclass(frozen=True)
-class ChunkUnit:
-    """The work of one chunk of images (key, path), as it travels to a worker. Its finished tables bear its digest as their name."""
-
-    work: str
-    crops: str | None
-    detector: str
-    weights: str
-    objects: int
-    min_score: float
-    precision: str
-    device: str
-    images: tuple[tuple[str, str], ...]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def stem(self) -> Path:
-        return Path(self.work) / digest_json([key for key, _ in self.images])
-
-    def halves(self) -> tuple[Self, Self]:
-        """Two units that together do the same work; how an image that crashes its worker is cornered."""
-        middle = len(self.images) // 2
-        return replace(self, images=self.images[:middle]), replace(self, images=self.images[middle:])
-
-
-def chunk_tables(stem: Path) -> tuple[Path, Path]:
-    """The outcomes come second: where they are, the chunk is complete."""
-    return stem.with_name(f"{stem.name}.detections.parquet"), stem.with_name(f"{stem.name}.outcomes.parquet")
+__all__ = ["Detect"]
 
 
 @dataclass(frozen=True)
@@ -200,17 +136,3 @@ class Detect(Stage):
         good = {row["image_key"] for row in outcomes.to_pylist() if row["status"] == "done"} & wanted
         keys = pa.array(sorted(good), pa.string())
         return tuple(table.filter(pc.is_in(table.column("image_key"), keys)) for table in (detections, outcomes))
-
-
-def detector_weights(name: str, choice: str) -> WeightsSource:
-    """The weights that `choice` means for the detector `name`."""
-
-    def default() -> str | Path:
-        import torchvision
-
-        if name == DEMO_DETECTOR:
-            return DEMO_WEIGHTS
-        url: str = torchvision.models.get_model_weights(name).DEFAULT.url
-        return url
-
-    return WeightsSource(choice, default)

@@ -9,7 +9,7 @@ from ...manifests.tables import DETECTIONS, OUTCOMES, table_of, write_table
 from ..compute import autocast, resolve_device
 from ..images import UnusableImage, open_keyed
 from .detector import Detector, build_detector
-from .stage import ChunkUnit, chunk_tables
+from .unit import ChunkUnit, chunk_tables
 
 __all__ = ["detect_chunk"]
 

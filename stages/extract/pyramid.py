@@ -12,7 +12,7 @@ from torchvision.models import ResNet
 
 from ..demo.nets import demo_resnet
 from ..weights import load_into
-from .stage import DEMO_BACKBONE, backbone_weights
+from .unit import DEMO_BACKBONE, backbone_weights
 
 __all__ = ["MEAN", "STD", "Pyramid", "build_pyramid"]
 

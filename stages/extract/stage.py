@@ -4,108 +4,24 @@ A unit of work is one shard. Which images make it, and which of them go through 
 by the cluster, so that the numbers do not depend on how many workers there were or how often the job was killed.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from toolz import partition_all
 
 from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
-from ...cache.shards import SCHEMA_VERSION, STORAGE_DTYPES, FeatureSpec, Shard, ShardError
-from ...manifests.errors import InputError, StageError
+from ...cache.shards import SCHEMA_VERSION, FeatureSpec, Shard, ShardError
+from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
-from ...manifests.fingerprint import digest_json, digest_table
+from ...manifests.fingerprint import digest_table
 from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, table_of, write_table
 from ..compute import resolve_device, resolve_precision
-from ..demo import DEMO_WEIGHTS
-from ..stage import SILENT, Counts, Stage, Tools, UnitFailure, setting
-from ..weights import WeightsSource
+from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
+from .unit import Box, ExtractSettings, ImageUnit, ShardUnit, backbone_weights, describe_transform
 
-__all__ = ["DEMO_BACKBONE", "Box", "Extract", "ExtractSettings", "ShardResult", "ShardUnit", "backbone_weights"]
-
-DEMO_BACKBONE = "demo_resnet"
-_BACKBONES = rf"resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|{DEMO_BACKBONE}"
-
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the upright image
-
-
-@dataclass(frozen=True)
-class ExtractSettings:
-    """The table [extract] of run.toml."""
-
-    backbone: str = setting("resnet50", "one of torchvision's ResNets, or demo_resnet")
-    weights: str = setting("default", "'default' (torchvision's ImageNet weights), a file, or 'random'")
-    size: int = setting(224, "side of a view in pixels")
-    pooled: int = setting(2, "side of a pooled pyramid level, the p of docs/method.md")
-    dtype: str = setting("float16", "what is stored: float16, bfloat16 or float32")
-    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
-    shard_rows: int = setting(256, "images a shard, which is a task; what a kill can lose of each worker")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(_BACKBONES, self.backbone):
-            raise InputError(
-                f"backbone {self.backbone!r} is neither a torchvision ResNet (resnet50, wide_resnet50_2, ...) nor {DEMO_BACKBONE}"
-            )
-        if self.dtype not in STORAGE_DTYPES:
-            raise InputError(f"extract: dtype {self.dtype!r} is not one of {', '.join(STORAGE_DTYPES)}")
-        if min(self.size, self.pooled, self.shard_rows) < 1:
-            raise InputError("extract: size, pooled and shard_rows must be at least 1")
-
-
-@dataclass(frozen=True)
-class _Image:
-    key: str
-    path: str
-    boxes: tuple[Box, ...]
-
-    @property
-    def inputs(self) -> str:
-        return digest_json([list(box) for box in self.boxes])
-
-
-@dataclass(frozen=True)
-class ShardUnit:
-    """The work of one shard, as it travels to a worker."""
-
-    name: str
-    folder: str
-    spec: FeatureSpec
-    weights: str
-    size: int
-    precision: str
-    device: str
-    images: tuple[_Image, ...]
-
-    @property
-    def path(self) -> Path:
-        return Path(self.folder) / f"shard-{self.name}.h5"
-
-    @property
-    def digest(self) -> str:
-        spec = asdict(self.spec)
-        return digest_json({"spec": spec, "precision": self.precision, "images": [[i.key, i.inputs] for i in self.images]})
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def halves(self) -> tuple[Self, Self]:
-        """Two units that together do the same work; how an image that crashes its worker is cornered."""
-        middle = len(self.images) // 2
-        parts = (self.images[:middle], self.images[middle:])
-        first, second = (replace(self, name=f"{self.name}.{i}", images=part) for i, part in enumerate(parts))
-        return first, second
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What a worker reports: the index rows of its shard, and the images that it could not use with their reasons."""
-
-    rows: tuple[IndexRow, ...]
-    failed: tuple[tuple[str, str], ...]
+__all__ = ["Extract"]
 
 
 @dataclass(frozen=True)
@@ -195,14 +111,14 @@ class Extract(Stage):
             if path.name not in named:
                 path.unlink()
 
-    def _images(self) -> list[_Image]:
+    def _images(self) -> list[ImageUnit]:
         boxes: dict[str, list[Box]] = {}
         detections = read_table(self.run.detections, DETECTIONS, "detect")
         for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
             if row["rank"] < self.objects:
                 boxes.setdefault(row["image_key"], []).append((row["x0"], row["y0"], row["x1"], row["y1"]))
         images = read_table(self.run.images, IMAGES, "prepare").to_pylist()
-        return [_Image(row["key"], row["path"], tuple(boxes.get(row["key"], ()))) for row in images if row["status"] == "ok"]
+        return [ImageUnit(row["key"], row["path"], tuple(boxes.get(row["key"], ()))) for row in images if row["status"] == "ok"]
 
     def _spec(self) -> FeatureSpec:
         from .pyramid import build_pyramid
@@ -212,7 +128,7 @@ class Extract(Stage):
         digest = self.weights().get("backbone", "none")
         return FeatureSpec(s.backbone, digest, describe_transform(s.size), levels, s.pooled, 1 + self.objects, s.dtype)
 
-    def _reusable(self, spec: FeatureSpec, images: Sequence[_Image]) -> dict[str, IndexRow]:
+    def _reusable(self, spec: FeatureSpec, images: Sequence[ImageUnit]) -> dict[str, IndexRow]:
         """The committed rows that this run would compute again to the same values, by image key."""
         record = StageRecord.read(self.run.record(self.name))
         if record is None or record.schema_version != self.schema_version or record.parameters != self.parameters():
@@ -234,7 +150,7 @@ class Extract(Stage):
                 sound[name] = shard
         return {row.image_key: row for row in rows if wanted.get(row.image_key) == row.inputs and row.shard in sound}
 
-    def _units(self, spec: FeatureSpec, images: Sequence[_Image], taken: set[str]) -> list[ShardUnit]:
+    def _units(self, spec: FeatureSpec, images: Sequence[ImageUnit], taken: set[str]) -> list[ShardUnit]:
         """Units of whole shards under names that no kept shard bears."""
         s = self.settings
         numbers = (number for number in range(len(images) + len(taken) + 1) if f"shard-{number:05d}.h5" not in taken)
@@ -243,22 +159,3 @@ class Extract(Stage):
             ShardUnit(f"{number:05d}", str(self.run.features), spec, s.weights, s.size, precision, s.device, group)
             for number, group in zip(numbers, partition_all(s.shard_rows, images), strict=False)
         ]
-
-
-def describe_transform(size: int) -> str:
-    """What happens to pixels, in words, for the shards' attributes and the fingerprint."""
-    return f"PIL bilinear, plain resize to {size}x{size}; scaled to 0..1; ImageNet mean and standard deviation"
-
-
-def backbone_weights(name: str, choice: str) -> WeightsSource:
-    """The weights that `choice` means for the backbone `name`."""
-
-    def default() -> str | Path:
-        import torchvision
-
-        if name == DEMO_BACKBONE:
-            return DEMO_WEIGHTS
-        url: str = torchvision.models.get_model_weights(name).DEFAULT.url
-        return url
-
-    return WeightsSource(choice, default)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .pyramid import MEAN, STD
-from .stage import Box
+from .unit import Box
 
 __all__ = ["cut_views", "normalise"]
 

@@ -14,7 +14,7 @@ from ...cache.shards import STORAGE_DTYPES, Shard, ShardError, write_shard
 from ..compute import autocast, resolve_device
 from ..images import UnusableImage, open_keyed
 from .pyramid import Pyramid, build_pyramid
-from .stage import ShardResult, ShardUnit
+from .unit import ShardResult, ShardUnit
 from .views import cut_views, normalise
 
 __all__ = ["extract_shard"]
