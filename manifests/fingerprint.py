@@ -31,7 +31,11 @@ def digest_file(path: Path) -> str:
 
 
 def digest_table(table: pa.Table) -> str:
-    """The sha256 of a table's schema and rows, in the order of its rows; chunks, encodings and file metadata do not matter."""
+    """The sha256 of a table's schema and rows, in the order of its rows; chunks, encodings and file metadata do not matter.
+
+    A column `path` is left out: where a thing lies is no part of what it is.
+    """
+    table = table.drop_columns([name for name in table.schema.names if name == "path"])
     digest = hashlib.sha256(canonical_json([[field.name, str(field.type)] for field in table.schema]).encode())
     # One canonical line a row: slower than hashing Arrow buffers, whose validity bits and offsets depend on how a table was made.
     for batch in table.to_batches(max_chunksize=65536):

@@ -4,6 +4,7 @@ Every table is one parquet file with a fixed pyarrow schema, written atomically;
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from .errors import StageError
 from .files import atomic_path
+from .fingerprint import digest_table
 
 __all__ = [
     "DETECTIONS",
@@ -22,6 +24,7 @@ __all__ = [
     "PROBLEMS",
     "SAMPLES",
     "read_table",
+    "sound_digests",
     "table_of",
     "write_table",
 ]
@@ -140,3 +143,12 @@ def read_table(path: Path, schema: pa.Schema, made_by: str = "") -> pa.Table:
     if not table.schema.equals(schema):
         raise StageError(f"{path} has the columns {table.schema.names}, expected {schema.names}; delete it and run its stage again")
     return table
+
+
+def sound_digests(tables: Mapping[str, tuple[Path, pa.Schema]]) -> dict[str, str]:
+    """The content digest of each named (path, schema); a table that is missing, damaged or has other columns is left out."""
+    found: dict[str, str] = {}
+    for name, (path, schema) in tables.items():
+        with suppress(StageError):
+            found[name] = digest_table(read_table(path, schema))
+    return found

@@ -262,6 +262,46 @@ def status(run: Path, as_json: bool) -> None:
 
 @main.command()
 @_run_argument
+@click.option("--fix", is_flag=True, help="Make again what is wrong, and only that.")
+@_cluster_options
+@_json_option
+def verify(run: Path, fix: bool, scheduler: str | None, workers: int | None, as_json: bool) -> None:
+    """Check every output of a run against what was recorded, and every row of the cache against its checksum.
+
+    Reads everything in RUN. Writes nothing, or with --fix what was found wrong. Exits with 1 where something is wrong and stays so.
+
+    \b
+    Example: hmnet-pipe verify runs/twitter2015 --fix
+    """
+    from .verify import mend_run, verify_run
+
+    folder = RunFolder(run)
+    problems = verify_run(folder)
+    if not as_json:
+        for problem in problems:
+            click.echo(f"{problem.stage}: {problem.what}: {problem.reason}")
+    left = problems
+    if problems and fix:
+        with _tools(scheduler, workers, quiet=as_json) as tools:
+            reports = mend_run(folder, problems, tools)
+        for report in reports:
+            click.echo("\n".join(report.lines()), err=as_json)
+        left = verify_run(folder)
+    if as_json:
+        click.echo(json.dumps({"problems": [p.to_json() for p in problems], "left": [p.to_json() for p in left]}, indent=2))
+    elif not problems:
+        click.echo(f"verify: everything in {run} is as recorded")
+    else:
+        click.echo(
+            f"verify: {len(problems)} problems found, {len(left)} left"
+            + ("" if fix else f"; mend them with `hmnet-pipe verify {run} --fix`")
+        )
+    if left:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@_run_argument
 @click.option("--workers", type=click.IntRange(1), help="Worker processes for detect and extract [default: one a core].")
 @_json_option
 def demo(run: Path, workers: int | None, as_json: bool) -> None:

@@ -5,10 +5,12 @@ from typing import Any
 
 from ..manifests.errors import HmnetPipeError
 from ..manifests.run import RunFolder, StageRecord
+from ..stages.stage import Stage
+from ..stages.train.stage import Train
 from .config import RunConfig
 from .runner import expected_record, stage_state
 
-__all__ = ["RunStatus", "StageStatus", "run_status"]
+__all__ = ["RunStatus", "StageStatus", "run_stages", "run_status"]
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,10 @@ class RunStatus:
 def run_status(run: RunFolder) -> RunStatus:
     """Raises StageError where `run` is not a run."""
     config = RunConfig.read(run.config)
-    stages = [config.stage(name, run) for name in ("prepare", "detect", "extract")]
-    commands = [f"hmnet-pipe {name} {run.path}" for name in ("prepare", "detect", "extract")]
-    for folder in sorted((run.path / "models").glob("*/seed-*")):
-        seed = int(folder.name.removeprefix("seed-"))
-        stages.append(config.stage("train", run, system=folder.parent.name, seed=seed))
-        commands.append(f"hmnet-pipe train {run.path} --system {folder.parent.name} --seed {seed}")
+    stages = run_stages(config, run)
     rows = []
     next_command = None
-    for stage, command in zip(stages, commands, strict=True):
+    for stage in stages:
         try:
             state, reasons = stage_state(stage, expected_record(stage))
         except HmnetPipeError as error:  # a stage before it has not run, or its weights cannot be had here
@@ -69,8 +66,22 @@ def run_status(run: RunFolder) -> RunStatus:
         counts = facts.get("counts", {})
         rows.append(StageStatus(stage.name, state, reasons, counts.get("done"), counts.get("failed"), facts.get("seconds")))
         if state != "fresh" and next_command is None:
-            next_command = command
+            next_command = _command(stage)
     if next_command is None and len(stages) == 3:
         next_command = f"hmnet-pipe train {run.path}"
     size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     return RunStatus(str(run.path), config.task, rows, size, next_command)
+
+
+def run_stages(config: RunConfig, run: RunFolder) -> list[Stage]:
+    """The stages of a run in their order; of training, each system and seed that has a folder."""
+    stages: list[Stage] = [config.stage(name, run) for name in ("prepare", "detect", "extract")]
+    for folder in sorted((run.path / "models").glob("*/seed-*")):
+        stages.append(config.stage("train", run, system=folder.parent.name, seed=int(folder.name.removeprefix("seed-"))))
+    return stages
+
+
+def _command(stage: Stage) -> str:
+    if isinstance(stage, Train):
+        return f"hmnet-pipe train {stage.run.path} --system {stage.system} --seed {stage.seed}"
+    return f"hmnet-pipe {stage.name} {stage.run.path}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("prepare", "detect", "extract", "train", "evaluate", "status", "demo")
+COMMANDS = ("prepare", "detect", "extract", "train", "evaluate", "status", "verify", "demo")
 
 
 def hmnet(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_json, digest_table
 from ...manifests.run import RunFolder, StageRecord
-from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, table_of, write_table
+from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, sound_digests, table_of, write_table
 from ..compute import resolve_device, resolve_precision
 from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
 from .unit import ChunkUnit, DetectSettings, chunk_tables, detector_weights
@@ -46,7 +46,7 @@ class Detect(Stage):
         }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        return {"images": digest_table(read_table(self.run.images, IMAGES, "prepare").drop(["path"]))}
+        return {"images": digest_table(read_table(self.run.images, IMAGES, "prepare"))}
 
     def weights(self) -> dict[str, str]:
         if not self._images():
@@ -54,12 +54,8 @@ class Detect(Stage):
         return {"detector": detector_weights(self.settings.detector, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        if self.run.detections.is_file():
-            found["detections"] = digest_table(read_table(self.run.detections, DETECTIONS))
-        if self.run.outcomes(self.name).is_file():
-            found["outcomes"] = digest_table(read_table(self.run.outcomes(self.name), OUTCOMES))
-        return found
+        tables = {"detections": (self.run.detections, DETECTIONS), "outcomes": (self.run.outcomes(self.name), OUTCOMES)}
+        return sound_digests(tables)
 
     def compute(self, tools: Tools) -> Counts:
         from .worker import detect_chunk

@@ -16,7 +16,7 @@ from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_table
 from ...manifests.run import RunFolder, StageRecord
-from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, table_of, write_table
+from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, sound_digests, table_of, write_table
 from ..compute import resolve_device, resolve_precision
 from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
 from .unit import Box, ExtractSettings, ImageUnit, ShardUnit, backbone_weights, describe_transform
@@ -48,7 +48,7 @@ class Extract(Stage):
         }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        images = read_table(self.run.images, IMAGES, "prepare").drop(["path"])
+        images = read_table(self.run.images, IMAGES, "prepare")
         return {"images": digest_table(images), "detections": digest_table(read_table(self.run.detections, DETECTIONS, "detect"))}
 
     def weights(self) -> dict[str, str]:
@@ -58,9 +58,7 @@ class Extract(Stage):
 
     def outputs(self) -> dict[str, str]:
         """The digest of what the index promises, shard by shard layout aside; a shard that is gone or has shrunk empties it."""
-        found: dict[str, str] = {}
-        if self.run.outcomes(self.name).is_file():
-            found["outcomes"] = digest_table(read_table(self.run.outcomes(self.name), OUTCOMES))
+        found = sound_digests({"outcomes": (self.run.outcomes(self.name), OUTCOMES)})
         try:
             for name in {row.shard for row in read_index(self.run.features)[1]}:
                 Shard(self.run.features / name)

@@ -2,17 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from ...manifests.errors import InputError, StageError
 from ...manifests.fingerprint import digest_file, digest_json, digest_table
 from ...manifests.run import RunFolder, StageRecord
-from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, table_of, write_table
+from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, sound_digests, table_of, write_table
 from ..images import UnusableImage, inspect_image
 from ..stage import SILENT, Counts, Stage, Tools, setting
 from .folder import Found, ImageFolder, in_threads
@@ -63,16 +60,14 @@ class Prepare(Stage):
 
     def outputs(self) -> dict[str, str]:
         tables = {"samples": (self.run.samples, SAMPLES), "images": (self.run.images, IMAGES), "problems": (self.run.problems, PROBLEMS)}
-        digests = {}
-        for name, (path, schema) in tables.items():
-            with suppress(StageError):  # a table that is missing or damaged is made again
-                table = read_table(path, schema)
-                if name != "images" or self._lies_here(table):
-                    digests[name] = _digest(table)
+        digests = sound_digests(tables)
+        if "images" in digests and not self._lies_here():
+            del digests["images"]
         return digests
 
-    def _lies_here(self, images: pa.Table) -> bool:
+    def _lies_here(self) -> bool:
         """Whether the paths of the images table lead into today's image folder: they are in no digest, and a folder can be moved."""
+        images = read_table(self.run.images, IMAGES)
         if self.settings.images is None or not images.num_rows:
             return True
         return Path(images.column("path")[0].as_py()).is_relative_to(self.settings.images.absolute())
@@ -157,7 +152,7 @@ class Prepare(Stage):
             table = read_table(self.run.images, IMAGES)
         except StageError:
             return {}
-        if _digest(table) != record.outputs.get("images"):
+        if digest_table(table) != record.outputs.get("images"):
             return {}
         return {row["key"]: row for row in table.to_pylist() if row["status"] == "ok"}
 
@@ -172,11 +167,6 @@ def _image_row(image: tuple[str, Path]) -> dict[str, Any]:
     if facts.key != key:
         raise StageError(f"{path} was changed while prepare was reading it; run `hmnet-pipe prepare` again")
     return {**row, "width": facts.width, "height": facts.height}
-
-
-def _digest(table: pa.Table) -> str:
-    """Where an image lies does not belong to what the tables say: the same run on another machine has the same digests."""
-    return digest_table(table.drop_columns(["path"]) if "path" in table.schema.names else table)
 
 
 def _labels(samples: list[SampleRow]) -> dict[str, dict[str, int]]:

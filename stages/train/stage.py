@@ -13,7 +13,7 @@ from ...cache.reader import FeatureCache
 from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_file, digest_table
 from ...manifests.run import RunFolder
-from ...manifests.tables import PREDICTIONS, SAMPLES, read_table
+from ...manifests.tables import PREDICTIONS, SAMPLES, read_table, sound_digests
 from ..compute import resolve_device, resolve_precision
 from ..stage import SILENT, Counts, Stage, Tools, setting
 from .encoder_files import encoder_digest, resolve_encoder
@@ -94,12 +94,10 @@ class Train(Stage):
         return {"encoder": encoder_digest(resolve_encoder(self.settings.encoder))}
 
     def outputs(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        found = sound_digests({"predictions.parquet": (self.folder / "predictions.parquet", PREDICTIONS)})
         for name in ("model.safetensors", "metrics.json", "config.json"):
             if (self.folder / name).is_file():
                 found[name] = digest_file(self.folder / name)
-        if (self.folder / "predictions.parquet").is_file():
-            found["predictions.parquet"] = digest_table(read_table(self.folder / "predictions.parquet", PREDICTIONS))
         return found
 
     def compute(self, tools: Tools) -> Counts:
