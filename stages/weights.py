@@ -15,12 +15,13 @@ from urllib.parse import urlparse
 
 from ..manifests.errors import InputError, WeightsError
 from ..manifests.fingerprint import digest_file
+from .demo import DEMO_WEIGHTS
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["DEFAULT", "RANDOM", "WeightsSource", "load_into"]
+__all__ = ["DEFAULT", "RANDOM", "WeightsSource", "load_into", "weights_of"]
 
 DEFAULT = "default"
 RANDOM = "random"
@@ -55,6 +56,20 @@ class WeightsSource:
         """The sha256 of the weights file, or of the word "random" (which stands for the seed 0 of `load_into`)."""
         path = self.path()
         return hashlib.sha256(RANDOM.encode()).hexdigest() if path is None else digest_file(path)
+
+
+def weights_of(architecture: str, choice: str) -> WeightsSource:
+    """The weights that `choice` means for an architecture, by its torchvision name or one of the demonstration's."""
+
+    def default() -> str | Path:
+        if architecture.startswith("demo_"):
+            return DEMO_WEIGHTS
+        import torchvision
+
+        url: str = torchvision.models.get_model_weights(architecture).DEFAULT.url
+        return url
+
+    return WeightsSource(choice, default)
 
 
 def _downloaded(url: str) -> Path:

@@ -13,11 +13,11 @@ from hmnet_pipe.manifests.errors import InputError, WeightsError
 from hmnet_pipe.stages.demo import DEMO_WEIGHTS
 from hmnet_pipe.stages.demo.scenes import draw_scene, stream
 from hmnet_pipe.stages.detect.detector import build_detector
-from hmnet_pipe.stages.detect.unit import detector_weights
 from hmnet_pipe.stages.extract.pyramid import MEAN, STD, build_pyramid
-from hmnet_pipe.stages.extract.unit import ImageUnit, ShardUnit, backbone_weights
+from hmnet_pipe.stages.extract.unit import ImageUnit, ShardUnit
 from hmnet_pipe.stages.extract.views import cut_views, normalise
 from hmnet_pipe.stages.extract.worker import _stored, extract_shard
+from hmnet_pipe.stages.weights import weights_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms.functional import normalize, pil_to_tensor
@@ -79,11 +79,11 @@ def test_torchvisions_own_file_in_torchs_cache_is_what_default_means(torch_home)
     pyramid = build_pyramid("resnet18", "default", 2)
     assert torch.equal(pyramid.resnet.conv1.weight, resnet.conv1.weight)
     assert pyramid.levels == (64, 128, 256, 512)
-    assert backbone_weights("resnet18", "default").path() == torch_home / name
-    assert backbone_weights("resnet18", str(torch_home / name)).digest() == backbone_weights("resnet18", "default").digest()
+    assert weights_of("resnet18", "default").path() == torch_home / name
+    assert weights_of("resnet18", str(torch_home / name)).digest() == weights_of("resnet18", "default").digest()
 
 
-@pytest.mark.parametrize("source", [backbone_weights("resnet50", "default"), detector_weights("fasterrcnn_resnet50_fpn_v2", "default")])
+@pytest.mark.parametrize("source", [weights_of("resnet50", "default"), weights_of("fasterrcnn_resnet50_fpn_v2", "default")])
 def test_missing_weights_name_file_address_and_place(torch_home, source, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no download, wherever this test runs
     with pytest.raises(WeightsError) as error:

@@ -12,8 +12,8 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import pil_to_tensor
 
 from ..demo.nets import DEMO_CATEGORIES, demo_fasterrcnn
-from ..weights import load_into
-from .unit import DEMO_DETECTOR, detector_weights
+from ..weights import load_into, weights_of
+from .unit import DEMO_DETECTOR
 
 __all__ = ["Detector", "Object", "build_detector"]
 
@@ -67,7 +67,7 @@ def build_detector(name: str, choice: str, min_score: float) -> Detector:
         heads.score_thresh = min_score
         return network
 
-    network = load_into(build, detector_weights(name, choice))
+    network = load_into(build, weights_of(name, choice))
     assert isinstance(network, FasterRCNN)
     known = _categories(name)
     return Detector(network, known if len(known) == classes else ["__background__", *(f"class-{i}" for i in range(1, classes))])

@@ -21,7 +21,8 @@ from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, sound_digests, table_of, write_table
 from ..compute import resolve_device, resolve_precision
 from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
-from .unit import ChunkUnit, DetectSettings, chunk_tables, detector_weights
+from ..weights import weights_of
+from .unit import ChunkUnit, DetectSettings, chunk_tables
 
 __all__ = ["Detect"]
 
@@ -51,7 +52,7 @@ class Detect(Stage):
     def weights(self) -> dict[str, str]:
         if not self._images():
             return {}  # nothing to detect: a text-only run needs no weights file
-        return {"detector": detector_weights(self.settings.detector, self.settings.weights).digest()}
+        return {"detector": weights_of(self.settings.detector, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
         tables = {"detections": (self.run.detections, DETECTIONS), "outcomes": (self.run.outcomes(self.name), OUTCOMES)}

@@ -6,11 +6,9 @@ from typing import Self
 
 from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_json
-from ..demo import DEMO_WEIGHTS
 from ..stage import setting
-from ..weights import WeightsSource
 
-__all__ = ["DEMO_DETECTOR", "ChunkUnit", "DetectSettings", "chunk_tables", "detector_weights"]
+__all__ = ["DEMO_DETECTOR", "ChunkUnit", "DetectSettings", "chunk_tables"]
 
 DEMO_DETECTOR = "demo_fasterrcnn"
 DETECTORS = (
@@ -74,17 +72,3 @@ class ChunkUnit:
 def chunk_tables(stem: Path) -> tuple[Path, Path]:
     """The outcomes come second: where they are, the chunk is complete."""
     return stem.with_name(f"{stem.name}.detections.parquet"), stem.with_name(f"{stem.name}.outcomes.parquet")
-
-
-def detector_weights(name: str, choice: str) -> WeightsSource:
-    """The weights that `choice` means for the detector `name`."""
-
-    def default() -> str | Path:
-        import torchvision
-
-        if name == DEMO_DETECTOR:
-            return DEMO_WEIGHTS
-        url: str = torchvision.models.get_model_weights(name).DEFAULT.url
-        return url
-
-    return WeightsSource(choice, default)

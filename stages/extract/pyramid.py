@@ -11,8 +11,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.models import ResNet
 
 from ..demo.nets import demo_resnet
-from ..weights import load_into
-from .unit import DEMO_BACKBONE, backbone_weights
+from ..weights import load_into, weights_of
+from .unit import DEMO_BACKBONE
 
 __all__ = ["MEAN", "STD", "Pyramid", "build_pyramid"]
 
@@ -73,7 +73,7 @@ def build_pyramid(name: str, choice: str, pooled: int) -> Pyramid:
         resnet.fc = nn.Identity()
         return resnet
 
-    resnet = load_into(build, backbone_weights(name, choice))
+    resnet = load_into(build, weights_of(name, choice))
     assert isinstance(resnet, ResNet)
     return Pyramid(resnet, pooled)
 

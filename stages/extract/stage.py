@@ -19,7 +19,8 @@ from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, sound_digests, table_of, write_table
 from ..compute import resolve_device, resolve_precision
 from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
-from .unit import Box, ExtractSettings, ImageUnit, ShardUnit, backbone_weights, describe_transform
+from ..weights import weights_of
+from .unit import Box, ExtractSettings, ImageUnit, ShardUnit, describe_transform
 
 __all__ = ["Extract"]
 
@@ -54,7 +55,7 @@ class Extract(Stage):
     def weights(self) -> dict[str, str]:
         if "ok" not in read_table(self.run.images, IMAGES, "prepare").column("status").to_pylist():
             return {}  # nothing to extract: a text-only run needs no weights file
-        return {"backbone": backbone_weights(self.settings.backbone, self.settings.weights).digest()}
+        return {"backbone": weights_of(self.settings.backbone, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
         """The digest of what the index promises, shard by shard layout aside; a shard that is gone or has shrunk empties it."""

@@ -9,9 +9,7 @@ from ...cache.reader import IndexRow
 from ...cache.shards import STORAGE_DTYPES, FeatureSpec
 from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_json
-from ..demo import DEMO_WEIGHTS
 from ..stage import setting
-from ..weights import WeightsSource
 
 __all__ = [
     "DEMO_BACKBONE",
@@ -20,7 +18,6 @@ __all__ = [
     "ImageUnit",
     "ShardResult",
     "ShardUnit",
-    "backbone_weights",
     "describe_transform",
 ]
 
@@ -109,17 +106,3 @@ class ShardResult:
 def describe_transform(size: int) -> str:
     """What happens to pixels, in words, for the shards' attributes and the fingerprint."""
     return f"PIL bilinear, plain resize to {size}x{size}; scaled to 0..1; ImageNet mean and standard deviation"
-
-
-def backbone_weights(name: str, choice: str) -> WeightsSource:
-    """The weights that `choice` means for the backbone `name`."""
-
-    def default() -> str | Path:
-        import torchvision
-
-        if name == DEMO_BACKBONE:
-            return DEMO_WEIGHTS
-        url: str = torchvision.models.get_model_weights(name).DEFAULT.url
-        return url
-
-    return WeightsSource(choice, default)
