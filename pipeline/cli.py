@@ -36,6 +36,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Commands(click.Group):
     """Turns the project's errors into one line on stderr and their exit code; anything else is a fault of ours and keeps its traceback."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are defined, which is that of a run."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -53,7 +57,7 @@ def main() -> None:
     """Extract entities (ner) and relations (re) from texts with images, with HMNeT on a cache of visual features.
 
     \b
-    Two commands to a first result, offline:
+    A first result, offline:
       hmnet-pipe demo runs/demo
     Your own data:
       hmnet-pipe prepare runs/mine --task ner --text mydata --images mydata/images
@@ -114,7 +118,7 @@ def prepare(run: Path, preset_name: str, task: str | None, text: Path | None, im
     if preset_name == "demo" and text is None:
         from ..stages.demo.corpus import write_demo_corpus
 
-        task = task or "ner"
+        task = task or (RunConfig.read(folder.config).task if folder.config.is_file() else "ner")
         text = run / "corpus"
         if not (text / "test.jsonl").is_file() and task in ("ner", "re"):
             with _tools(None, None, quiet=as_json) as tools:

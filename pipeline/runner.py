@@ -59,6 +59,8 @@ class Report:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        return "; ".join(f"{name}: {_text(part)}" for name, part in value.items())
     if isinstance(value, dict):
         return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
     if isinstance(value, float):
