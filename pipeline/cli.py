@@ -205,6 +205,11 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
     for system in systems:
         system_is_visual(system, config.task)
     _run_stages([config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds], as_json)
+    if len(systems) * len(seeds) > 1 and not as_json:
+        from .report import seeds_table
+
+        trained = [folder.model(system, seed) / "metrics.json" for system in systems for seed in seeds]
+        click.echo(seeds_table([json.loads(path.read_text(encoding="utf-8")) for path in trained]))
 
 
 @main.command()

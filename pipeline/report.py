@@ -1,11 +1,12 @@
 """Scores as text tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from ..stages.scores import Scores
 
-__all__ = ["score_table", "text_table"]
+__all__ = ["score_table", "seeds_table", "text_table"]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -18,6 +19,21 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def seeds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """One row a system from the metrics.json of several trainings: the mean F1 over its seeds and the sample standard deviation."""
+    systems: dict[str, list[Mapping[str, Any]]] = {}
+    for one in metrics:
+        systems.setdefault(one["system"], []).append(one)
+    rows = []
+    for system, trained in systems.items():
+        row: list[Any] = [system, len(trained)]
+        for split in ("valid", "test"):
+            scores = [one[split]["f1"] for one in trained if one[split] is not None]
+            row += [mean(scores) if scores else None, stdev(scores) if len(scores) > 1 else None]
+        rows.append(row)
+    return text_table(["system", "seeds", "valid F1", "deviation", "test F1", "deviation"], rows)
 
 
 def score_table(scores: Scores) -> str:
