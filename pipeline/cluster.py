@@ -24,6 +24,12 @@ _ALLOWED_DEATHS = 1
 _RETRIES = 1
 _CRASHED = f"its worker process died {_ALLOWED_DEATHS + 1} times over it (out of memory, or a crash in a decoder)"
 _BYTES_PER_WORKER = 2 * 2**30
+# A terminal sends Ctrl-C to the workers too; this process stops them, and their tracebacks would bury what it says.
+_IGNORE_INTERRUPT = """
+import signal
+def dask_setup(worker):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+"""
 
 
 class _Unit(Protocol):
@@ -136,6 +142,7 @@ class Cluster:
                 processes=True,
                 dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
                 silence_logs=logging.CRITICAL,
+                preload=[_IGNORE_INTERRUPT],
             )
             self._client = Client(self._cluster, set_as_default=False)
         if _has_dashboard():

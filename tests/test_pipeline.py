@@ -267,6 +267,26 @@ def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_ta
     assert bring_up_to_date(copy, "extract").state == "done"
 
 
+def test_ctrl_c_says_how_to_resume_and_nothing_else(copy):
+    RunFolder(copy).record("extract").unlink()
+    shutil.rmtree(copy / "features")
+    options = ("--workers", 1, "--shard-rows", 2)
+    process = subprocess.Popen(
+        command("extract", copy, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((copy / "features").glob("shard-*.h5")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to resume" in said
+    assert "Traceback" not in said
+    kept = len(list((copy / "features").glob("shard-*.h5")))
+    assert 0 < kept
+    assert bring_up_to_date(copy, "extract").state == "done"
+
+
 def test_views_hold_the_image_and_its_objects_by_falling_score(run):
     cache = FeatureCache(run / "features")
     detections = pq.read_table(run / "detections.parquet").to_pylist()
