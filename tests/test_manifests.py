@@ -12,7 +12,7 @@ from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX, atomic_path, remove_temporaries, write_text
 from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
 from hmnet_pipe.manifests.run import StageRecord
-from hmnet_pipe.manifests.tables import OUTCOMES, read_table, table_of, write_table
+from hmnet_pipe.manifests.tables import IMAGES, OUTCOMES, read_table, table_of, write_table
 
 RECORD = StageRecord(
     "extract", 1, {"backbone": "resnet50", "size": 224}, {"images": "a" * 64}, {"backbone": "b" * 64}, {"features": "c" * 64}
@@ -60,6 +60,35 @@ def test_a_tables_digest_is_of_its_rows_and_not_of_its_chunks():
     assert digest_table(whole) == digest_table(chunked)
     assert digest_table(whole) != digest_table(table_of(OUTCOMES, [*rows[:4], {**rows[4], "reason": "x"}]))
     assert digest_table(whole) != digest_table(table_of(OUTCOMES, rows[::-1]))
+
+
+def test_tables_that_differ_anywhere_have_other_digests_and_equal_ones_the_same():
+    schema = pa.schema(
+        [("a", pa.list_(pa.string())), ("b", pa.list_(pa.int32(), 2)), ("c", pa.float64()), ("d", pa.string()), ("e", pa.bool_())]
+    )
+    row = {"a": ["x", "yz"], "b": [1, 2], "c": 0.5, "d": "", "e": True}
+    changes = [
+        *({"a": value} for value in (["xy", "z"], ["xyz"], [], None, ["x", None])),
+        *({"b": value} for value in ([2, 1], None)),
+        *({"c": value} for value in (-0.5, None)),
+        *({"d": value} for value in (None, "é")),
+        *({"e": value} for value in (False, None)),
+    ]
+    tables = [pa.Table.from_pylist([row, {**row, **change}, row], schema=schema) for change in ({}, *changes)]
+    digests = [digest_table(table) for table in tables]
+    assert len(set(digests)) == len(tables)
+    for table, digest in zip(tables, digests, strict=True):
+        padded = pa.concat_tables([tables[3], table.slice(0, 1), table.slice(1), tables[4]])
+        assert digest_table(padded.slice(3, 3)) == digest
+        assert digest_table(pa.Table.from_pylist(table.to_pylist(), schema=schema)) == digest
+    assert digest_table(schema.empty_table()) == digest_table(tables[0].slice(0, 0))
+    moved = [pa.Table.from_pylist([{"a": one}, {"a": two}], schema=schema) for one, two in ((["x"], ["y", "z"]), (["x", "y"], ["z"]))]
+    assert digest_table(moved[0]) != digest_table(moved[1])
+
+
+def test_where_a_file_lies_is_in_no_digest():
+    rows = [{"key": "k", "path": path, "width": 1, "height": 1, "status": "ok"} for path in ("/a", "/b")]
+    assert digest_table(table_of(IMAGES, rows[:1])) == digest_table(table_of(IMAGES, rows[1:]))
 
 
 def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path):
