@@ -1,6 +1,30 @@
 """hmnet-pipe: multimodal entity and relation extraction with HMNeT on a cache of visual features.
 
-Importing the package is cheap: nothing heavy (torch, transformers, dask) is loaded until a stage needs it.
+    from hmnet_pipe import FeatureCache, HMNeT
+    model = HMNeT.from_pretrained("runs/twitter2015/models/hmnet/seed-1")
+    pyramid, view_mask = FeatureCache("runs/twitter2015/features").gather([image_key])
+
+Importing the package is cheap: nothing heavy (torch, transformers, dask) is loaded until it is needed.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cache.reader import FeatureCache
+    from .stages.train.model import HMNeT
+
+__all__ = ["FeatureCache", "HMNeT", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "HMNeT":
+        from .stages.train.model import HMNeT
+
+        return HMNeT
+    if name == "FeatureCache":
+        from .cache.reader import FeatureCache
+
+        return FeatureCache
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -73,9 +73,9 @@ class FeatureCache:
     Safe under fork (no HDF5 handle stays open), under spawn (pickles as its path) and in notebooks.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.spec, rows = read_index(folder)
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.spec, rows = read_index(self.folder)
         self._places = {row.image_key: (row.shard, row.row) for row in rows}
         self._checksums = [[row.image_key, row.checksum] for row in rows]
         self._shards: dict[str, Shard] = {}

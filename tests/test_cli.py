@@ -120,3 +120,9 @@ def test_missing_weights_name_the_file_its_address_and_its_place(tmp_path, data)
         assert word in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run/detections.parquet").exists()
+
+
+def test_importing_the_package_and_its_commands_loads_nothing_heavy():
+    code = "import sys, hmnet_pipe.pipeline.cli; print([name for name in ('torch', 'transformers', 'dask', 'sklearn') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

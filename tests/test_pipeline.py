@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hmnet_pipe.cache.reader import FeatureCache
+from hmnet_pipe import FeatureCache, HMNeT
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.fingerprint import digest_table
 from hmnet_pipe.manifests.run import RunFolder, StageRecord
@@ -25,7 +25,6 @@ from hmnet_pipe.pipeline.status import run_status
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.stage import Tools
-from hmnet_pipe.stages.train.model import HMNeT
 from safetensors.numpy import load_file
 
 SIZES = {"train": 40, "valid": 12, "test": 12}
