@@ -123,6 +123,7 @@ def test_missing_weights_name_the_file_its_address_and_its_place(tmp_path, data)
 
 
 def test_importing_the_package_and_its_commands_loads_nothing_heavy():
-    code = "import sys, hmnet_pipe.pipeline.cli; print([name for name in ('torch', 'transformers', 'dask', 'sklearn') if name in sys.modules])"
+    heavy = ("torch", "transformers", "dask", "sklearn")
+    code = f"import sys, hmnet_pipe.pipeline.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
