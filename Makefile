@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## the main job, offline: text-only against HMNeT on a generated corpus
 	$(BIN)/hmnet-pipe demo $(RUN)
 
-demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 20 minutes on 2 cores)
+demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/demo/demo_fasterrcnn.safetensors
 
 test: lint types  ## style, types and tests

@@ -36,17 +36,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "twitter2017": {"task": "ner", "train": _MNER},
     "mnre": {"task": "re", "train": _MRE},
     "demo": {
-        "detect": {"detector": "demo_fasterrcnn", "min_score": 0.5},
+        "detect": {"detector": "demo_fasterrcnn", "min_score": 0.7},
         "extract": {"backbone": "demo_resnet", "size": 112},
         "train": {
             "encoder": DEMO_ENCODER,
-            "epochs": 6,
-            "first_evaluation": 4,
             "batch_size": 16,
             "learning_rate": 2e-4,
             "head_learning_rate": 2e-3,
-            "fusion_learning_rate": 1e-3,
+            "fusion_learning_rate": 5e-4,
         },
+        # A relation is decided by what stands beside a person, which is learned sooner than what a name is.
+        "train by task": {"ner": {"epochs": 5, "first_evaluation": 3}, "re": {"epochs": 3, "first_evaluation": 2}},
     },
 }
 
@@ -171,5 +171,5 @@ def preset(name: str, *, task: str | None, text: Path, images: Path | None, form
         PrepareSettings(text=text, images=images, task=chosen, format=format),
         DetectSettings(**values.get("detect", {})),
         ExtractSettings(**values.get("extract", {})),
-        TrainSettings(**{**recipe, **values.get("train", {})}),
+        TrainSettings(**{**recipe, **values.get("train", {}), **values.get("train by task", {}).get(chosen, {})}),
     )

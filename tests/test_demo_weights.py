@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hmnet_pipe.pipeline.config import PRESETS
 from hmnet_pipe.stages.demo import DEMO_WEIGHTS
 from hmnet_pipe.stages.demo.nets import DEMO_CATEGORIES, STAGE_WIDTHS, demo_fasterrcnn, demo_resnet
 from hmnet_pipe.stages.demo.scenes import KINDS, SceneObject, stream
@@ -100,9 +101,9 @@ def test_average_precision_on_unseen_scenes(detector: FasterRCNN) -> None:
     assert precision.mean() >= 0.9
 
 
-@pytest.mark.parametrize("side", [112, 224])
-def test_pooled_features_of_crops_tell_the_kinds_apart(detector: FasterRCNN, side: int) -> None:
-    """A linear model of level 4, pooled to 2 x 2, names the object in a crop, at either side that crops are resized to."""
+def test_pooled_features_of_crops_tell_the_kinds_apart(detector: FasterRCNN) -> None:
+    """A linear model of level 4, pooled to 2 x 2, names the object in a crop, at the side that the demonstration's crops have."""
+    side = PRESETS["demo"]["extract"]["size"]
 
     def features_of(purpose: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         crops = [crop for scene in unseen_scenes(purpose, 100) for crop in list(views_of(scene))[1:]]

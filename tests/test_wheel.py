@@ -62,5 +62,5 @@ def test_the_installed_wheel_runs_outside_the_checkout(wheel, tmp_path):
     )
     assert Path(where.stdout.strip()).is_relative_to(target)
     assert "hmnet-pipe, version" in run("--version")
-    assert "1150 samples done" in run("prepare", "run", "--preset", "demo", "--task", "ner")
+    assert "1350 samples done" in run("prepare", "run", "--preset", "demo", "--task", "ner")
     assert "detect" in run("status", "run")

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "valid", "test")
-DEFAULT_SIZES: Mapping[str, int] = MappingProxyType({"train": 600, "valid": 150, "test": 400})
+DEFAULT_SIZES: Mapping[str, int] = MappingProxyType({"train": 900, "valid": 150, "test": 300})
 
 # What a scene shows, and which answer that decides.
 TYPE_SCENES: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -6,7 +6,7 @@ Two phases. First the ResNet alone learns to name the kinds in a view: a crop of
 resolutions, as the feature pyramid will see them. Then the detector is trained on that body, its batch statistics fixed, and goes
 on naming views beside it, so that the same weights serve detection and features.
 
-It runs on one thread, which gives the same weights again on the same kind of machine. Observed: 18 minutes on a busy 2-core machine.
+It runs on one thread, which gives the same weights again on the same kind of machine. Observed: 36 minutes on a busy 2-core machine.
 """
 
 import sys
@@ -33,8 +33,7 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "main", "random_scene", "train_detec
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# In pixels. Both phases need every resolution that features are wanted at: when the second one named views of 112 pixels only, the
-# nearest class mean was right about 84% of unseen crops at 224 pixels; with these, about 94% (99.6% at 112 either way).
+# In pixels. The demonstration looks at views of 112; the larger ones keep the features from being of use at that side alone.
 _VIEW_SIDES = (112, 112, 160, 224)
 
 Scene = tuple[Image.Image, list[SceneObject]]
