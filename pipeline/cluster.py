@@ -140,7 +140,7 @@ class Cluster:
                 n_workers=min(self._workers, units),
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
+                dashboard_address="127.0.0.1:0",  # any free port: several runs may share a machine
                 silence_logs=logging.CRITICAL,
                 preload=[_IGNORE_INTERRUPT],
             )
