@@ -105,10 +105,7 @@ class Cluster:
                         waiting.extendleft(reversed(unit.halves()))
                         submit()
                     else:
-                        yield (
-                            unit,
-                            UnitFailure(_CRASHED),
-                        )
+                        yield unit, UnitFailure(_CRASHED)
                 else:
                     yield unit, result
                 future.release()

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe import FeatureCache, HMNeT
+from hmnet_pipe.cache.reader import read_index
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.fingerprint import digest_table
 from hmnet_pipe.manifests.run import RunFolder, StageRecord
@@ -232,6 +233,29 @@ def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy):
     said: list[str] = []
     bring_up_to_date(copy, "extract", said.append, pooled=2)
     assert said == ["extract runs again because of pooled: 1 -> 2"]
+
+
+def test_the_old_features_stay_whole_until_new_ones_replace_them(copy):
+    """A run of other settings that stops after its first shard."""
+    whole = digests(copy)["features"]
+    keys = list(FeatureCache(copy / "features"))
+    before, _ = FeatureCache(copy / "features").gather(keys)
+
+    def stop_after_one(function: Callable[[Any], Any], units: list[Any]) -> Iterator[tuple[Any, Any]]:
+        yield units[0], function(units[0])
+        raise KeyboardInterrupt
+
+    folder = RunFolder(copy)
+    config = RunConfig.read(folder.config).override("extract", {"pooled": 1})
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(config.stage("extract", folder), Tools(map=stop_after_one))
+    assert FeatureCache(copy / "features").digest() == whole
+    assert np.array_equal(FeatureCache(copy / "features").gather(keys)[0], before)
+    config.write(folder.config)
+    assert bring_up_to_date(copy, "extract").done == len(keys)
+    assert FeatureCache(copy / "features").spec.pooled == 1
+    named = {row.shard for row in read_index(copy / "features")[1]}
+    assert {path.name for path in (copy / "features").glob("*.h5")} == named
 
 
 def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(corpus, tmp_path):

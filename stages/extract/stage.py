@@ -74,9 +74,9 @@ class Extract(Stage):
         remove_temporaries(self.run.features)
         images = self._images()
         spec = self._spec()
-        kept = self._reusable(spec, images)
+        kept, taken = self._reusable(spec, images)
         todo = [image for image in images if image.key not in kept]
-        units = self._units(spec, todo, {row.shard for row in kept.values()})
+        units = self._units(spec, todo, taken)
         bar = tools.bar(len(todo), "extract", "image")
         rows = list(kept.values())
         failed: list[tuple[str, str]] = []
@@ -127,30 +127,35 @@ class Extract(Stage):
         digest = self.weights().get("backbone", "none")
         return FeatureSpec(s.backbone, digest, describe_transform(s.size), levels, s.pooled, 1 + self.objects, s.dtype)
 
-    def _reusable(self, spec: FeatureSpec, images: Sequence[ImageUnit]) -> dict[str, IndexRow]:
-        """The committed rows that this run would compute again to the same values, by image key."""
-        record = StageRecord.read(self.run.record(self.name))
-        if record is None or record.schema_version != self.schema_version or record.parameters != self.parameters():
-            return {}
+    def _reusable(self, spec: FeatureSpec, images: Sequence[ImageUnit]) -> tuple[dict[str, IndexRow], set[str]]:
+        """The committed rows that this run would compute again to the same values, by image key; and the shards whose names are taken.
+
+        A committed index stays true until the next one replaces it: no new shard bears the name of one that it means.
+        """
         try:
             old_spec, rows = read_index(self.run.features)
         except StageError:
-            return {}
+            return {}, set()
+        taken = {row.shard for row in rows}
         if old_spec != spec:
-            return {}
+            return {}, taken
+        record = StageRecord.read(self.run.record(self.name))
+        if record is None or record.schema_version != self.schema_version or record.parameters != self.parameters():
+            # Killed between index and record: the same units come again under the same names, and find their shards there.
+            return {}, set()
         wanted = {image.key: image.inputs for image in images}
         sound: dict[str, Shard] = {}
-        for name in {row.shard for row in rows}:
+        for name in taken:
             try:
                 shard = Shard(self.run.features / name)
             except ShardError:
                 continue
             if not shard.damaged_rows():
                 sound[name] = shard
-        return {row.image_key: row for row in rows if wanted.get(row.image_key) == row.inputs and row.shard in sound}
+        return {row.image_key: row for row in rows if wanted.get(row.image_key) == row.inputs and row.shard in sound}, taken
 
     def _units(self, spec: FeatureSpec, images: Sequence[ImageUnit], taken: set[str]) -> list[ShardUnit]:
-        """Units of whole shards under names that no kept shard bears."""
+        """Units of whole shards under names that are not taken."""
         s = self.settings
         numbers = (number for number in range(len(images) + len(taken) + 1) if f"shard-{number:05d}.h5" not in taken)
         precision = resolve_precision(s.precision, resolve_device(s.device))
