@@ -281,6 +281,7 @@ def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_ta
         deadline = time.monotonic() + 60
         while not list((copy / "stages").glob("extract.owner")) and time.monotonic() < deadline:
             time.sleep(0.02)
+        os.killpg(first.pid, signal.SIGSTOP)  # it keeps its lock, and cannot end before the second has asked
         second = subprocess.run(command("extract", copy), capture_output=True, text=True, check=False)
     finally:
         os.killpg(first.pid, signal.SIGKILL)
