@@ -24,6 +24,7 @@ from ..manifests.errors import StageError
 from ..manifests.files import write_text
 from ..manifests.run import StageRecord
 from ..stages.stage import SILENT, Counts, Stage, Tools
+from .machine import machine_kind
 
 __all__ = ["Report", "expected_record", "run_stage", "stage_state"]
 
@@ -129,6 +130,7 @@ def _facts(counts: Counts, seconds: float) -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
+        "machine": machine_kind(),
         "python": platform.python_version(),
         "versions": {"hmnet-pipe": __version__, **{name: found for name in _RECORDED_PACKAGES if (found := _version(name))}},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
