@@ -1,4 +1,4 @@
-"""What kind of machine a stage ran on: what can change the last bits of its numbers, and nothing that tells one such machine from another."""
+"""What kind of machine a stage ran on: what can change the last bits of its numbers, and nothing that tells two such machines apart."""
 
 import platform
 from pathlib import Path
