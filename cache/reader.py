@@ -7,19 +7,22 @@
 not name is not part of the cache.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
-from ..manifests.fingerprint import digest_json
+from ..manifests.fingerprint import canonical_json
 from .shards import FeatureSpec, Shard, ShardError
 
 __all__ = ["FeatureCache", "IndexRow", "read_index", "write_index"]
@@ -56,13 +59,22 @@ def write_index(folder: Path, spec: FeatureSpec, rows: Iterable[IndexRow]) -> No
 
 def read_index(folder: Path) -> tuple[FeatureSpec, list[IndexRow]]:
     """The committed index of the cache in `folder`. Raises StageError where there is none or it cannot be read."""
+    spec, table = _read_index(folder)
+    return spec, [IndexRow(**row) for row in table.to_pylist()]
+
+
+def _read_index(folder: Path, columns: Sequence[str] | None = None) -> tuple[FeatureSpec, pa.Table]:
+    """The index as a table of `columns`: what is to be known of a million rows is asked of the columns, not of a million objects."""
     path = folder / "index.parquet"
     if not path.is_file():
         raise StageError(f"{path} does not exist; run `hmnet-pipe extract` first")
     try:
-        table = pq.read_table(path)
-        spec = FeatureSpec.from_json(table.schema.metadata[b"spec"].decode())
-        return spec, [IndexRow(**row) for row in table.to_pylist()]
+        table = pq.read_table(path, columns=columns)
+        if wrong := [name for name in table.schema.names if table.schema.field(name) != _INDEX.field(name)]:
+            raise ValueError(f"its column {wrong[0]} is not of type {_INDEX.field(wrong[0]).type}")
+        if missing := set(columns or _INDEX.names) - set(table.schema.names):
+            raise ValueError(f"it has no column {min(missing)}")
+        return FeatureSpec.from_json(table.schema.metadata[b"spec"].decode()), table
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
         raise StageError(f"{path} is damaged ({error}); delete it and run `hmnet-pipe extract` again") from error
 
@@ -75,16 +87,20 @@ class FeatureCache:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.spec, rows = read_index(self.folder)
-        self._places = {row.image_key: (row.shard, row.row) for row in rows}
-        self._checksums = [[row.image_key, row.checksum] for row in rows]
+        self.spec, self._index = _read_index(self.folder, ["image_key", "shard", "row", "checksum"])
         self._shards: dict[str, Shard] = {}
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """(shard, row) by image key; a million images take a second and 300 MB, which only a reader of features should pay."""
+        keys, shards, rows = (self._index.column(name).to_pylist() for name in ("image_key", "shard", "row"))
+        return dict(zip(keys, zip(shards, rows, strict=True), strict=True))
 
     def __reduce__(self) -> tuple[type["FeatureCache"], tuple[Path]]:
         return (FeatureCache, (self.folder,))
 
     def __len__(self) -> int:
-        return len(self._places)
+        return int(self._index.num_rows)
 
     def __contains__(self, key: object) -> bool:
         return key in self._places
@@ -94,7 +110,18 @@ class FeatureCache:
 
     def digest(self) -> str:
         """The digest of the features' identity and contents (by their checksums), whatever shards they lie in."""
-        return digest_json([self.spec.to_json(), self._checksums])
+        digest = hashlib.sha256(f"[{canonical_json(self.spec.to_json())},[".encode())
+        separator = b""
+        for batch in self._index.to_batches(max_chunksize=2**16):
+            for text in _canonical_pairs(batch.column("image_key"), batch.column("checksum")):
+                digest.update(separator + text)
+                separator = b","
+        digest.update(b"]]")
+        return digest.hexdigest()
+
+    def shards(self) -> list[str]:
+        """The names of the shards that the index means."""
+        return sorted(pc.unique(self._index.column("shard")).to_pylist())
 
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """The pyramids (B, V, C, p, p) in their storage dtype (bfloat16 widened to float32) and view mask (B, V) of a batch.
@@ -121,6 +148,16 @@ class FeatureCache:
                 raise ShardError(f"{shard.path} belongs to another feature set ({shard.spec}); run `hmnet-pipe extract` again")
             self._shards[name] = shard
         return self._shards[name]
+
+
+def _canonical_pairs(keys: pa.StringArray, checksums: pa.UInt64Array) -> Iterator[bytes]:
+    """The canonical JSON of each [key, checksum], as one text behind commas where no key needs an escape (a sha256 never does)."""
+    if pc.all(pc.match_substring_regex(keys, r"^[0-9A-Za-z_-]*$")).as_py():
+        pairs = pc.binary_join_element_wise('["', keys, '",', pc.cast(checksums, pa.string()), "]", "")
+        if len(pairs):
+            yield ",".join(pairs.to_pylist()).encode()
+    else:
+        yield from (canonical_json(list(pair)).encode() for pair in zip(keys.to_pylist(), checksums.to_pylist(), strict=True))
 
 
 def _widen(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["canonical_json", "digest_file", "digest_json", "digest_table"]
+__all__ = ["canonical_json", "digest_columns", "digest_file", "digest_json", "digest_table", "remembered"]
+
+_SETTLED_NS = 2_000_000_000
 
 
 def canonical_json(value: Any) -> str:
@@ -26,8 +30,31 @@ def digest_json(value: Mapping[str, Any] | list[Any]) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def remembered(function: Callable[..., str], path: Path, *arguments: Any) -> str:
+    """function(path, *arguments), once a process for each state of the file.
+
+    A state is the file's device, inode, size and both its times: unlike that of the last modification, the time of the last change of
+    status can be set by no copy and no `touch`. A file written a moment ago is not remembered, since the ticks of its times are coarse.
+    Nothing is kept from one process to the next, so that a wrong belief cannot outlive its command.
+    """
+    now, status = time.time_ns(), path.stat()
+    if now - max(status.st_mtime_ns, status.st_ctime_ns) < _SETTLED_NS:
+        return function(path, *arguments)
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _remembered(function, path, state, *arguments)
+
+
+@lru_cache(maxsize=256)
+def _remembered(function: Callable[..., str], path: Path, state: tuple[int, ...], *arguments: Any) -> str:
+    return function(path, *arguments)
+
+
 def digest_file(path: Path) -> str:
-    """The sha256 of a file's bytes."""
+    """The sha256 of a file's bytes; see `remembered`."""
+    return remembered(_digest_bytes, path)
+
+
+def _digest_bytes(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -37,31 +64,45 @@ def digest_table(table: pa.Table) -> str:
 
     A column `path` is left out: where a thing lies is no part of what it is.
     """
-    table = table.drop_columns([name for name in table.schema.names if name == "path"])
-    digest = hashlib.sha256(canonical_json([[field.name, str(field.type)] for field in table.schema] + [table.num_rows]).encode())
-    for column in table.columns:
-        _update(digest, column.combine_chunks())
+    return digest_columns(table.schema, table.num_rows, lambda name: table.column(name).chunks)
+
+
+def digest_columns(schema: pa.Schema, rows: int, chunks: Callable[[str], Iterable[pa.Array]]) -> str:
+    """The digest of `digest_table` over columns that need never be in memory whole: chunks(name) starts a column again each time."""
+    fields = [field for field in schema if field.name != "path"]
+    digest = hashlib.sha256(canonical_json([[field.name, str(field.type)] for field in fields] + [rows]).encode())
+    for field in fields:
+        _update(digest, field.type, partial(chunks, field.name))
     return digest.hexdigest()
 
 
-def _update(digest: "hashlib._Hash", values: pa.Array) -> None:
-    """Feed an array's content: which values are null, how long each is (text and lists), and the values that are not null.
+def _update(digest: "hashlib._Hash", kind: pa.DataType, chunks: Callable[[], Iterable[pa.Array]]) -> None:
+    """Feed a column's content: which values are null, how long each is (text and lists), and the values that are not null.
 
     Arrow's own buffers are not canonical: bits of nulls, offsets and unused bytes depend on how an array was made.
     """
-    if isinstance(values, pa.ChunkedArray):  # a column without any chunk
-        values = pa.array([], values.type)
-    digest.update(np.ascontiguousarray(values.is_valid().to_numpy(zero_copy_only=False)).data)
-    values = values.drop_null()
-    kind = values.type
+    for values in chunks():
+        digest.update(np.ascontiguousarray(values.is_valid().to_numpy(zero_copy_only=False)).data)
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        digest.update(pc.list_value_length(values).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
-        _update(digest, values.flatten())
+        for values in chunks():
+            digest.update(pc.list_value_length(values.drop_null()).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
+        _update(digest, kind.value_type, lambda: (values.drop_null().flatten() for values in chunks()))
     elif pa.types.is_string(kind):
-        digest.update(pc.binary_length(values).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
-        if len(values):
-            digest.update("".join(values.to_pylist()).encode())
+        for values in chunks():
+            digest.update(pc.binary_length(values.drop_null()).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
+        for values in chunks():
+            digest.update(_text_of(values.drop_null()))
     elif pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        digest.update(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data)
+        for values in chunks():
+            digest.update(np.ascontiguousarray(values.drop_null().to_numpy(zero_copy_only=False)).data)
     else:
         raise TypeError(f"no digest is defined for a column of type {kind}")
+
+
+def _text_of(values: pa.StringArray) -> memoryview:
+    """The UTF-8 bytes of an array without nulls, one text behind the other: the part of its buffer that its offsets mean."""
+    _, offsets, data = values.buffers()
+    if data is None or not len(values):
+        return memoryview(b"")
+    bounds = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    return memoryview(data)[int(bounds[0]) : int(bounds[-1])]

@@ -3,17 +3,18 @@
 Every table is one parquet file with a fixed pyarrow schema, written atomically; pandas opens each of them.
 """
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .errors import StageError
 from .files import atomic_path
-from .fingerprint import digest_table
+from .fingerprint import digest_columns, remembered
 
 __all__ = [
     "DETECTIONS",
@@ -23,11 +24,17 @@ __all__ = [
     "PREDICTIONS",
     "PROBLEMS",
     "SAMPLES",
+    "any_usable",
     "read_table",
     "sound_digests",
+    "table_digest",
     "table_of",
+    "usable_images",
     "write_table",
 ]
+
+# How many rows of a column are in memory while its digest is made.
+_BATCH_ROWS = 2**16
 
 
 def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
@@ -64,7 +71,8 @@ IMAGES = _schema(
     ("reason", pa.string()),
 )
 
-# What prepare refused or repaired: one row each. `kind` is "image" (sample kept, without its image) or "tag" (an orphan I- tag).
+# What prepare refused or repaired: one row each. `kind` is "image" (sample kept, without its image), "tag" (an orphan I- tag) or
+# "relation" (the negative relation in another spelling).
 PROBLEMS = _schema(
     ("kind", pa.string()),
     ("sample", pa.string()),
@@ -128,21 +136,62 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_table(path: Path, schema: pa.Schema, made_by: str = "") -> pa.Table:
-    """Read the parquet file `path`, which must have `schema`. `made_by` names the command that makes it, for the error.
+def read_table(path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the parquet file `path`, which must have `schema`; of `columns`, only these. `made_by` names the command that makes it.
 
     Raises StageError where the file is missing, is not parquet or has other columns.
     """
+    _check_schema(path, schema, made_by)
+    with _parquet_errors(path):
+        return pq.read_table(path, columns=columns)
+
+
+def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
     remedy = f"; run `hmnet-pipe {made_by}` first" if made_by else ""
     if not path.is_file():
         raise StageError(f"{path} does not exist{remedy}")
+    with _parquet_errors(path):
+        found = pq.read_schema(path)
+    if not found.equals(schema):
+        raise StageError(f"{path} has the columns {found.names}, expected {schema.names}; delete it and run its stage again")
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
     try:
-        table = pq.read_table(path)
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise StageError(f"{path} cannot be read as a parquet table ({error}); delete it and run its stage again") from error
-    if not table.schema.equals(schema):
-        raise StageError(f"{path} has the columns {table.schema.names}, expected {schema.names}; delete it and run its stage again")
-    return table
+
+
+def usable_images(path: Path) -> pa.Table:
+    """The columns key and path of the images table `path`, of every image that a stage can use, in the order of the keys."""
+    table = read_table(path, IMAGES, "prepare", ["key", "path", "status"])
+    return table.filter(pc.equal(table.column("status"), "ok")).drop_columns(["status"])
+
+
+def any_usable(path: Path) -> bool:
+    """Whether the images table `path` holds an image that a stage can use."""
+    return bool(pc.any(pc.equal(read_table(path, IMAGES, "prepare", ["status"]).column("status"), "ok")).as_py())
+
+
+def table_digest(path: Path, schema: pa.Schema, made_by: str = "") -> str:
+    """The digest of the table that `read_table` would give, without ever holding more than a few rows of one column; see `remembered`.
+
+    Raises StageError as `read_table` does.
+    """
+    _check_schema(path, schema, made_by)
+    return remembered(_parquet_digest, path)
+
+
+def _parquet_digest(path: Path) -> str:
+    with _parquet_errors(path), pq.ParquetFile(path) as file:
+
+        def chunks(name: str) -> Iterator[pa.Array]:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=[name]):
+                yield batch.column(0)
+
+        return digest_columns(file.schema_arrow, file.metadata.num_rows, chunks)
 
 
 def sound_digests(tables: Mapping[str, tuple[Path, pa.Schema]]) -> dict[str, str]:
@@ -150,5 +199,5 @@ def sound_digests(tables: Mapping[str, tuple[Path, pa.Schema]]) -> dict[str, str
     found: dict[str, str] = {}
     for name, (path, schema) in tables.items():
         with suppress(StageError):
-            found[name] = digest_table(read_table(path, schema))
+            found[name] = table_digest(path, schema)
     return found

@@ -16,9 +16,20 @@ from toolz import partition_all
 
 from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
-from ...manifests.fingerprint import digest_json, digest_table
+from ...manifests.fingerprint import digest_json
 from ...manifests.run import RunFolder, StageRecord
-from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, sound_digests, table_of, write_table
+from ...manifests.tables import (
+    DETECTIONS,
+    IMAGES,
+    OUTCOMES,
+    any_usable,
+    read_table,
+    sound_digests,
+    table_digest,
+    table_of,
+    usable_images,
+    write_table,
+)
 from ..compute import resolve_device, resolve_precision
 from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
 from ..weights import weights_of
@@ -47,10 +58,10 @@ class Detect(Stage):
         }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        return {"images": digest_table(read_table(self.run.images, IMAGES, "prepare"))}
+        return {"images": table_digest(self.run.images, IMAGES, "prepare")}
 
     def weights(self) -> dict[str, str]:
-        if not self._images():
+        if not any_usable(self.run.images):
             return {}  # nothing to detect: a text-only run needs no weights file
         return {"detector": weights_of(self.settings.detector, self.settings.weights).digest()}
 
@@ -99,8 +110,8 @@ class Detect(Stage):
 
     def _images(self) -> list[tuple[str, str]]:
         """(key, path) of every usable image, in the order of the keys."""
-        rows = read_table(self.run.images, IMAGES, "prepare").to_pylist()
-        return [(row["key"], row["path"]) for row in rows if row["status"] == "ok"]
+        images = usable_images(self.run.images)
+        return list(zip(images.column("key").to_pylist(), images.column("path").to_pylist(), strict=True))
 
     def _work(self) -> Path:
         """Parts of another detector never mix with these: the folder bears the digest of all that decides a box."""

@@ -14,9 +14,19 @@ from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
 from ...cache.shards import SCHEMA_VERSION, FeatureSpec, Shard, ShardError
 from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
-from ...manifests.fingerprint import digest_table
 from ...manifests.run import RunFolder, StageRecord
-from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, read_table, sound_digests, table_of, write_table
+from ...manifests.tables import (
+    DETECTIONS,
+    IMAGES,
+    OUTCOMES,
+    any_usable,
+    read_table,
+    sound_digests,
+    table_digest,
+    table_of,
+    usable_images,
+    write_table,
+)
 from ..compute import resolve_device, resolve_precision
 from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
 from ..weights import weights_of
@@ -49,11 +59,13 @@ class Extract(Stage):
         }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        images = read_table(self.run.images, IMAGES, "prepare")
-        return {"images": digest_table(images), "detections": digest_table(read_table(self.run.detections, DETECTIONS, "detect"))}
+        return {
+            "images": table_digest(self.run.images, IMAGES, "prepare"),
+            "detections": table_digest(self.run.detections, DETECTIONS, "detect"),
+        }
 
     def weights(self) -> dict[str, str]:
-        if "ok" not in read_table(self.run.images, IMAGES, "prepare").column("status").to_pylist():
+        if not any_usable(self.run.images):
             return {}  # nothing to extract: a text-only run needs no weights file
         return {"backbone": weights_of(self.settings.backbone, self.settings.weights).digest()}
 
@@ -61,9 +73,10 @@ class Extract(Stage):
         """The digest of what the index promises, shard by shard layout aside; a shard that is gone or has shrunk empties it."""
         found = sound_digests({"outcomes": (self.run.outcomes(self.name), OUTCOMES)})
         try:
-            for name in {row.shard for row in read_index(self.run.features)[1]}:
+            cache = FeatureCache(self.run.features)
+            for name in cache.shards():
                 Shard(self.run.features / name)
-            found["features"] = FeatureCache(self.run.features).digest()
+            found["features"] = cache.digest()
         except StageError:
             return found
         return found
@@ -105,7 +118,7 @@ class Extract(Stage):
 
     def finish(self) -> None:
         """Shards that the index does not name are leftovers of an older feature set."""
-        named = {row.shard for row in read_index(self.run.features)[1]}
+        named = set(FeatureCache(self.run.features).shards())
         for path in self.run.features.glob("shard-*.h5"):
             if path.name not in named:
                 path.unlink()
@@ -116,8 +129,9 @@ class Extract(Stage):
         for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
             if row["rank"] < self.objects:
                 boxes.setdefault(row["image_key"], []).append((row["x0"], row["y0"], row["x1"], row["y1"]))
-        images = read_table(self.run.images, IMAGES, "prepare").to_pylist()
-        return [ImageUnit(row["key"], row["path"], tuple(boxes.get(row["key"], ()))) for row in images if row["status"] == "ok"]
+        images = usable_images(self.run.images)
+        rows = zip(images.column("key").to_pylist(), images.column("path").to_pylist(), strict=True)
+        return [ImageUnit(key, path, tuple(boxes.get(key, ()))) for key, path in rows]
 
     def _spec(self) -> FeatureSpec:
         from .pyramid import build_pyramid
