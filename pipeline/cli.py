@@ -27,6 +27,7 @@ from ..manifests.run import RunFolder
 
 if TYPE_CHECKING:
     from ..stages.stage import Stage, Tools
+    from .runner import Report
 
 __all__ = ["main"]
 
@@ -49,6 +50,26 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("\nInterrupted. Finished work is kept: run the same command again to resume.", err=True)
             ctx.exit(130)
+
+
+class _Several(click.Option):
+    """An option that takes one or more values, `--seeds 1 49`, and may also be given more than once."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, multiple=True, **options)
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        names = {*self.opts, *self.secondary_opts}
+        option = next(found for name, found in parser._long_opt.items() if name in names)
+        take_one = option.process
+
+        def take_all(value: str, state: Any) -> None:
+            take_one(value, state)
+            while state.rargs and state.rargs[0].lstrip("-").isdigit():
+                take_one(state.rargs.pop(0), state)
+
+        option.process = take_all
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -133,8 +154,16 @@ def prepare(run: Path, preset_name: str, task: str | None, text: Path | None, im
             preset_name, task=task, text=text.resolve(), images=None if images is None else images.resolve(), format=text_format
         )
         config = _keeping_edits(config, folder)
-    _run_stages([config.stage("prepare", folder)], as_json)
+    _run_stages([config.stage("prepare", folder)], as_json, remarks=lambda: _paper_counts(config.preset, folder))
     config.write(folder.config)
+
+
+def _paper_counts(preset_name: str, folder: RunFolder) -> dict[str, Any]:
+    """Not among the details of the stage's record: a run can be given another preset without any change of its tables."""
+    from ..manifests.tables import SAMPLES, read_table
+    from ..stages.prepare.identity import compare_with_paper
+
+    return compare_with_paper(preset_name, read_table(folder.samples, SAMPLES).to_pylist())
 
 
 def _keeping_edits(config: Any, folder: RunFolder) -> Any:
@@ -186,7 +215,7 @@ def extract(run: Path, scheduler: str | None, workers: int | None, as_json: bool
 @main.command()
 @_run_argument
 @click.option("--system", "systems", multiple=True, default=("hmnet",), help="What to train; may be given more than once.")
-@click.option("--seed", "seeds", multiple=True, type=int, default=(1,), help="Seed; may be given more than once.")
+@click.option("--seed", "--seeds", "seeds", cls=_Several, type=int, default=(1,), help="One or more seeds: --seeds 1 49 1234.")
 @_settings_options("train")
 @_json_option
 def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: bool, **options: Any) -> None:
@@ -194,17 +223,28 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
 
     Systems: hmnet, hmnet-single, hmnet-flat, hmnet-1v3, hmnet-onlyobj; text only: bert-crf (ner), mtb (re). Reads samples.parquet
     and, for hmnet, features/. Writes models/SYSTEM/seed-N/: model.safetensors, config.json, tokenizer/, metrics.json,
-    predictions.parquet and history.parquet. Killed, it resumes from its last checkpoint.
+    predictions.parquet and history.parquet. Killed, it resumes from its last checkpoint. Started by torchrun, the processes share
+    every batch.
 
     \b
-    Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --epochs 5 --first-evaluation 1
+    Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --seeds 1 49 1234 2021 4321
     """
+    from ..stages.train.ranks import joined_ranks
     from ..stages.train.systems import system_is_visual
+    from .runner import follow_stage, lead_stage
 
-    folder, config = _configured(run, "train", options)
-    for system in systems:
-        system_is_visual(system, config.task)
-    _run_stages([config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds], as_json)
+    with joined_ranks() as ranks:
+        if ranks.size > 1:
+            options["processes"] = ranks.size
+        folder, config = _configured(run, "train", options, write=ranks.leads)
+        for system in systems:
+            system_is_visual(system, config.task)
+        stages = [config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds]
+        if not ranks.leads:
+            for stage in stages:
+                follow_stage(stage, ranks)
+            return
+        _run_stages(stages, as_json, run=lambda stage, tools: lead_stage(stage, tools, ranks))
     if len(systems) * len(seeds) > 1 and not as_json:
         from .report import seeds_table
 
@@ -328,14 +368,14 @@ def demo(run: Path, workers: int | None, as_json: bool) -> None:
     click.echo(json.dumps(table.to_json(), indent=2) if as_json else table.text())
 
 
-def _configured(run: Path, stage: str, options: dict[str, Any]) -> tuple[RunFolder, Any]:
-    """The run and its configuration, with the given options in it and on disk."""
+def _configured(run: Path, stage: str, options: dict[str, Any], *, write: bool = True) -> tuple[RunFolder, Any]:
+    """The run and its configuration, with the given options in it and, with `write`, on disk."""
     from .config import RunConfig
 
     folder = RunFolder(run)
     config = RunConfig.read(folder.config)
     changed = config.override(stage, options)
-    if changed != config:
+    if write and changed != config:
         changed.write(folder.config)
     return folder, changed
 
@@ -345,13 +385,24 @@ def _run_configured(run: Path, stage: str, options: dict[str, Any], as_json: boo
     _run_stages([config.stage(stage, folder)], as_json, scheduler, workers)
 
 
-def _run_stages(stages: list[Stage], as_json: bool, scheduler: str | None = None, workers: int | None = None) -> None:
+def _run_stages(
+    stages: list[Stage],
+    as_json: bool,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    remarks: Callable[[], dict[str, Any]] = dict,
+    run: Callable[[Stage, Tools], Report] | None = None,
+) -> None:
+    """Bring stages up to date, with `run` or run_stage, and print how each ended; `remarks`, made after each, are added to its details."""
+    from dataclasses import replace
+
     from .runner import run_stage
 
     reports = []
     with _tools(scheduler, workers, quiet=as_json) as tools:
         for stage in stages:
-            report = run_stage(stage, tools)
+            report = (run or run_stage)(stage, tools)
+            report = replace(report, details={**report.details, **remarks()})
             reports.append(report)
             if not as_json:
                 click.echo("\n".join(report.lines()))

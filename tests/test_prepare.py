@@ -15,6 +15,7 @@ import pytest
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.run import RunFolder, StageRecord
 from hmnet_pipe.manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, table_of, write_table
+from hmnet_pipe.stages.prepare.identity import identify
 from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
 from hmnet_pipe.stages.stage import Tools
 from PIL import Image
@@ -92,6 +93,7 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
         "samples whose image is missing": 2,
         "samples whose image is unreadable": 0,
         "repaired tags": 1,
+        "data": {split: f"unknown version [{identity.digest[:12]}]" for split, identity in identify(samples).items()},
     }
     assert said == [f"note: {workplace / 'text'} holds no file for the split test; the run goes on without it"]
 

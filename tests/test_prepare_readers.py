@@ -235,6 +235,29 @@ def test_pairs_of_one_image_have_ids_of_their_own(tmp_path: Path) -> None:
     assert len({sample.id for sample in samples}) == 3
 
 
+def test_the_first_version_of_mnre_is_found_by_name_and_its_negative_relation_is_that_of_the_second(tmp_path: Path) -> None:
+    negative = {**PAIR, "relation": "None"}
+    (second := tmp_path / "2").mkdir()
+    expected, none = read_samples(write(second, mnre_train=literals(negative, PAIR), mnre_val=literals(PAIR)), "re")
+    (first := tmp_path / "1").mkdir()
+    write(first, mnre_org_train=literals({**PAIR, "relation": "none"}, PAIR), mnre_org_val=literals(PAIR))
+    samples, problems = read_samples(first, "re")
+    assert samples == expected
+    assert none == []
+    assert [(problem.kind, problem.where) for problem in problems] == [("relation", "mnre_org_train.txt:1")]
+    assert problems[0].reason == "relation none is the negative relation, read as None"
+
+
+def test_both_versions_of_mnre_are_two_files_for_one_split(tmp_path: Path) -> None:
+    folder = write(tmp_path, mnre_train=literals(PAIR), mnre_org_train=literals(PAIR))
+    assert "two files for the split train" in error_of(folder, "re")
+
+
+def test_a_relation_of_the_users_own_that_is_called_none_stays_what_it_is(tmp_path: Path) -> None:
+    record = {"tokens": ["a", "b"], "head": [0, 1], "tail": [1, 2], "relation": "none"}
+    assert one(write(tmp_path, train_jsonl=lines(record)), "re").relation == "none"
+
+
 def test_arguments_may_overlap_as_they_do_in_the_published_data(tmp_path: Path) -> None:
     sample = one(write(tmp_path, train=literals({**PAIR, "h": {"pos": [0, 3]}})), "re")
     assert (sample.head, sample.tail) == ([0, 3], [2, 3])

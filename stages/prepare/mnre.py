@@ -1,4 +1,4 @@
-"""MNRE as published by Zheng et al. (2021): one Python literal a line, a sentence with one pair of entities and its relation."""
+"""MNRE as published by Zheng et al. (2021), in both versions: one Python literal a line, a sentence with a pair and its relation."""
 
 import ast
 import warnings
@@ -10,6 +10,8 @@ from .rows import Draft, Line, TextFile, shorten
 
 __all__ = ["read_mnre"]
 
+# The first version of MNRE writes the negative relation in lower case; scores know it as the second does.
+_NEGATIVE = {"none": "None"}
 _KEYS = ("token", "h", "t", "img_id", "relation")
 
 
@@ -29,7 +31,8 @@ def _draft(line: Line, text: str) -> Draft:
     record = _literal(line, text)
     tokens = line.tokens("token", record["token"])
     head, tail = (line.span(f"{key} pos", _position(line, key, record[key]), len(tokens), "words") for key in ("h", "t"))
-    relation = line.text("relation", record["relation"])
+    written = line.text("relation", record["relation"])
+    relation = _NEGATIVE.get(written, written)
     image = line.text("img_id", record["img_id"])
     digest = digest_json([tokens, head, tail, relation])
     return Draft(
@@ -41,6 +44,7 @@ def _draft(line: Line, text: str) -> Draft:
         tail=tail,
         relation=relation,
         image=image,
+        repairs=[] if relation == written else [(line, f"relation {written} is the negative relation, read as {relation}")],
     )
 
 

@@ -18,8 +18,8 @@ SPLITS = ("train", "valid", "test")
 FORMATS = ("auto", "twitter", "mnre", "jsonl")
 
 _SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
-# The space is in the published MNRE itself: "mnre_val .txt".
-_FILE_NAME = re.compile(rf"(?P<mnre>mnre_)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl)")
+# The space is in the published MNRE itself: "mnre_val .txt"; its first version has "mnre_org_val.txt".
+_FILE_NAME = re.compile(rf"(?P<mnre>mnre_(?:org_)?)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl)")
 _TASK_OF = {"twitter": "ner", "mnre": "re"}
 _EXPECTED = {
     "auto": "train.txt, mnre_train.txt or train.jsonl",
@@ -82,7 +82,7 @@ def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
 
 
 def read_samples(text: Path, task: str, format: str = "auto") -> tuple[list[SampleRow], list[ProblemRow]]:
-    """Every sample of the folder `text`, in the order (split, id), and one problem for each tag that was repaired.
+    """Every sample of the folder `text`, in the order (split, id), and one problem for each label that was repaired.
 
     Neither rows nor ids depend on the order of lines; only a problem's `where` does, which names the line.
     Raises InputError, see `find_texts`; for a bad line it names file and line.
@@ -110,7 +110,8 @@ def read_samples(text: Path, task: str, format: str = "auto") -> tuple[list[Samp
         )
         for split, name, draft in rows
     ]
-    problems = [ProblemRow("tag", name, line.where, reason) for _, name, draft in rows for line, reason in draft.repairs]
+    kind = {"ner": "tag", "re": "relation"}[task]
+    problems = [ProblemRow(kind, name, line.where, reason) for _, name, draft in rows for line, reason in draft.repairs]
     return samples, problems
 
 

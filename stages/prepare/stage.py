@@ -13,6 +13,7 @@ from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, sound_dig
 from ..images import UnusableImage, inspect_image
 from ..stage import SILENT, Counts, Stage, Tools, setting
 from .folder import Found, ImageFolder, in_threads
+from .identity import identify
 from .readers import FORMATS, SPLITS, ProblemRow, SampleRow, find_texts, read_samples
 
 __all__ = ["Prepare", "PrepareSettings"]
@@ -35,7 +36,7 @@ class Prepare(Stage):
     """
 
     name = "prepare"
-    schema_version = 1
+    schema_version = 2
 
     def __init__(self, run: RunFolder, settings: PrepareSettings) -> None:
         self.run = run
@@ -108,7 +109,8 @@ class Prepare(Stage):
                 "images": len(usable),
                 "samples whose image is missing": missing,
                 "samples whose image is unreadable": len(problems) - missing,
-                "repaired tags": len(repairs),
+                {"ner": "repaired tags", "re": "respelled relations"}[self.settings.task]: len(repairs),
+                "data": {split: str(identity) for split, identity in identify(map(vars, samples)).items()},
             },
         )
 
