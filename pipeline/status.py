@@ -10,7 +10,7 @@ from ..stages.train.stage import Train
 from .config import RunConfig
 from .runner import expected_record, stage_state
 
-__all__ = ["RunStatus", "StageStatus", "run_stages", "run_status"]
+__all__ = ["RunStatus", "StageStatus", "command_of", "run_stages", "run_status"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def run_status(run: RunFolder) -> RunStatus:
         counts = facts.get("counts", {})
         rows.append(StageStatus(stage.name, state, reasons, counts.get("done"), counts.get("failed"), facts.get("seconds")))
         if state != "fresh" and next_command is None:
-            next_command = _command(stage)
+            next_command = command_of(stage)
     if next_command is None and len(stages) == 3:
         next_command = f"hmnet-pipe train {run.path}"
     size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
@@ -81,7 +81,8 @@ def run_stages(config: RunConfig, run: RunFolder) -> list[Stage]:
     return stages
 
 
-def _command(stage: Stage) -> str:
+def command_of(stage: Stage) -> str:
+    """The command that brings `stage` up to date."""
     if isinstance(stage, Train):
         return f"hmnet-pipe train {stage.run.path} --system {stage.system} --seed {stage.seed}"
     return f"hmnet-pipe {stage.name} {stage.run.path}"
