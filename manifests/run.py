@@ -63,6 +63,10 @@ class RunFolder:
     def model(self, system: str, seed: int) -> Path:
         return self.path / "models" / system / f"seed-{seed}"
 
+    def logs(self, system: str, seed: int) -> Path:
+        """TensorBoard's files of one training."""
+        return self.path / "logs" / system / f"seed-{seed}"
+
 
 @dataclass(frozen=True)
 class StageRecord:

@@ -4,6 +4,8 @@ A stage whose fingerprint and output digests match its record does nothing. Othe
 keeps what is still valid, and its record is written last.
 """
 
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -15,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -26,7 +28,10 @@ from ..manifests.run import StageRecord
 from ..stages.stage import SILENT, Counts, Stage, Tools
 from .machine import machine_kind
 
-__all__ = ["Report", "expected_record", "run_stage", "stage_state"]
+if TYPE_CHECKING:
+    from ..stages.train.ranks import Ranks
+
+__all__ = ["Report", "expected_record", "follow_stage", "lead_stage", "run_stage", "stage_state"]
 
 _RECORDED_PACKAGES = ("torch", "torchvision", "transformers", "pytorch-crf", "numpy", "pillow", "h5py", "pyarrow", "dask")
 
@@ -91,8 +96,11 @@ def stage_state(stage: Stage, expected: StageRecord) -> tuple[str, list[str]]:
     return "fresh", []
 
 
-def run_stage(stage: Stage, tools: Tools) -> Report:
-    """Bring `stage` up to date. Raises StageError where another process is running it, or where it cannot finish."""
+def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda: None) -> Report:
+    """Bring `stage` up to date; `starting` is called if there is anything to compute.
+
+    Raises StageError where another process is running it, or where it cannot finish.
+    """
     started = time.monotonic()
     # Before anything is written, so that a mistyped path or a missing weights file leaves no half-made run.
     expected = expected_record(stage, tools)
@@ -106,6 +114,7 @@ def run_stage(stage: Stage, tools: Tools) -> Report:
             return Report(stage.name, "fresh", done=0, skipped=counts.get("done", 0), seconds=time.monotonic() - started, **known)
         for reason in reasons:
             tools.say(f"{stage.name} runs again because of {reason}")
+        starting()
         counts = stage.compute(tools)
         seconds = time.monotonic() - started
         record = StageRecord(
@@ -120,6 +129,28 @@ def run_stage(stage: Stage, tools: Tools) -> Report:
         record.write(stage.run.record(stage.name))
         stage.finish()
     return Report(stage.name, "done", counts.unit, counts.done, counts.skipped, counts.failed, seconds, counts.details)
+
+
+def lead_stage(stage: Stage, tools: Tools, ranks: Ranks) -> Report:
+    """`run_stage` on rank 0 of several, which decides for all of them whether there is anything to compute."""
+    told = False
+
+    def start() -> None:
+        nonlocal told
+        told = True
+        ranks.broadcast(True)
+
+    try:
+        return run_stage(stage, tools, start)
+    finally:
+        if not told:
+            ranks.broadcast(False)
+
+
+def follow_stage(stage: Stage, ranks: Ranks) -> None:
+    """The other ranks' part of `lead_stage`: they take part in the computation, and leave lock, record and words to rank 0."""
+    if ranks.broadcast(None):
+        stage.compute(SILENT)
 
 
 def _facts(counts: Counts, seconds: float) -> dict[str, Any]:

@@ -22,13 +22,14 @@ from hmnet_pipe.manifests.tables import HISTORY, PREDICTIONS, SAMPLES, read_tabl
 from hmnet_pipe.stages.extract.pyramid import Pyramid, build_pyramid
 from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
 from hmnet_pipe.stages.stage import Tools
-from hmnet_pipe.stages.train import training
+from hmnet_pipe.stages.train import loop, training
 from hmnet_pipe.stages.train.data import Split, batches, encode_split
 from hmnet_pipe.stages.train.encoder import encode, load_tokenizer
 from hmnet_pipe.stages.train.model import Batch, HMNeT, ModelConfig
+from hmnet_pipe.stages.train.optimizer import parameter_groups
+from hmnet_pipe.stages.train.predict import predict_split, score_split
 from hmnet_pipe.stages.train.stage import Train, TrainSettings
 from hmnet_pipe.stages.train.text import MARKERS
-from hmnet_pipe.stages.train.training import _parameter_groups, predict_split, score_split
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -63,16 +64,16 @@ def batch_of(present: list[list[bool]], lengths: list[int], pad: int = 0) -> Bat
         positions=torch.tensor([[1, 2]] * len(lengths)),
         position_mask=torch.ones(len(lengths), 2, dtype=torch.bool),
         labels=None,
-        pyramid=torch.randn(len(lengths), *SPEC.row_shape, generator=generator),
+        views=torch.randn(len(lengths), *SPEC.row_shape, generator=generator),
         view_mask=torch.tensor(present),
         ids=list(range(len(lengths))),
     )
 
 
 def changed_view(batch: Batch, view: int) -> Batch:
-    pyramid = batch.pyramid.clone()
+    pyramid = batch.views.clone()
     pyramid[:, view] += 3.0
-    return replace(batch, pyramid=pyramid)
+    return replace(batch, views=pyramid)
 
 
 # 1. The backbone left in training mode.
@@ -108,11 +109,11 @@ def test_fault_1_the_backbone_keeps_its_statistics_and_uses_them_whatever_is_set
 def test_fault_2_one_cell_of_one_view_is_one_position_of_the_visual_sequence(tiny_encoder):
     fusion = model_of(tiny_encoder, "hmnet-flat").fusion
     batch = batch_of([[True] * 4], [4])
-    before = fusion(batch.pyramid, batch.view_mask)[0]
+    before = fusion(batch.views, batch.view_mask)[0]
     for view in range(4):
         for row in range(2):
             for column in range(2):
-                pyramid = batch.pyramid.clone()
+                pyramid = batch.views.clone()
                 pyramid[0, view, -1, row, column] += 3.0
                 after = fusion(pyramid, batch.view_mask)[0]
                 for old, new in ((before.keys, after.keys), (before.values, after.values)):
@@ -129,7 +130,7 @@ def attention_by_head(model: HMNeT, batch: Batch, layer: int) -> Tensor:
     module = model.encoder.encoder.layer[layer].attention.self
     hook = module.register_forward_hook(lambda module, args, output: seen.append(output[0]))
     with torch.inference_mode():
-        encode(model.encoder, batch.input_ids, batch.attention_mask, model.fusion(batch.pyramid, batch.view_mask))
+        encode(model.encoder, batch.input_ids, batch.attention_mask, model.fusion(batch.views, batch.view_mask))
     hook.remove()
     return seen[0].unflatten(-1, (model.encoder.config.num_attention_heads, -1))
 
@@ -154,12 +155,12 @@ def test_fault_3_a_head_has_its_own_features_of_every_position(tiny_encoder):
     model = model_of(tiny_encoder, "hmnet-flat")
     batch = batch_of([[True] * 4], [4])
     hidden, heads = model.encoder.config.hidden_size, model.encoder.config.num_attention_heads
-    before = model.fusion(batch.pyramid, batch.view_mask)[0]
+    before = model.fusion(batch.views, batch.view_mask)[0]
     for head in range(heads):
         changed = copy.deepcopy(model.fusion)
         with torch.no_grad():
             changed.phi["0"].bias[head * hidden // heads : (head + 1) * hidden // heads] += 1.0
-        after = changed(batch.pyramid, batch.view_mask)[0]
+        after = changed(batch.views, batch.view_mask)[0]
         moved = (after.keys - before.keys).abs().amax(dim=-1)[0]  # (H, P)
         assert torch.all(moved[head] > 0.5)
         assert torch.all(moved[[other for other in range(heads) if other != head]] == 0)
@@ -173,8 +174,8 @@ def test_fault_3_a_head_has_its_own_features_of_every_position(tiny_encoder):
 def test_fault_4_what_an_absent_view_holds_changes_nothing(tiny_encoder, system):
     model = model_of(tiny_encoder, system)
     batch = batch_of([[True, True, False, False], [True, False, False, False], [True] * 4], [5, 3, 4])
-    garbage = replace(batch, pyramid=torch.where(batch.view_mask[..., None, None, None], batch.pyramid, torch.tensor(1000.0)))
-    zeros = replace(batch, pyramid=torch.where(batch.view_mask[..., None, None, None], batch.pyramid, torch.tensor(0.0)))
+    garbage = replace(batch, views=torch.where(batch.view_mask[..., None, None, None], batch.views, torch.tensor(1000.0)))
+    zeros = replace(batch, views=torch.where(batch.view_mask[..., None, None, None], batch.views, torch.tensor(0.0)))
     with torch.inference_mode():
         assert torch.equal(model(garbage), model(zeros))
 
@@ -183,7 +184,7 @@ def test_fault_4_what_an_absent_view_holds_changes_nothing(tiny_encoder, system)
 def test_fault_4_absent_objects_are_as_if_they_had_never_been_there(tiny_encoder, system):
     model = model_of(tiny_encoder, system).double()
     batch = batch_of([[True, True, False, False]] * 2, [5, 3])
-    fewer = replace(batch, pyramid=batch.pyramid[:, :2], view_mask=batch.view_mask[:, :2])
+    fewer = replace(batch, views=batch.views[:, :2], view_mask=batch.view_mask[:, :2])
     more = replace(batch, view_mask=torch.ones(2, 4, dtype=torch.bool))
     with torch.inference_mode():
         torch.testing.assert_close(model(batch), model(fewer), rtol=0, atol=1e-12)
@@ -277,7 +278,8 @@ def metrics_of(stage: Train) -> dict:
 def test_fault_5_every_trainable_parameter_is_in_exactly_one_group(tiny_encoder, system, task):
     model = model_of(tiny_encoder, {"ner": "bert-crf", "re": "mtb"}[task] if system == "text" else system, task)
     model.encoder.embeddings.word_embeddings.weight.requires_grad_(False)
-    names, groups = _parameter_groups(model, SETTINGS)
+    groups = parameter_groups(model, SETTINGS.rates, SETTINGS.weight_decay)
+    names = [group["name"] for group in groups]
     assert len(names) == len(set(names)) == len(groups)
     held = [id(parameter) for group in groups for parameter in group["params"]]
     wanted = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -366,7 +368,7 @@ def test_fault_7_a_relation_run_with_long_sentences_trains_and_predicts(tmp_path
 def predictions_at(limit: int, tiny_encoder: Path) -> tuple[Split, list[list[str]]]:
     tokenizer = load_tokenizer(tiny_encoder)
     split = encode_split(table_of(SAMPLES, ner_rows()), "train", tokenizer, task="ner", max_length=limit)
-    return split, predict_split(model_of(tiny_encoder, "bert-crf"), split, cache=None, pad_id=0, precision="fp32", batch_size=5)
+    return split, predict_split(model_of(tiny_encoder, "bert-crf"), split, visuals=None, pad_id=0, precision="fp32", batch_size=5)
 
 
 @pytest.mark.parametrize("limit", [4, 7, 64])
@@ -387,7 +389,7 @@ def test_fault_8_each_sentence_is_a_text_of_its_own_with_the_tags_of_its_own_wor
     tokenizer = load_tokenizer(tiny_encoder)
     rows = [row for row in ner_rows() if row["split"] == "train"]
     split = encode_split(table_of(SAMPLES, rows), "train", tokenizer, task="ner", max_length=limit)
-    made = list(batches(split, [[0, 1, 2], [3, 4]], task="ner", pad_id=0, label_ids={tag: i for i, tag in enumerate(TAGS)}, cache=None))
+    made = list(batches(split, [[0, 1, 2], [3, 4]], task="ner", pad_id=0, label_ids={tag: i for i, tag in enumerate(TAGS)}, visuals=None))
     for batch in made:
         for place, number in enumerate(batch.ids):
             words, tags = rows[number]["tokens"][: limit - 2], rows[number]["tags"][: limit - 2]  # each word is one sub-word
@@ -453,10 +455,10 @@ def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
     write_features(run.features, sorted(samples.column("image_key").to_pylist()))
     split = encode_split(samples, "train", load_tokenizer(encoder), task="ner", max_length=32)
     found = {}
-    for batch in batches(split, [[3, 1, 0], [2, *range(4, 10)]], task="ner", pad_id=0, label_ids=None, cache=FeatureCache(run.features)):
+    for batch in batches(split, [[3, 1, 0], [2, *range(4, 10)]], task="ner", pad_id=0, label_ids=None, visuals=FeatureCache(run.features)):
         for place, number in enumerate(batch.ids):
             assert batch.view_mask[place, 0]
-            found[split.tokens[number][1]] = float(batch.pyramid[place, 0, 0, 0, 0])
+            found[split.tokens[number][1]] = float(batch.views[place, 0, 0, 0, 0])
     return found
 
 
@@ -519,8 +521,9 @@ def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_i
         scores = score_split(split, predicted, task)
         return {**scores, "f1": next(given)} if split.name == "valid" else scores
 
-    monkeypatch.setattr(training, "predict_split", predict)
-    monkeypatch.setattr(training, "score_split", score)
+    for module in (loop, training):
+        monkeypatch.setattr(module, "predict_split", predict)
+        monkeypatch.setattr(module, "score_split", score)
     stage = train(tmp_path, tiny_encoder, ner_rows(), epochs=4)
     assert [name for name, _ in scored] == ["valid"] * 4 + ["test"]
     assert metrics_of(stage)["best_epoch"] == 2  # the earlier of equals
@@ -536,6 +539,6 @@ def test_fault_10_the_saved_model_scores_what_was_said_of_it(tmp_path, tiny_enco
     tokenizer = load_tokenizer(stage.folder / "tokenizer")
     for name in ("valid", "test"):
         split = encode_split(read_table(stage.run.samples, SAMPLES), name, tokenizer, task="ner", max_length=32)
-        scores = score_split(split, predict_split(model, split, cache=None, pad_id=tokenizer.pad_token_id, precision="fp32"), "ner")
+        scores = score_split(split, predict_split(model, split, visuals=None, pad_id=tokenizer.pad_token_id, precision="fp32"), "ner")
         assert scores == metrics_of(stage)[name]
         assert scores["f1"] > 0

@@ -73,7 +73,7 @@ class Rig:
             positions=torch.tensor([[*row, *[0] * (width - len(row))] for row in WORDS]),
             position_mask=torch.tensor([[i < len(row) for i in range(width)] for row in WORDS]),
             labels=None,
-            pyramid=pyramid if levels else None,
+            views=pyramid if levels else None,
             view_mask=torch.tensor(PRESENT) if levels else None,
             ids=list(range(len(LENGTHS))),
         )
@@ -94,7 +94,7 @@ class Rig:
         return oracle.Fusion(projection, numbered("gates"), numbered("phi"))
 
     def views(self, sample: int) -> list[list[np.ndarray]]:
-        return [oracle.split_levels(view.numpy(), CHANNELS) for view in self.batch.pyramid[sample]]
+        return [oracle.split_levels(view.numpy(), CHANNELS) for view in self.batch.views[sample]]
 
     @cache  # noqa: B019  (the rigs live as long as the tests do)
     def prefixes(self, sample: int) -> list[tuple[np.ndarray, np.ndarray] | None]:
@@ -160,7 +160,7 @@ def test_pyramid_is_the_four_stages_in_eval_mode_adaptively_pooled(size, side):
 
 
 def test_projection_is_equations_1_and_2(rig):
-    maps = rig.model.fusion.project(rig.batch.pyramid)
+    maps = rig.model.fusion.project(rig.batch.views)
     used = {level for layer in range(LAYERS) for level in oracle.layer_levels(rig.system, layer, LAYERS) or ()}
     assert set(maps) == used
     for level, actual in maps.items():
@@ -171,7 +171,7 @@ def test_projection_is_equations_1_and_2(rig):
 @pytest.mark.parametrize("system", ["hmnet", "hmnet-onlyobj"])
 def test_gate_is_equations_3_and_4_for_each_view_and_layer(system):
     rig = rig_of(system)
-    gates = rig.model.fusion.gate_probabilities(rig.model.fusion.project(rig.batch.pyramid))
+    gates = rig.model.fusion.gate_probabilities(rig.model.fusion.project(rig.batch.views))
     assert len(gates) == LAYERS
     seen = []
     for layer, actual in enumerate(gates):
@@ -189,7 +189,7 @@ def test_systems_without_a_gate_have_none(rig):
 
 
 def test_prefix_is_equations_5_to_8_in_the_order_of_views_then_cells_row_by_row(rig):
-    prefixes = rig.model.fusion(rig.batch.pyramid, rig.batch.view_mask)
+    prefixes = rig.model.fusion(rig.batch.views, rig.batch.view_mask)
     assert len(prefixes) == LAYERS
     for sample, layer in itertools.product(range(len(LENGTHS)), range(LAYERS)):
         expected, prefix = rig.prefixes(sample)[layer], prefixes[layer]
@@ -223,7 +223,7 @@ def test_each_level_of_1v3_reaches_l_over_4_layers(layers):
 
 def test_stored_half_precision_is_computed_on_in_the_precision_of_the_weights():
     rig = rig_of("hmnet")
-    half = rig.batch.pyramid.half()
+    half = rig.batch.views.half()
     prefixes, expected = (rig.model.fusion(pyramid, rig.batch.view_mask) for pyramid in (half, half.double()))
     for prefix, wanted in zip(prefixes, expected, strict=True):
         assert prefix.keys.dtype == torch.float64
@@ -235,7 +235,7 @@ def test_stored_half_precision_is_computed_on_in_the_precision_of_the_weights():
 
 
 def forward_prefix(rig: Rig) -> list[LayerPrefix | None] | None:
-    return rig.model.fusion(rig.batch.pyramid, rig.batch.view_mask) if rig.model.fusion is not None else None
+    return rig.model.fusion(rig.batch.views, rig.batch.view_mask) if rig.model.fusion is not None else None
 
 
 def test_attention_is_equation_9_in_every_layer(any_rig):

@@ -16,7 +16,7 @@ from ..stage import SILENT, Tools
 from ..train.data import encode_split, shuffled_images
 from ..train.encoder import load_tokenizer
 from ..train.model import HMNeT
-from ..train.training import predict_split, predictions_table, score_split
+from ..train.predict import predict_split, predictions_table, score_split
 
 __all__ = ["evaluate"]
 
@@ -53,7 +53,7 @@ def evaluate(
             raise InputError(f"{config.system} reads no images, so that they cannot be shuffled")
         chosen = shuffled_images(chosen, shuffle_seed)
     arithmetic = resolve_precision(precision, next(model.parameters()).device)
-    predicted = predict_split(model, chosen, cache=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
+    predicted = predict_split(model, chosen, visuals=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
     scores = score_split(chosen, predicted, config.task)
     name = f"evaluation-{split}{'-shuffled' if shuffle_images else ''}"
     if data.path.resolve() not in folder.resolve().parents:

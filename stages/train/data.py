@@ -1,19 +1,24 @@
 """From tables and cache to batches: samples of one split, encoded once, bucketed by length and padded as little as possible."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ...cache.reader import FeatureCache
+from ...manifests.errors import InputError
 from .model import Batch
 from .text import MARKERS, EncodedText, encode_pair, encode_words, special_tokens, word_pieces
 
-__all__ = ["Split", "batches", "bucketed_order", "encode_split", "shuffled_images"]
+__all__ = ["Split", "Visuals", "batches", "bucketed_order", "encode_split", "few_shots", "prefetched", "shuffled_images"]
+
+Item = TypeVar("Item")
 
 # Batches whose samples are sorted by length together: large enough for little padding, small enough for a random order.
 _BATCHES_PER_BUCKET = 50
@@ -36,6 +41,21 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, numbers: Sequence[int]) -> "Split":
+        """The samples of these numbers, in this order."""
+        lists = {item.name: [getattr(self, item.name)[i] for i in numbers] for item in fields(self) if item.name != "name"}
+        return replace(self, **lists)
+
+
+class Visuals(Protocol):
+    """Where a batch's images come from: the feature cache, or pixels for the end-to-end stage."""
+
+    def __contains__(self, key: object, /) -> bool: ...
+
+    def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """The views (B, V, ...) of a batch and their mask (B, V); a key that is None or unknown has no view."""
+        ...
 
 
 def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max_length: int) -> Split:
@@ -70,7 +90,26 @@ def shuffled_images(split: Split, seed: int) -> Split:
     # A rotation of a random order: with distinct images nobody keeps their own.
     for giver, receiver in zip(order, [*order[1:], *order[:1]], strict=True):
         keys[receiver] = split.image_keys[giver]
-    return Split(split.name, split.ids, split.tokens, split.gold, split.groups, keys, split.texts)
+    return replace(split, image_keys=keys)
+
+
+def few_shots(split: Split, shots: int, seed: int) -> Split:
+    """The low-resource setting: `shots` samples of each class, drawn without replacement, in the split's order.
+
+    A class is a relation, or an entity type; a sentence of several types counts for each. Rare classes are drawn first, and what is
+    already drawn counts, so that no class has more samples than it must. Raises InputError where a class has fewer than `shots`.
+    """
+    classes = [sorted({label[2:] if label[:2] in ("B-", "I-") else label for label in gold} - {"O"}) for gold in split.gold]
+    sizes = Counter(name for names in classes for name in names)
+    chosen: set[int] = set()
+    order = np.random.default_rng(seed).permutation(len(split)).tolist()
+    for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
+        if size < shots:
+            raise InputError(f"--shots {shots}: the training split has only {size} samples of {name!r}; take at most {min(sizes.values())}")
+        members = [i for i in order if name in classes[i]]
+        missing = shots - sum(i in chosen for i in members)
+        chosen.update([i for i in members if i not in chosen][: max(0, missing)])
+    return split.take(sorted(chosen))
 
 
 def bucketed_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
@@ -91,9 +130,9 @@ def batches(
     task: str,
     pad_id: int,
     label_ids: dict[str, int] | None,
-    cache: FeatureCache | None,
+    visuals: Visuals | None,
 ) -> Iterator[Batch]:
-    """The batches of sample numbers in `order` as tensors. label_ids: None where no gold is needed. cache: None for text only."""
+    """The batches of sample numbers in `order` as tensors. label_ids: None where no gold is needed. visuals: None for text only."""
     for members in order:
         texts = [split.texts[i] for i in members]
         input_ids = _padded([text.input_ids for text in texts], pad_id)
@@ -103,20 +142,33 @@ def batches(
             labels = _padded([[label_ids[tag] for tag in split.gold[i][: split.texts[i].words]] for i in members], 0)
         elif label_ids is not None:
             labels = torch.tensor([label_ids[split.gold[i][0]] for i in members])
-        pyramid = view_mask = None
-        if cache is not None:
-            values, mask = cache.gather([split.image_keys[i] for i in members])
-            pyramid, view_mask = torch.from_numpy(values), torch.from_numpy(mask)
+        views = view_mask = None
+        if visuals is not None:
+            values, mask = visuals.gather([split.image_keys[i] for i in members])
+            views, view_mask = torch.from_numpy(values), torch.from_numpy(mask)
         yield Batch(
             input_ids,
             _mask([len(text.input_ids) for text in texts]),
             positions,
             _mask([len(text.positions) for text in texts]),
             labels,
-            pyramid,
+            views,
             view_mask,
             list(members),
         )
+
+
+def prefetched(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """The same items in the same order, made up to `depth` ahead by a thread while the caller computes. Errors arrive in their place."""
+    source = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+        waiting: list[Future[Any]] = [thread.submit(next, source, end) for _ in range(depth)]
+        while (item := waiting.pop(0).result()) is not end:
+            waiting.append(thread.submit(next, source, end))
+            yield item
+        for future in waiting:
+            future.cancel()
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -30,6 +30,7 @@ def _prefix_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     visual_prefix: Sequence[LayerPrefix | None] | None = None,
+    attention_to_prefix: dict[int, Tensor] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Equation 9: softmax(Q [phi_k; K]^T / sqrt(d/H) + mask) [phi_v; V]. Queries are text only.
@@ -46,6 +47,9 @@ def _prefix_attention(
         attention_mask = torch.cat([seen, attention_mask.expand(-1, 1, length, -1)], dim=-1)
         key = torch.cat([prefix.keys.to(key.dtype), key], dim=2)
         value = torch.cat([prefix.values.to(value.dtype), value], dim=2)
+        if attention_to_prefix is not None:
+            scores = (query @ key.transpose(-1, -2) * module.scaling).masked_fill(~attention_mask, float("-inf"))
+            attention_to_prefix[layer] = scores.softmax(dim=-1)[..., : prefix.mask.shape[1]]
     result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return result
 
@@ -58,9 +62,20 @@ AttentionInterface.register(_ATTENTION, _prefix_attention)
 AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 
-def encode(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, prefix: Sequence[LayerPrefix | None] | None) -> Tensor:
-    """The last hidden states, (B, n, d). input_ids, attention_mask: (B, n). prefix: one entry a layer, or None for plain text."""
-    states: Tensor = encoder(input_ids=input_ids, attention_mask=attention_mask, visual_prefix=prefix).last_hidden_state
+def encode(
+    encoder: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    prefix: Sequence[LayerPrefix | None] | None,
+    attention_to_prefix: dict[int, Tensor] | None = None,
+) -> Tensor:
+    """The last hidden states, (B, n, d). input_ids, attention_mask: (B, n). prefix: one entry a layer, or None for plain text.
+
+    attention_to_prefix: where to put the attention to the prefix, (B, H, n, P), of every layer that has one; the fast attention
+    kernels never make it, so that it is computed apart, and only where it is asked for.
+    """
+    asked = {} if attention_to_prefix is None else {"attention_to_prefix": attention_to_prefix}
+    states: Tensor = encoder(input_ids=input_ids, attention_mask=attention_mask, visual_prefix=prefix, **asked).last_hidden_state
     return states
 
 

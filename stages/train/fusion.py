@@ -52,10 +52,8 @@ class VisualPrefix(nn.Module):
 
     def forward(self, pyramid: Tensor, view_mask: Tensor) -> list[LayerPrefix | None]:
         """pyramid: (B, V, sum C_i, p, p), of any float type. view_mask: (B, V) bool. Returns a prefix (or None) for each layer."""
-        pyramid = pyramid.to(next(self.phi.parameters()).dtype)
-        if not self.variant.global_view:
-            pyramid, view_mask = pyramid[:, 1:], view_mask[:, 1:]
-        maps = self.project(pyramid)
+        maps = self.maps(pyramid)
+        view_mask = view_mask[:, self.first_view :]
         gates = self.gate_probabilities(maps) if self.variant.routing == "gate" else None
         stacked = torch.stack(list(maps.values()))  # shape: (levels used, B, V, d, p, p)
         cells = pyramid.shape[-1] * pyramid.shape[-2]
@@ -71,9 +69,22 @@ class VisualPrefix(nn.Module):
             prefixes[layer] = LayerPrefix(self._split_heads(keys), self._split_heads(values), mask)
         return prefixes
 
+    @property
+    def first_view(self) -> int:
+        """The number of the first view that this variant looks at: 0, the whole image, or 1, the first object."""
+        return 0 if self.variant.global_view else 1
+
     def sees(self, view_mask: Tensor) -> bool:
         """Whether any view of a batch, (B, V) bool, is one that this variant looks at."""
-        return bool((view_mask if self.variant.global_view else view_mask[:, 1:]).any())
+        return bool(view_mask[:, self.first_view :].any())
+
+    def maps(self, pyramid: Tensor) -> dict[int, Tensor]:
+        """V_i of the views that this variant looks at, from pyramids of any float type."""
+        return self.project(pyramid[:, self.first_view :].to(next(self.phi.parameters()).dtype))
+
+    def gates_of(self, pyramid: Tensor) -> list[Tensor] | None:
+        """The gate probabilities of every layer for these pyramids, or None where this variant has no gate."""
+        return self.gate_probabilities(self.maps(pyramid)) if self.variant.routing == "gate" else None
 
     def project(self, pyramid: Tensor) -> dict[int, Tensor]:
         """Equations 1 and 2: V_i, (B, V, d, p, p), of each level that this variant uses."""

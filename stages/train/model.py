@@ -21,11 +21,11 @@ from torchcrf import CRF
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import atomic_path, write_text
 from .encoder import encode, encoder_from_config, load_encoder, longest_text
-from .fusion import VisualPrefix
+from .fusion import LayerPrefix, VisualPrefix
 from .systems import VARIANTS
 from .text import MARKERS
 
-__all__ = ["Batch", "HMNeT", "ModelConfig", "bio_crf"]
+__all__ = ["Batch", "Explanation", "HMNeT", "ModelConfig", "bio_crf"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Batch:
     """Tensors of B samples of at most n sub-words and T kept words. `ids` names the samples, for predictions.
 
     input_ids, attention_mask: (B, n). positions: (B, T), the first sub-word of each word, or (B, 3) [CLS] and opening markers.
-    position_mask: (B, T). labels: (B, T) tags or (B,) relations, or None where there is no gold. pyramid: (B, V, C, p, p) and
-    view_mask: (B, V), or None in text-only systems.
+    position_mask: (B, T). labels: (B, T) tags or (B,) relations, or None where there is no gold. views: pooled pyramids
+    (B, V, C, p, p), or pixels (B, V, 3, S, S) for the end-to-end stage; view_mask: (B, V). Both are None in text-only systems.
     """
 
     input_ids: Tensor
@@ -60,13 +60,26 @@ class Batch:
     positions: Tensor
     position_mask: Tensor
     labels: Tensor | None
-    pyramid: Tensor | None
+    views: Tensor | None
     view_mask: Tensor | None
     ids: list[int]
 
     def to(self, device: torch.device) -> "Batch":
-        moved: dict[str, Any] = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
-        return Batch(**moved)
+        tensors = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model looked at, on the CPU. L text layers, B samples, V views that the system sees, c levels, H heads, n sub-words.
+
+    gates: (L, B, V, c), equation 4's probabilities of the levels, or None in systems without a gate. attention: (L, B, H, n, V), the
+    share of each sub-word's attention (equation 9) that goes to the cells of each view; the rest goes to text. Zero in layers that see
+    text alone, and for absent views.
+    """
+
+    gates: Tensor | None
+    attention: Tensor
 
 
 class HMNeT(nn.Module):
@@ -106,12 +119,16 @@ class HMNeT(nn.Module):
             encoder.resize_token_embeddings(encoder.config.vocab_size + len(MARKERS), mean_resizing=False)
         return cls(replace(config, encoder=encoder.config.to_dict()), encoder)
 
+    def prefix(self, batch: Batch) -> list[LayerPrefix | None] | None:
+        """The visual prefix of every layer, or None where there is no view at all: plain text, exactly, and without the cost."""
+        if self.fusion is None or batch.views is None or batch.view_mask is None or not self.fusion.sees(batch.view_mask):
+            return None
+        prefixes: list[LayerPrefix | None] = self.fusion(batch.views, batch.view_mask)
+        return prefixes
+
     def forward(self, batch: Batch) -> Tensor:
         """Scores: emissions (B, T, labels) for entities, logits (B, labels) for relations."""
-        prefix = None
-        # A batch without a single view is plain text: exactly, and without the cost.
-        if self.fusion is not None and batch.pyramid is not None and batch.view_mask is not None and self.fusion.sees(batch.view_mask):
-            prefix = self.fusion(batch.pyramid, batch.view_mask)
+        prefix = self.prefix(batch)
         states = encode(self.encoder, batch.input_ids, batch.attention_mask, prefix)
         rows = torch.arange(len(states), device=states.device)[:, None]
         picked = states[rows, batch.positions]  # shape: (B, T or 3, d)
@@ -126,7 +143,8 @@ class HMNeT(nn.Module):
         assert batch.labels is not None
         if self.config.task == "re":
             return nn.functional.cross_entropy(scores, batch.labels)
-        likelihood: Tensor = self.crf(scores, batch.labels, mask=batch.position_mask, reduction="mean")
+        with parametrize.cached():  # the CRF reads its transitions at every word
+            likelihood: Tensor = self.crf(scores, batch.labels, mask=batch.position_mask, reduction="mean")
         return -likelihood
 
     @torch.inference_mode()
@@ -137,6 +155,22 @@ class HMNeT(nn.Module):
             return [[self.config.labels[i]] for i in scores.argmax(dim=-1).tolist()]
         paths = self.crf.decode(scores, mask=batch.position_mask)
         return [[self.config.labels[i] for i in path] for path in paths]
+
+    @torch.inference_mode()
+    def explain(self, batch: Batch) -> Explanation:
+        """Gates and text-to-view attention of a batch, for figures. Raises InputError for a text-only system."""
+        if self.fusion is None or batch.views is None or batch.view_mask is None:
+            raise InputError(f"{self.config.system} reads no images: there is no gate and no attention to views to show")
+        prefix = self.prefix(batch)
+        weights: dict[int, Tensor] = {}
+        encode(self.encoder, batch.input_ids, batch.attention_mask, prefix, attention_to_prefix=weights)
+        seen = batch.view_mask[:, self.fusion.first_view :]
+        length, heads = batch.input_ids.shape[1], self.fusion.heads
+        none = torch.zeros(len(seen), heads, length, seen.shape[1])
+        # Cells of a view are neighbours. shape: (B, H, n, V*p*p) to (B, H, n, V)
+        layers = [weights[i].unflatten(-1, (seen.shape[1], -1)).sum(-1).cpu() if i in weights else none for i in range(self.fusion.layers)]
+        gates = self.fusion.gates_of(batch.views)
+        return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers))
 
     def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
         """Write config.json, model.safetensors and tokenizer/; the folder is then all that `from_pretrained` needs."""

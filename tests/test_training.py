@@ -1,0 +1,249 @@
+"""The training loop with real processes: killed at any update, shared by two, stopped early, and what it leaves behind."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hmnet_pipe.manifests.errors import InputError, StageError
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.pipeline.config import RunConfig, preset
+from hmnet_pipe.pipeline.runner import run_stage
+from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.stage import Tools
+from hmnet_pipe.stages.train.data import Split, few_shots, prefetched
+from hmnet_pipe.stages.train.text import EncodedText
+from safetensors.torch import load_file
+
+SIZES = {"train": 42, "valid": 12, "test": 12}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
+
+
+def bring_up_to_date(run: Path, stage: str, system: str = "hmnet", **options: Any) -> list[str]:
+    """A stage in this process; returns what it said."""
+    folder = RunFolder(run)
+    config = RunConfig.read(folder.config).override(stage, options)
+    config.write(folder.config)
+    said: list[str] = []
+    run_stage(config.stage(stage, folder, system=system), Tools(say=said.append))
+    return said
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_encoder) -> Path:
+    """A run that is ready to train: demo images, and an encoder of random numbers without dropout."""
+    folder = tmp_path_factory.mktemp("run")
+    encoder = shutil.copytree(tiny_encoder, folder / "encoder")
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    write_demo_corpus(folder / "corpus", "ner", sizes=SIZES)
+    made = preset("demo", task="ner", text=folder / "corpus", images=folder / "corpus" / "images", format="auto")
+    made = made.override("train", {"encoder": str(encoder), "epochs": 3, "first_evaluation": 1, "batch_size": 4})
+    made.write(RunFolder(folder / "run").config)
+    for stage in ("prepare", "detect", "extract"):
+        bring_up_to_date(folder / "run", stage)
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def model_of(run: Path, system: str = "hmnet") -> Path:
+    return RunFolder(run).model(system, 1)
+
+
+def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(copy, run, tmp_path, tiny_encoder):
+    """SIGKILL again and again, at random moments, of a training that saves after every update; with dropout."""
+    options = {"encoder": str(tiny_encoder), "accumulate": 2}
+    undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
+    bring_up_to_date(undisturbed, "train", **options)
+    given = [part for name, value in options.items() for part in (f"--{name}", value)]
+    environment = {**os.environ, "HMNET_PIPE_CHECKPOINT_SECONDS": "0"}
+    draw = random.Random(0)
+    progress, seen = [], set()
+    for _ in range(8):
+        process = subprocess.Popen(command("train", copy, *given), env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        # Until it has saved once more than before, and a random moment longer.
+        while process.poll() is None and time.monotonic() < deadline:
+            found = list((copy / "stages").glob("train-*.parts/*/progress.json"))
+            if found and found[0].read_text() not in seen:
+                time.sleep(draw.uniform(0, 0.1))
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if found := list((copy / "stages").glob("train-*.parts/*/progress.json")):
+            progress.append(json.loads(found[0].read_text()))
+            seen.add(found[0].read_text())
+        if len(progress) >= 4:
+            break
+    steps = [state["step"] for state in progress]
+    assert len(set(steps)) >= 3, f"the kills came too late to mean anything: {steps}"
+    assert any(step % (progress[0]["steps"] // progress[0]["epochs"]) for step in steps), "no kill in the middle of an epoch"
+    said = bring_up_to_date(copy, "train", **options)
+    assert any("resuming after" in line for line in said)
+    assert load_digest(copy) == load_digest(undisturbed)
+    columns = ["epoch", "step", "loss", "learning_rate", "valid_f1"]
+    histories = [pq.read_table(model_of(folder) / "history.parquet").select(columns) for folder in (copy, undisturbed)]
+    assert histories[0].equals(histories[1])
+    assert not list(copy.rglob("checkpoint.pt"))
+    assert not list(copy.rglob("best-*.safetensors"))
+
+
+def load_digest(run: Path) -> dict[str, bytes]:
+    return {name: (model_of(run) / name).read_bytes() for name in ("model.safetensors", "metrics.json", "predictions.parquet")}
+
+
+@pytest.mark.parametrize(("system", "batch_size", "accumulate"), [("hmnet", 4, 1), ("bert-crf", 5, 2)])
+def test_two_processes_train_as_one_with_the_same_batches(copy, run, tmp_path, system, batch_size, accumulate):
+    """Real torchrun, gloo; the last batch of 42 samples is one that cannot be halved evenly. Clipping sees the whole gradient."""
+    alone = Path(shutil.copytree(run, tmp_path / "alone"))
+    options = {"batch_size": batch_size, "accumulate": accumulate, "learning_rate": 1e-3}
+    bring_up_to_date(alone, "train", system, **options)
+    given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    arguments = ["train", str(copy), "--system", system, *given]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hmnet_pipe.pipeline.cli"]
+    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best epoch") == 1, "rank 0 alone speaks"
+    assert RunConfig.read(RunFolder(copy).config).train.processes == 2
+    weights = [load_file(model_of(folder, system) / "model.safetensors") for folder in (copy, alone)]
+    moved = load_file(Path(RunConfig.read(RunFolder(run).config).train.encoder) / "model.safetensors")
+    for name, value in weights[1].items():
+        torch.testing.assert_close(weights[0][name], value, rtol=1e-3, atol=2e-5, msg=name)
+    start = moved["encoder.layer.0.attention.self.query.weight"]
+    assert (weights[1]["encoder.encoder.layer.0.attention.self.query.weight"] - start).abs().max() > 1e-3, "nothing was learned"
+    losses = [pq.read_table(model_of(folder, system) / "history.parquet").column("loss").to_pylist() for folder in (copy, alone)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    # Alone, the run says how to go on, since another number of processes rounds otherwise.
+    lone = subprocess.run(command("train", copy, "--system", system, "--epochs", "4"), capture_output=True, text=True, check=False)
+    assert lone.returncode == 2
+    assert "--processes 1" in lone.stderr
+    assert "torchrun" in lone.stderr
+
+
+def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy):
+    """With rates of zero no epoch is better than the first."""
+    still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
+    said = bring_up_to_date(copy, "train", epochs=9, patience=2, **still)
+    metrics = json.loads((model_of(copy) / "metrics.json").read_text())
+    assert metrics["best_epoch"] == 1
+    assert pq.read_table(model_of(copy) / "history.parquet").column("epoch").to_pylist() == [1, 2, 3]
+    assert any("no better validation F1 in 2 epochs" in line for line in said)
+
+
+def test_each_epoch_is_a_line_with_loss_rate_speed_and_score(copy):
+    said = [line for line in bring_up_to_date(copy, "train") if "epoch " in line]
+    assert len(said) == 3
+    rows = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
+    for line, row in zip(said, rows, strict=True):
+        assert f"epoch {row['epoch']} of 3: loss {row['loss']:.4f}, learning rate {row['learning_rate']:.2e}" in line
+        assert f"validation F1 {row['valid_f1']:.4f}" in line
+        assert "samples/s" in line
+
+
+def test_tensorboard_gets_losses_rates_and_scores_and_the_result_does_not_change(copy, run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    plain = Path(shutil.copytree(run, tmp_path / "plain"))
+    bring_up_to_date(plain, "train", batch_size=2)
+    bring_up_to_date(copy, "train", batch_size=2, tensorboard=True)
+    drawn = EventAccumulator(str(RunFolder(copy).logs("hmnet", 1)))
+    drawn.Reload()
+    history = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
+    scores = [(event.step, event.value) for event in drawn.Scalars("validation F1")]
+    assert [step for step, _ in scores] == [row["step"] for row in history]
+    np.testing.assert_allclose([value for _, value in scores], [row["valid_f1"] for row in history], rtol=1e-6)
+    assert [event.step for event in drawn.Scalars("loss")] == list(range(10, 64, 10))
+    assert drawn.Scalars("learning rate")[-1].value < drawn.Scalars("learning rate")[0].value
+    assert load_digest(copy) == load_digest(plain)
+
+
+def test_a_loss_that_is_no_number_is_one_sentence_with_a_remedy(copy):
+    with pytest.raises(StageError, match=r"the loss became (nan|inf).*lower the learning rates"):
+        bring_up_to_date(copy, "train", learning_rate=1e30, head_learning_rate=1e30, clip_norm=0.0)
+
+
+def split_of(gold: list[list[str]]) -> Split:
+    count = len(gold)
+    texts = [EncodedText([0], [0], 1)] * count
+    return Split("train", [str(i) for i in range(count)], [["w"] * len(tags) for tags in gold], gold, [[]] * count, [None] * count, texts)
+
+
+def test_fault_6_low_resource_samples_are_drawn_without_replacement():
+    draw = random.Random(3)
+    relations = ["None", "/per/per", "/per/loc"]
+    split = split_of([[draw.choice(relations)] for _ in range(60)])
+    sizes = Counter(gold[0] for gold in split.gold)
+    for shots in (1, 5, min(sizes.values())):
+        for seed in range(20):
+            drawn = few_shots(split, shots, seed)
+            assert len(set(drawn.ids)) == len(drawn.ids), "a sample was drawn twice"
+            assert Counter(gold[0] for gold in drawn.gold) == dict.fromkeys(relations, shots)
+            assert drawn.ids == few_shots(split, shots, seed).ids
+    assert len({tuple(few_shots(split, 5, seed).ids) for seed in range(20)}) == 20
+    with pytest.raises(InputError, match=f"--shots {max(sizes.values()) + 1}"):
+        few_shots(split, max(sizes.values()) + 1, 1)
+
+
+def test_low_resource_entities_have_so_many_sentences_of_each_type():
+    draw = random.Random(4)
+    kinds = ["PER", "LOC", "ORG", "MISC"]
+    gold = [[f"B-{kind}" for kind in draw.sample(kinds, draw.choice((0, 1, 1, 2)))] + ["O"] for _ in range(200)]
+    for seed in range(10):
+        drawn = few_shots(split_of(gold), 10, seed)
+        counts = Counter(tag[2:] for tags in drawn.gold for tag in tags if tag != "O")
+        assert len(set(drawn.ids)) == len(drawn.ids) <= 40
+        assert set(counts) == set(kinds)
+        assert all(count >= 10 for count in counts.values())
+        assert min(counts.values()) == 10
+
+
+def test_training_with_few_shots_sees_only_these(copy):
+    bring_up_to_date(copy, "train", shots=2, epochs=1)
+    rows = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
+    corpus = pq.read_table(RunFolder(copy).samples).to_pylist()
+    kinds = {tag[2:] for row in corpus if row["split"] == "train" for tag in row["tags"] if tag != "O"}
+    assert rows[0]["step"] <= -(-2 * len(kinds) // 4)
+
+
+def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place():
+    def source():
+        yield from range(5)
+        raise KeyError("here")
+
+    got: list[int] = []
+    with pytest.raises(KeyError, match="here"):
+        got.extend(prefetched(source()))
+    assert got == list(range(5))
+    made: list[int] = []
+    ahead = prefetched((made.append(i) or i for i in range(100)), depth=3)
+    assert next(ahead) == 0
+    time.sleep(0.2)
+    assert len(made) <= 5, "prefetching must stay within its depth"
+    ahead.close()
+
+
+def test_settings_that_make_no_sense_are_refused(run):
+    config = RunConfig.read(RunFolder(run).config)
+    for wrong in ({"patience": -1}, {"shots": -1}, {"processes": 0}):
+        with pytest.raises(InputError):
+            replace(config.train, **wrong)
