@@ -14,7 +14,8 @@ temporary name, the rename, and a checksum in every row.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
 
-__all__ = ["SCHEMA_VERSION", "STORAGE_DTYPES", "FeatureSpec", "Shard", "ShardError", "row_checksum", "write_shard"]
+__all__ = ["SCHEMA_VERSION", "STORAGE_DTYPES", "FeatureSpec", "Shard", "ShardError", "check_shard", "row_checksum", "write_shard"]
 
 SCHEMA_VERSION = 1
 
@@ -106,6 +107,35 @@ def write_shard(
     return checksums
 
 
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    """A complete shard's HDF5 file, for a moment. Whatever is wrong with it, then or in the `with` block, is a ShardError."""
+    try:
+        # Through a Python file HDF5 takes no lock, which some network file systems refuse and a notebook may hold.
+        with path.open("rb") as handle, h5py.File(handle, "r") as file:
+            if file.attrs["schema_version"] != SCHEMA_VERSION:
+                raise ShardError(
+                    f"{path} has schema version {file.attrs['schema_version']}, this hmnet-pipe reads {SCHEMA_VERSION}; "
+                    "run `hmnet-pipe extract` again"
+                )
+            if not file.attrs["complete"]:
+                raise ValueError("it is not complete")
+            yield file
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} does not exist; run `hmnet-pipe extract` again") from error
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ShardError(f"{path} is damaged ({error}); run `hmnet-pipe extract` again") from error
+
+
+def check_shard(path: Path) -> None:
+    """Raises ShardError where the file is missing, truncated, incomplete or of another schema version; reads nothing of its rows."""
+    with _open(path) as file:
+        dataset = file["pyramid"].id
+        offset = dataset.get_offset()
+        if offset is not None and offset + dataset.get_storage_size() > path.stat().st_size:
+            raise ValueError("its pyramid ends behind the file")
+
+
 class Shard:
     """A shard opened for reading: its small datasets in memory, its pyramid as a read-only memory map.
 
@@ -122,23 +152,14 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            # Through a Python file HDF5 takes no lock, which some network file systems refuse and a notebook may hold.
-            with path.open("rb") as handle, h5py.File(handle, "r") as file:
-                if file.attrs["schema_version"] != SCHEMA_VERSION:
-                    raise ShardError(
-                        f"{path} has schema version {file.attrs['schema_version']}, this hmnet-pipe reads {SCHEMA_VERSION}; "
-                        "run `hmnet-pipe extract` again"
-                    )
-                if not file.attrs["complete"]:
-                    raise ValueError("it is not complete")
-                self.unit = str(file.attrs["unit"])
-                self.spec = FeatureSpec.from_json(file.attrs["spec"])
-                self.keys = [key.decode("ascii") for key in file["image_key"][()]]
-                self.view_mask = file["view_mask"][()]
-                self.checksums = file["checksum"][()]
-                dataset = file["pyramid"]
-                offset, shape, dtype = dataset.id.get_offset(), dataset.shape, dataset.dtype
+        with _open(path) as file:
+            self.unit = str(file.attrs["unit"])
+            self.spec = FeatureSpec.from_json(file.attrs["spec"])
+            self.keys = [key.decode("ascii") for key in file["image_key"][()]]
+            self.view_mask = file["view_mask"][()]
+            self.checksums = file["checksum"][()]
+            dataset = file["pyramid"]
+            offset, shape, dtype = dataset.id.get_offset(), dataset.shape, dataset.dtype
             rows = len(self.keys)
             if shape != (rows, *self.spec.row_shape) or dtype != STORAGE_DTYPES[self.spec.dtype]:
                 raise ValueError(f"its pyramid is {shape} {dtype}, not what its own attributes say")
@@ -150,10 +171,6 @@ class Shard:
                 raise ValueError("its pyramid is not contiguous")
             else:
                 self.pyramid = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
-        except FileNotFoundError as error:
-            raise ShardError(f"{path} does not exist; run `hmnet-pipe extract` again") from error
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise ShardError(f"{path} is damaged ({error}); run `hmnet-pipe extract` again") from error
 
     def damaged_rows(self) -> list[int]:
         """The rows whose content does not match their checksum; reads every byte."""

@@ -33,8 +33,9 @@ __all__ = [
     "write_table",
 ]
 
-# How many rows of a column are in memory while its digest is made.
+# How a column is read for its digest: so many rows at a time, and only once if it is not larger than this.
 _BATCH_ROWS = 2**16
+_HELD_BYTES = 2**27
 
 
 def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
@@ -176,7 +177,7 @@ def any_usable(path: Path) -> bool:
 
 
 def table_digest(path: Path, schema: pa.Schema, made_by: str = "") -> str:
-    """The digest of the table that `read_table` would give, without ever holding more than a few rows of one column; see `remembered`.
+    """The digest of the table that `read_table` would give, without ever holding more than a part of one column; see `remembered`.
 
     Raises StageError as `read_table` does.
     """
@@ -186,10 +187,22 @@ def table_digest(path: Path, schema: pa.Schema, made_by: str = "") -> str:
 
 def _parquet_digest(path: Path) -> str:
     with _parquet_errors(path), pq.ParquetFile(path) as file:
+        held: dict[str, list[pa.Array]] = {}
 
         def chunks(name: str) -> Iterator[pa.Array]:
+            if name in held:
+                yield from held[name]
+                return
+            parts: list[pa.Array] = []
+            size = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=[name]):
+                size += batch.nbytes
+                if size <= _HELD_BYTES:
+                    parts.append(batch.column(0))
                 yield batch.column(0)
+            held.clear()
+            if size <= _HELD_BYTES:
+                held[name] = parts
 
         return digest_columns(file.schema_arrow, file.metadata.num_rows, chunks)
 

@@ -11,7 +11,7 @@ from typing import Any
 from toolz import partition_all
 
 from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
-from ...cache.shards import SCHEMA_VERSION, FeatureSpec, Shard, ShardError
+from ...cache.shards import SCHEMA_VERSION, FeatureSpec, Shard, ShardError, check_shard
 from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.run import RunFolder, StageRecord
@@ -75,7 +75,7 @@ class Extract(Stage):
         try:
             cache = FeatureCache(self.run.features)
             for name in cache.shards():
-                Shard(self.run.features / name)
+                check_shard(self.run.features / name)
             found["features"] = cache.digest()
         except StageError:
             return found
