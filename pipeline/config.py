@@ -108,13 +108,18 @@ class RunConfig:
             raise StageError(f"{path.parent} is not a run (no {path.name}); run `hmnet-pipe prepare {path.parent}` first") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not valid TOML: {error}") from error
+        return cls.of_values(values, path)
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any], path: Path) -> "RunConfig":
+        """The configuration in the tables of a parsed run.toml. Raises InputError that names `path` and the key where one is wrong."""
         if unknown := set(values) - {"preset", "task", *SETTINGS}:
             raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are preset, task and the tables {', '.join(SETTINGS)}")
         task = values.get("task")
         if task not in TASKS:
             raise InputError(f"{path}: task must be one of {', '.join(TASKS)}, not {task!r}")
-        values.setdefault("prepare", {})["task"] = task
-        settings = {stage: _settings(path, stage, values.get(stage, {})) for stage in SETTINGS}
+        tables = {**values, "prepare": {**values.get("prepare", {}), "task": task}}
+        settings = {stage: _settings(path, stage, tables.get(stage, {})) for stage in SETTINGS}
         return cls(values.get("preset", "custom"), task, **settings)
 
 
