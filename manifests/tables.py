@@ -18,6 +18,7 @@ from .fingerprint import digest_columns, remembered
 
 __all__ = [
     "DETECTIONS",
+    "EXPLANATIONS",
     "HISTORY",
     "IMAGES",
     "OUTCOMES",
@@ -108,6 +109,19 @@ PREDICTIONS = _schema(
     ("gold", pa.list_(pa.string())),
     ("predicted", pa.list_(pa.string())),
     ("has_image", pa.bool_()),
+)
+
+# What a model looked at in a sample, for figures. positions: the words, or [CLS], [E1] and [E2], that `attention` is of. views: for each
+# view that the system sees, whether the sample has it. gates: layer, view, level. attention: layer, position, view; the mean over heads.
+_CUBE = pa.list_(pa.list_(pa.list_(pa.float32())))
+EXPLANATIONS = _schema(
+    ("id", pa.string()),
+    ("split", pa.string()),
+    ("image_key", pa.string()),
+    ("positions", pa.list_(pa.string())),
+    ("views", pa.list_(pa.bool_())),
+    ("gates", _CUBE),
+    ("attention", _CUBE),
 )
 
 # One row per training epoch. Times are seconds.

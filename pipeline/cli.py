@@ -27,6 +27,7 @@ from ..manifests.run import RunFolder
 
 if TYPE_CHECKING:
     from ..stages.stage import Stage, Tools
+    from .config import RunConfig
     from .runner import Report
 
 __all__ = ["main"]
@@ -133,29 +134,33 @@ def prepare(run: Path, preset_name: str, task: str | None, text: Path | None, im
     \b
     Example: hmnet-pipe prepare runs/twitter2015 --preset twitter2015 --text data/twitter2015 --images data/twitter2015_images
     """
-    from .config import RunConfig, preset
-
     folder = RunFolder(run)
-    if preset_name == "demo" and text is None:
+    config = _prepare_config(folder, preset_name, task, text, images, text_format)
+    if config.preset == "demo" and config.prepare.text == (run / "corpus").resolve() and not (run / "corpus/test.jsonl").is_file():
         from ..stages.demo.corpus import write_demo_corpus
 
-        task = task or (RunConfig.read(folder.config).task if folder.config.is_file() else "ner")
-        text = run / "corpus"
-        if not (text / "test.jsonl").is_file() and task in ("ner", "re"):
-            with _tools(None, None, quiet=as_json) as tools:
-                write_demo_corpus(text, task, tools=tools)
-        images = images or text / "images"
-    if text is None:
-        if not folder.config.is_file():
-            raise InputError("prepare needs --text FOLDER, the folder with train.txt or train.jsonl (see hmnet-pipe prepare --help)")
-        config = RunConfig.read(folder.config)
-    else:
-        config = preset(
-            preset_name, task=task, text=text.resolve(), images=None if images is None else images.resolve(), format=text_format
-        )
-        config = _keeping_edits(config, folder)
+        with _tools(None, None, quiet=as_json) as tools:
+            write_demo_corpus(run / "corpus", config.task, tools=tools)
     _run_stages([config.stage("prepare", folder)], as_json, remarks=lambda: _paper_counts(config.preset, folder))
     config.write(folder.config)
+
+
+def _prepare_config(
+    folder: RunFolder, preset_name: str, task: str | None, text: Path | None, images: Path | None, text_format: str
+) -> RunConfig:
+    """The configuration that prepare's options mean for a run, which may exist already. The demonstration brings its own texts."""
+    from .config import RunConfig, preset
+
+    if preset_name == "demo" and text is None:
+        task = task or (RunConfig.read(folder.config).task if folder.config.is_file() else "ner")
+        text = folder.path / "corpus"
+        images = images or text / "images"
+    if text is not None:
+        images = None if images is None else images.resolve()
+        return _keeping_edits(preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format), folder)
+    if not folder.config.is_file():
+        raise InputError("prepare needs --text FOLDER, the folder with train.txt or train.jsonl (see hmnet-pipe prepare --help)")
+    return RunConfig.read(folder.config)
 
 
 def _paper_counts(preset_name: str, folder: RunFolder) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def _paper_counts(preset_name: str, folder: RunFolder) -> dict[str, Any]:
     return compare_with_paper(preset_name, read_table(folder.samples, SAMPLES).to_pylist())
 
 
-def _keeping_edits(config: Any, folder: RunFolder) -> Any:
+def _keeping_edits(config: RunConfig, folder: RunFolder) -> RunConfig:
     """A run that is prepared again keeps what its run.toml says of the other stages, unless it gets another preset or task."""
     from dataclasses import replace
 
@@ -258,13 +263,15 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
 @click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
 @click.option("--split", default="test", help="train, valid or test.")
 @click.option("--shuffle-images", is_flag=True, help="Deal the images out at random: what a model loses that uses them.")
+@click.option("--explain", is_flag=True, help="Also write gates and attention to views, for figures.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Another run, whose samples are scored.")
 @_json_option
-def evaluate(run: Path, system: str, seed: int, split: str, shuffle_images: bool, data: Path | None, as_json: bool) -> None:
+def evaluate(run: Path, system: str, seed: int, split: str, shuffle_images: bool, explain: bool, data: Path | None, as_json: bool) -> None:
     """Score a trained model on a split.
 
     Reads models/SYSTEM/seed-N/, samples.parquet and features/. Writes evaluation-SPLIT.json and .parquet (gold and predicted labels)
-    into the model's folder, and prints precision, recall and F1, overall, per type and per group.
+    into the model's folder, and prints precision, recall and F1, overall, per type and per group. With --explain also
+    explanation-SPLIT.parquet: of each layer the gate's probabilities and each word's attention to each view.
 
     \b
     Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
@@ -279,6 +286,7 @@ def evaluate(run: Path, system: str, seed: int, split: str, shuffle_images: bool
             folder if data is None else RunFolder(data),
             split=split,
             shuffle_images=shuffle_images,
+            explain=explain,
             device=device,
             precision=precision,
             tools=tools,
@@ -290,6 +298,53 @@ def evaluate(run: Path, system: str, seed: int, split: str, shuffle_images: bool
 
     click.echo(score_table(scores))
     click.echo(f"evaluate: {split}{' with shuffled images' if shuffle_images else ''} -> {path}")
+
+
+@main.command()
+@_run_argument
+@click.option("--system", "systems", multiple=True, help="Only this system; may be given more than once.")
+@click.option("--seed", "seeds", multiple=True, type=int, help="Only this seed; may be given more than once.")
+@_json_option
+def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: bool) -> None:
+    """Print one row a system: mean and deviation of F1 over its seeds.
+
+    Reads metrics.json of every finished training in RUN. Writes nothing.
+
+    \b
+    Example: hmnet-pipe table runs/twitter2015 --system bert-crf --system hmnet
+    """
+    from .report import finished_trainings, seeds_table
+
+    metrics = finished_trainings(RunFolder(run), systems, seeds)
+    click.echo(json.dumps(metrics, indent=2) if as_json else seeds_table(metrics))
+
+
+@main.command(hidden=True)
+@_run_argument
+@click.option("--system", "systems", multiple=True)
+@click.option("--seed", "seeds", multiple=True, type=int)
+@click.argument("stages", nargs=-1, type=click.UNPROCESSED)
+def changed(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], stages: tuple[str, ...]) -> None:
+    """Print what the Makefile must know of a run, see sources.make_words. Writes nothing.
+
+    STAGES are the stages' commands with the options that they will be given, each behind a `--`.
+
+    \b
+    Example: hmnet-pipe changed runs/x --system hmnet --seed 1 -- prepare --text TEXTS -- train --epochs 3
+    """
+    from .config import SETTINGS
+    from .sources import make_words
+
+    folder = RunFolder(run)
+    given: dict[str, dict[str, Any]] = {}
+    for part in " ".join(["--", *(word.replace(" ", "\0") for word in stages)]).split("-- ")[1:]:
+        name, *options = [word.replace("\0", " ") for word in part.split()]
+        given[name] = main.commands[name].make_context(name, [str(run), *options]).params
+    wanted = given.pop("prepare")
+    config = _prepare_config(folder, *(wanted[name] for name in ("preset_name", "task", "text", "images", "text_format")))
+    for stage, options in given.items():
+        config = config.override(stage, {field.name: options[field.name] for field in fields(SETTINGS[stage])})
+    click.echo(" ".join(make_words(config, folder, systems, seeds)))
 
 
 @main.command()
@@ -346,6 +401,65 @@ def verify(run: Path, fix: bool, scheduler: str | None, workers: int | None, as_
             + ("" if fix else f"; mend them with `hmnet-pipe verify {run} --fix`")
         )
     if left:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@_run_argument
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it [default: RUN/hmnet-pipe.lock].")
+@_json_option
+def lock(run: Path, output: Path | None, as_json: bool) -> None:
+    """Write down what a run was made from and what came out, in one small file for a paper's repository.
+
+    Reads everything in RUN, of which every stage must be finished and up to date. Writes the lock: configuration, digests of data,
+    weights and outputs, versions, machine kind, scores.
+
+    \b
+    Example: hmnet-pipe lock runs/twitter2015 --output paper/hmnet-pipe.lock
+    """
+    from .lock import lock_run, read_lock
+
+    with _tools(None, None, quiet=as_json) as tools:
+        path = lock_run(RunFolder(run), output, tools)
+    if as_json:
+        click.echo(json.dumps({"output": str(path), "lock": read_lock(path)}, indent=2))
+        return
+    click.echo(f"lock: {', '.join(read_lock(path)['stages'])} -> {path}")
+
+
+@main.command()
+@click.argument("lock", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--text", type=click.Path(path_type=Path), required=True, help="Folder with one text file a split.")
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of the images, where the lock's run had some.")
+@click.option("--run", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/reproduced"), help="The run to make.")
+@click.option("--encoder", help="The text encoder, where the lock's name for it does not lead to it here.")
+@click.option("--detector-weights", metavar="FILE", help="The detector's weights, likewise.")
+@click.option("--backbone-weights", metavar="FILE", help="The backbone's weights, likewise.")
+@click.option("--tolerance", type=click.FloatRange(0, 1), default=0.02, help="The largest difference of an F1 that rounding may make.")
+@_cluster_options
+@_json_option
+def reproduce(lock: Path, run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any) -> None:
+    """Make the run of a lock again, and say field by field what came out equal.
+
+    Reads LOCK, the texts and the images; other data or weights than the lock's are named before anything is computed. Writes the run
+    and RUN/reproduction.json. Killed, it resumes where it was. Exits with 1 where the result was not reproduced; where the machine, the
+    versions or the precision are other ones, differences of rounding are told by their size and are no failure.
+
+    \b
+    Example: hmnet-pipe reproduce paper/hmnet-pipe.lock --text data/twitter2015 --images data/twitter2015_images --run runs/again
+    """
+    from .reproduce import reproduce as make_again
+
+    with _tools(scheduler, workers, quiet=as_json) as tools:
+        result = make_again(
+            lock,
+            RunFolder(run),
+            tools=tools,
+            report=lambda report: None if as_json else click.echo("\n".join(report.lines())),
+            **options,
+        )
+    click.echo(json.dumps(result.to_json(), indent=2) if as_json else "\n".join(result.lines()))
+    if not result.reproduced:
         raise click.exceptions.Exit(1)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.extract.pyramid import Pyramid
 from hmnet_pipe.stages.train.encoder import encode, encoder_from_config
 from hmnet_pipe.stages.train.fusion import LayerPrefix, as_sequence
@@ -414,3 +415,40 @@ def test_a_gradient_reaches_every_part_of_every_system(any_rig):
     model.loss(batch).backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.abs().max() > 0]
     assert idle == []
+
+
+# What a model looked at, for figures.
+
+
+def test_explained_gates_and_attention_are_the_oracles(rig):
+    before = rig.model(rig.batch)
+    explained = rig.model.explain(rig.batch)
+    assert torch.equal(rig.model(rig.batch), before)
+    first = 1 if rig.system == "hmnet-onlyobj" else 0
+    for sample, (present, length) in enumerate(zip(PRESENT, LENGTHS, strict=True)):
+        for layer in range(LAYERS):
+            views = rig.views(sample)[first:]
+            for number, view in enumerate(views):
+                if rig.system in ("hmnet", "hmnet-onlyobj"):
+                    close(explained.gates[layer, sample, number], np.array(oracle.gate_of(rig.system, layer, view, rig.fusion, LAYERS)))
+            expected = np.zeros((HEADS, length, len(views)))
+            if (phi := rig.prefixes(sample)[layer]) is not None:
+                rows, name = rig.states(sample)[layer], f"encoder.layer.{layer}.attention.self"
+                sides = {part: (rig.weights[f"{name}.{part}.weight"], rig.weights[f"{name}.{part}.bias"]) for part in ("query", "key")}
+                queries, keys = (oracle.linear(rows, *sides[part]) for part in ("query", "key"))
+                seen = [number for number in range(len(views)) if present[first + number]]
+                for head in range(HEADS):
+                    parts = [oracle.heads(matrix, HEADS)[head] for matrix in (queries, phi[0], keys)]
+                    for word in range(length):
+                        scores = [float(parts[0][word] @ key) / math.sqrt(HIDDEN // HEADS) for key in [*parts[1], *parts[2]]]
+                        weights = oracle.softmax(scores)
+                        for place, number in enumerate(seen):
+                            expected[head, word, number] = sum(weights[place * SIDE**2 : (place + 1) * SIDE**2])
+            close(explained.attention[layer, sample, :, :length], expected)
+    if rig.system not in ("hmnet", "hmnet-onlyobj"):
+        assert explained.gates is None
+
+
+def test_a_text_only_system_has_nothing_to_explain():
+    with pytest.raises(InputError, match="reads no images"):
+        rig_of("bert-crf").model.explain(rig_of("bert-crf").batch)

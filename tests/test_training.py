@@ -22,6 +22,7 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.pipeline.config import RunConfig, preset
 from hmnet_pipe.pipeline.runner import run_stage
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.stage import Tools
 from hmnet_pipe.stages.train.data import Split, few_shots, prefetched
 from hmnet_pipe.stages.train.text import EncodedText
@@ -247,3 +248,26 @@ def test_settings_that_make_no_sense_are_refused(run):
     for wrong in ({"patience": -1}, {"shots": -1}, {"processes": 0}):
         with pytest.raises(InputError):
             replace(config.train, **wrong)
+
+
+def test_evaluate_explains_each_sample_by_its_gates_and_attention(copy):
+    bring_up_to_date(copy, "train")
+    folder = RunFolder(copy)
+    scores = evaluate(model_of(copy), folder, explain=True)[0]
+    assert scores == json.loads((model_of(copy) / "metrics.json").read_text())["test"]
+    samples = {row["id"]: row for row in pq.read_table(folder.samples).to_pylist()}
+    boxes = Counter(pq.read_table(folder.detections).column("image_key").to_pylist())
+    rows = pq.read_table(model_of(copy) / "explanation-test.parquet").to_pylist()
+    assert len(rows) == 12
+    for row in rows:
+        sample = samples[row["id"]]
+        assert row["positions"] == sample["tokens"]
+        present = [row["image_key"] is not None, *(number < boxes[row["image_key"]] for number in range(3))]
+        assert row["views"] == present
+        gates, attention = np.array(row["gates"]), np.array(row["attention"])
+        assert gates.shape == (4, 4, 4)
+        assert attention.shape == (4, len(sample["tokens"]), 4)
+        np.testing.assert_allclose(gates.sum(-1), 1, rtol=1e-5)
+        assert (attention[..., ~np.array(present)] == 0).all()
+        assert (attention[..., present] > 0).all()
+        assert (attention.sum(-1) < 1).all()

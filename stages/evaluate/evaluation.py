@@ -17,6 +17,7 @@ from ..train.data import encode_split, shuffled_images
 from ..train.encoder import load_tokenizer
 from ..train.model import HMNeT
 from ..train.predict import predict_split, predictions_table, score_split
+from .explanation import explanations_table
 
 __all__ = ["evaluate"]
 
@@ -28,13 +29,15 @@ def evaluate(
     split: str = "test",
     shuffle_images: bool = False,
     shuffle_seed: int = 0,
+    explain: bool = False,
     device: str = "auto",
     precision: str = "auto",
     tools: Tools = SILENT,
 ) -> tuple[Scores, Path]:
     """Score the model in `folder` on a split of the run `data`. Returns the scores and the file that they were written to.
 
-    The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and .parquet.
+    The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and .parquet, and with `explain`
+    what the model looked at as explanation-<split>[-shuffled].parquet.
     Raises InputError where the split has no sample or the labels are of another task, StageError where the features are others.
     """
     model = HMNeT.from_pretrained(folder).to(resolve_device(device))
@@ -55,13 +58,19 @@ def evaluate(
     arithmetic = resolve_precision(precision, next(model.parameters()).device)
     predicted = predict_split(model, chosen, visuals=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
     scores = score_split(chosen, predicted, config.task)
-    name = f"evaluation-{split}{'-shuffled' if shuffle_images else ''}"
+    name = f"{split}{'-shuffled' if shuffle_images else ''}"
     if data.path.resolve() not in folder.resolve().parents:
         name += f"-of-{data.path.resolve().name}"
     result: dict[str, Any] = {"system": config.system, "split": split, "shuffled_images": shuffle_images, "scores": scores}
-    write_table(folder / f"{name}.parquet", predictions_table(chosen, predicted, cache))
-    write_text(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
-    return scores, folder / f"{name}.json"
+    if explain:
+        if cache is None:
+            raise InputError(f"{config.system} reads no images: there is no gate and no attention to views to explain")
+        looked = explanations_table(model, chosen, visuals=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
+        write_table(folder / f"explanation-{name}.parquet", looked)
+    write_table(folder / f"evaluation-{name}.parquet", predictions_table(chosen, predicted, cache))
+    path = folder / f"evaluation-{name}.json"
+    write_text(path, json.dumps(result, indent=2) + "\n")
+    return scores, path
 
 
 def _features(data: RunFolder, trained_on: dict[str, Any] | None) -> FeatureCache:

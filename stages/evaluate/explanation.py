@@ -1,0 +1,50 @@
+"""What a trained model looked at in each sample: gates (equation 4) and attention to views (equation 9), as a table for figures."""
+
+import pyarrow as pa
+import torch
+
+from ...manifests.tables import EXPLANATIONS, table_of
+from ..compute import autocast
+from ..stage import SILENT, Tools
+from ..train.data import Split, Visuals, batches
+from ..train.model import HMNeT
+from ..train.text import MARKERS
+
+__all__ = ["explanations_table"]
+
+
+def explanations_table(
+    model: HMNeT, split: Split, *, visuals: Visuals, pad_id: int, precision: str, tools: Tools = SILENT, batch_size: int = 64
+) -> pa.Table:
+    """One row (manifests.tables.EXPLANATIONS) for each sample of `split`, in its order. The model is put into evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    order = [list(range(i, min(i + batch_size, len(split)))) for i in range(0, len(split), batch_size)]
+    bar = tools.bar(len(split), f"explain {split.name}", "sample")
+    rows = []
+    for batch in batches(split, order, task=model.config.task, pad_id=pad_id, label_ids=None, visuals=visuals):
+        with autocast(device, precision):
+            explained = model.explain(batch.to(device))
+        assert batch.view_mask is not None
+        views = batch.view_mask[:, -explained.attention.shape[-1] :]
+        attention = explained.attention.float().mean(dim=2)  # over heads. shape: (L, B, n, V)
+        for place, i in enumerate(batch.ids):
+            positions = torch.tensor(split.texts[i].positions)
+            if model.config.task == "ner":
+                names = split.tokens[i][: split.texts[i].words]
+            else:
+                names = ["[CLS]", MARKERS[0], MARKERS[2]]
+            rows.append(
+                {
+                    "id": split.ids[i],
+                    "split": split.name,
+                    "image_key": split.image_keys[i],
+                    "positions": names,
+                    "views": views[place].tolist(),
+                    "gates": None if explained.gates is None else explained.gates[:, place].tolist(),
+                    "attention": attention[:, place, positions].tolist(),
+                }
+            )
+        bar.update(len(batch.ids))
+    bar.close()
+    return table_of(EXPLANATIONS, rows)
