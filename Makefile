@@ -1,11 +1,28 @@
 # hmnet-pipe. On a fresh machine with Python 3.11+, make and a package index:
 #   make demo   creates .venv, installs, runs the whole pipeline offline and prints the result
 #   make test   creates .venv, installs, checks style and types, and runs the tests
-# Both are cheap to repeat.
+#   make run    RUN=runs/x PRESET=twitter2015 TEXT=FOLDER IMAGES=FOLDER: one run from its data to a trained system
+#   make table  the same with SYSTEMS='bert-crf hmnet' SEEDS='1 49 1234': every training of the grid, and a table
+# All are cheap to repeat: what is up to date is not done again. `make -n run ...` says what would be done, and -j is safe.
 
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    ?= runs/demo
+
+# Of `make run` and `make table`. What is left out is what RUN/run.toml says, or its preset. The options of DETECT, EXTRACT and TRAIN are those
+# of the commands (DETECT='--min-score 0.3'), and like those they are kept in run.toml.
+PRESET  ?=
+TASK    ?=
+TEXT    ?=
+IMAGES  ?=
+ENCODER ?=
+DETECT  ?=
+EXTRACT ?=
+TRAIN   ?=
+SYSTEM  ?= hmnet
+SEED    ?= 1
+SYSTEMS ?= $(SYSTEM)
+SEEDS   ?= $(SEED)
 
 BIN := $(VENV)/bin
 # The install is a file target: made again only when what it depends on changes.
@@ -13,7 +30,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-weights test lint types wheel clean
+.PHONY: help install demo demo-weights run table test lint types wheel clean FORCE
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -28,6 +45,53 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)  ## the main job, offline: text-only against HMNeT on a generated corpus
 	$(BIN)/hmnet-pipe demo $(RUN)
+
+# The targets of a run are the records of its stages, RUN/stages/<stage>.json, which each stage writes last and whole; .PRECIOUS, since
+# a record from before an interrupted or failed stage is still true. Make compares their times with one another. What else a stage
+# depends on (its settings, texts, images, weights, whether its tables are there) `hmnet-pipe changed` compares with the record.
+ifneq ($(filter run table $(RUN)/%,$(MAKECMDGOALS)),)
+ifneq ($(word 2,$(RUN)),)
+$(error make cannot carry a path with spaces: RUN=$(RUN); choose another, or use the hmnet-pipe commands themselves)
+endif
+ifeq ($(wildcard $(BIN)/hmnet-pipe),)
+$(error $(BIN)/hmnet-pipe is not there; run `make install` first)
+endif
+
+HMNET   := $(BIN)/hmnet-pipe
+STAGES  := $(RUN)/stages
+WHERE   := $(if $(PRESET),--preset '$(PRESET)') $(if $(TASK),--task '$(TASK)') $(if $(TEXT),--text '$(TEXT)') $(if $(IMAGES),--images '$(IMAGES)')
+TRAINED := $(if $(ENCODER),--encoder '$(ENCODER)') $(TRAIN)
+CHANGED := $(shell $(HMNET) changed $(RUN) $(SYSTEMS:%=--system %) $(SEEDS:%=--seed %) \
+             -- prepare $(WHERE) -- detect $(DETECT) -- extract $(EXTRACT) -- train $(TRAINED))
+ifneq ($(.SHELLSTATUS),0)
+$(error nothing was done; a new run needs RUN=, TEXT=, IMAGES= and PRESET= or TASK=)
+endif
+when   = $(if $(filter $(1),$(CHANGED)),FORCE)
+record = $(STAGES)/train-$(1)-seed-$(2).json
+MODELS := $(foreach system,$(SYSTEMS),$(foreach seed,$(SEEDS),$(call record,$(system),$(seed))))
+
+.PRECIOUS: $(STAGES)/prepare.json $(STAGES)/detect.json $(STAGES)/extract.json $(MODELS)
+
+$(STAGES)/prepare.json: $(call when,prepare)
+	$(HMNET) prepare $(RUN) $(WHERE)
+
+$(STAGES)/detect.json: $(STAGES)/prepare.json $(call when,detect)
+	$(HMNET) detect $(RUN) $(DETECT)
+
+$(STAGES)/extract.json: $(STAGES)/prepare.json $(STAGES)/detect.json $(call when,extract)
+	$(HMNET) extract $(RUN) $(EXTRACT)
+
+define training
+$(call record,$(1),$(2)): $(STAGES)/prepare.json $(if $(filter visual:$(1),$(CHANGED)),$(STAGES)/extract.json) $(call when,train-$(1)-seed-$(2))
+	$(HMNET) train $(RUN) --system $(1) --seed $(2) $(TRAINED)
+endef
+$(foreach system,$(SYSTEMS),$(foreach seed,$(SEEDS),$(eval $(call training,$(system),$(seed)))))
+
+run: $(MODELS)  ## one run from its data to a trained system; see the top of this file
+
+table: $(MODELS)  ## train SYSTEMS with SEEDS and print the mean and deviation of their scores
+	@$(HMNET) table $(RUN) $(SYSTEMS:%=--system %) $(SEEDS:%=--seed %)
+endif
 
 demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/demo/demo_fasterrcnn.safetensors

@@ -332,13 +332,14 @@ def changed(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], stages:
     \b
     Example: hmnet-pipe changed runs/x --system hmnet --seed 1 -- prepare --text TEXTS -- train --epochs 3
     """
+    from itertools import groupby
+
     from .config import SETTINGS
     from .sources import make_words
 
     folder = RunFolder(run)
     given: dict[str, dict[str, Any]] = {}
-    for part in " ".join(["--", *(word.replace(" ", "\0") for word in stages)]).split("-- ")[1:]:
-        name, *options = [word.replace("\0", " ") for word in part.split()]
+    for name, *options in (list(words) for is_mark, words in groupby(stages, "--".__eq__) if not is_mark):
         given[name] = main.commands[name].make_context(name, [str(run), *options]).params
     wanted = given.pop("prepare")
     config = _prepare_config(folder, *(wanted[name] for name in ("preset_name", "task", "text", "images", "text_format")))
@@ -488,10 +489,16 @@ def _configured(run: Path, stage: str, options: dict[str, Any], *, write: bool =
 
     folder = RunFolder(run)
     config = RunConfig.read(folder.config)
-    changed = config.override(stage, options)
-    if write and changed != config:
-        changed.write(folder.config)
-    return folder, changed
+    if config.override(stage, options) == config or not write:
+        return folder, config.override(stage, options)
+    from filelock import FileLock
+
+    # Two commands that start at once, each with options of its own stage, must not write over each other's.
+    folder.lock("run").parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.lock("run")):
+        config = RunConfig.read(folder.config).override(stage, options)
+        config.write(folder.config)
+    return folder, config
 
 
 def _run_configured(run: Path, stage: str, options: dict[str, Any], as_json: bool, scheduler: str | None, workers: int | None) -> None:

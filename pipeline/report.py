@@ -1,12 +1,15 @@
 """Scores as text tables."""
 
+import json
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from ..manifests.errors import StageError
+from ..manifests.run import RunFolder
 from ..stages.scores import Scores
 
-__all__ = ["score_table", "seeds_table", "text_table"]
+__all__ = ["finished_trainings", "score_table", "seeds_table", "text_table"]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -34,6 +37,23 @@ def seeds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
             row += [mean(scores) if scores else None, stdev(scores) if len(scores) > 1 else None]
         rows.append(row)
     return text_table(["system", "seeds", "valid F1", "deviation", "test F1", "deviation"], rows)
+
+
+def finished_trainings(run: RunFolder, systems: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """The metrics.json of every finished training, ordered by system and seed as asked for; none asked for: all, in alphabetical order.
+
+    Raises StageError where there is none.
+    """
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for path in sorted((run.path / "models").glob("*/seed-*/metrics.json")):
+        one = json.loads(path.read_text(encoding="utf-8"))
+        if run.record(f"train-{one['system']}-seed-{one['seed']}").is_file():
+            found[one["system"], one["seed"]] = one
+    wanted = [key for key in sorted(found) if (not systems or key[0] in systems) and (not seeds or key[1] in seeds)]
+    wanted.sort(key=lambda key: systems.index(key[0]) if systems else 0)
+    if not wanted:
+        raise StageError(f"{run.path} holds no finished training{' of these' if systems or seeds else ''}; run `hmnet-pipe train` first")
+    return [found[key] for key in wanted]
 
 
 def score_table(scores: Scores) -> str:

@@ -27,6 +27,7 @@ from ..manifests.files import write_text
 from ..manifests.run import StageRecord
 from ..stages.stage import SILENT, Counts, Stage, Tools
 from .machine import machine_kind
+from .sources import note_up_to_date, settings_of
 
 if TYPE_CHECKING:
     from ..stages.train.ranks import Ranks
@@ -101,7 +102,7 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
 
     Raises StageError where another process is running it, or where it cannot finish.
     """
-    started = time.monotonic()
+    started, started_at = time.monotonic(), time.time_ns()
     # Before anything is written, so that a mistyped path or a missing weights file leaves no half-made run.
     expected = expected_record(stage, tools)
     with _disk_errors(stage), _lock(stage):
@@ -110,6 +111,7 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
             record = StageRecord.read(stage.run.record(stage.name))
             assert record is not None
             counts = record.facts.get("counts", {})
+            note_up_to_date(stage, record, started_at)
             known = {key: counts.get(key, default) for key, default in (("unit", ""), ("failed", 0), ("details", {}))}
             return Report(stage.name, "fresh", done=0, skipped=counts.get("done", 0), seconds=time.monotonic() - started, **known)
         for reason in reasons:
@@ -124,9 +126,11 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
             expected.inputs,
             expected.weights,
             stage.outputs(),
-            _facts(counts, seconds),
+            {**_facts(counts, seconds), "settings": settings_of(stage)},
         )
         record.write(stage.run.record(stage.name))
+        # What was changed while the stage ran is newer than its record.
+        os.utime(stage.run.record(stage.name), ns=(started_at, started_at))
         stage.finish()
     return Report(stage.name, "done", counts.unit, counts.done, counts.skipped, counts.failed, seconds, counts.details)
 
