@@ -1,0 +1,230 @@
+"""Runs driven by `make`: what -n announces is what runs, nothing runs twice or for nothing, and any interruption can be resumed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.pipeline.config import preset
+from hmnet_pipe.pipeline.runner import run_stage
+from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.stage import SILENT
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(
+    shutil.which("make") is None or not (Path(sys.executable).parent / "hmnet-pipe").is_file(),
+    reason="needs make and the command",
+)
+
+
+class Run:
+    """`make` in the project's folder on one run of a small corpus."""
+
+    def __init__(self, folder: Path, encoder: Path) -> None:
+        self.folder = folder / "run"
+        self.corpus = folder / "corpus"
+        self.first = [
+            f"TEXT={self.corpus}",
+            f"IMAGES={self.corpus / 'images'}",
+            "PRESET=demo",
+            "TASK=ner",
+            f"ENCODER={encoder}",
+            "DETECT=--workers 1",
+            "EXTRACT=--workers 1",
+            "TRAIN=--epochs 1 --first-evaluation 1",
+        ]
+
+    def command(self, *arguments: str) -> list[str]:
+        goal = [] if any(not word.startswith("-") and "=" not in word for word in arguments) else ["run"]
+        # Of a test run under make itself nothing must reach the one that is tested.
+        return [
+            "make",
+            "--no-print-directory",
+            "-C",
+            str(ROOT),
+            f"BIN={Path(sys.executable).parent}",
+            f"RUN={self.folder}",
+            *goal,
+            *arguments,
+        ]
+
+    def make(self, *arguments: str) -> str:
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, env=environment())
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def announced(self, *arguments: str) -> list[str]:
+        """The stages that `make -n` says would run."""
+        return stages_in(self.make("-n", *arguments))
+
+    def ran(self, *arguments: str) -> list[str]:
+        return stages_in(self.make(*arguments))
+
+    def times(self) -> dict[str, int]:
+        """When each output was written."""
+        tables = [*self.folder.glob("*.parquet"), *self.folder.glob("features/*"), *self.folder.glob("models/**/model.safetensors")]
+        return {str(path): path.stat().st_mtime_ns for path in tables}
+
+
+def environment() -> dict[str, str]:
+    """Without what a make that runs these tests would tell the one that is tested."""
+    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GNUMAKEFLAGS")}
+
+
+def stages_in(output: str) -> list[str]:
+    """The hmnet-pipe commands that make printed, of trainings with their system."""
+    found = []
+    for line in output.splitlines():
+        words = line.split()
+        if words and words[0].endswith("/hmnet-pipe"):
+            found.append(words[1] if words[1] != "train" else f"train {words[words.index('--system') + 1]}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_encoder) -> Run:
+    """A finished run, made by the functions that the commands wrap. Tests leave it up to date."""
+    run = Run(tmp_path_factory.mktemp("make"), tiny_encoder)
+    write_demo_corpus(run.corpus, "ner", sizes={"train": 8, "valid": 4, "test": 4})
+    config = preset("demo", task="ner", text=run.corpus, images=run.corpus / "images", format="auto")
+    config = config.override("train", {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1})
+    folder = RunFolder(run.folder)
+    assert run.announced(*run.first) == ["prepare", "detect", "extract", "train hmnet"]
+    assert not run.folder.exists()
+    config.write(folder.config)
+    for name in ("prepare", "detect", "extract", "train"):
+        run_stage(config.stage(name, folder), SILENT)
+    return run
+
+
+def test_a_second_run_does_nothing_and_says_so_with_the_same_words_or_with_none(made):
+    before = made.times()
+    assert "Nothing to be done for 'run'" in made.make(*made.first)
+    assert "Nothing to be done for 'run'" in made.make()
+    assert made.announced(*made.first) == []
+    assert made.times() == before
+
+
+def test_a_touched_image_is_looked_at_again_recomputes_nothing_and_leaves_make_satisfied(made):
+    before = made.times()
+    min((made.corpus / "images").iterdir()).touch()
+    announced = made.announced()
+    assert announced == ["prepare", "detect", "extract", "train hmnet"]
+    assert made.ran() == announced
+    assert made.times() == before
+    assert made.announced() == []
+
+
+def test_a_fresh_stage_that_is_run_by_hand_disturbs_nothing(made):
+    command = [Path(sys.executable).parent / "hmnet-pipe", "extract", made.folder]
+    assert "up to date" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert made.announced() == []
+
+
+def test_a_changed_option_runs_exactly_what_depends_on_it(made):
+    """Given by variable or in run.toml; asking what would happen changes nothing."""
+    config = made.folder / "run.toml"
+    before = config.read_text()
+    assert made.announced("DETECT=--min-score 0.5") == ["detect", "extract", "train hmnet"]
+    assert made.announced("EXTRACT=--pooled 1", "SYSTEMS=bert-crf") == ["train bert-crf"]
+    assert made.announced("TRAIN=--epochs 2") == ["train hmnet"]
+    assert made.announced() == []
+    assert config.read_text() == before
+    config.write_text(before.replace("max_length = 128", "max_length = 64"))
+    assert made.announced() == ["train hmnet"]
+    assert made.ran() == ["train hmnet"]
+    assert made.announced() == []
+    record = json.loads(RunFolder(made.folder).record("train-hmnet-seed-1").read_text())
+    assert record["parameters"]["max_length"] == 64
+    # An option that was given once is kept in run.toml: without it nothing is to be done, with another value it is.
+    assert made.announced("TRAIN=--max-length 64") == []
+    assert made.announced("TRAIN=--max-length 128") == ["train hmnet"]
+
+
+def test_an_output_that_is_gone_is_made_again(made):
+    detections = made.folder / "detections.parquet"
+    detections.rename(made.folder / "elsewhere")
+    assert made.announced() == ["detect", "extract", "train hmnet"]
+    (made.folder / "elsewhere").rename(detections)
+    model = made.folder / "models/hmnet/seed-1/model.safetensors"
+    before = model.read_bytes()
+    model.unlink()
+    assert made.announced() == made.ran() == ["train hmnet"]
+    assert model.read_bytes() == before
+    assert made.announced() == []
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(made, tiny_encoder, tmp_path):
+    run = Run(tmp_path, tiny_encoder)
+    shutil.copytree(made.corpus, run.corpus)
+    words = [*run.first, "SYSTEM=bert-crf", "TRAIN=--epochs 100 --first-evaluation 100"]
+    process = subprocess.Popen(
+        run.command(*words),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**environment(), "HMNET_PIPE_CHECKPOINT_SECONDS": "0"},
+    )
+    deadline = time.monotonic() + 120
+    while not list(run.folder.rglob("progress.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    record = RunFolder(run.folder).record("train-bert-crf-seed-1")
+    assert not record.is_file()
+    assert run.announced(*words) == ["train bert-crf"]
+    output = run.make(*words)
+    assert stages_in(output) == ["train bert-crf"]
+    assert "resuming" in output
+    assert run.announced(*words) == []
+
+
+def test_a_stage_that_fails_keeps_the_record_from_before(made):
+    record = RunFolder(made.folder).record("detect")
+    before, config = record.read_text(), (made.folder / "run.toml").read_text()
+    done = subprocess.run(made.command("DETECT=--weights no-such-file.pth"), capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode != 0
+    assert "no-such-file.pth is not a file" in done.stderr
+    assert record.read_text() == before
+    (made.folder / "run.toml").write_text(config)
+    assert made.announced() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["RUN=two words/run"], "make cannot carry a path with spaces: RUN=two words/run"),
+        (["RUN=no-such-run"], "a new run needs RUN=, TEXT=, IMAGES= and PRESET= or TASK="),
+        (["SYSTEMS=hmnett"], "'hmnett' is not one of those for task"),
+        (["BIN=nowhere"], "run `make install` first"),
+    ],
+)
+def test_what_make_cannot_do_is_one_sentence(made, arguments, words):
+    done = subprocess.run([*made.command(), *arguments], capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_systems_side_by_side_run_each_stage_once_and_make_one_table(made, tiny_encoder, tmp_path):
+    run = Run(tmp_path, tiny_encoder)
+    shutil.copytree(made.folder, run.folder)
+    shutil.rmtree(run.folder / "models")
+    for record in (run.folder / "stages").glob("train-*"):
+        record.unlink()
+    (made.corpus / "test.jsonl").touch()  # the last test of this file: the run that was copied is not up to date from here on
+    grid = ["table", "SYSTEMS=bert-crf hmnet"]
+    output = run.make("-j2", *grid)
+    assert sorted(stages_in(output)) == ["detect", "extract", "prepare", "train bert-crf", "train hmnet"]
+    rows = [line.split()[:2] for line in output.splitlines()[-2:]]
+    assert rows == [["bert-crf", "1"], ["hmnet", "1"]]
+    assert run.announced(*grid) == ["table"]
+    # A cell of the grid that is missing is made alone.
+    RunFolder(run.folder).record("train-bert-crf-seed-1").unlink()
+    assert run.announced(*grid) == ["train bert-crf", "table"]
