@@ -1,0 +1,229 @@
+"""Training speed with bert-base dimensions, batch 8, on the real lengths of Twitter-2015, as ratios in one run.
+
+    python benchmarks/train_speed.py --text DATA/twitter2015 [--rounds 5]
+
+All contenders take turns on the same samples, so that a busy machine slows all alike; each figure is the median over the rounds.
+Weights are random: they change no speed. The encoder's tokenizer is that of the demonstration's encoder, which has bert-base-uncased's
+vocabulary.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
+from hmnet_pipe.cache.shards import FeatureSpec, write_shard
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.tables import SAMPLES, read_table
+from hmnet_pipe.pipeline.config import preset
+from hmnet_pipe.pipeline.runner import run_stage
+from hmnet_pipe.stages.stage import SILENT
+from hmnet_pipe.stages.train.checkpoint import Checkpoints
+from hmnet_pipe.stages.train.data import Split, batches, bucketed_order, encode_split
+from hmnet_pipe.stages.train.encoder import load_tokenizer
+from hmnet_pipe.stages.train.encoder_files import DEMO_ENCODER, resolve_encoder
+from hmnet_pipe.stages.train.loop import Task, Trainer
+from hmnet_pipe.stages.train.model import HMNeT, ModelConfig
+from hmnet_pipe.stages.train.ranks import Ranks
+from hmnet_pipe.stages.train.stage import TrainSettings
+from report import Result, report
+from torch import nn
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+BATCH, PADDED, LABELS = 8, 80, ("O", *(f"{p}-{kind}" for kind in ("LOC", "MISC", "ORG", "PER") for p in "BI"))
+SPEC = FeatureSpec("resnet50", "0" * 64, "random numbers", (256, 512, 1024, 2048), 2, 4, "float16")
+
+
+def make_encoder(folder: Path) -> Path:
+    """bert-base's dimensions with random weights, in a folder as save_pretrained writes it."""
+    AutoTokenizer.from_pretrained(resolve_encoder(DEMO_ENCODER)).save_pretrained(folder)
+    BertModel(BertConfig(), add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+def make_cache(folder: Path, keys: list[str]) -> FeatureCache:
+    """A cache with the whole image and three objects for every key."""
+    rng = np.random.default_rng(0)
+    keys = sorted(keys)
+    mask = np.ones((len(keys), SPEC.views), bool)
+    pyramid = rng.random((len(keys), *SPEC.row_shape), np.float32).astype(np.float16)
+    checksums = write_shard(folder / "shard-00000.h5", unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=pyramid)
+    rows = [IndexRow(key, "shard-00000.h5", row, checksum, "") for row, (key, checksum) in enumerate(zip(keys, checksums, strict=True))]
+    write_index(folder, SPEC, rows)
+    return FeatureCache(folder)
+
+
+def make_split(text: Path, folder: Path, tokenizer: Any, count: int) -> Split:
+    """`count` training tweets of Twitter-2015, drawn at random, each with an image of its own."""
+    run = RunFolder(folder)
+    run_stage(preset("twitter2015", task=None, text=text.resolve(), images=None, format="auto").stage("prepare", run), SILENT)
+    split = encode_split(read_table(run.samples, SAMPLES), "train", tokenizer, task="ner", max_length=128)
+    chosen = split.take(np.random.default_rng(0).permutation(len(split))[:count].tolist())
+    chosen.image_keys = [f"{number:064x}" for number in range(count)]
+    return chosen
+
+
+def trainer_of(system: str, encoder: Path, split: Split, cache: FeatureCache | None, folder: Path, precision: str) -> Trainer:
+    """The training loop itself, as `hmnet-pipe train` makes it, with an epoch of `split`."""
+    settings = TrainSettings(epochs=1000, batch_size=BATCH, precision=precision, device="cpu")
+    levels = SPEC.levels if cache is not None else ()
+    model = HMNeT.from_encoder(encoder, ModelConfig(system, "ner", LABELS, levels, "markers", 128, {}, None))
+    task = Task(system, settings, 1, {"train": split, "valid": split.take([])}, cache, 0, settings.rates, None)
+    return Trainer(task, model, Checkpoints(folder / system), Ranks())
+
+
+def epoch_of(trainer: Trainer) -> Callable[[], None]:
+    class Bar:
+        def update(self, n: int = 1) -> None: ...
+
+    def run() -> None:
+        trainer._train_epoch(Bar(), lambda name, value, step: None)
+        trainer.batch, trainer.loss_sum, trainer.seconds = 0, 0.0, 0.0
+        trainer._saved = time.monotonic()
+
+    return run
+
+
+class Plain(nn.Module):
+    """What a first script does: eager fp32 BERT on texts padded to 80; with `images` also ResNet-50 on four images a sample."""
+
+    def __init__(self, images: bool) -> None:
+        super().__init__()
+        self.bert = BertModel(BertConfig(attn_implementation="eager"), add_pooling_layer=False).train()
+        self.head = nn.Linear(768, len(LABELS))
+        self.resnet = torchvision.models.resnet50().eval() if images else None
+        self.optimizer = torch.optim.AdamW([*self.bert.parameters(), *self.head.parameters()], lr=3e-5)
+
+    def step(self, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> None:
+        if self.resnet is not None:
+            with torch.no_grad():
+                self.resnet(torch.rand(4 * len(ids), 3, 224, 224))
+        states = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        loss = nn.functional.cross_entropy(self.head(states).flatten(0, 1), labels.flatten())
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def steps_of(plain: Plain, split: Split, count: int) -> Callable[[], None]:
+    def run() -> None:
+        for number in range(count):
+            texts = split.texts[number * BATCH : (number + 1) * BATCH]
+            ids = torch.zeros(BATCH, PADDED, dtype=torch.long)
+            for row, text in enumerate(texts):
+                ids[row, : min(PADDED, len(text.input_ids))] = torch.tensor(text.input_ids[:PADDED])
+            plain.step(ids, (ids != 0).long(), torch.zeros_like(ids))
+
+    return run
+
+
+def loading_share(trainer: Trainer, epoch_seconds: float) -> float:
+    """The time of making all batches of an epoch in the training's own thread, over the time of the epoch."""
+    split = trainer.task.splits["train"]
+    order = bucketed_order([len(text.input_ids) for text in split.texts], BATCH, torch.Generator().manual_seed(1))
+    started = time.perf_counter()
+    for _ in batches(split, order, task="ner", pad_id=0, label_ids=trainer.label_ids, visuals=trainer.task.visuals):
+        pass
+    return (time.perf_counter() - started) / epoch_seconds
+
+
+def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, precision: str) -> None:
+    """In a process of its own: the peak of a training over what the model itself needs. Prints both, in bytes, as JSON."""
+    longest = split.take(sorted(range(len(split)), key=lambda i: -len(split.texts[i].input_ids))[: 4 * BATCH])
+    trainer = trainer_of("hmnet", encoder, longest, cache, folder, precision)
+    held: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    own = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
+    batch = next(iter(batches(longest, [list(range(BATCH))], task="ner", pad_id=0, label_ids=trainer.label_ids, visuals=cache)))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = trainer.model.loss(batch)
+    activations = sum(size for pointer, size in held.items() if pointer not in own)
+    del loss, batch
+    held.clear()
+    epoch_of(trainer)()
+    parameters = sum(parameter.nbytes for parameter in trainer.model.parameters())
+    # Parameters, gradients and the two moments of AdamW.
+    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "own": 4 * parameters + activations}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, required=True, help="folder with Twitter-2015's train.txt and valid.txt")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=160, help="tweets a round")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
+    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        encoder = make_encoder(folder / "encoder")
+        split = make_split(options.text, folder / "run", load_tokenizer(encoder), options.samples)
+        cache = make_cache(folder / "features", [key for key in split.image_keys if key is not None])
+        if options.memory_only:
+            memory(encoder, split, cache, folder, options.precision)
+            return
+        command = [sys.executable, __file__, "--text", options.text, "--samples", options.samples, "--precision", options.precision]
+        child = subprocess.run([*map(str, command), "--memory-only"], capture_output=True, text=True, check=True)
+        used = json.loads(child.stdout.splitlines()[-1])
+        text = trainer_of("bert-crf", encoder, split, None, folder, options.precision)
+        visual = trainer_of("hmnet", encoder, split, cache, folder, options.precision)
+        contenders = {
+            "bert-crf": (epoch_of(text), options.samples),
+            "hmnet": (epoch_of(visual), options.samples),
+            "plain BERT": (steps_of(Plain(images=False), split, 3), 3 * BATCH),
+            "published step": (steps_of(Plain(images=True), split, 2), 2 * BATCH),
+        }
+        speeds: dict[str, list[float]] = {contender: [] for contender in contenders}
+        for round_ in range(options.rounds + 1):
+            for contender, (run, samples) in contenders.items():
+                started = time.perf_counter()
+                run()
+                if round_:  # the first warms up
+                    speeds[contender].append(samples / (time.perf_counter() - started))
+            latest = {name: f"{values[-1]:.2f}" for name, values in speeds.items() if values}
+            print(f"round {round_} of {options.rounds}", latest, file=sys.stderr)
+        median = {contender: statistics.median(values) for contender, values in speeds.items()}
+        # Ratios of neighbours in time, since a machine's speed drifts.
+        paired = {other: [a / b for a, b in zip(speeds["hmnet"], speeds[other], strict=True)] for other in ("bert-crf", "published step")}
+        against_plain = [a / b for a, b in zip(speeds["bert-crf"], speeds["plain BERT"], strict=True)]
+        lengths = [len(text.input_ids) for text in split.texts]
+        report(
+            "train_speed",
+            [
+                Result("hmnet over bert-crf, samples/s", statistics.median(paired["bert-crf"]), 0.9),
+                Result("bert-crf over a plain fp32 eager BERT padded to 80", statistics.median(against_plain), 5),
+                Result("hmnet over ResNet-50 and a padded BERT at every step", statistics.median(paired["published step"]), 12),
+                Result("making batches, share of step time", loading_share(visual, options.samples / median["hmnet"]), 0.03, at_most=True),
+                Result("peak memory over the model's own needs", used["peak"] / used["own"], 1.3, at_most=True),
+                *(Result(f"{contender}, samples/s", speed) for contender, speed in median.items()),
+            ],
+            {
+                "precision": text.precision,
+                "sub-words a tweet, mean": statistics.mean(lengths),
+                "rounds": options.rounds,
+                "speeds": speeds,
+                "memory": used,
+            },
+            options.output,
+        )
+
+
+if __name__ == "__main__":
+    main()
