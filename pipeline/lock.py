@@ -37,6 +37,7 @@ _HEAD = (
     "To make it again and compare: hmnet-pipe reproduce FILE --text FOLDER --images FOLDER",
 )
 _TABLES = ("config", "data", "stages", "environments")
+_STAGE_KEYS = ("schema_version", "environment", "parameters", "inputs", "outputs")
 _SCORES = ("f1", "precision", "recall")
 # The probes: of how many boxes and images, and how many values of an image's whole view, the lock holds the numbers themselves.
 _BOXES, _IMAGES, _VALUES = 16, 4, 16
@@ -93,9 +94,18 @@ def read_lock(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not valid TOML ({error}); make it again with `hmnet-pipe lock`") from error
     if values.get("format") != FORMAT:
         raise InputError(f"{path} is not a lock of format {FORMAT}, which this hmnet-pipe reads; make it again with `hmnet-pipe lock`")
-    if missing := [name for name in _TABLES if not isinstance(values.get(name), dict)]:
-        raise InputError(f"{path} lacks the table [{missing[0]}]; make it again with `hmnet-pipe lock`")
+    if missing := _missing(values):
+        raise InputError(f"{path} lacks {missing[0]}; make it again with `hmnet-pipe lock`")
     return values
+
+
+def _missing(values: Mapping[str, Any]) -> list[str]:
+    """What a lock must hold and `values` do not."""
+    if missing := [name for name in _TABLES if not isinstance(values.get(name), dict)]:
+        return missing
+    needed = {f"stages.{name}": (stage, _STAGE_KEYS) for name, stage in values["stages"].items()}
+    needed["data.images"] = (values["data"].get("images"), ("usable", "digest"))
+    return [f"{name}.{key}" for name, (table, keys) in needed.items() for key in keys if not isinstance(table, dict) or key not in table]
 
 
 def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Stage, StageRecord]]:

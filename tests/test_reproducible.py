@@ -362,4 +362,23 @@ def test_a_folder_that_holds_something_else_is_left_alone(run, lock, tmp_path):
     (tmp_path / "no.lock").write_text("format = 99\n")
     with pytest.raises(InputError, match="is not a lock of format 1"):
         reproduce(tmp_path / "no.lock", RunFolder(tmp_path / "run"), images=None, **arguments)
+    broken = edited(lock, tmp_path, lambda values: values["stages"]["detect"].pop("parameters"))
+    with pytest.raises(InputError, match=r"edited.lock lacks stages.detect.parameters; make it again"):
+        reproduce(broken, RunFolder(tmp_path / "run"), images=None, **arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_text_alone_is_locked_and_reproduced_without_images(run, tmp_path, tiny_encoder):
+    corpus = run.path.parent / "corpus"
+    text_only = RunFolder(tmp_path / "run")
+    config = preset("demo", task="ner", text=corpus, images=None, format="auto")
+    config = config.override("train", {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1})
+    config.write(text_only.config)
+    run_stage(config.stage("prepare", text_only), Tools())
+    run_stage(config.stage("train", text_only, system="bert-crf", seed=3), Tools())
+    lock = lock_run(text_only)
+    assert list(read_lock(lock)["stages"]) == ["prepare", "train-bert-crf-seed-3"]
+    result = reproduce(lock, RunFolder(tmp_path / "again"), text=corpus, images=None, encoder=str(tiny_encoder), tools=Tools())
+    assert result.reproduced
+    with pytest.raises(InputError, match="is of a run on text alone; leave --images out"):
+        reproduce(lock, RunFolder(tmp_path / "other"), text=corpus, images=corpus / "images", encoder=str(tiny_encoder), tools=Tools())
