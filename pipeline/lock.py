@@ -103,7 +103,7 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
     """What a lock must hold and `values` do not."""
     if missing := [name for name in _TABLES if not isinstance(values.get(name), dict)]:
         return missing
-    needed = {f"stages.{name}": (stage, _STAGE_KEYS) for name, stage in values["stages"].items()}
+    needed: dict[str, tuple[Any, tuple[str, ...]]] = {f"stages.{name}": (stage, _STAGE_KEYS) for name, stage in values["stages"].items()}
     needed["data.images"] = (values["data"].get("images"), ("usable", "digest"))
     return [f"{name}.{key}" for name, (table, keys) in needed.items() for key in keys if not isinstance(table, dict) or key not in table]
 
