@@ -168,7 +168,8 @@ def _paper_counts(preset_name: str, folder: RunFolder) -> dict[str, Any]:
     from ..manifests.tables import SAMPLES, read_table
     from ..stages.prepare.identity import compare_with_paper
 
-    return compare_with_paper(preset_name, read_table(folder.samples, SAMPLES).to_pylist())
+    rows = (row for part in read_table(folder.samples, SAMPLES).to_batches() for row in part.to_pylist())  # made only where they count
+    return compare_with_paper(preset_name, rows)
 
 
 def _keeping_edits(config: RunConfig, folder: RunFolder) -> RunConfig:

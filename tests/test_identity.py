@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.tables import SAMPLES, read_table
+from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.stages.prepare.identity import UNKNOWN, compare_with_paper, identify
 from hmnet_pipe.stages.prepare.readers import read_samples
 from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
@@ -32,13 +34,14 @@ def texts(tmp_path: Path) -> Path:
     return tmp_path / "text"
 
 
-def test_a_digest_is_that_of_the_sorted_contents(texts: Path) -> None:
-    """Computed apart: every sample's canonical JSON, sorted, and that list again."""
+def test_a_digest_is_that_of_the_sorted_digests_of_the_samples(texts: Path) -> None:
+    """Computed apart: the sha256 of every sample's canonical JSON, sorted, and that list again."""
     contents = [
         json.dumps([["Ada", "is", f"word{number}"], ["B-PER", "O", "B-MISC"], None, None, None, f"{number}.jpg"], separators=(",", ":"))
         for number in (1, 2, 3)
     ]
-    expected = hashlib.sha256(json.dumps(contents, separators=(",", ":")).encode()).hexdigest()
+    digests = sorted(hashlib.sha256(content.encode()).hexdigest() for content in contents)
+    expected = hashlib.sha256(json.dumps(digests, separators=(",", ":")).encode()).hexdigest()
     assert identity_of(texts)["train"].digest == expected
     assert identity_of(texts)["train"].samples == 3
 
@@ -122,6 +125,21 @@ def test_counts_stand_beside_the_papers(data: Path) -> None:
     }
     assert "3373" in compare_with_paper("twitter2017", tweets)["note"]
     assert compare_with_paper("custom", tweets) == {}
+
+
+def test_the_comparison_is_with_the_preset_of_today_also_where_nothing_is_computed(texts: Path) -> None:
+    def prepare(preset: str) -> str:
+        options = ["--preset", preset, "--text", str(texts)]
+        done = CliRunner().invoke(main, ["prepare", str(texts.parent / "run"), *options])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "train 3 samples (paper: 4290)" in prepare("twitter2017")
+    assert "note: the paper counts the corpus of Lu et al." in prepare("twitter2017")
+    again = prepare("twitter2015")
+    assert "up to date" in again
+    assert "train 3 samples (paper: 4000)" in again
+    assert "paper" not in CliRunner().invoke(main, ["prepare", str(texts.parent / "own"), "--task", "ner", "--text", str(texts)]).output
 
 
 def test_mnre_is_counted_as_the_paper_counts_it(tmp_path: Path) -> None:
