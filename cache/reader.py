@@ -119,6 +119,10 @@ class FeatureCache:
         digest.update(b"]]")
         return digest.hexdigest()
 
+    def keys(self) -> pa.ChunkedArray:
+        """The image keys, in their order."""
+        return self._index.column("image_key")
+
     def shards(self) -> list[str]:
         """The names of the shards that the index means."""
         return sorted(pc.unique(self._index.column("shard")).to_pylist())

@@ -36,7 +36,7 @@ __all__ = [
 
 # How a column is read for its digest: so many rows at a time, and only once if it is not larger than this.
 _BATCH_ROWS = 2**16
-_HELD_BYTES = 2**27
+_HELD_BYTES = 2**26
 
 
 def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:

@@ -43,12 +43,15 @@ def why_changed(stage: Stage) -> str | None:
         splits = find_texts(stage.settings.text, stage.settings.task, stage.settings.format).files
         if {f"text.{split}" for split in splits} != {name for name in record.inputs if name.startswith("text.")}:
             return f"{stage.settings.text} holds other files"
-    old, new = record.facts.get("settings", {}), settings_of(stage)
+    since = path.stat().st_mtime_ns
+    new = settings_of(stage)
+    # A record from before settings were kept in it is taken to mean those of a run.toml that nobody has written since.
+    old = record.facts.get("settings", new if stage.run.config.is_file() and stage.run.config.stat().st_mtime_ns <= since else {})
     if changes := [f"{name}: {old.get(name)} -> {new.get(name)}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]:
         return changes[0]
     if gone := [file for name in record.outputs if not (file := _output(stage, name)).exists()]:
         return f"{gone[0]} is gone"
-    return next((f"{source} is newer" for source in sources_since(stage, path.stat().st_mtime_ns)), None)
+    return next((f"{source} is newer" for source in sources_since(stage, since)), None)
 
 
 def make_words(config: RunConfig, run: RunFolder, systems: Sequence[str], seeds: Sequence[int]) -> list[str]:

@@ -108,6 +108,17 @@ class Detect(Stage):
     def finish(self) -> None:
         shutil.rmtree(self.run.work(self.name), ignore_errors=True)
 
+    def kept(self) -> tuple[int, int]:
+        """How many images of finished chunks an interrupted run has left, of how many that the next one has to go through."""
+        there = {path.name for path in self._work().glob("*.outcomes.parquet")}
+        if not there:
+            return 0, 0
+        images = self._images()
+        kept = set(self._reusable({key for key, _ in images})[1].column("image_key").to_pylist())
+        todo = [image for image in images if image[0] not in kept]
+        units = self._units(self._work(), todo)
+        return sum(len(unit) for unit in units if chunk_tables(unit.stem)[1].name in there), len(todo)
+
     def _images(self) -> list[tuple[str, str]]:
         """(key, path) of every usable image, in the order of the keys."""
         images = usable_images(self.run.images)

@@ -5,9 +5,11 @@ by the cluster, so that the numbers do not depend on how many workers there were
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow.compute as pc
 from toolz import partition_all
 
 from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
@@ -85,8 +87,8 @@ class Extract(Stage):
         from .worker import extract_shard
 
         remove_temporaries(self.run.features)
-        images = self._images()
-        spec = self._spec()
+        images = self.images()
+        spec = self.spec()
         kept, taken = self._reusable(spec, images)
         todo = [image for image in images if image.key not in kept]
         units = self._units(spec, todo, taken)
@@ -123,7 +125,37 @@ class Extract(Stage):
             if path.name not in named:
                 path.unlink()
 
-    def _images(self) -> list[ImageUnit]:
+    def kept(self) -> tuple[int, int, int]:
+        """How many images lie in finished shards that an interrupted run has left, of how many that are not in the committed cache; and
+        the number of these shards."""
+        known = self._identity()
+        total = usable_images(self.run.images)
+        named: set[str] = set()
+        # Without a record the next run looks at every shard again, also at those that an index means.
+        if StageRecord.read(self.run.record(self.name)) is not None:
+            with suppress(StageError):
+                cache = FeatureCache(self.run.features)
+                named = set(cache.shards())
+                if _identity_of(cache.spec) == known:
+                    total = total.filter(pc.invert(pc.is_in(total.column("key"), cache.keys())))
+        done = shards = 0
+        for path in self.run.features.glob("shard-*.h5"):
+            if path.name not in named:
+                with suppress(ShardError):
+                    shard = Shard(path)
+                    if _identity_of(shard.spec) == known:
+                        done, shards = done + len(shard.keys), shards + 1
+        return done, total.num_rows, shards
+
+    def _identity(self) -> dict[str, Any]:
+        """What can be said of the feature set without building the network: all but its levels, which follow from its backbone."""
+        s = self.settings
+        digest = self.weights().get("backbone", "none")
+        transform = describe_transform(s.size)
+        return _identity_of(FeatureSpec(s.backbone, digest, transform, (), s.pooled, 1 + self.objects, s.dtype))
+
+    def images(self) -> list[ImageUnit]:
+        """Every usable image with the boxes that are its views, by falling score, in the order of the keys."""
         boxes: dict[str, list[Box]] = {}
         detections = read_table(self.run.detections, DETECTIONS, "detect")
         for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
@@ -133,7 +165,8 @@ class Extract(Stage):
         rows = zip(images.column("key").to_pylist(), images.column("path").to_pylist(), strict=True)
         return [ImageUnit(key, path, tuple(boxes.get(key, ()))) for key, path in rows]
 
-    def _spec(self) -> FeatureSpec:
+    def spec(self) -> FeatureSpec:
+        """What the features are that this stage makes."""
         from .pyramid import build_pyramid
 
         s = self.settings
@@ -177,3 +210,7 @@ class Extract(Stage):
             ShardUnit(f"{number:05d}", str(self.run.features), spec, s.weights, s.size, precision, s.device, group)
             for number, group in zip(numbers, partition_all(s.shard_rows, images), strict=False)
         ]
+
+
+def _identity_of(spec: FeatureSpec) -> dict[str, Any]:
+    return {name: value for name, value in asdict(spec).items() if name != "levels"}
