@@ -27,6 +27,7 @@ from ..manifests.run import RunFolder
 
 if TYPE_CHECKING:
     from ..stages.stage import Stage, Tools
+    from ..stages.train.ranks import Ranks
     from .config import RunConfig
     from .runner import Report
 
@@ -107,7 +108,7 @@ def _settings_options(stage: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for field in reversed(fields(SETTINGS[stage])):
             text = f"{field.metadata['help']} [run.toml; at first {field.default}]"
-            name = field.name.replace("_", "-")
+            name = field.metadata.get("option") or field.name.replace("_", "-")
             declaration = f"--{name}/--no-{name}" if isinstance(field.default, bool) else f"--{name}"
             kind = None if isinstance(field.default, bool) else type(field.default)
             function = click.option(declaration, field.name, type=kind, default=None, help=text, show_default=False)(function)
@@ -237,20 +238,14 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
     """
     from ..stages.train.ranks import joined_ranks
     from ..stages.train.systems import system_is_visual
-    from .runner import follow_stage, lead_stage
 
     with joined_ranks() as ranks:
-        if ranks.size > 1:
-            options["processes"] = ranks.size
-        folder, config = _configured(run, "train", options, write=ranks.leads)
+        folder, config = _configured(run, "train", {**options, **_processes(ranks)}, write=ranks.leads)
         for system in systems:
             system_is_visual(system, config.task)
-        stages = [config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds]
+        _run_together([config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds], ranks, as_json)
         if not ranks.leads:
-            for stage in stages:
-                follow_stage(stage, ranks)
             return
-        _run_stages(stages, as_json, run=lambda stage, tools: lead_stage(stage, tools, ranks))
     if len(systems) * len(seeds) > 1 and not as_json:
         from .report import seeds_table
 
@@ -260,14 +255,70 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
 
 @main.command()
 @_run_argument
+@click.option("--system", default="hmnet", help="hmnet or one of its variants.")
+@click.option("--seed", "--seeds", "seeds", cls=_Several, type=int, default=(1,), help="One or more seeds: --seeds 1 49 1234.")
+@click.option("--refresh", is_flag=True, help="Then extract the features of the fine-tuned backbone, as a run of their own.")
+@_settings_options("finetune")
+@_cluster_options
+@_json_option
+def finetune(
+    run: Path,
+    system: str,
+    seeds: tuple[int, ...],
+    refresh: bool,
+    scheduler: str | None,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train text encoder, fusion and visual backbone together, from pixels.
+
+    Reads samples.parquet, detections.parquet and the images. The recipe is that of [train] in run.toml, with what [finetune] says of
+    the backbone. Writes models/SYSTEM/finetuned-seed-N/: what train writes, and backbone.safetensors. With --refresh also
+    refreshed/SYSTEM-seed-N/, a run whose features are those of the new backbone: train and evaluate on it as on any other.
+    Killed, it resumes from its last checkpoint. Started by torchrun, the processes share every batch.
+
+    \b
+    Example: hmnet-pipe finetune runs/twitter2015 --from train --unfreeze 2 --epochs 3 --refresh
+    """
+    from ..stages.train.ranks import joined_ranks
+    from .refresh import refresh_features
+
+    with joined_ranks() as ranks:
+        folder, config = _configured(run, "finetune", options, write=ranks.leads)
+        if processes := _processes(ranks):
+            folder, config = _configured(run, "train", processes, write=ranks.leads)
+        _run_together([config.stage("finetune", folder, system=system, seed=seed) for seed in seeds], ranks, as_json)
+        if not ranks.leads:
+            return
+    if refresh:
+        with _tools(scheduler, workers, quiet=as_json) as tools:
+            for seed in seeds:
+                report = refresh_features(config, folder, system, seed, tools)
+                click.echo("\n".join(report.lines()), err=as_json)
+
+
+@main.command()
+@_run_argument
 @click.option("--system", default="hmnet", help="The system that was trained.")
 @click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
+@click.option("--finetuned", is_flag=True, help="The model that finetune made, on the images themselves.")
 @click.option("--split", default="test", help="train, valid or test.")
 @click.option("--shuffle-images", is_flag=True, help="Deal the images out at random: what a model loses that uses them.")
 @click.option("--explain", is_flag=True, help="Also write gates and attention to views, for figures.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Another run, whose samples are scored.")
 @_json_option
-def evaluate(run: Path, system: str, seed: int, split: str, shuffle_images: bool, explain: bool, data: Path | None, as_json: bool) -> None:
+def evaluate(
+    run: Path,
+    system: str,
+    seed: int,
+    finetuned: bool,
+    split: str,
+    shuffle_images: bool,
+    explain: bool,
+    data: Path | None,
+    as_json: bool,
+) -> None:
     """Score a trained model on a split.
 
     Reads models/SYSTEM/seed-N/, samples.parquet and features/. Writes evaluation-SPLIT.json and .parquet (gold and predicted labels)
@@ -281,13 +332,15 @@ def evaluate(run: Path, system: str, seed: int, split: str, shuffle_images: bool
 
     folder, config = _configured(run, "train", {})
     device, precision = config.train.device, config.train.precision
+    scored, scored_config = (folder, config) if data is None else _configured(data, "extract", {})
     with _tools(None, None, quiet=as_json) as tools:
         scores, path = score(
-            folder.model(system, seed),
-            folder if data is None else RunFolder(data),
+            folder.finetuned(system, seed) if finetuned else folder.model(system, seed),
+            scored,
             split=split,
             shuffle_images=shuffle_images,
             explain=explain,
+            extraction=scored_config.stage("extract", scored) if finetuned else None,
             device=device,
             precision=precision,
             tools=tools,
@@ -369,17 +422,30 @@ def status(run: Path, as_json: bool) -> None:
 @main.command()
 @_run_argument
 @click.option("--fix", is_flag=True, help="Make again what is wrong, and only that.")
+@click.option(
+    "--rerun",
+    type=click.FloatRange(0, 1),
+    is_flag=False,
+    flag_value=0.02,
+    metavar="[SHARE]",
+    help="Also compute this share of each stage again, at least one unit, and compare; without a number 0.02. 1: all, trainings too.",
+    show_default=False,
+)
+@click.option("--train", "retrain", is_flag=True, help="With --rerun: repeat the trainings too, whatever the share.")
 @_cluster_options
 @_json_option
-def verify(run: Path, fix: bool, scheduler: str | None, workers: int | None, as_json: bool) -> None:
+def verify(run: Path, fix: bool, rerun: float | None, retrain: bool, scheduler: str | None, workers: int | None, as_json: bool) -> None:
     """Check every output of a run against what was recorded, and every row of the cache against its checksum.
 
-    Reads everything in RUN. Writes nothing, or with --fix what was found wrong. Exits with 1 where something is wrong and stays so.
+    Reads everything in RUN. Writes nothing, or with --fix what was found wrong. With --rerun a part is computed again in a temporary
+    folder: "equal" to the last bit, "close" (apart as far as floating point may be, with the distances and what of machine and versions
+    differs) or "different". Exits with 1 where something is wrong or different and stays so.
 
     \b
     Example: hmnet-pipe verify runs/twitter2015 --fix
+             hmnet-pipe verify runs/twitter2015 --rerun 0.1
     """
-    from .verify import mend_run, verify_run
+    from .verify import mend_run, rerun_run, verify_run
 
     folder = RunFolder(run)
     problems = verify_run(folder)
@@ -393,8 +459,15 @@ def verify(run: Path, fix: bool, scheduler: str | None, workers: int | None, as_
         for report in reports:
             click.echo("\n".join(report.lines()), err=as_json)
         left = verify_run(folder)
+    reruns = []
+    if rerun is not None or retrain:
+        with _tools(scheduler, workers, quiet=as_json) as tools:
+            for result in rerun_run(folder, rerun or 0.0, retrain, tools):
+                reruns.append(result)
+                click.echo("\n".join(result.lines()), err=as_json)
     if as_json:
-        click.echo(json.dumps({"problems": [p.to_json() for p in problems], "left": [p.to_json() for p in left]}, indent=2))
+        found = {"problems": problems, "left": left, "reruns": reruns}
+        click.echo(json.dumps({name: [item.to_json() for item in items] for name, items in found.items()}, indent=2))
     elif not problems:
         click.echo(f"verify: everything in {run} is as recorded")
     else:
@@ -402,7 +475,7 @@ def verify(run: Path, fix: bool, scheduler: str | None, workers: int | None, as_
             f"verify: {len(problems)} problems found, {len(left)} left"
             + ("" if fix else f"; mend them with `hmnet-pipe verify {run} --fix`")
         )
-    if left:
+    if left or any(result.verdict == "different" for result in reruns):
         raise click.exceptions.Exit(1)
 
 
@@ -505,6 +578,22 @@ def _configured(run: Path, stage: str, options: dict[str, Any], *, write: bool =
 def _run_configured(run: Path, stage: str, options: dict[str, Any], as_json: bool, scheduler: str | None, workers: int | None) -> None:
     folder, config = _configured(run, stage, options)
     _run_stages([config.stage(stage, folder)], as_json, scheduler, workers)
+
+
+def _processes(ranks: Ranks) -> dict[str, int]:
+    """What torchrun says of [train]'s processes; nothing without it."""
+    return {"processes": ranks.size} if ranks.size > 1 else {}
+
+
+def _run_together(stages: list[Stage], ranks: Ranks, as_json: bool) -> None:
+    """Bring trainings up to date with all ranks; rank 0 prints."""
+    from .runner import follow_stage, lead_stage
+
+    if ranks.leads:
+        _run_stages(stages, as_json, run=lambda stage, tools: lead_stage(stage, tools, ranks))
+        return
+    for stage in stages:
+        follow_stage(stage, ranks)
 
 
 def _run_stages(

@@ -4,18 +4,25 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.cache.integrity import find_damage
-from hmnet_pipe.cache.reader import FeatureCache
-from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.config import preset
+from hmnet_pipe.cache.reader import FeatureCache, read_index, write_index
+from hmnet_pipe.cache.shards import Shard, write_shard
+from hmnet_pipe.manifests.run import RunFolder, StageRecord
+from hmnet_pipe.manifests.tables import DETECTIONS, table_of, write_table
+from hmnet_pipe.pipeline.config import RunConfig, preset
 from hmnet_pipe.pipeline.runner import run_stage
-from hmnet_pipe.pipeline.verify import mend_run, verify_run
+from hmnet_pipe.pipeline.verify import Rerun, mend_run, rerun_run, verify_run
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.stage import Tools
+from safetensors.numpy import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +112,116 @@ def test_the_command_exits_1_until_it_has_mended(run):
     assert mended.returncode == 0, mended.stderr
     assert json.loads(mended.stdout)["left"] == []
     assert "everything" in verify().stdout
+
+
+def rerun(run: RunFolder, share: float = 1.0) -> dict[str, Rerun]:
+    return {result.stage: result for result in rerun_run(run, share, False, Tools())}
+
+
+def test_stages_that_are_run_again_come_out_equal_and_change_nothing(run):
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    results = rerun(run)
+    assert {stage: result.verdict for stage, result in results.items()} == dict.fromkeys(("prepare", "detect", "extract"), "equal")
+    assert results["extract"].checked.startswith("4 shards")
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path.suffix not in (".lock", ".json")} == {
+        path: content for path, content in before.items() if path.suffix not in (".lock", ".json")
+    }
+    assert not list(run.path.glob(".tmp-*"))
+
+
+def test_a_small_share_is_one_unit_and_always_the_same(run):
+    first, second = rerun(run, 0.01), rerun(run, 0.01)
+    assert first == second
+    assert first["extract"].checked.startswith("1 shards with 6 images")
+
+
+def forge_record(run: RunFolder, stage: str, **facts: Any) -> None:
+    """Make the record say what lies on disk, and of its making what `facts` say."""
+    made = RunConfig.read(run.config).stage(stage, run)
+    record = StageRecord.read(run.record(stage))
+    assert record is not None
+    replace(record, inputs=made.inputs(), outputs=made.outputs(), facts={**record.facts, **facts}).write(run.record(stage))
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.05, "close"), (20.0, "different")])
+def test_boxes_that_are_not_what_the_detector_finds_are_told_with_their_distance(run, shift, verdict):
+    rows = pq.read_table(run.detections).to_pylist()
+    rows[0]["x0"] += shift
+    write_table(run.detections, table_of(DETECTIONS, rows))
+    forge_record(run, "detect")
+    result = rerun(run)["detect"]
+    assert result.verdict == verdict
+    assert result.distances["boxes (pixels)"] == pytest.approx(shift, rel=1e-3)
+    assert result.distances["scores"] == 0
+    assert "machine and versions are those of the record" in result.remarks[-1]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.001, "close"), (0.0, "different")])
+def test_features_that_are_not_what_the_backbone_makes_are_told_by_level(run, factor, verdict):
+    path = sorted(run.features.glob("shard-*.h5"))[0]
+    shard = Shard(path)
+    levels = shard.spec.levels
+    pyramid = np.array(shard.pyramid)
+    second = pyramid[0, 0, levels[0] : levels[0] + levels[1]]
+    change = float(np.abs(second.astype(np.float32) - (second * np.float16(factor)).astype(np.float32)).max())
+    pyramid[0, 0, levels[0] : levels[0] + levels[1]] = second * np.float16(factor)
+    checksums = write_shard(path, unit=shard.unit, spec=shard.spec, keys=shard.keys, view_mask=shard.view_mask, pyramid=pyramid)
+    spec, rows = read_index(run.features)
+    new = dict(zip(shard.keys, checksums, strict=True))
+    write_index(run.features, spec, [replace(row, checksum=new.get(row.image_key, row.checksum)) for row in rows])
+    versions = json.loads(run.record("extract").read_text())["facts"]["versions"]
+    forge_record(run, "extract", versions={**versions, "torch": "0.1"})
+    assert verify_run(run) == []
+    result = rerun(run)["extract"]
+    assert result.verdict == verdict
+    assert result.distances["level 1"] == result.distances["level 4"] == 0
+    assert result.distances["level 2"] == pytest.approx(change, rel=1e-3)
+    assert result.remarks[-1].startswith("torch: 0.1 -> ")
+
+
+def test_a_source_that_has_changed_since_prepare_is_named(run, tmp_path):
+    own = Path(shutil.copytree(RunConfig.read(run.config).prepare.text, tmp_path / "corpus"))
+    config = RunConfig.read(run.config)
+    replace(config, prepare=replace(config.prepare, text=own)).write(run.config)
+    lines = (own / "test.jsonl").read_text().splitlines()
+    (own / "test.jsonl").write_text("\n".join(lines[1:]) + "\n")
+    result = rerun(run, 0.01)["prepare"]
+    assert result.verdict == "different"
+    assert "samples is not as recorded" in result.remarks
+    assert any("inputs.text.test" in remark for remark in result.remarks)
+    shutil.rmtree(own)
+    assert rerun(run, 0.01)["prepare"].verdict == "not run"
+
+
+def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_told(run, tiny_encoder):
+    config = RunConfig.read(run.config).override("train", {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1})
+    config.write(run.config)
+    stage = config.stage("train", run, system="hmnet", seed=2)
+    run_stage(stage, Tools())
+    assert rerun(run, 0.01)["train-hmnet-seed-2"].verdict == "not run"
+    result = {one.stage: one for one in rerun_run(run, 0.01, True, Tools())}["train-hmnet-seed-2"]
+    assert result.verdict == "equal"
+    model = run.model("hmnet", 2) / "model.safetensors"
+    state = load_file(model)
+    name = max(name for name in state if state[name].dtype == np.float32)
+    state[name] = state[name] + np.float32(0.25)
+    save_file(state, model)
+    record = StageRecord.read(run.record(stage.name))
+    assert record is not None
+    replace(record, outputs=stage.outputs()).write(run.record(stage.name))
+    result = {one.stage: one for one in rerun_run(run, 0.01, True, Tools())}["train-hmnet-seed-2"]
+    assert result.verdict == "different"
+    assert result.distances["weights"] == pytest.approx(0.25, rel=1e-3)
+
+
+def test_the_command_exits_1_where_a_rerun_is_different(run):
+    rows = pq.read_table(run.detections).to_pylist()
+    write_table(run.detections, table_of(DETECTIONS, [{**row, "label": "someone else"} for row in rows]))
+    forge_record(run, "detect")
+    command = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "verify", str(run.path), "--rerun", "--workers", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    verdicts = {one["stage"]: one["verdict"] for one in found["reruns"]}
+    assert (verdicts["prepare"], verdicts["detect"]) == ("equal", "different")
+    assert found["left"] == []

@@ -6,7 +6,7 @@ where it was.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,10 @@ class Detect(Stage):
         todo = [image for image in images if image[0] not in kept]
         units = self._units(self._work(), todo)
         return sum(len(unit) for unit in units if chunk_tables(unit.stem)[1].name in there), len(todo)
+
+    def all_units(self, work: Path) -> list[ChunkUnit]:
+        """The chunks of every usable image, whatever is done of them, with their tables below `work` and without crops."""
+        return [replace(unit, crops=None) for unit in self._units(work, self._images())]
 
     def _images(self) -> list[tuple[str, str]]:
         """(key, path) of every usable image, in the order of the keys."""

@@ -4,9 +4,11 @@ A unit of work is one shard. Which images make it, and which of them go through 
 by the cluster, so that the numbers do not depend on how many workers there were or how often the job was killed.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -146,6 +148,28 @@ class Extract(Stage):
                     if _identity_of(shard.spec) == known:
                         done, shards = done + len(shard.keys), shards + 1
         return done, total.num_rows, shards
+
+    def units_of(self, shards: Sequence[str], folder: Path) -> list[ShardUnit]:
+        """The units that made committed shards, as far as tables and shards still tell, with their results below `folder`.
+
+        Which images go through the network together is part of the numbers, and an image that failed held a place: it is put back where
+        its key belongs. A unit with another digest than its shard's was put together otherwise, and may be a rounding away from it.
+        """
+        images = self.images()
+        keys = [image.key for image in images]
+        s = self.settings
+        precision = resolve_precision(s.precision, resolve_device(s.device))
+        units = []
+        for name in shards:
+            shard = Shard(self.run.features / name)
+            there = set(shard.keys)
+            span = slice(bisect_left(keys, shard.keys[0]), bisect_right(keys, shard.keys[-1])) if shard.keys else slice(0)
+            only = tuple(image for image in images[span] if image.key in there)
+            stem = name.removeprefix("shard-").removesuffix(".h5")
+            unit = ShardUnit(stem, str(folder), shard.spec, s.weights, s.size, precision, s.device, only)
+            whole = replace(unit, images=tuple(images[span]))
+            units.append(whole if whole.digest == shard.unit else unit)
+        return units
 
     def _identity(self) -> dict[str, Any]:
         """What can be said of the feature set without building the network: all but its levels, which follow from its backbone."""
