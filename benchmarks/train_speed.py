@@ -144,13 +144,12 @@ def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, preci
     trainer = trainer_of("hmnet", encoder, longest, cache, folder, precision)
     held: dict[int, int] = {}
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+    def pack(tensor: torch.Tensor) -> None:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()  # and keeps nothing: there is no backward pass
 
     own = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
     batch = next(iter(batches(longest, [list(range(BATCH))], task="ner", pad_id=0, label_ids=trainer.label_ids, visuals=cache)))
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         loss = trainer.model.loss(batch)
     activations = sum(size for pointer, size in held.items() if pointer not in own)
     del loss, batch

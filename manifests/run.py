@@ -63,6 +63,14 @@ class RunFolder:
     def model(self, system: str, seed: int) -> Path:
         return self.path / "models" / system / f"seed-{seed}"
 
+    def finetuned(self, system: str, seed: int) -> Path:
+        """The model that finetune made, with its backbone."""
+        return self.path / "models" / system / f"finetuned-seed-{seed}"
+
+    def refreshed(self, system: str, seed: int) -> Path:
+        """A run of its own on the features of a fine-tuned backbone."""
+        return self.path / "refreshed" / f"{system}-seed-{seed}"
+
     def logs(self, system: str, seed: int) -> Path:
         """TensorBoard's files of one training."""
         return self.path / "logs" / system / f"seed-{seed}"

@@ -19,6 +19,7 @@ from ..stages.detect.stage import Detect
 from ..stages.detect.unit import DetectSettings
 from ..stages.extract.stage import Extract
 from ..stages.extract.unit import ExtractSettings
+from ..stages.finetune.stage import Finetune, FinetuneSettings
 from ..stages.prepare.stage import Prepare, PrepareSettings
 from ..stages.train.encoder_files import DEMO_ENCODER
 from ..stages.train.stage import Train, TrainSettings
@@ -61,15 +62,18 @@ class RunConfig:
     detect: DetectSettings
     extract: ExtractSettings
     train: TrainSettings
+    finetune: FinetuneSettings
 
-    def stage(self, name: str, run: RunFolder, *, system: str = "hmnet", seed: int = 1) -> Prepare | Detect | Extract | Train:
-        """The stage `name` of this run; `system` and `seed` are for "train"."""
+    def stage(self, name: str, run: RunFolder, *, system: str = "hmnet", seed: int = 1) -> Prepare | Detect | Extract | Train | Finetune:
+        """The stage `name` of this run; `system` and `seed` are for "train" and "finetune"."""
         if name == "prepare":
             return Prepare(run, self.prepare)
         if name == "detect":
             return Detect(run, self.detect)
         if name == "extract":
             return Extract(run, self.extract, self.detect.objects)
+        if name == "finetune":
+            return Finetune(run, self.train, self.task, system, seed, self.finetune, self.extract, self.detect.objects)
         return Train(run, self.train, self.task, system, seed)
 
     def override(self, stage: str, options: Mapping[str, Any]) -> "RunConfig":
@@ -128,6 +132,7 @@ SETTINGS: dict[str, type[Any]] = {
     "detect": DetectSettings,
     "extract": ExtractSettings,
     "train": TrainSettings,
+    "finetune": FinetuneSettings,
 }
 
 
@@ -177,4 +182,5 @@ def preset(name: str, *, task: str | None, text: Path, images: Path | None, form
         DetectSettings(**values.get("detect", {})),
         ExtractSettings(**values.get("extract", {})),
         TrainSettings(**{**recipe, **values.get("train", {}), **values.get("train by task", {}).get(chosen, {})}),
+        FinetuneSettings(**values.get("finetune", {})),
     )

@@ -16,6 +16,7 @@ from ..manifests.run import RunFolder, StageRecord
 from ..manifests.tables import OUTCOMES, PROBLEMS, read_table
 from ..stages.detect.stage import Detect
 from ..stages.extract.stage import Extract
+from ..stages.finetune.stage import Finetune
 from ..stages.prepare.stage import Prepare
 from ..stages.stage import Stage
 from ..stages.train.stage import Train
@@ -120,12 +121,18 @@ def run_stages(config: RunConfig, run: RunFolder) -> list[Stage]:
         trained.add((system, f"seed-{seed}"))
     for system, seed in sorted(trained):
         stages.append(config.stage("train", run, system=system, seed=int(seed.removeprefix("seed-"))))
+    finetuned = {(path.parent.name, path.name.removeprefix("finetuned-seed-")) for path in (run.path / "models").glob("*/finetuned-seed-*")}
+    for path in (run.path / "stages").glob("finetune-*.parts"):
+        system, _, seed = path.stem.removeprefix("finetune-").rpartition("-seed-")
+        finetuned.add((system, seed))
+    stages += [config.stage("finetune", run, system=system, seed=int(seed)) for system, seed in sorted(finetuned)]
     return stages
 
 
 def command_of(stage: Stage) -> str:
     if isinstance(stage, Train):
-        return f"hmnet-pipe train {stage.run.path} --system {stage.system} --seed {stage.seed}"
+        command = "finetune" if isinstance(stage, Finetune) else "train"
+        return f"hmnet-pipe {command} {stage.run.path} --system {stage.system} --seed {stage.seed}"
     return f"hmnet-pipe {stage.name} {stage.run.path}"
 
 

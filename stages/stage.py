@@ -13,9 +13,12 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 
-def setting(default: Any, help: str) -> Any:
-    """A field of a settings dataclass. `help` becomes the help of its command-line option and its comment in run.toml."""
-    return field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, option: str | None = None) -> Any:
+    """A field of a settings dataclass. `help` becomes the help of its command-line option and its comment in run.toml.
+
+    option: the name of the command-line option where it is not the field's (`from` cannot be a field).
+    """
+    return field(default=default, metadata={"help": help, "option": option})
 
 
 class ProgressBar(Protocol):

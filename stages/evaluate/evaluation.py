@@ -1,19 +1,24 @@
 """Scoring a trained model on any split, of its own run or of another run's data, with the images as they are or shuffled."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...cache.reader import FeatureCache
+from ...cache.shards import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import write_text
 from ...manifests.run import RunFolder
 from ...manifests.tables import SAMPLES, read_table, write_table
 from ..compute import resolve_device, resolve_precision
+from ..extract.stage import Extract
+from ..finetune.model import BACKBONE_FILE, EndToEnd
+from ..finetune.pixels import Pixels
 from ..scores import Scores
 from ..stage import SILENT, Tools
-from ..train.data import encode_split, shuffled_images
+from ..train.data import Visuals, encode_split, shuffled_images
 from ..train.encoder import load_tokenizer
 from ..train.model import HMNeT
 from ..train.predict import predict_split, predictions_table, score_split
@@ -30,6 +35,7 @@ def evaluate(
     shuffle_images: bool = False,
     shuffle_seed: int = 0,
     explain: bool = False,
+    extraction: Extract | None = None,
     device: str = "auto",
     precision: str = "auto",
     tools: Tools = SILENT,
@@ -38,9 +44,11 @@ def evaluate(
 
     The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and .parquet, and with `explain`
     what the model looked at as explanation-<split>[-shuffled].parquet.
+    A model that finetune made sees pixels: it needs `extraction`, the stage that would extract the views of `data`.
     Raises InputError where the split has no sample or the labels are of another task, StageError where the features are others.
     """
-    model = HMNeT.from_pretrained(folder).to(resolve_device(device))
+    from_pixels = (folder / BACKBONE_FILE).is_file()
+    model = (EndToEnd if from_pixels else HMNeT).from_pretrained(folder).to(resolve_device(device))
     config = model.config
     samples = read_table(data.samples, SAMPLES, "prepare")
     tasks = set(samples.column("task").to_pylist())
@@ -50,24 +58,28 @@ def evaluate(
     chosen = encode_split(samples, split, tokenizer, task=config.task, max_length=config.max_length)
     if not len(chosen):
         raise InputError(f"{data.samples} has no {split} split; it has {', '.join(sorted(set(samples.column('split').to_pylist())))}")
-    cache = _features(data, config.features) if config.levels else None
+    visuals: Visuals | None = None
+    if from_pixels:
+        visuals = _pixels(extraction, config.features)
+    elif config.levels:
+        visuals = _features(data, config.features)
     if shuffle_images:
-        if cache is None:
+        if visuals is None:
             raise InputError(f"{config.system} reads no images, so that they cannot be shuffled")
         chosen = shuffled_images(chosen, shuffle_seed)
     arithmetic = resolve_precision(precision, next(model.parameters()).device)
-    predicted = predict_split(model, chosen, visuals=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
+    predicted = predict_split(model, chosen, visuals=visuals, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
     scores = score_split(chosen, predicted, config.task)
     name = f"{split}{'-shuffled' if shuffle_images else ''}"
     if data.path.resolve() not in folder.resolve().parents:
         name += f"-of-{data.path.resolve().name}"
     result: dict[str, Any] = {"system": config.system, "split": split, "shuffled_images": shuffle_images, "scores": scores}
     if explain:
-        if cache is None:
+        if visuals is None:
             raise InputError(f"{config.system} reads no images: there is no gate and no attention to views to explain")
-        looked = explanations_table(model, chosen, visuals=cache, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
+        looked = explanations_table(model, chosen, visuals=visuals, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
         write_table(folder / f"explanation-{name}.parquet", looked)
-    write_table(folder / f"evaluation-{name}.parquet", predictions_table(chosen, predicted, cache))
+    write_table(folder / f"evaluation-{name}.parquet", predictions_table(chosen, predicted, visuals))
     path = folder / f"evaluation-{name}.json"
     write_text(path, json.dumps(result, indent=2) + "\n")
     return scores, path
@@ -76,11 +88,24 @@ def evaluate(
 def _features(data: RunFolder, trained_on: dict[str, Any] | None) -> FeatureCache:
     """The features of `data`, which must be made as those that the model was trained on: same backbone, weights and transform."""
     cache = FeatureCache(data.features)
-    made = json.loads(json.dumps(asdict(cache.spec)))
+    _check(str(data.features), cache.spec, trained_on, ("dtype",))
+    return cache
+
+
+def _pixels(extraction: Extract | None, trained_on: dict[str, Any] | None) -> Pixels:
+    """The pixels of `extraction`'s views, which must be as many and of the size that the model was trained on."""
+    if extraction is None:
+        raise InputError("a model that finetune made sees pixels: give the extract stage of the run whose images it shall see")
+    spec = extraction.spec()
+    _check(str(extraction.run.config), spec, trained_on, ("dtype", "weights"))  # the model brings its own weights
+    return Pixels(extraction.images(), size=extraction.settings.size, views=spec.views, decoders=2)
+
+
+def _check(where: str, spec: FeatureSpec, trained_on: dict[str, Any] | None, but: Sequence[str]) -> None:
+    made = json.loads(json.dumps(asdict(spec)))
     for field, value in (trained_on or {}).items():
-        if field != "dtype" and made.get(field) != value:
+        if field not in but and made.get(field) != value:
             raise StageError(
-                f"the features in {data.features} have {field} {made.get(field)!r}, and the model was trained on {value!r}; "
+                f"the features of {where} have {field} {made.get(field)!r}, and the model was trained on {value!r}; "
                 "extract them with the model's settings first"
             )
-    return cache

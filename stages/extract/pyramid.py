@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import ResNet
 
 from ..demo.nets import demo_resnet
@@ -25,14 +26,22 @@ class Pyramid(nn.Module):
     """A ResNet's four stages, each average-pooled to p x p and joined along the channels.
 
     Always in evaluation mode: BatchNorm uses and keeps the statistics that it was trained with, whatever `train()` is called on.
+    With `recompute`, blocks that learn keep no activations for the backward pass and compute them again there: less memory, more time.
     """
 
-    def __init__(self, resnet: ResNet, pooled: int) -> None:
+    def __init__(self, resnet: ResNet, pooled: int, *, recompute: bool = False) -> None:
         super().__init__()
         resnet.fc = nn.Identity()
         self.resnet = resnet
         self.pooled = pooled
+        self.recompute = recompute
         self.eval()
+
+    @property
+    def parts(self) -> list[list[nn.Module]]:
+        """The modules of the stem, and of each stage, from the pixels on."""
+        net = self.resnet
+        return [[net.conv1, net.bn1], [net.layer1], [net.layer2], [net.layer3], [net.layer4]]
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -48,7 +57,9 @@ class Pyramid(nn.Module):
         maps = net.maxpool(net.relu(net.bn1(net.conv1(views))))
         pooled = []
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
-            maps = stage(maps)
+            for block in stage:
+                learns = self.recompute and any(parameter.requires_grad for parameter in block.parameters())
+                maps = checkpoint(block, maps, use_reentrant=False) if learns and torch.is_grad_enabled() else block(maps)
             # Adaptive pooling: 7x7 to 2x2 uses overlapping bins, so that no row or column is dropped.
             pooled.append(adaptive_avg_pool2d(maps, self.pooled))
         return torch.cat(pooled, dim=1)
@@ -60,8 +71,8 @@ def _output_channels(stage: nn.Module) -> int:
     return last[-1].num_features
 
 
-def build_pyramid(name: str, choice: str, pooled: int) -> Pyramid:
-    """The backbone `name` with the weights that `choice` means, as a Pyramid in evaluation mode.
+def build_pyramid(name: str, choice: str, pooled: int, *, recompute: bool = False) -> Pyramid:
+    """The backbone `name` with the weights that `choice` means, as a Pyramid (see there for `recompute`) in evaluation mode.
 
     A weights file is a ResNet's state dict, or a detector's, of which the backbone's part is taken.
     """
@@ -75,7 +86,7 @@ def build_pyramid(name: str, choice: str, pooled: int) -> Pyramid:
 
     resnet = load_into(build, weights_of(name, choice))
     assert isinstance(resnet, ResNet)
-    return Pyramid(resnet, pooled)
+    return Pyramid(resnet, pooled, recompute=recompute)
 
 
 def _keep_body(state: dict[str, Tensor]) -> None:

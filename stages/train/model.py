@@ -172,12 +172,16 @@ class HMNeT(nn.Module):
         gates = self.fusion.gates_of(batch.views)
         return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers))
 
+    def text_state(self) -> dict[str, Tensor]:
+        """The weights of everything but a backbone: what model.safetensors holds."""
+        return self.state_dict()
+
     def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
         """Write config.json, model.safetensors and tokenizer/; the folder is then all that `from_pretrained` needs."""
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save_pretrained(folder / "tokenizer")
         with atomic_path(folder / "model.safetensors") as temporary:
-            save_file({name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}, temporary)
+            save_file({name: value.detach().cpu().contiguous() for name, value in self.text_state().items()}, temporary)
         write_text(folder / "config.json", json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
 
     @classmethod

@@ -12,13 +12,14 @@ __all__ = ["describe_groups", "make_optimizer", "make_schedule", "parameter_grou
 
 
 def parameter_groups(model: nn.Module, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
-    """Optimizer groups, each with and without decay (none on biases and LayerNorm weights).
+    """Optimizer groups, each with and without decay (none on biases and the weights of LayerNorm and BatchNorm).
 
     rates: a learning rate for each top-level module of `model`; modules that it does not name are "head". Every trainable parameter is
     in exactly one group: a head that no group holds would stay random in silence.
     """
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters(recurse=False)}
+    normalisers = (module for module in model.modules() if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)))
+    norms = {id(p) for module in normalisers for p in module.parameters(recurse=False)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -1,13 +1,14 @@
-"""One training from tables to a model's folder: what the stage `train` computes."""
+"""One training from tables to a model's folder: what the stage `train` computes, in parts that `finetune` shares."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from ...cache.reader import FeatureCache
+from ...cache.shards import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import write_text
 from ...manifests.fingerprint import digest_json
@@ -21,58 +22,93 @@ from .encoder_files import resolve_encoder
 from .loop import Task, Trainer
 from .model import HMNeT, ModelConfig
 from .predict import predict_split, predictions_table, score_split
-from .ranks import current_ranks
-from .stage import Train
+from .ranks import Ranks, current_ranks
+from .stage import Train, TrainSettings
 from .text import MARKERS
 
-__all__ = ["train"]
+__all__ = ["Data", "config_of", "fit", "join", "read_data", "train"]
 
 
 def train(stage: Train, tools: Tools) -> Counts:
     """Train one system, keep the model of its best epoch, and score the test split with it. All ranks call it; rank 0 writes."""
-    s, ranks = stage.settings, current_ranks()
-    if ranks.size != s.processes:
+    ranks = join(stage)
+    tools = tools if ranks.leads else SILENT
+    cache = FeatureCache(stage.run.features) if stage.visual else None
+    data = read_data(stage, stage.settings, cache, tools)
+    spec = cache.spec if cache is not None else None
+    model = HMNeT.from_encoder(resolve_encoder(stage.settings.encoder), config_of(stage, data, spec)).to(
+        resolve_device(stage.settings.device)
+    )
+    return fit(stage, stage.settings, stage.settings.rates, model, data, cache, ranks, tools)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The texts of a training: its splits as sub-words, its labels, and the tokenizer."""
+
+    splits: dict[str, Split]
+    labels: tuple[str, ...]
+    tokenizer: Any
+
+
+def join(stage: Train) -> Ranks:
+    """The ranks that train together, seeded. Raises InputError where they are not as many as run.toml says."""
+    ranks, wanted = current_ranks(), stage.settings.processes
+    if ranks.size != wanted:
+        command = stage.name.partition("-")[0]
         raise InputError(
-            f"{stage.run.config} says processes = {s.processes}, and there are {ranks.size}; give --processes {ranks.size}, or start it "
-            f"with `torchrun --nproc-per-node {s.processes} --no-python hmnet-pipe train {stage.run.path}`"
+            f"{stage.run.config} says processes = {wanted} in [train], and there are {ranks.size}; set it there or with --processes "
+            f"{ranks.size}, or start `torchrun --nproc-per-node {wanted} --no-python hmnet-pipe {command} {stage.run.path}`"
         )
-    if not ranks.leads:
-        tools = SILENT
     torch.manual_seed(stage.seed)
-    encoder_folder = resolve_encoder(s.encoder)
-    tokenizer = load_tokenizer(encoder_folder)
+    return ranks
+
+
+def read_data(stage: Train, settings: TrainSettings, visuals: Visuals | None, tools: Tools) -> Data:
+    """Read and encode the samples, and say what is unusual about them. Raises StageError where there is nothing to train on."""
+    tokenizer = load_tokenizer(resolve_encoder(settings.encoder))
     if stage.task == "re":
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     samples = read_table(stage.run.samples, SAMPLES, "prepare")
-    splits = {name: encode_split(samples, name, tokenizer, task=stage.task, max_length=s.max_length) for name in ("train", "valid", "test")}
-    if s.shots:
-        splits["train"] = few_shots(splits["train"], s.shots, stage.seed)
-    cache = FeatureCache(stage.run.features) if stage.visual else None
+    limit = settings.max_length
+    splits = {name: encode_split(samples, name, tokenizer, task=stage.task, max_length=limit) for name in ("train", "valid", "test")}
+    if settings.shots:
+        splits["train"] = few_shots(splits["train"], settings.shots, stage.seed)
     labels = _labels(splits["train"], stage.task)
-    _warn(stage, tools, splits, labels, cache)
-    config = ModelConfig(
-        stage.system,
-        stage.task,
-        labels,
-        cache.spec.levels if cache is not None else (),
-        s.relation_head,
-        s.max_length,
-        {},
-        asdict(cache.spec) if cache is not None else None,
-    )
-    model = HMNeT.from_encoder(encoder_folder, config).to(resolve_device(s.device))
-    logs = stage.run.logs(stage.system, stage.seed) if s.tensorboard else None
-    task = Task(f"train {stage.system} seed {stage.seed}", s, stage.seed, splits, cache, tokenizer.pad_token_id, s.rates, logs)
+    _warn(stage, tools, splits, labels, visuals)
+    return Data(splits, labels, tokenizer)
+
+
+def config_of(stage: Train, data: Data, spec: FeatureSpec | None) -> ModelConfig:
+    """The configuration of a new model. spec: of the features that it reads, None for text alone."""
+    s = stage.settings
+    levels = spec.levels if spec is not None else ()
+    features = asdict(spec) if spec is not None else None
+    return ModelConfig(stage.system, stage.task, data.labels, levels, s.relation_head, s.max_length, {}, features)
+
+
+def fit(
+    stage: Train,
+    settings: TrainSettings,
+    rates: dict[str, float],
+    model: HMNeT,
+    data: Data,
+    visuals: Visuals | None,
+    ranks: Ranks,
+    tools: Tools,
+) -> Counts:
+    """Train `model`, resuming if it can, and let rank 0 write the model of the best epoch, its scores, predictions and history."""
+    splits, pad_id = data.splits, data.tokenizer.pad_token_id
+    logs = stage.run.logs(stage.system, stage.seed) / stage.name if settings.tensorboard else None
+    task = Task(stage.name.replace("-seed-", " seed ").replace("-", " ", 1), settings, stage.seed, splits, visuals, pad_id, rates, logs)
     # A folder per fingerprint: a checkpoint of other settings is never resumed.
     decides = {"parameters": stage.parameters(), "inputs": stage.inputs(), "weights": stage.weights()}
     trainer = Trainer(task, model, Checkpoints(stage.run.work(stage.name) / digest_json(decides)[:16]), ranks)
     seen = trainer.run(tools)
     details: dict[str, Any] = {"best epoch": trainer.best_epoch}
     if ranks.leads:
-        model.save_pretrained(stage.folder, tokenizer)
-        predictions = predict_split(
-            model, splits["test"], visuals=cache, pad_id=tokenizer.pad_token_id, precision=trainer.precision, tools=tools
-        )
+        model.save_pretrained(stage.folder, data.tokenizer)
+        predictions = predict_split(model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools)
         metrics: dict[str, Any] = {
             "system": stage.system,
             "task": stage.task,
@@ -82,7 +118,7 @@ def train(stage: Train, tools: Tools) -> Counts:
             "test": score_split(splits["test"], predictions, stage.task) if len(splits["test"]) else None,
             "parameter_groups": trainer.parameter_groups,
         }
-        write_table(stage.folder / "predictions.parquet", predictions_table(splits["test"], predictions, cache))
+        write_table(stage.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals))
         write_table(stage.folder / "history.parquet", table_of(HISTORY, trainer.history))
         write_text(stage.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         headline = metrics["test"] or metrics["valid"]

@@ -1,0 +1,313 @@
+"""End to end: pixels and the cache say the same, only what should learn learns, and the refreshed features are the new backbone's."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hmnet_pipe import FeatureCache, HMNeT
+from hmnet_pipe.manifests.errors import InputError, StageError
+from hmnet_pipe.manifests.fingerprint import digest_file
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.tables import SAMPLES, read_table
+from hmnet_pipe.pipeline.config import RunConfig, preset
+from hmnet_pipe.pipeline.refresh import refresh_features
+from hmnet_pipe.pipeline.runner import run_stage
+from hmnet_pipe.pipeline.status import run_status
+from hmnet_pipe.stages.demo import DEMO_WEIGHTS
+from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.evaluate.evaluation import evaluate
+from hmnet_pipe.stages.extract.pyramid import build_pyramid
+from hmnet_pipe.stages.extract.views import normalise
+from hmnet_pipe.stages.finetune.model import EndToEnd
+from hmnet_pipe.stages.finetune.pixels import Pixels
+from hmnet_pipe.stages.finetune.stage import FinetuneSettings
+from hmnet_pipe.stages.stage import SILENT, Tools
+from hmnet_pipe.stages.train.data import batches, encode_split
+from hmnet_pipe.stages.train.encoder import load_tokenizer
+from hmnet_pipe.stages.train.model import ModelConfig
+from hmnet_pipe.stages.train.text import MARKERS
+from hmnet_pipe.stages.train.training import _labels
+from safetensors.torch import load_file
+from torch import nn
+
+VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
+
+
+def bring_up_to_date(run: Path, stage: str, said: Any = lambda line: None, system: str = "hmnet", **options: Any) -> Any:
+    folder = RunFolder(run)
+    config = RunConfig.read(folder.config).override(stage, options)
+    config.write(folder.config)
+    return run_stage(config.stage(stage, folder, system=system), Tools(say=said))
+
+
+def make_run(folder: Path, task: str, encoder: Path) -> Path:
+    """Prepared, detected, and extracted in single precision."""
+    write_demo_corpus(folder / "corpus", task, sizes={"train": 24, "valid": 8, "test": 8})
+    made = preset("demo", task=task, text=folder / "corpus", images=folder / "corpus" / "images", format="auto")
+    made = made.override("extract", {"dtype": "float32"})
+    made = made.override("train", {"encoder": str(encoder), "epochs": 2, "first_evaluation": 1, "batch_size": 4})
+    made.write(RunFolder(folder / "run").config)
+    for stage in ("prepare", "detect", "extract"):
+        bring_up_to_date(folder / "run", stage)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_encoder) -> Path:
+    return make_run(tmp_path_factory.mktemp("ner"), "ner", tiny_encoder)
+
+
+@pytest.fixture(scope="module")
+def relations(tmp_path_factory, tiny_encoder) -> Path:
+    return make_run(tmp_path_factory.mktemp("re"), "re", tiny_encoder)
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def scores_both_ways(run: Path, system: str, features: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores of the training split by one model with random weights: on the cache, on pixels, and on the cache without images."""
+    folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
+    tokenizer = load_tokenizer(Path(config.train.encoder))
+    if config.task == "re":
+        tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+    split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task=config.task, max_length=64)
+    cache = FeatureCache(features)
+    labels = _labels(split, config.task)
+    torch.manual_seed(0)
+    made = ModelConfig(system, config.task, labels, cache.spec.levels, "markers", 64, {}, None)
+    model = HMNeT.from_encoder(Path(config.train.encoder), made)
+    for parameter in model.fusion.parameters():
+        nn.init.normal_(parameter, 0, 0.1)
+    extraction = config.stage("extract", folder)
+    end_to_end = EndToEnd(model, build_pyramid("demo_resnet", "default", 2)).eval()
+    model.eval()
+    pixels = Pixels(extraction.images(), size=extraction.settings.size, views=4, decoders=2)
+    order = [list(range(start, start + 4)) for start in range(0, 24, 4)]
+    arguments = {"task": config.task, "pad_id": tokenizer.pad_token_id, "label_ids": None}
+    found = [], [], []
+    with torch.inference_mode():
+        for cached, seen in zip(
+            batches(split, order, visuals=cache, **arguments), batches(split, order, visuals=pixels, **arguments), strict=True
+        ):
+            assert torch.equal(cached.view_mask, seen.view_mask)
+            found[0].append(model(cached))
+            found[1].append(end_to_end(seen))
+            cached.view_mask[:] = False
+            found[2].append(model(cached))
+    return tuple(torch.cat([part.flatten() for part in parts]) for parts in found)
+
+
+@pytest.mark.parametrize("task", ["ner", "re"])
+@pytest.mark.parametrize("system", VISUAL)
+def test_pixels_and_the_cache_give_the_same_scores(request, system, task, tmp_path):
+    folder = request.getfixturevalue({"ner": "run", "re": "relations"}[task])
+    cached, seen, blind = scores_both_ways(folder, system, RunFolder(folder).features)
+    assert (cached - seen).abs().max() < 1e-5
+    assert (cached - blind).abs().max() > 0.01, "the images change nothing here: the comparison says nothing"
+    half = Path(shutil.copytree(folder, tmp_path / "half"))
+    bring_up_to_date(half, "extract", dtype="float16")
+    cached, seen, _ = scores_both_ways(half, system, RunFolder(half).features)
+    assert 0 < (cached - seen).abs().max() < 5e-3
+
+
+def test_with_the_backbone_frozen_training_from_pixels_is_training_on_the_cache(copy):
+    bring_up_to_date(copy, "train")
+    bring_up_to_date(copy, "finetune", unfreeze=0)
+    folder = RunFolder(copy)
+    histories = [pq.read_table(path / "history.parquet") for path in (folder.model("hmnet", 1), folder.finetuned("hmnet", 1))]
+    for column in ("loss", "valid_f1", "learning_rate"):
+        np.testing.assert_allclose(*(history.column(column).to_pylist() for history in histories), rtol=1e-3)
+    weights = [load_file(path / "model.safetensors") for path in (folder.model("hmnet", 1), folder.finetuned("hmnet", 1))]
+    assert set(weights[0]) == set(weights[1])
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+PARTS = {0: (), 1: ("layer4",), 3: ("layer4", "layer3", "layer2"), 5: ("layer4", "layer3", "layer2", "layer1", "conv1", "bn1")}
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("unfreeze", PARTS)
+def test_what_is_unfrozen_learns_and_nothing_else(copy, unfreeze, batch_norm):
+    report = bring_up_to_date(copy, "finetune", unfreeze=unfreeze, batch_norm=batch_norm, epochs=1, backbone_learning_rate=1e-3)
+    assert report.failed == 0
+    folder = RunFolder(copy).finetuned("hmnet", 1)
+    before = {name: value.clone() for name, value in build_pyramid("demo_resnet", "default", 2).resnet.state_dict().items()}
+    after = load_file(folder / "backbone.safetensors")
+    assert set(before) == set(after)
+    for name, value in after.items():
+        learns = name.split(".")[0] in PARTS[unfreeze]
+        statistics = "running" in name or "num_batches" in name
+        assert torch.equal(value, before[name]) != (learns and (batch_norm or not statistics)), name
+    groups = {group["name"]: group for group in json.loads((folder / "metrics.json").read_text())["parameter_groups"]}
+    held = sum(group["parameters"] for name, group in groups.items() if name.startswith("backbone"))
+    wanted = sum(
+        value.numel()
+        for name, value in after.items()
+        if name.split(".")[0] in PARTS[unfreeze] and "running" not in name and "num_" not in name
+    )
+    assert held == wanted
+    assert all(group["learning_rate"] == 1e-3 for name, group in groups.items() if name.startswith("backbone"))
+    encoder = load_file(Path(RunConfig.read(RunFolder(copy).config).train.encoder) / "model.safetensors")
+    moved = load_file(folder / "model.safetensors")
+    assert not torch.equal(moved["encoder.encoder.layer.0.output.dense.weight"], encoder["encoder.layer.0.output.dense.weight"])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_reach_the_first_unfrozen_convolution(run, recompute):
+    folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
+    tokenizer = load_tokenizer(Path(config.train.encoder))
+    split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task="ner", max_length=64)
+    labels = _labels(split, "ner")
+    spec = FeatureCache(folder.features).spec
+    extraction = config.stage("extract", folder)
+    pixels = Pixels(extraction.images(), size=112, views=4, decoders=1)
+    label_ids = {label: number for number, label in enumerate(labels)}
+    batch = next(iter(batches(split, [[0, 1, 2, 3]], task="ner", pad_id=0, label_ids=label_ids, visuals=pixels)))
+    for unfreeze, first in ((1, "layer4"), (2, "layer3"), (4, "layer1"), (5, "conv1")):
+        torch.manual_seed(0)
+        made = ModelConfig("hmnet", "ner", labels, spec.levels, "markers", 64, {}, None)
+        backbone = build_pyramid("demo_resnet", "default", 2, recompute=recompute)
+        model = EndToEnd(HMNeT.from_encoder(Path(config.train.encoder), made), backbone, unfreeze=unfreeze).train()
+        model.loss(batch).backward()
+        part = getattr(backbone.resnet, first)
+        convolution = part if isinstance(part, nn.Conv2d) else part[0].conv1
+        assert convolution.weight.grad.abs().max() > 0
+        with_gradient = {name.split(".")[0] for name, parameter in backbone.resnet.named_parameters() if parameter.grad is not None}
+        assert with_gradient == {name.split(".")[0] for name, parameter in backbone.resnet.named_parameters() if parameter.requires_grad}
+        assert not any(module.training for module in backbone.modules())
+
+
+def test_recomputing_activations_changes_nothing_but_memory(copy, run, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    for folder, recompute in ((copy, False), (other, True)):
+        bring_up_to_date(folder, "finetune", unfreeze=4, epochs=1, recompute=recompute)
+    files = [[(RunFolder(folder).finetuned("hmnet", 1) / name).read_bytes() for name in FILES] for folder in (copy, other)]
+    assert files[0] == files[1]
+
+
+FILES = ("model.safetensors", "backbone.safetensors", "metrics.json", "predictions.parquet")
+
+
+def test_augmented_training_is_another_one_and_the_same_twice(copy, run, tmp_path):
+    folders = [copy, *(Path(shutil.copytree(run, tmp_path / name)) for name in "ab")]
+    for folder, augment in zip(folders, (False, True, True), strict=True):
+        bring_up_to_date(folder, "finetune", epochs=1, augment=augment)
+    digests = [digest_file(RunFolder(folder).finetuned("hmnet", 1) / "model.safetensors") for folder in folders]
+    assert digests[1] == digests[2] != digests[0]
+
+
+def test_finetune_says_what_the_cache_saves_and_status_knows_it(copy):
+    said: list[str] = []
+    bring_up_to_date(copy, "finetune", said.append, epochs=1)
+    assert any("times as fast" in line for line in said)
+    assert {row.stage: row.state for row in run_status(RunFolder(copy)).stages}["finetune-hmnet-seed-1"] == "fresh"
+    assert bring_up_to_date(copy, "finetune").state == "fresh"
+    said.clear()
+    bring_up_to_date(copy, "finetune", said.append, unfreeze=2)
+    assert any("unfreeze: 1 -> 2" in line for line in said)
+
+
+def test_finetune_killed_resumes_to_the_same_model(copy, run, tmp_path):
+    undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
+    options = {"augment": True, "batch_norm": True, "epochs": 3}
+    bring_up_to_date(undisturbed, "finetune", **options)
+    environment = {**os.environ, "HMNET_PIPE_CHECKPOINT_SECONDS": "0"}
+    arguments = ["finetune", str(copy), "--augment", "--batch-norm", "--epochs", "3"]
+    process = subprocess.Popen([sys.executable, "-m", "hmnet_pipe.pipeline.cli", *arguments], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    state: dict[str, int] = {}
+    while time.monotonic() < deadline and not (state.get("epoch") and state["step"] % 6):
+        state = next((json.loads(path.read_text()) for path in (copy / "stages").glob("finetune-*.parts/*/progress.json")), {})
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (RunFolder(copy).finetuned("hmnet", 1) / "model.safetensors").exists()
+    said: list[str] = []
+    bring_up_to_date(copy, "finetune", said.append)
+    assert any("resuming after" in line for line in said)
+    for name in FILES:
+        assert (RunFolder(copy).finetuned("hmnet", 1) / name).read_bytes() == (
+            RunFolder(undisturbed).finetuned("hmnet", 1) / name
+        ).read_bytes()
+
+
+def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy):
+    with pytest.raises(InputError, match=r"holds no trained model; run `hmnet-pipe train"):
+        bring_up_to_date(copy, "finetune", start="train")
+    bring_up_to_date(copy, "train", epochs=1)
+    still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
+    trained = load_file(RunFolder(copy).model("hmnet", 1) / "model.safetensors")
+    kept = Path(shutil.copytree(RunFolder(copy).model("hmnet", 1), copy / "kept"))
+    config = RunConfig.read(RunFolder(copy).config).override("train", still)
+    config.write(RunFolder(copy).config)
+    bring_up_to_date(copy, "finetune", start=str(kept), epochs=1, backbone_learning_rate=0.0)
+    started = load_file(RunFolder(copy).finetuned("hmnet", 1) / "model.safetensors")
+    assert all(torch.equal(value, trained[name]) for name, value in started.items())
+    with pytest.raises(StageError, match="was trained with system 'hmnet'"):
+        bring_up_to_date(copy, "finetune", system="hmnet-flat")
+    with pytest.raises(InputError, match="reads no images"):
+        bring_up_to_date(copy, "finetune", system="bert-crf", start="pretrained")
+
+
+def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy):
+    bring_up_to_date(copy, "finetune", epochs=1, unfreeze=4, backbone_learning_rate=1e-3)
+    folder = RunFolder(copy)
+    config = RunConfig.read(folder.config)
+    old = FeatureCache(folder.features).digest()
+    refresh_features(config, folder, "hmnet", 1, SILENT)
+    assert FeatureCache(folder.features).digest() == old
+    new = RunFolder(folder.refreshed("hmnet", 1))
+    assert {row.stage: row.state for row in run_status(new).stages} == {"prepare": "fresh", "detect": "fresh", "extract": "fresh"}
+    assert FeatureCache(new.features).spec.weights == digest_file(folder.finetuned("hmnet", 1) / "backbone.safetensors")
+    # What finetune's model sees in pixels is what the new cache holds: both ways give one score and the same predictions.
+    extraction = config.stage("extract", folder)
+    from_pixels = evaluate(folder.finetuned("hmnet", 1), folder, extraction=extraction)[0]
+    assert from_pixels == json.loads((folder.finetuned("hmnet", 1) / "metrics.json").read_text())["test"]
+    model, cache = EndToEnd.from_pretrained(folder.finetuned("hmnet", 1)), FeatureCache(new.features)
+    images = extraction.images()
+    pixels, mask = Pixels(images, size=112, views=4, decoders=1).gather([image.key for image in images])
+    text = HMNeT.from_pretrained(folder.finetuned("hmnet", 1))
+    assert text.config.features == json.loads(json.dumps(vars(cache.spec)))
+    cached, cached_mask = cache.gather([image.key for image in images])
+    assert np.array_equal(mask, cached_mask)
+    with torch.inference_mode():
+        for number, image in enumerate(images):
+            seen = model.backbone(normalise(torch.from_numpy(pixels[number][mask[number]])))
+            np.testing.assert_allclose(seen.numpy(), cached[number][mask[number]], atol=1e-4, err_msg=image.key)
+    assert bring_up_to_date(new.path, "train", epochs=1).state == "done"
+    before = load_file(DEMO_WEIGHTS)
+    assert not np.allclose(
+        before["backbone.body.layer4.0.conv1.weight"].numpy(), model.backbone.resnet.layer4[0].conv1.weight.detach().numpy()
+    )
+
+
+def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(tmp_path, tiny_encoder):
+    run = make_run(tmp_path, "ner", tiny_encoder)
+    images = pq.read_table(RunFolder(run).images).to_pylist()
+    Path(images[0]["path"]).write_bytes(b"no image any more")
+    report = bring_up_to_date(run, "finetune", epochs=1)
+    assert report.failed == 1
+    rows = {row["image_key"]: row for row in pq.read_table(RunFolder(run).outcomes("finetune-hmnet-seed-1")).to_pylist()}
+    assert rows[images[0]["key"]]["status"] == "failed"
+    assert "changed since prepare read it" in rows[images[0]["key"]]["reason"]
+    assert sum(row["status"] == "failed" for row in rows.values()) == 1
+
+
+def test_settings_out_of_range_are_refused():
+    for wrong in ({"unfreeze": 6}, {"unfreeze": -1}, {"decoders": 0}, {"epochs": -1}):
+        with pytest.raises(InputError):
+            FinetuneSettings(**wrong)
