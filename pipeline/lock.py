@@ -23,6 +23,7 @@ from ..manifests.tables import DETECTIONS, IMAGES, SAMPLES, read_table
 from ..stages.prepare.identity import identify
 from ..stages.stage import SILENT, Stage, Tools
 from ..stages.train.stage import Train
+from ..stages.weights import DEFAULT, RANDOM
 from .config import SETTINGS, RunConfig
 from .runner import expected_record, stage_state
 from .status import command_of, run_stages
@@ -38,6 +39,8 @@ _HEAD = (
 )
 _TABLES = ("config", "data", "stages", "environments")
 _STAGE_KEYS = ("schema_version", "environment", "parameters", "inputs", "outputs")
+# Settings that may name a file or folder, and their values that are words, whatever lies under such a name.
+_PLACES = {"weights": (DEFAULT, RANDOM), "encoder": (), "start": ("pretrained", "train")}
 _SCORES = ("f1", "precision", "recall")
 # The probes: of how many boxes and images, and how many values of an image's whole view, the lock holds the numbers themselves.
 _BOXES, _IMAGES, _VALUES = 16, 4, 16
@@ -130,7 +133,7 @@ def _portable(settings: Any) -> dict[str, Any]:
     """The settings of one stage without paths: of a local file or folder its name, as ./NAME; of the images whether there were any."""
     values: dict[str, Any] = {}
     for name, value in asdict(settings).items():
-        if name in ("weights", "encoder") and _is_local(value):
+        if name in _PLACES and value not in _PLACES[name] and _is_local(value):
             values[name] = f"./{Path(value).name}"
         elif name == "images":
             values[name] = value is not None

@@ -179,9 +179,9 @@ def _compute(
 
 
 def _stage(config: RunConfig, run: RunFolder, name: str, locked: Mapping[str, Any]) -> Stage:
-    if "system" in locked["parameters"]:
-        return config.stage("train", run, system=locked["parameters"]["system"], seed=locked["parameters"]["seed"])
-    return config.stage(name, run)
+    """The stage of this name; that of a training begins with the word by which the configuration knows it."""
+    chosen = {key: value for key, value in locked["parameters"].items() if key in ("system", "seed")}
+    return config.stage(name.partition("-")[0], run, **chosen)
 
 
 def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Finding]:

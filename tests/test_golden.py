@@ -85,7 +85,7 @@ def test_a_fingerprint_is_the_golden_one(name: str, tmp_path: Path) -> None:
         f"Every finished {name} of every run would be done again. If that is not wanted, undo the change. If {name} can now make other "
         f"numbers from the same inputs, raise its schema_version. Then put the new one in: python tests/{Path(__file__).name}"
     )
-    assert name in golden(), f"{name} has no golden fingerprint yet. {remedy}"
+    assert name in golden(), f"{name} has no golden fingerprint yet; put it in: python tests/{Path(__file__).name}"
     old = as_record(golden()[name])
     changes = old.changes(found) or [f"the fingerprint: {golden()[name]['fingerprint'][:12]} -> {found.fingerprint[:12]}"]
     assert found.fingerprint == golden()[name]["fingerprint"], f"{name} changed in {'; '.join(changes)}. {remedy}"
