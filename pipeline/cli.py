@@ -57,9 +57,6 @@ class _Commands(click.Group):
 class _Several(click.Option):
     """An option that takes one or more values, `--seeds 1 49`, and may also be given more than once."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, multiple=True, **options)
-
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         super().add_to_parser(parser, ctx)
         names = {*self.opts, *self.secondary_opts}
@@ -222,7 +219,9 @@ def extract(run: Path, scheduler: str | None, workers: int | None, as_json: bool
 @main.command()
 @_run_argument
 @click.option("--system", "systems", multiple=True, default=("hmnet",), help="What to train; may be given more than once.")
-@click.option("--seed", "--seeds", "seeds", cls=_Several, type=int, default=(1,), help="One or more seeds: --seeds 1 49 1234.")
+@click.option(
+    "--seed", "--seeds", "seeds", cls=_Several, multiple=True, type=int, default=(1,), help="One or more seeds: --seeds 1 49 1234."
+)
 @_settings_options("train")
 @_json_option
 def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: bool, **options: Any) -> None:
@@ -256,7 +255,9 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
 @main.command()
 @_run_argument
 @click.option("--system", default="hmnet", help="hmnet or one of its variants.")
-@click.option("--seed", "--seeds", "seeds", cls=_Several, type=int, default=(1,), help="One or more seeds: --seeds 1 49 1234.")
+@click.option(
+    "--seed", "--seeds", "seeds", cls=_Several, multiple=True, type=int, default=(1,), help="One or more seeds: --seeds 1 49 1234."
+)
 @click.option("--refresh", is_flag=True, help="Then extract the features of the fine-tuned backbone, as a run of their own.")
 @_settings_options("finetune")
 @_cluster_options
@@ -397,8 +398,8 @@ def changed(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], stages:
         given[name] = main.commands[name].make_context(name, [str(run), *options]).params
     wanted = given.pop("prepare")
     config = _prepare_config(folder, *(wanted[name] for name in ("preset_name", "task", "text", "images", "text_format")))
-    for stage, options in given.items():
-        config = config.override(stage, {field.name: options[field.name] for field in fields(SETTINGS[stage])})
+    for stage, values in given.items():
+        config = config.override(stage, {field.name: values[field.name] for field in fields(SETTINGS[stage])})
     click.echo(" ".join(make_words(config, folder, systems, seeds)))
 
 
@@ -466,7 +467,7 @@ def verify(run: Path, fix: bool, rerun: float | None, retrain: bool, scheduler: 
                 reruns.append(result)
                 click.echo("\n".join(result.lines()), err=as_json)
     if as_json:
-        found = {"problems": problems, "left": left, "reruns": reruns}
+        found: dict[str, list[Any]] = {"problems": problems, "left": left, "reruns": reruns}
         click.echo(json.dumps({name: [item.to_json() for item in items] for name, items in found.items()}, indent=2))
     elif not problems:
         click.echo(f"verify: everything in {run} is as recorded")
@@ -535,6 +536,27 @@ def reproduce(lock: Path, run: Path, scheduler: str | None, workers: int | None,
         )
     click.echo(json.dumps(result.to_json(), indent=2) if as_json else "\n".join(result.lines()))
     if not result.reproduced:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), required=False)
+@_json_option
+def doctor(run: Path | None, as_json: bool) -> None:
+    """Say whether this machine has what the pipeline needs, and what to do where it has not.
+
+    Reads the installation and, of RUN, the settings and the place; downloads nothing. Writes nothing that stays. Exits with 1 where
+    something makes the pipeline unusable.
+
+    \b
+    Example: hmnet-pipe doctor runs/twitter2015
+    """
+    from .doctor import examine
+
+    findings = examine(None if run is None else RunFolder(run))
+    lines = [finding.line() for finding in findings]
+    click.echo(json.dumps([finding.to_json() for finding in findings], indent=2) if as_json else "\n".join(lines))
+    if any(finding.state == "problem" for finding in findings):
         raise click.exceptions.Exit(1)
 
 

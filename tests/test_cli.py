@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("prepare", "detect", "extract", "train", "evaluate", "status", "verify", "lock", "reproduce", "demo")
+COMMANDS = ("prepare", "detect", "extract", "train", "evaluate", "table", "status", "verify", "doctor", "lock", "reproduce", "demo")
 
 
 def hmnet(*arguments: object) -> subprocess.CompletedProcess[str]:
