@@ -30,7 +30,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-weights run table test lint types wheel clean FORCE
+.PHONY: help install demo demo-finetune demo-weights run table test lint types wheel clean FORCE
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -92,6 +92,9 @@ run: $(MODELS)  ## one run from its data to a trained system; see the top of thi
 table: $(MODELS)  ## train SYSTEMS with SEEDS and print the mean and deviation of their scores
 	@$(HMNET) table $(RUN) $(SYSTEMS:%=--system %) $(SEEDS:%=--seed %)
 endif
+
+demo-finetune: $(INSTALLED)  ## the demonstration, then end to end and on the refreshed cache
+	$(BIN)/hmnet-pipe demo $(RUN) --finetune
 
 demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/demo/demo_fasterrcnn.safetensors

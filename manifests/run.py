@@ -71,9 +71,9 @@ class RunFolder:
         """A run of its own on the features of a fine-tuned backbone."""
         return self.path / "refreshed" / f"{system}-seed-{seed}"
 
-    def logs(self, system: str, seed: int) -> Path:
+    def logs(self, stage: str) -> Path:
         """TensorBoard's files of one training."""
-        return self.path / "logs" / system / f"seed-{seed}"
+        return self.path / "logs" / stage
 
 
 @dataclass(frozen=True)

@@ -563,8 +563,9 @@ def doctor(run: Path | None, as_json: bool) -> None:
 @main.command()
 @_run_argument
 @click.option("--workers", type=click.IntRange(1), help="Worker processes for detect and extract [default: one a core].")
+@click.option("--finetune", is_flag=True, help="Then train end to end, and again on the refreshed cache.")
 @_json_option
-def demo(run: Path, workers: int | None, as_json: bool) -> None:
+def demo(run: Path, workers: int | None, finetune: bool, as_json: bool) -> None:
     """Run everything on a generated corpus, offline, and print what the images are worth.
 
     Reads nothing. Writes RUN/ner and RUN/re, two complete runs. Run again, it does nothing that is done.
@@ -572,10 +573,12 @@ def demo(run: Path, workers: int | None, as_json: bool) -> None:
     \b
     Example: hmnet-pipe demo runs/demo
     """
-    from .demo import run_demo
+    from .demo import run_demo, run_finetune_demo
 
     with _tools(None, workers, quiet=as_json) as tools:
-        table = run_demo(run, tools, lambda report: None if as_json else click.echo("\n".join(report.lines()), err=False))
+        table = (run_finetune_demo if finetune else run_demo)(
+            run, tools, lambda report: None if as_json else click.echo("\n".join(report.lines()), err=False)
+        )
     click.echo(json.dumps(table.to_json(), indent=2) if as_json else table.text())
 
 

@@ -46,6 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "head_learning_rate": 2e-3,
             "fusion_learning_rate": 5e-4,
         },
+        "finetune": {"start": "train", "epochs": 2, "unfreeze": 2, "backbone_learning_rate": 2e-4},
         # A relation is decided by what stands beside a person, which is learned sooner than what a name is.
         "train by task": {"ner": {"epochs": 5, "first_evaluation": 3}, "re": {"epochs": 3, "first_evaluation": 2}},
     },

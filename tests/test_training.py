@@ -167,7 +167,7 @@ def test_tensorboard_gets_losses_rates_and_scores_and_the_result_does_not_change
     plain = Path(shutil.copytree(run, tmp_path / "plain"))
     bring_up_to_date(plain, "train", batch_size=2)
     bring_up_to_date(copy, "train", batch_size=2, tensorboard=True)
-    drawn = EventAccumulator(str(RunFolder(copy).logs("hmnet", 1)))
+    drawn = EventAccumulator(str(RunFolder(copy).logs("train-hmnet-seed-1")))
     drawn.Reload()
     history = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
     scores = [(event.step, event.value) for event in drawn.Scalars("validation F1")]

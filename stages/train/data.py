@@ -44,7 +44,7 @@ class Split:
 
     def take(self, numbers: Sequence[int]) -> "Split":
         """The samples of these numbers, in this order."""
-        lists = {item.name: [getattr(self, item.name)[i] for i in numbers] for item in fields(self) if item.name != "name"}
+        lists: dict[str, Any] = {item.name: [getattr(self, item.name)[i] for i in numbers] for item in fields(self) if item.name != "name"}
         return replace(self, **lists)
 
 

@@ -38,6 +38,7 @@ def _prefix_attention(
     query, key, value: (B, H, n, d/H). attention_mask: (B, 1, n, n) bool, true where attended, or None where nothing is padding.
     """
     layer: Any = module.layer_idx
+    scaling: Any = module.scaling
     prefix = visual_prefix[layer] if visual_prefix is not None else None
     if prefix is not None:
         batch, _, length, _ = query.shape
@@ -48,7 +49,7 @@ def _prefix_attention(
         key = torch.cat([prefix.keys.to(key.dtype), key], dim=2)
         value = torch.cat([prefix.values.to(value.dtype), value], dim=2)
         if attention_to_prefix is not None:
-            scores = (query @ key.transpose(-1, -2) * module.scaling).masked_fill(~attention_mask, float("-inf"))
+            scores = (query @ key.transpose(-1, -2) * scaling).masked_fill(~attention_mask, float("-inf"))
             attention_to_prefix[layer] = scores.softmax(dim=-1)[..., : prefix.mask.shape[1]]
     result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return result

@@ -176,7 +176,7 @@ class Trainer:
             self.step += 1
             if self.step % 10 == 0 and self.task.logs is not None:
                 curve("loss", loss.item(), self.step)
-                curve("learning rate", self.schedule.get_last_lr()[0], self.step)
+                curve("learning rate", float(self.schedule.get_last_lr()[0]), self.step)
             if self._checkpoint_is_due() and self.batch < self.batches_per_epoch:
                 self._read_losses(pending)
                 now = time.monotonic()

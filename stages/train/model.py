@@ -65,8 +65,8 @@ class Batch:
     ids: list[int]
 
     def to(self, device: torch.device) -> "Batch":
-        tensors = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ class HMNeT(nn.Module):
             raise InputError(f"max_length {config.max_length} is above the {limit} sub-words that the encoder {folder} has positions for")
         if config.task == "re":
             encoder.resize_token_embeddings(encoder.config.vocab_size + len(MARKERS), mean_resizing=False)
-        return cls(replace(config, encoder=encoder.config.to_dict()), encoder)
+        values = encoder.config.to_dict()
+        values.pop("_name_or_path", None)  # a place on this machine, which is no part of a model
+        return cls(replace(config, encoder=values), encoder)
 
     def prefix(self, batch: Batch) -> list[LayerPrefix | None] | None:
         """The visual prefix of every layer, or None where there is no view at all: plain text, exactly, and without the cost."""
@@ -168,7 +170,7 @@ class HMNeT(nn.Module):
         length, heads = batch.input_ids.shape[1], self.fusion.heads
         none = torch.zeros(len(seen), heads, length, seen.shape[1])
         # Cells of a view are neighbours. shape: (B, H, n, V*p*p) to (B, H, n, V)
-        layers = [weights[i].unflatten(-1, (seen.shape[1], -1)).sum(-1).cpu() if i in weights else none for i in range(self.fusion.layers)]
+        layers = [weights[i].reshape(*none.shape, -1).sum(-1).cpu() if i in weights else none for i in range(self.fusion.layers)]
         gates = self.fusion.gates_of(batch.views)
         return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers))
 

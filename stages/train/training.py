@@ -99,7 +99,7 @@ def fit(
 ) -> Counts:
     """Train `model`, resuming if it can, and let rank 0 write the model of the best epoch, its scores, predictions and history."""
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
-    logs = stage.run.logs(stage.system, stage.seed) / stage.name if settings.tensorboard else None
+    logs = stage.run.logs(stage.name) if settings.tensorboard else None
     task = Task(stage.name.replace("-seed-", " seed ").replace("-", " ", 1), settings, stage.seed, splits, visuals, pad_id, rates, logs)
     # A folder per fingerprint: a checkpoint of other settings is never resumed.
     decides = {"parameters": stage.parameters(), "inputs": stage.inputs(), "weights": stage.weights()}
