@@ -42,10 +42,9 @@ def _prefix_attention(
     prefix = visual_prefix[layer] if visual_prefix is not None else None
     if prefix is not None:
         batch, _, length, _ = query.shape
-        if attention_mask is None:
-            attention_mask = prefix.mask.new_ones(batch, 1, length, length)
-        seen = prefix.mask[:, None, None, :].expand(-1, 1, length, -1)
-        attention_mask = torch.cat([seen, attention_mask.expand(-1, 1, length, -1)], dim=-1)
+        # Padding is the same for every query, so that one row of the mask is enough. shape: (B, 1, 1, P + n)
+        text = prefix.mask.new_ones(batch, 1, 1, length) if attention_mask is None else attention_mask[:, :, :1]
+        attention_mask = torch.cat([prefix.mask[:, None, None, :], text], dim=-1)
         key = torch.cat([prefix.keys.to(key.dtype), key], dim=2)
         value = torch.cat([prefix.values.to(value.dtype), value], dim=2)
         if attention_to_prefix is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import leaky_relu, linear
 
 from .systems import Variant
 
@@ -54,20 +54,23 @@ class VisualPrefix(nn.Module):
         """pyramid: (B, V, sum C_i, p, p), of any float type. view_mask: (B, V) bool. Returns a prefix (or None) for each layer."""
         maps = self.maps(pyramid)
         view_mask = view_mask[:, self.first_view :]
-        gates = self.gate_probabilities(maps) if self.variant.routing == "gate" else None
-        stacked = torch.stack(list(maps.values()))  # shape: (levels used, B, V, d, p, p)
         cells = pyramid.shape[-1] * pyramid.shape[-2]
         mask = view_mask.repeat_interleave(cells, dim=1)  # shape: (B, V*p*p)
         prefixes: list[LayerPrefix | None] = [None] * self.layers
-        for layer in self.prefixed_layers:
-            if gates is None:
-                gated = maps[self.level_of_layer[layer]]
-            else:
-                # Equation 5. shape: (B, V, d, p, p)
-                gated = torch.einsum("bvc,cbvdxy->bvdxy", gates[layer], stacked)
-            keys, values = self.phi[str(layer)](as_sequence(gated)).chunk(2, dim=-1)
+        for layer, sequence in self._sequences(maps).items():
+            keys, values = self.phi[str(layer)](sequence).chunk(2, dim=-1)
             prefixes[layer] = LayerPrefix(self._split_heads(keys), self._split_heads(values), mask)
         return prefixes
+
+    def _sequences(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Equations 5 to 7: the visual sequence (B, V*p*p, d) of every layer that has a prefix."""
+        if self.variant.routing != "gate":
+            return {layer: as_sequence(maps[self.level_of_layer[layer]]) for layer in self.prefixed_layers}
+        gates = torch.stack(self.gate_probabilities(maps), dim=2)  # shape: (B, V, L, c)
+        levels = torch.stack([cells_of(level) for level in maps.values()], dim=2)  # shape: (B, V, c, p*p, d)
+        # One product for all layers. shape: (B, V, L, p*p, d)
+        gated = (gates @ levels.flatten(-2)).unflatten(-1, levels.shape[-2:])
+        return {layer: gated[:, :, layer].flatten(1, 2) for layer in self.prefixed_layers}
 
     @property
     def first_view(self) -> int:
@@ -87,10 +90,17 @@ class VisualPrefix(nn.Module):
         return self.gate_probabilities(self.maps(pyramid)) if self.variant.routing == "gate" else None
 
     def project(self, pyramid: Tensor) -> dict[int, Tensor]:
-        """Equations 1 and 2: V_i, (B, V, d, p, p), of each level that this variant uses."""
-        batch, views = pyramid.shape[:2]
+        """Equations 1 and 2: V_i, (B, V, d, p, p), of each level that this variant uses.
+
+        A 1x1 convolution is a linear map of every cell, which is several times as fast on maps as small as these; d lies innermost in
+        memory, as the sequence wants it.
+        """
         levels = torch.split(pyramid, list(self.levels), dim=2)
-        return {int(level): conv(levels[int(level)].flatten(0, 1)).unflatten(0, (batch, views)) for level, conv in self.projections.items()}
+        maps = {}
+        for level, conv in self.projections.items():
+            cells = linear(cells_of(levels[int(level)]), conv.weight.flatten(1), conv.bias)  # shape: (B, V, p*p, d)
+            maps[int(level)] = cells.transpose(-1, -2).unflatten(-1, pyramid.shape[-2:])
+        return maps
 
     def gate_probabilities(self, maps: dict[int, Tensor]) -> list[Tensor]:
         """Equations 3 and 4: for every layer the probabilities (B, V, c) of the levels, each view's from its own maps."""
@@ -105,4 +115,9 @@ class VisualPrefix(nn.Module):
 
 def as_sequence(maps: Tensor) -> Tensor:
     """Equations 6 and 7: (B, V, d, p, p) to the visual sequence (B, V*p*p, d), views in order, cells row-major."""
-    return maps.flatten(-2).transpose(-1, -2).flatten(1, 2)
+    return cells_of(maps).flatten(1, 2)
+
+
+def cells_of(maps: Tensor) -> Tensor:
+    """(B, V, C, p, p) to (B, V, p*p, C): the cells of each view, row-major."""
+    return maps.flatten(-2).transpose(-1, -2)
