@@ -92,10 +92,10 @@ def note_up_to_date(stage: Stage, record: StageRecord, started: int) -> None:
 
 def _output(stage: Stage, name: str) -> Path:
     """The file by which an output that a record names can be seen to be there."""
-    if isinstance(stage, Train):
-        return stage.folder / name
     known = {"outcomes": stage.run.outcomes(stage.name), "features": stage.run.features / "index.parquet"}
-    return known.get(name, stage.run.path / f"{name}.parquet")
+    if name in known:
+        return known[name]
+    return stage.folder / name if isinstance(stage, Train) else stage.run.path / f"{name}.parquet"
 
 
 def _stages_before(stage: Stage) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import platform
 import random
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -239,7 +239,11 @@ def _rerun_train(stage: Train, record: StageRecord, scratch: RunFolder, tools: T
     for path in (stage.run.samples, stage.run.images, stage.run.detections, stage.run.features):
         if path.exists():
             (scratch.path / path.name).symlink_to(path.resolve())
-    again = Train(scratch, stage.settings, stage.task, stage.system, stage.seed)
+    trained = stage.run.model(stage.system, stage.seed)
+    if trained != stage.folder and trained.is_dir():  # what a fine-tuning may start from
+        scratch.model(stage.system, stage.seed).parent.mkdir(parents=True)
+        scratch.model(stage.system, stage.seed).symlink_to(trained.resolve())
+    again = replace(stage, run=scratch)
     run_stage(again, tools)
     outputs = again.outputs()
     checked = "the training"
