@@ -24,13 +24,15 @@ SEED    ?= 1
 SYSTEMS ?= $(SYSTEM)
 SEEDS   ?= $(SEED)
 
+DATA ?= ../shared/data
+
 BIN := $(VENV)/bin
 # The install is a file target: made again only when what it depends on changes.
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-finetune demo-weights run table test lint types wheel clean FORCE
+.PHONY: help install demo demo-finetune demo-weights bench run table test lint types wheel clean FORCE
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -95,6 +97,10 @@ endif
 
 demo-finetune: $(INSTALLED)  ## the demonstration, then end to end and on the refreshed cache
 	$(BIN)/hmnet-pipe demo $(RUN) --finetune
+
+bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/benchmarks (DATA holds twitter2015/)
+	$(BIN)/python benchmarks/train_speed.py --text $(DATA)/twitter2015
+	$(BIN)/python benchmarks/finetune_cost.py
 
 demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/demo/demo_fasterrcnn.safetensors
