@@ -8,7 +8,6 @@ vocabulary.
 """
 
 import argparse
-import gc
 import json
 import resource
 import statistics
@@ -150,6 +149,8 @@ def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, preci
     """In a process of its own: the peak of a training, and what the model itself needs. Prints both, in bytes, as JSON."""
     longest = split.take(sorted(range(len(split)), key=lambda i: -len(split.texts[i].input_ids))[: 4 * BATCH])
     trainer = trainer_of("hmnet", encoder, longest, cache, folder, precision)
+    epoch_of(trainer)()
+    peak = _peak()  # before anything is kept to be counted
     held: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -159,15 +160,11 @@ def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, preci
     own = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
     batch = next(iter(batches(longest, [list(range(BATCH))], task="ner", pad_id=0, label_ids=trainer.label_ids, visuals=cache)))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
-        loss = trainer.model.loss(batch)
+        trainer.model.loss(batch)
     activations = sum(storage.nbytes() for pointer, storage in held.items() if pointer not in own)
-    del loss, batch
-    held.clear()
-    gc.collect()  # a saved tensor that is handed back as it is makes a cycle
-    epoch_of(trainer)()
     parameters = sum(parameter.nbytes for parameter in trainer.model.parameters())
     # Parameters, gradients and the two moments of AdamW.
-    print(json.dumps({"peak": _peak(), "libraries": _LIBRARIES, "own": 4 * parameters + activations}))
+    print(json.dumps({"peak": peak, "libraries": _LIBRARIES, "own": 4 * parameters + activations}))
 
 
 def main() -> None:
