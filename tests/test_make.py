@@ -147,6 +147,13 @@ def test_a_changed_option_runs_exactly_what_depends_on_it(made):
     assert made.announced("TRAIN=--max-length 128") == ["train hmnet"]
 
 
+def test_a_setting_that_changes_no_result_is_asked_about_once(made):
+    before = made.times()
+    assert made.announced("TRAIN=--tensorboard") == made.ran("TRAIN=--tensorboard") == ["train hmnet"]
+    assert made.times() == before
+    assert made.announced() == []
+
+
 def test_an_output_that_is_gone_is_made_again(made):
     detections = made.folder / "detections.parquet"
     detections.rename(made.folder / "elsewhere")

@@ -19,7 +19,7 @@ from hmnet_pipe.manifests.run import RunFolder, StageRecord
 from hmnet_pipe.manifests.tables import DETECTIONS, table_of, write_table
 from hmnet_pipe.pipeline.config import RunConfig, preset
 from hmnet_pipe.pipeline.runner import run_stage
-from hmnet_pipe.pipeline.verify import Rerun, mend_run, rerun_run, verify_run
+from hmnet_pipe.pipeline.verify import Rerun, _sample, mend_run, rerun_run, verify_run
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.stage import Tools
 from safetensors.numpy import load_file, save_file
@@ -130,8 +130,9 @@ def test_stages_that_are_run_again_come_out_equal_and_change_nothing(run):
 
 
 def test_a_small_share_is_one_unit_and_always_the_same(run):
-    first, second = rerun(run, 0.01), rerun(run, 0.01)
-    assert first == second
+    assert _sample(range(1000), 0.01) == _sample(range(1000), 0.01)
+    assert (len(_sample(range(1000), 0.01)), len(_sample(range(3), 0.01)), _sample(range(3), 1)) == (10, 1, [0, 1, 2])
+    first = rerun(run, 0.01)
     assert first["extract"].checked.startswith("1 shards with 6 images")
 
 
