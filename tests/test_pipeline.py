@@ -370,7 +370,7 @@ def test_training_that_is_killed_resumes_to_the_same_weights(run, tmp_path, tiny
     assert not (killed / "models/hmnet/seed-1/model.safetensors").exists()
     said: list[str] = []
     bring_up_to_date(killed, "train", said.append)
-    assert any("resuming after epoch" in line for line in said)
+    assert any("resuming after" in line for line in said)
     for name in ("model.safetensors", "metrics.json"):
         assert (killed / "models/hmnet/seed-1" / name).read_bytes() == (undisturbed / "models/hmnet/seed-1" / name).read_bytes()
     assert not list(killed.rglob("checkpoint.pt"))

@@ -69,7 +69,7 @@ class VisualPrefix(nn.Module):
         gates = torch.stack(self.gate_probabilities(maps), dim=2)  # shape: (B, V, L, c)
         levels = torch.stack([cells_of(level) for level in maps.values()], dim=2)  # shape: (B, V, c, p*p, d)
         # One product for all layers. shape: (B, V, L, p*p, d)
-        gated = (gates @ levels.flatten(-2)).unflatten(-1, levels.shape[-2:])
+        gated = (gates @ levels.flatten(-2)).reshape(*gates.shape[:3], *levels.shape[-2:])
         return {layer: gated[:, :, layer].flatten(1, 2) for layer in self.prefixed_layers}
 
     @property
@@ -98,8 +98,9 @@ class VisualPrefix(nn.Module):
         levels = torch.split(pyramid, list(self.levels), dim=2)
         maps = {}
         for level, conv in self.projections.items():
+            assert isinstance(conv, nn.Conv2d)
             cells = linear(cells_of(levels[int(level)]), conv.weight.flatten(1), conv.bias)  # shape: (B, V, p*p, d)
-            maps[int(level)] = cells.transpose(-1, -2).unflatten(-1, pyramid.shape[-2:])
+            maps[int(level)] = cells.transpose(-1, -2).view(*pyramid.shape[:2], -1, *pyramid.shape[-2:])
         return maps
 
     def gate_probabilities(self, maps: dict[int, Tensor]) -> list[Tensor]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from ...cache.reader import FeatureCache
 from ...manifests.errors import InputError
-from ...manifests.fingerprint import digest_file, digest_table
+from ...manifests.fingerprint import digest_file
 from ...manifests.run import RunFolder
-from ...manifests.tables import PREDICTIONS, SAMPLES, read_table, sound_digests
+from ...manifests.tables import PREDICTIONS, SAMPLES, sound_digests, table_digest
 from ..compute import resolve_device, resolve_precision
 from ..stage import SILENT, Counts, Stage, Tools, setting
 from .encoder_files import encoder_digest, resolve_encoder
@@ -97,7 +97,7 @@ class Train(Stage):
         return {**values, "device": device.type, "system": self.system, "seed": self.seed}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        digests = {"samples": digest_table(read_table(self.run.samples, SAMPLES, "prepare"))}
+        digests = {"samples": table_digest(self.run.samples, SAMPLES, "prepare")}
         if self.visual:
             digests["features"] = FeatureCache(self.run.features).digest()
         return digests
