@@ -294,7 +294,7 @@ def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_ta
 def test_ctrl_c_says_how_to_resume_and_nothing_else(copy):
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
-    options = ("--workers", 1, "--shard-rows", 2)
+    options = ("--workers", 1, "--shard-rows", 1)
     process = subprocess.Popen(
         command("extract", copy, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
