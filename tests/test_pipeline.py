@@ -296,7 +296,13 @@ def test_ctrl_c_says_how_to_resume_and_nothing_else(copy):
     shutil.rmtree(copy / "features")
     options = ("--workers", 1, "--shard-rows", 1)
     process = subprocess.Popen(
-        command("extract", copy, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command("extract", copy, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that starts these tests in the background has them ignore the signal, and the child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list((copy / "features").glob("shard-*.h5")) and time.monotonic() < deadline:
