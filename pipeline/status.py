@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..manifests.errors import HmnetPipeError, StageError
-from ..manifests.fingerprint import digest_json
 from ..manifests.run import RunFolder, StageRecord
 from ..manifests.tables import OUTCOMES, PROBLEMS, read_table
 from ..stages.detect.stage import Detect
@@ -171,8 +170,7 @@ def _progress(stage: Stage, expected: StageRecord) -> Progress | None:
         done, total, shards = stage.kept()
         return Progress(done, total, "images", {"new shards": shards}) if done else None
     if isinstance(stage, Train):
-        decides = {"parameters": expected.parameters, "inputs": expected.inputs, "weights": expected.weights}
-        path = stage.run.work(stage.name) / digest_json(decides)[:16] / "progress.json"
+        path = stage.checkpoint_folder(expected.parameters, expected.inputs, expected.weights) / "progress.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return Progress(values["step"], values["steps"], "updates", {"epoch": values["epoch"], "of epochs": values["epochs"]})

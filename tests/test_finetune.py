@@ -37,7 +37,7 @@ from hmnet_pipe.stages.train.data import batches, encode_split
 from hmnet_pipe.stages.train.encoder import load_tokenizer
 from hmnet_pipe.stages.train.model import ModelConfig
 from hmnet_pipe.stages.train.text import MARKERS
-from hmnet_pipe.stages.train.training import _labels
+from hmnet_pipe.stages.train.training import labels_of
 from safetensors.torch import load_file
 from torch import nn
 
@@ -86,7 +86,7 @@ def scores_both_ways(run: Path, system: str, features: Path) -> tuple[torch.Tens
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task=config.task, max_length=64)
     cache = FeatureCache(features)
-    labels = _labels(split, config.task)
+    labels = labels_of(split, config.task)
     torch.manual_seed(0)
     made = ModelConfig(system, config.task, labels, cache.spec.levels, "markers", 64, {}, None)
     model = HMNeT.from_encoder(Path(config.train.encoder), made)
@@ -172,7 +172,7 @@ def test_gradients_reach_the_first_unfrozen_convolution(run, recompute):
     folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
     tokenizer = load_tokenizer(Path(config.train.encoder))
     split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task="ner", max_length=64)
-    labels = _labels(split, "ner")
+    labels = labels_of(split, "ner")
     spec = FeatureCache(folder.features).spec
     extraction = config.stage("extract", folder)
     pixels = Pixels(extraction.images(), size=112, views=4, decoders=1)

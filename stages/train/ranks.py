@@ -55,8 +55,10 @@ class Ranks:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """`module` with gradients averaged over the ranks, also where a batch leaves some parameters without one (no image in it)."""
+        if self.size == 1:
+            return module
         warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        return module if self.size == 1 else DistributedDataParallel(module, find_unused_parameters=True)
+        return DistributedDataParallel(module, find_unused_parameters=True)
 
 
 def current_ranks() -> Ranks:

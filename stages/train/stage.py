@@ -12,7 +12,7 @@ from typing import Any
 
 from ...cache.reader import FeatureCache
 from ...manifests.errors import InputError
-from ...manifests.fingerprint import digest_file
+from ...manifests.fingerprint import digest_file, digest_json
 from ...manifests.run import RunFolder
 from ...manifests.tables import PREDICTIONS, SAMPLES, sound_digests, table_digest
 from ..compute import resolve_device, resolve_precision
@@ -111,6 +111,11 @@ class Train(Stage):
             if (self.folder / name).is_file():
                 found[name] = digest_file(self.folder / name)
         return found
+
+    def checkpoint_folder(self, parameters: dict[str, Any], inputs: dict[str, str], weights: dict[str, str]) -> Path:
+        """Where a training with these causes keeps its checkpoint: one of other settings is never resumed."""
+        decides = {"parameters": parameters, "inputs": inputs, "weights": weights}
+        return self.run.work(self.name) / digest_json(decides)[:16]
 
     def compute(self, tools: Tools) -> Counts:
         from .training import train

@@ -11,7 +11,6 @@ from ...cache.reader import FeatureCache
 from ...cache.shards import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import write_text
-from ...manifests.fingerprint import digest_json
 from ...manifests.tables import HISTORY, SAMPLES, read_table, table_of, write_table
 from ..compute import resolve_device
 from ..stage import SILENT, Counts, Tools
@@ -26,7 +25,7 @@ from .ranks import Ranks, current_ranks
 from .stage import Train, TrainSettings
 from .text import MARKERS
 
-__all__ = ["Data", "config_of", "fit", "join", "read_data", "train"]
+__all__ = ["Data", "config_of", "fit", "join", "labels_of", "read_data", "train"]
 
 
 def train(stage: Train, tools: Tools) -> Counts:
@@ -74,7 +73,7 @@ def read_data(stage: Train, settings: TrainSettings, visuals: Visuals | None, to
     splits = {name: encode_split(samples, name, tokenizer, task=stage.task, max_length=limit) for name in ("train", "valid", "test")}
     if settings.shots:
         splits["train"] = few_shots(splits["train"], settings.shots, stage.seed)
-    labels = _labels(splits["train"], stage.task)
+    labels = labels_of(splits["train"], stage.task)
     _warn(stage, tools, splits, labels, visuals)
     return Data(splits, labels, tokenizer)
 
@@ -101,9 +100,8 @@ def fit(
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
     logs = stage.run.logs(stage.name) if settings.tensorboard else None
     task = Task(stage.name.replace("-seed-", " seed ").replace("-", " ", 1), settings, stage.seed, splits, visuals, pad_id, rates, logs)
-    # A folder per fingerprint: a checkpoint of other settings is never resumed.
-    decides = {"parameters": stage.parameters(), "inputs": stage.inputs(), "weights": stage.weights()}
-    trainer = Trainer(task, model, Checkpoints(stage.run.work(stage.name) / digest_json(decides)[:16]), ranks)
+    folder = stage.checkpoint_folder(stage.parameters(), stage.inputs(), stage.weights())
+    trainer = Trainer(task, model, Checkpoints(folder), ranks)
     seen = trainer.run(tools)
     details: dict[str, Any] = {"best epoch": trainer.best_epoch}
     if ranks.leads:
@@ -148,7 +146,7 @@ def _warn(stage: Train, tools: Tools, splits: dict[str, Split], labels: Sequence
             tools.say(f"note: {total - seen} of {total} samples have no image features; for them the model is its text encoder")
 
 
-def _labels(split: Split, task: str) -> tuple[str, ...]:
+def labels_of(split: Split, task: str) -> tuple[str, ...]:
     """BIO tags (O first) or relations, in alphabetical order, of the training split."""
     seen = {label for gold in split.gold for label in gold}
     if task == "re":
