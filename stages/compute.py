@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..manifests.errors import InputError
@@ -10,10 +12,61 @@ from ..manifests.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEVICES", "PRECISIONS", "autocast", "resolve_device", "resolve_precision"]
+__all__ = ["DEVICES", "PRECISIONS", "Arithmetic", "autocast", "resolve_device", "resolve_precision"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a network that only infers computes, in words that travel to a worker.
+
+    device: a torch device. precision: "fp32" or "bf16". kernels: "onednn" where convolutions run as stages.fused has them, on x86
+    processors, else "torch". Precision and kernels decide the last bits; they belong into fingerprints.
+    """
+
+    device: str
+    precision: str
+    kernels: str
+
+    @classmethod
+    def of(cls, device: str, precision: str) -> Arithmetic:
+        """What the settings `device` and `precision` mean. A device that is named is asked for nothing that the settings tell, so that a
+        machine without a GPU can send work to machines that have one: `--device cuda --precision bf16`."""
+        known = resolve_device(device) if device == "auto" or precision == "auto" else _device(device)
+        chosen = resolve_precision(precision, known)
+        return cls(str(known), chosen, "onednn" if known.type == "cpu" and _has_onednn(chosen) else "torch")
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of it decides the numbers."""
+        return {"precision": self.precision, "kernels": self.kernels}
+
+    def check(self) -> torch.device:
+        """The device, once it is known that this process can compute so. Raises InputError where it cannot."""
+        if self.kernels == "onednn" and not _has_onednn(self.precision):
+            raise InputError(
+                f"the worker on {platform.node()} ({platform.machine()}) has no oneDNN kernels for {self.precision}, as the "
+                "machine has that gave it work; start workers and command on one kind of machine"
+            )
+        return resolve_device(self.device)
+
+
+def _has_onednn(precision: str) -> bool:
+    import torch
+
+    there = torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
+    return there and (precision == "fp32" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); use --device cpu or auto") from error
 
 
 def resolve_device(name: str) -> torch.device:
@@ -22,8 +75,8 @@ def resolve_device(name: str) -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    device = _device(name)
     try:
-        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

@@ -81,6 +81,8 @@ def causes(record: StageRecord) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_fingerprint_is_the_golden_one(name: str, tmp_path: Path) -> None:
     found = records(tmp_path)[name]
+    if "kernels" in found.parameters and found.parameters["kernels"] != "onednn":
+        pytest.skip("the golden fingerprints of detect and extract are of x86 processors")
     remedy = (
         f"Every finished {name} of every run would be done again. If that is not wanted, undo the change. If {name} can now make other "
         f"numbers from the same inputs, raise its schema_version. Then put the new one in: python tests/{Path(__file__).name}"

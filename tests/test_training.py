@@ -23,8 +23,9 @@ from hmnet_pipe.pipeline.config import RunConfig, preset
 from hmnet_pipe.pipeline.runner import run_stage
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
+from hmnet_pipe.stages.prefetch import prefetched
 from hmnet_pipe.stages.stage import Tools
-from hmnet_pipe.stages.train.data import Split, few_shots, prefetched
+from hmnet_pipe.stages.train.data import Split, few_shots
 from hmnet_pipe.stages.train.text import EncodedText
 from safetensors.torch import load_file
 

@@ -1,7 +1,11 @@
 """Views, weights, detectors and pyramids: what detect and extract do to one image."""
 
+import copy
+import hashlib
 import os
 import pickle
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +14,23 @@ import torch
 import torchvision
 from hmnet_pipe.cache.shards import FeatureSpec, Shard
 from hmnet_pipe.manifests.errors import InputError, WeightsError
+from hmnet_pipe.stages.compute import Arithmetic, autocast
 from hmnet_pipe.stages.demo import DEMO_WEIGHTS
 from hmnet_pipe.stages.demo.scenes import draw_scene, stream
-from hmnet_pipe.stages.detect.detector import build_detector
+from hmnet_pipe.stages.detect import detector as detector_module
+from hmnet_pipe.stages.detect.detector import _WITHOUT_EPSILON, build_detector
 from hmnet_pipe.stages.extract.pyramid import MEAN, STD, build_pyramid
 from hmnet_pipe.stages.extract.unit import ImageUnit, ShardUnit
 from hmnet_pipe.stages.extract.views import cut_views, normalise
 from hmnet_pipe.stages.extract.worker import _stored, extract_shard
+from hmnet_pipe.stages.fused import for_inference
 from hmnet_pipe.stages.weights import weights_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.detection._utils import overwrite_eps
+from torchvision.models.resnet import resnet50
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
 
@@ -187,8 +198,6 @@ def test_values_beyond_float16_are_its_largest_and_not_infinite():
 
 def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(tmp_path):
     """Against one view at a time through the network, in the order of the images."""
-    import hashlib
-
     images = []
     for number in range(5):
         path = tmp_path / f"{number}.png"
@@ -198,7 +207,7 @@ def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(t
     Path(images[2].path).write_bytes(b"not an image")
     pyramid = build_pyramid("demo_resnet", "default", 2)
     spec = FeatureSpec("demo_resnet", "w", "t", pyramid.levels, 2, 4, "float32")
-    result = extract_shard(ShardUnit("00000", str(tmp_path), spec, "default", 64, "fp32", "cpu", tuple(images)))
+    result = extract_shard(ShardUnit("00000", str(tmp_path), spec, "default", 64, FP32, tuple(images)))
     assert [row.image_key for row in result.rows] == [images[i].key for i in (0, 1, 3, 4)]
     assert [key for key, _ in result.failed] == [images[2].key]
     shard = Shard(tmp_path / "shard-00000.h5")
@@ -210,3 +219,123 @@ def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(t
                 expected = pyramid(normalise(torch.from_numpy(pixels[None])))[0].numpy()
                 np.testing.assert_allclose(shard.pyramid[row, view], expected, rtol=1e-4, atol=1e-4)
         assert not shard.pyramid[row, len(views) :].any()
+
+
+def _with_statistics(network: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Normalisations as training leaves them, so that folding them has something to get wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, FrozenBatchNorm2d)):
+            size = module.running_mean.shape
+            module.running_mean.copy_(torch.randn(size, generator=generator) * 0.1)
+            module.running_var.copy_(torch.rand(size, generator=generator) + 0.5)
+            module.weight.data.copy_(torch.rand(size, generator=generator) * 0.6 + 0.7)
+            module.bias.data.copy_(torch.randn(size, generator=generator) * 0.1)
+    return network.eval().requires_grad_(False)
+
+
+FP32, BF16 = Arithmetic.of("cpu", "fp32"), Arithmetic.of("cpu", "bf16")
+needs_onednn = pytest.mark.skipif(FP32.kernels != "onednn", reason="this processor's convolutions are torch's own")
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "demo_resnet"])
+def test_fused_kernels_give_the_features_of_float64(name):
+    pyramid = _with_statistics(build_pyramid(name, "random", 2), 0)
+    views = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = copy.deepcopy(pyramid).double()(views.double())
+        fused = for_inference(pyramid, FP32)(views)
+    assert (fused - expected).abs().max() < 1e-5 * expected.abs().max()
+    kinds = {type(module) for module in pyramid.modules()}
+    assert not kinds & {torch.nn.Conv2d, torch.nn.BatchNorm2d}
+
+
+@pytest.mark.skipif(BF16.kernels != "onednn", reason="no bf16 convolutions here, not even slow ones")
+def test_bf16_features_point_where_fp32_ones_do():
+    """The cosine of each view and level; what a pretrained ResNet-50 gives is measured by benchmarks/extract_speed.py."""
+    name = "resnet50"
+    pyramid = _with_statistics(build_pyramid(name, "random", 2), 0)
+    levels = list(pyramid.levels)
+    views = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        exact = copy.deepcopy(pyramid)(views).split(levels, dim=1)
+        with autocast(torch.device("cpu"), "bf16"):
+            coarse = for_inference(pyramid, BF16)(views).float().split(levels, dim=1)
+    for one, other in zip(exact, coarse, strict=True):
+        cosine = torch.cosine_similarity(one.flatten(1), other.flatten(1))
+        assert cosine.min() >= 0.999
+        assert not torch.equal(one, other)
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+def test_fused_kernels_give_a_detectors_maps_and_proposals(name):
+    network = _with_statistics(build_detector(name, "random", 0.05).network, 0)
+    pixels = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = copy.deepcopy(network).double()
+        maps, exact = network.backbone(pixels), expected.backbone(pixels.double())
+        heads = [network.roi_heads.box_head(torch.ones(2, 256, 7, 7)), *chain(*network.rpn.head(list(maps.values())))]
+        for_inference(network, FP32)
+        fused = network.backbone(pixels)
+        fused_heads = [network.roi_heads.box_head(torch.ones(2, 256, 7, 7)), *chain(*network.rpn.head(list(fused.values())))]
+    for level in exact:
+        assert (fused[level] - exact[level]).abs().max() < 1e-5 * exact[level].abs().max()
+    for one, other in zip(heads, fused_heads, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
+
+
+def test_the_first_coco_detector_computes_as_torchvision_has_it(tmp_path, monkeypatch):
+    """Torchvision takes no epsilon with that one file; a copy under another name is the same file, and others keep theirs."""
+    official = _with_statistics(torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None), 2)
+    official.backbone.body.bn1.running_var.mul_(1e-4)
+    state = {name: value for name, value in official.state_dict().items() if not name.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "copy.pth")
+    pixels = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        monkeypatch.setattr(detector_module, "_WITHOUT_EPSILON", weights_of("x", str(tmp_path / "copy.pth")).digest()[:8])
+        first = build_detector("fasterrcnn_resnet50_fpn", str(tmp_path / "copy.pth"), 0.05).network.backbone(pixels)["0"]
+        monkeypatch.undo()
+        other = build_detector("fasterrcnn_resnet50_fpn", str(tmp_path / "copy.pth"), 0.05).network.backbone(pixels)["0"]
+        kept = official.backbone(pixels)["0"]
+        frozen = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
+        body = {name.removeprefix("backbone.body."): value for name, value in state.items() if name.startswith("backbone.body.")}
+        frozen.load_state_dict(body, strict=False)
+        overwrite_eps(frozen, 0.0)
+        official.backbone.body = IntermediateLayerGetter(frozen, {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)})
+        expected = official.backbone(pixels)["0"]
+    assert (first - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert torch.equal(other, kept)
+    assert (first - other).abs().max() > 1e-3 * expected.abs().max()
+    assert _WITHOUT_EPSILON in torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.url
+
+
+def test_an_images_features_are_its_own_whatever_lies_beside_it(tmp_path):
+    images = []
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        draw_scene(["ball"], stream("test alone", number))[0].save(path)
+        boxes = tuple((8.0 * i, 4.0, 60.0 + i, 90.0) for i in range(number % 4))
+        images.append(ImageUnit(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), boxes))
+    spec = FeatureSpec("resnet18", "w", "t", (64, 128, 256, 512), 2, 4, "float32")
+    unit = ShardUnit("all", str(tmp_path), spec, "random", 96, FP32, tuple(images))
+    extract_shard(unit)
+    whole = Shard(unit.path).pyramid
+    for row, image in enumerate(images):
+        alone = replace(unit, name=f"alone-{row}", images=(image,))
+        extract_shard(alone)
+        assert np.array_equal(Shard(alone.path).pyramid[0], whole[row])
+
+
+def test_a_named_device_is_asked_for_only_where_it_must_be_known():
+    """A machine without a GPU sends work to machines that have one."""
+    assert Arithmetic.of("cuda", "bf16") == Arithmetic("cuda", "bf16", "torch")
+    if not torch.cuda.is_available():
+        for ask in (lambda: Arithmetic.of("cuda", "auto"), Arithmetic.of("cuda", "bf16").check):
+            with pytest.raises(InputError, match="--device cuda cannot be used here"):
+                ask()
+    with pytest.raises(InputError, match="--device gpu cannot be used here"):
+        Arithmetic.of("gpu", "fp32")
+    with pytest.raises(InputError, match="precision 'fp8'"):
+        Arithmetic.of("cpu", "fp8")

@@ -30,7 +30,7 @@ from ...manifests.tables import (
     usable_images,
     write_table,
 )
-from ..compute import resolve_device, resolve_precision
+from ..compute import Arithmetic
 from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
 from ..weights import weights_of
 from .unit import ChunkUnit, DetectSettings, chunk_tables
@@ -54,7 +54,7 @@ class Detect(Stage):
             "detector": s.detector,
             "min_score": s.min_score,
             "objects": s.objects,
-            "precision": resolve_precision(s.precision, resolve_device(s.device)),
+            **Arithmetic.of(s.device, s.precision).identity,
         }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
@@ -135,10 +135,10 @@ class Detect(Stage):
 
     def _units(self, work: Path, images: Sequence[tuple[str, str]]) -> list[ChunkUnit]:
         s = self.settings
-        precision = resolve_precision(s.precision, resolve_device(s.device))
+        arithmetic = Arithmetic.of(s.device, s.precision)
         crops = str(self.run.crops) if s.crops else None
         return [
-            ChunkUnit(str(work), crops, s.detector, s.weights, s.objects, s.min_score, precision, s.device, tuple(group))
+            ChunkUnit(str(work), crops, s.detector, s.weights, s.objects, s.min_score, arithmetic, tuple(group))
             for group in partition_all(s.chunk, images)
         ]
 

@@ -6,6 +6,7 @@ from typing import Self
 
 from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_json
+from ..compute import Arithmetic
 from ..stage import setting
 
 __all__ = ["DEMO_DETECTOR", "ChunkUnit", "DetectSettings", "chunk_tables"]
@@ -52,8 +53,7 @@ class ChunkUnit:
     weights: str
     objects: int
     min_score: float
-    precision: str
-    device: str
+    arithmetic: Arithmetic
     images: tuple[tuple[str, str], ...]
 
     def __len__(self) -> int:

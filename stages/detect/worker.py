@@ -4,10 +4,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
+
 from ...manifests.files import atomic_path
 from ...manifests.tables import DETECTIONS, OUTCOMES, table_of, write_table
-from ..compute import autocast, resolve_device
+from ..compute import Arithmetic, autocast
+from ..fused import for_inference
 from ..images import UnusableImage, open_keyed
+from ..prefetch import prefetched
 from .detector import Detector, build_detector
 from .unit import ChunkUnit, chunk_tables
 
@@ -15,10 +20,10 @@ __all__ = ["detect_chunk"]
 
 
 @lru_cache(maxsize=1)
-def _detector(name: str, weights: str, min_score: float, device: str) -> Detector:
+def _detector(name: str, weights: str, min_score: float, arithmetic: Arithmetic) -> Detector:
     """One network per process, loaded once."""
     detector = build_detector(name, weights, min_score)
-    detector.network.to(resolve_device(device))
+    for_inference(detector.network, arithmetic)
     return detector
 
 
@@ -27,16 +32,16 @@ def detect_chunk(unit: ChunkUnit) -> Path:
     detections_path, outcomes_path = chunk_tables(unit.stem)
     if outcomes_path.is_file():
         return unit.stem
-    detector = _detector(unit.detector, unit.weights, unit.min_score, unit.device)
+    detector = _detector(unit.detector, unit.weights, unit.min_score, unit.arithmetic)
+    device = torch.device(unit.arithmetic.device)
     detections: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
-    for key, path in unit.images:
-        try:
-            image = open_keyed(Path(path), key)
-        except UnusableImage as error:
-            outcomes.append({"image_key": key, "status": "failed", "reason": str(error)})
+    opened = prefetched(_image_or_reason(Path(path), key) for key, path in unit.images)
+    for (key, _), image in zip(unit.images, opened, strict=True):
+        if isinstance(image, str):
+            outcomes.append({"image_key": key, "status": "failed", "reason": image})
             continue
-        with autocast(resolve_device(unit.device), unit.precision):
+        with autocast(device, unit.arithmetic.precision):
             objects = detector.top_objects(image, unit.objects, unit.min_score)
         for rank, found in enumerate(objects):
             corners = dict(zip(("x0", "y0", "x1", "y1"), found.box, strict=True))
@@ -50,3 +55,10 @@ def detect_chunk(unit: ChunkUnit) -> Path:
     write_table(detections_path, table_of(DETECTIONS, detections))
     write_table(outcomes_path, table_of(OUTCOMES, outcomes))
     return unit.stem
+
+
+def _image_or_reason(path: Path, key: str) -> Image.Image | str:
+    try:
+        return open_keyed(path, key)
+    except UnusableImage as error:
+        return str(error)

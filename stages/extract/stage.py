@@ -31,7 +31,7 @@ from ...manifests.tables import (
     usable_images,
     write_table,
 )
-from ..compute import resolve_device, resolve_precision
+from ..compute import Arithmetic
 from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
 from ..weights import weights_of
 from .unit import Box, ExtractSettings, ImageUnit, ShardUnit, describe_transform
@@ -52,15 +52,18 @@ class Extract(Stage):
 
     def parameters(self) -> dict[str, Any]:
         s = self.settings
-        precision = resolve_precision(s.precision, resolve_device(s.device))
         return {
             "backbone": s.backbone,
             "dtype": s.dtype,
             "objects": self.objects,
             "pooled": s.pooled,
-            "precision": precision,
+            **self.arithmetic.identity,
             "transform": describe_transform(s.size),
         }
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return Arithmetic.of(self.settings.device, self.settings.precision)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {
@@ -157,8 +160,7 @@ class Extract(Stage):
         """
         images = self.images()
         keys = [image.key for image in images]
-        s = self.settings
-        precision = resolve_precision(s.precision, resolve_device(s.device))
+        s, arithmetic = self.settings, self.arithmetic
         units = []
         for name in shards:
             shard = Shard(self.run.features / name)
@@ -166,7 +168,7 @@ class Extract(Stage):
             span = slice(bisect_left(keys, shard.keys[0]), bisect_right(keys, shard.keys[-1])) if shard.keys else slice(0)
             only = tuple(image for image in images[span] if image.key in there)
             stem = name.removeprefix("shard-").removesuffix(".h5")
-            unit = ShardUnit(stem, str(folder), shard.spec, s.weights, s.size, precision, s.device, only)
+            unit = ShardUnit(stem, str(folder), shard.spec, s.weights, s.size, arithmetic, only)
             whole = replace(unit, images=tuple(images[span]))
             units.append(whole if whole.digest == shard.unit else unit)
         return units
@@ -227,11 +229,10 @@ class Extract(Stage):
 
     def _units(self, spec: FeatureSpec, images: Sequence[ImageUnit], taken: set[str]) -> list[ShardUnit]:
         """Units of whole shards under names that are not taken."""
-        s = self.settings
+        s, arithmetic = self.settings, self.arithmetic
         numbers = (number for number in range(len(images) + len(taken) + 1) if f"shard-{number:05d}.h5" not in taken)
-        precision = resolve_precision(s.precision, resolve_device(s.device))
         return [
-            ShardUnit(f"{number:05d}", str(self.run.features), spec, s.weights, s.size, precision, s.device, group)
+            ShardUnit(f"{number:05d}", str(self.run.features), spec, s.weights, s.size, arithmetic, group)
             for number, group in zip(numbers, partition_all(s.shard_rows, images), strict=False)
         ]
 

@@ -9,6 +9,7 @@ from ...cache.reader import IndexRow
 from ...cache.shards import STORAGE_DTYPES, FeatureSpec
 from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_json
+from ..compute import Arithmetic
 from ..stage import setting
 
 __all__ = [
@@ -71,8 +72,7 @@ class ShardUnit:
     spec: FeatureSpec
     weights: str
     size: int
-    precision: str
-    device: str
+    arithmetic: Arithmetic
     images: tuple[ImageUnit, ...]
 
     @property
@@ -82,7 +82,7 @@ class ShardUnit:
     @property
     def digest(self) -> str:
         spec = asdict(self.spec)
-        return digest_json({"spec": spec, "precision": self.precision, "images": [[i.key, i.inputs] for i in self.images]})
+        return digest_json({"spec": spec, **self.arithmetic.identity, "images": [[i.key, i.inputs] for i in self.images]})
 
     def __len__(self) -> int:
         return len(self.images)

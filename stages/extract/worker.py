@@ -5,29 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from toolz import partition_all
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...cache.reader import IndexRow
 from ...cache.shards import STORAGE_DTYPES, Shard, ShardError, write_shard
-from ..compute import autocast, resolve_device
+from ..compute import Arithmetic, autocast
+from ..fused import for_inference
 from ..images import UnusableImage, open_keyed
-from .pyramid import Pyramid, build_pyramid
-from .unit import ShardResult, ShardUnit
+from ..prefetch import prefetched
+from .pyramid import build_pyramid
+from .unit import ImageUnit, ShardResult, ShardUnit
 from .views import cut_views, normalise
 
 __all__ = ["extract_shard"]
 
-# Images that go through the network together; part of the numbers' identity, since a kernel may round differently at another size.
-_IMAGES_PER_BATCH = 8
+# Images that go through a GPU's kernels together. A processor takes the views of one image, which is as fast there, and makes an
+# image's numbers its own: no neighbour, shard or later addition can move their last bits.
+_IMAGES_PER_GPU_BATCH = 8
 
 
 @lru_cache(maxsize=1)
-def _pyramid(backbone: str, weights: str, pooled: int, device: str) -> Pyramid:
+def _pyramid(backbone: str, weights: str, pooled: int, arithmetic: Arithmetic) -> nn.Module:
     """One network per process, loaded once."""
-    network = build_pyramid(backbone, weights, pooled).to(resolve_device(device)).requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)
+    return for_inference(build_pyramid(backbone, weights, pooled), arithmetic)
 
 
 def extract_shard(unit: ShardUnit) -> ShardResult:
@@ -35,26 +38,26 @@ def extract_shard(unit: ShardUnit) -> ShardResult:
     if (kept := _committed(unit)) is not None:
         return kept
     spec = unit.spec
-    network = _pyramid(spec.backbone, unit.weights, spec.pooled, unit.device)
-    device = resolve_device(unit.device)
+    network = _pyramid(spec.backbone, unit.weights, spec.pooled, unit.arithmetic)
+    device = torch.device(unit.arithmetic.device)
     keys: list[str] = []
     inputs: list[str] = []
     failed: list[tuple[str, str]] = []
     rows: list[np.ndarray[Any, Any]] = []
     masks: list[np.ndarray[Any, Any]] = []
-    for group in partition_all(_IMAGES_PER_BATCH, unit.images):
+    views_of = prefetched(_views_or_reason(image, unit.size) for image in unit.images)
+    for group in partition_all(1 if device.type == "cpu" else _IMAGES_PER_GPU_BATCH, zip(unit.images, views_of, strict=True)):
         views: list[np.ndarray[Any, Any]] = []
-        for image in group:
-            try:
-                views.append(cut_views(open_keyed(Path(image.path), image.key), image.boxes, unit.size))
-            except UnusableImage as error:
-                failed.append((image.key, str(error)))
+        for image, found in group:
+            if isinstance(found, str):
+                failed.append((image.key, found))
                 continue
+            views.append(found)
             keys.append(image.key)
             inputs.append(image.inputs)
         if not views:
             continue
-        with torch.inference_mode(), autocast(device, unit.precision):
+        with torch.inference_mode(), autocast(device, unit.arithmetic.precision):
             features = network(normalise(torch.from_numpy(np.concatenate(views)).to(device))).float().cpu()
         start = 0
         for view in views:
@@ -73,6 +76,13 @@ def extract_shard(unit: ShardUnit) -> ShardResult:
     )
     index = tuple(IndexRow(*fields) for fields in zip(keys, [unit.path.name] * len(keys), range(len(keys)), checksums, inputs, strict=True))
     return ShardResult(index, tuple(failed))
+
+
+def _views_or_reason(image: ImageUnit, size: int) -> npt.NDArray[np.uint8] | str:
+    try:
+        return cut_views(open_keyed(Path(image.path), image.key), image.boxes, size)
+    except UnusableImage as error:
+        return str(error)
 
 
 def _committed(unit: ShardUnit) -> ShardResult | None:

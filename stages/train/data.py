@@ -1,10 +1,9 @@
 """From tables and cache to batches: samples of one split, encoded once, bucketed by length and padded as little as possible."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,7 @@ from ...manifests.errors import InputError
 from .model import Batch
 from .text import MARKERS, EncodedText, encode_pair, encode_words, special_tokens, word_pieces
 
-__all__ = ["Split", "Visuals", "batches", "bucketed_order", "encode_split", "few_shots", "prefetched", "shuffled_images"]
-
-Item = TypeVar("Item")
+__all__ = ["Split", "Visuals", "batches", "bucketed_order", "encode_split", "few_shots", "shuffled_images"]
 
 # Batches whose samples are sorted by length together: large enough for little padding, small enough for a random order.
 _BATCHES_PER_BUCKET = 50
@@ -156,19 +153,6 @@ def batches(
             view_mask,
             list(members),
         )
-
-
-def prefetched(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items in the same order, made up to `depth` ahead by a thread while the caller computes. Errors arrive in their place."""
-    source = iter(items)
-    end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
-        waiting: list[Future[Any]] = [thread.submit(next, source, end) for _ in range(depth)]
-        while (item := waiting.pop(0).result()) is not end:
-            waiting.append(thread.submit(next, source, end))
-            yield item
-        for future in waiting:
-            future.cancel()
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:

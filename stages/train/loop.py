@@ -20,10 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...manifests.errors import StageError
 from ..compute import autocast, resolve_precision
+from ..prefetch import prefetched
 from ..scores import Scores
 from ..stage import Tools
 from .checkpoint import Checkpoints
-from .data import Split, Visuals, batches, bucketed_order, prefetched
+from .data import Split, Visuals, batches, bucketed_order
 from .model import Batch, HMNeT
 from .optimizer import describe_groups, make_optimizer, make_schedule, parameter_groups
 from .predict import predict_split, score_split
