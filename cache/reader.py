@@ -82,7 +82,7 @@ def _read_index(folder: Path, columns: Sequence[str] | None = None) -> tuple[Fea
 class FeatureCache:
     """Random access to cached pyramids, opened lazily in the process that reads.
 
-    Safe under fork (no HDF5 handle stays open), under spawn (pickles as its path) and in notebooks.
+    Safe under fork (no handle stays open, of whichever layout), under spawn (pickles as its path) and in notebooks.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -133,15 +133,17 @@ class FeatureCache:
         A key that is None or not in the cache gives zeros and an all-false mask. Raises ShardError where a shard is damaged.
         """
         dtype = np.float16 if self.spec.dtype == "float16" else np.float32
-        pyramid = np.zeros((len(keys), *self.spec.row_shape), dtype)
+        # Not zeroed: filling what is written over a moment later would cost as much as reading it.
+        pyramid = np.empty((len(keys), *self.spec.row_shape), dtype)
         view_mask = np.zeros((len(keys), self.spec.views), np.bool_)
         for position, key in enumerate(keys):
             if key is None or (place := self._places.get(key)) is None:
+                pyramid[position] = 0
                 continue
             shard, row = self._shard(place[0]), place[1]
             if row >= len(shard.keys) or shard.keys[row] != key:
                 raise ShardError(f"{shard.path} does not hold image {key} in row {row}; run `hmnet-pipe extract` again")
-            pyramid[position] = _widen(shard.pyramid[row]) if self.spec.dtype == "bfloat16" else shard.pyramid[row]
+            pyramid[position] = _widen(shard.row(row)) if self.spec.dtype == "bfloat16" else shard.row(row)
             view_mask[position] = shard.view_mask[row]
         return pyramid, view_mask
 

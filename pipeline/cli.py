@@ -482,6 +482,27 @@ def verify(run: Path, fix: bool, rerun: float | None, retrain: bool, scheduler: 
 
 @main.command()
 @_run_argument
+@click.option("--restore", is_flag=True, help="Back to the layout that is mapped into memory.")
+@_json_option
+def archive(run: Path, restore: bool, as_json: bool) -> None:
+    """Compress the features of a run in place, to about half their size; every command goes on reading them, more slowly.
+
+    Reads RUN/features/. Writes each of its shards again, one by one; their contents stay the same, so that no stage becomes stale.
+    Killed at any moment, every shard is whole: run the same command again. Needs `pip install 'hmnet-pipe[archive]'`, also to read.
+
+    \b
+    Example: hmnet-pipe archive runs/twitter2015
+             hmnet-pipe archive runs/twitter2015 --restore
+    """
+    from .archive import archive_run
+
+    with _tools(None, None, quiet=as_json) as tools:
+        report = archive_run(RunFolder(run), restore=restore, tools=tools)
+    click.echo(report.to_json() if as_json else "\n".join(report.lines()))
+
+
+@main.command()
+@_run_argument
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it [default: RUN/hmnet-pipe.lock].")
 @_json_option
 def lock(run: Path, output: Path | None, as_json: bool) -> None:
