@@ -1,13 +1,21 @@
 """Files that exist whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["TEMPORARY_PREFIX", "atomic_path", "remove_temporaries", "sync_folder", "write_text"]
+__all__ = ["TEMPORARY_PREFIX", "atomic_path", "disk_error", "disk_remedy", "remove_temporaries", "sync_folder", "write_text"]
 
 TEMPORARY_PREFIX = ".tmp-"
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk that holds {} is full; make room and run the same command again: finished work is kept",
+    errno.EDQUOT: "the disk quota of {} is used up; make room and run the same command again: finished work is kept",
+    errno.EROFS: "{} is on a read-only file system; choose a run folder that can be written",
+    errno.EACCES: "{} cannot be written (permission denied); choose a run folder that belongs to you",
+}
 
 
 @contextmanager
@@ -45,6 +53,24 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """The error of a full, read-only or forbidden disk that `error` is or was raised over; None where it is another fault.
+
+    A library that cannot close what it could not write may raise an error of its own over the one that knows the reason.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _REMEDIES:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def disk_remedy(error: OSError, path: Path) -> str:
+    """What a `disk_error` means for `path`, and what to do."""
+    return _REMEDIES[error.errno or 0].format(path)
 
 
 def remove_temporaries(folder: Path) -> None:

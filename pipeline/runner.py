@@ -6,7 +6,6 @@ keeps what is still valid, and its record is written last.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -16,14 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from .. import __version__
-from ..manifests.errors import StageError
-from ..manifests.files import write_text
+from ..manifests.errors import HmnetPipeError, StageError
+from ..manifests.files import disk_error, disk_remedy, write_text
 from ..manifests.run import StageRecord
 from ..stages.stage import SILENT, Counts, Stage, Tools
 from .machine import machine_kind
@@ -202,15 +200,11 @@ def _lock(stage: Stage) -> Iterator[None]:
 @contextmanager
 def _disk_errors(stage: Stage) -> Iterator[None]:
     """A full disk or a read-only folder is one sentence, and the run can be resumed."""
-    remedies: dict[int, Callable[[Path], str]] = {
-        errno.ENOSPC: lambda path: f"the disk that holds {path} is full; make room and run the same command again: finished work is kept",
-        errno.EDQUOT: lambda path: f"the disk quota of {path} is used up; make room and run the same command again: finished work is kept",
-        errno.EROFS: lambda path: f"{path} is on a read-only file system; choose a run folder that can be written",
-        errno.EACCES: lambda path: f"{path} cannot be written (permission denied); choose a run folder that belongs to you",
-    }
     try:
         yield
-    except OSError as error:
-        if error.errno not in remedies:
+    except HmnetPipeError:
+        raise  # it has said what is wrong
+    except Exception as error:
+        if (cause := disk_error(error)) is None:
             raise
-        raise StageError(f"{stage.name} stopped: {remedies[error.errno](stage.run.path)}") from error
+        raise StageError(f"{stage.name} stopped: {disk_remedy(cause, stage.run.path)}") from error
