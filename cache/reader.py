@@ -96,6 +96,11 @@ class FeatureCache:
         keys, shards, rows = (self._index.column(name).to_pylist() for name in ("image_key", "shard", "row"))
         return dict(zip(keys, zip(shards, rows, strict=True), strict=True))
 
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        """How many images the index has in each shard."""
+        return {item["values"]: item["counts"] for item in pc.value_counts(self._index.column("shard")).to_pylist()}
+
     def __reduce__(self) -> tuple[type["FeatureCache"], tuple[Path]]:
         return (FeatureCache, (self.folder,))
 
@@ -141,17 +146,18 @@ class FeatureCache:
                 pyramid[position] = 0
                 continue
             shard, row = self._shard(place[0]), place[1]
-            if row >= len(shard.keys) or shard.keys[row] != key:
-                raise ShardError(f"{shard.path} does not hold image {key} in row {row}; run `hmnet-pipe extract` again")
             pyramid[position] = _widen(shard.row(row)) if self.spec.dtype == "bfloat16" else shard.row(row)
             view_mask[position] = shard.view_mask[row]
         return pyramid, view_mask
 
     def _shard(self, name: str) -> Shard:
+        """The shard `name`, which on opening is found to hold every image that the index means, where it means it."""
         if name not in self._shards:
             shard = Shard(self.folder / name)
             if shard.spec != self.spec:
                 raise ShardError(f"{shard.path} belongs to another feature set ({shard.spec}); run `hmnet-pipe extract` again")
+            if sum(self._places.get(key) == (name, row) for row, key in enumerate(shard.keys)) != self._counts[name]:
+                raise ShardError(f"{shard.path} does not hold the images that the index has in it; run `hmnet-pipe extract` again")
             self._shards[name] = shard
         return self._shards[name]
 

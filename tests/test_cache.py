@@ -150,7 +150,7 @@ def test_a_missing_shard_and_a_foreign_one_are_named(tmp_path):
 def test_a_shard_with_rows_in_other_places_is_found_on_reading(tmp_path):
     keys, pyramid, mask = make_cache(tmp_path, shards=1)
     write_shard(tmp_path / "shard-00000.h5", unit="u", spec=SPEC, keys=keys[::-1], view_mask=mask, pyramid=pyramid)
-    with pytest.raises(ShardError, match="does not hold image"):
+    with pytest.raises(ShardError, match="does not hold the images"):
         FeatureCache(tmp_path).gather([keys[0]])
 
 
