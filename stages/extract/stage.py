@@ -155,8 +155,8 @@ class Extract(Stage):
     def units_of(self, shards: Sequence[str], folder: Path) -> list[ShardUnit]:
         """The units that made committed shards, as far as tables and shards still tell, with their results below `folder`.
 
-        Which images go through the network together is part of the numbers, and an image that failed held a place: it is put back where
-        its key belongs. A unit with another digest than its shard's was put together otherwise, and may be a rounding away from it.
+        On a GPU, which images go through the network together is part of the numbers, and an image that failed held a place: it is put
+        back where its key belongs. A unit with another digest than its shard's was put together otherwise, and may be a rounding off.
         """
         images = self.images()
         keys = [image.key for image in images]

@@ -46,6 +46,8 @@ def _clip_side(low: float, high: float, limit: int) -> tuple[float, float]:
 
 def normalise(views: Tensor) -> Tensor:
     """views: (N, S, S, 3) uint8. Returns (N, 3, S, S) float32 in channels-last memory, normalised as the backbone was trained."""
-    mean = torch.tensor(MEAN, device=views.device) * 255.0
-    std = torch.tensor(STD, device=views.device) * 255.0
-    return ((views.to(torch.float32) - mean) / std).permute(0, 3, 1, 2)
+    side = views.shape[2]
+    # Whole rows of pixels at a time: arithmetic over a last dimension of three is eight times slower.
+    mean, std = (torch.tensor(of, device=views.device).mul(255.0).repeat(side) for of in (MEAN, STD))
+    rows = views.reshape(*views.shape[:2], -1).to(torch.float32).sub_(mean).div_(std)
+    return rows.reshape(views.shape).permute(0, 3, 1, 2)
