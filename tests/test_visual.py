@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.resnet import resnet50
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, box_iou
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
 
@@ -339,3 +339,23 @@ def test_a_named_device_is_asked_for_only_where_it_must_be_known():
         Arithmetic.of("gpu", "fp32")
     with pytest.raises(InputError, match="precision 'fp8'"):
         Arithmetic.of("cpu", "fp8")
+
+
+@pytest.mark.parametrize("kernels", ["onednn", "torch"])
+def test_bf16_finds_the_boxes_that_fp32_finds(kernels):
+    """Where torchvision computed boxes in bf16 it lost 5 of 100 at this IoU."""
+    if BF16.kernels != "onednn":
+        pytest.skip("no bf16 convolutions here, not even slow ones")
+    plain, coarse = (build_detector("demo_fasterrcnn", "default", 0.3) for _ in range(2))
+    for_inference(coarse.network, replace(BF16, kernels=kernels))
+    found = whole = 0
+    for number in range(30):
+        image, _ = draw_scene(["person", "building", "tree"], stream("test bf16", number))
+        exact = plain.top_objects(image, 3, 0.3)
+        with autocast(torch.device("cpu"), "bf16"):
+            other = coarse.top_objects(image, 3, 0.3)
+        iou = box_iou(torch.tensor([each.box for each in exact]), torch.tensor([each.box for each in other]))
+        same = torch.tensor([[a.label == b.label for b in other] for a in exact])
+        found, whole = found + int(((iou >= 0.9) & same).any(dim=1).sum()), whole + len(exact)
+    assert whole > 60
+    assert found >= 0.97 * whole

@@ -37,6 +37,9 @@ class Detector:
     def __init__(self, network: FasterRCNN, categories: Sequence[str]) -> None:
         self.network = network.eval().requires_grad_(False)
         self.categories = categories
+        heads: Any = network.roi_heads
+        for head in (network.rpn.head, heads.box_predictor):
+            head.register_forward_hook(_in_float32)
 
     def top_objects(self, image: Image.Image, count: int, min_score: float) -> list[Object]:
         """The `count` objects of the highest scores (at least `min_score`), best first. image: upright RGB.
@@ -52,6 +55,11 @@ class Detector:
         order = torch.argsort(scores, descending=True, stable=True)[:count].tolist()
         boxes, labels = found["boxes"].float().cpu().tolist(), found["labels"].cpu().tolist()
         return [Object(tuple(boxes[i]), self.categories[labels[i]], float(scores[i])) for i in order if float(scores[i]) >= min_score]
+
+
+def _in_float32(module: nn.Module, given: Any, made: Any) -> Any:
+    """Torchvision computes boxes in the type of what a head gives; in bf16 a coordinate of 200 would be a pixel off, and scores tie."""
+    return made.float() if isinstance(made, Tensor) else type(made)(_in_float32(module, given, part) for part in made)
 
 
 def build_detector(name: str, choice: str, min_score: float) -> Detector:
