@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .. import __version__
-from ..manifests.errors import HmnetPipeError, InputError
+from ..manifests.errors import HmnetPipeError, InputError, StageError
+from ..manifests.files import disk_error, disk_remedy
 from ..manifests.run import RunFolder
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("\nInterrupted. Finished work is kept: run the same command again to resume.", err=True)
             ctx.exit(130)
+        except OSError as error:
+            if (cause := disk_error(error)) is None:
+                raise
+            where = Path(str(cause.filename)).parent if cause.filename else Path.cwd()
+            click.echo(f"Error: {disk_remedy(cause, where)}", err=True)
+            ctx.exit(StageError.exit_code)
 
 
 class _Several(click.Option):
@@ -676,14 +683,19 @@ def _tools(scheduler: str | None, workers: int | None, *, quiet: bool) -> Iterat
     from ..stages.stage import Tools
     from .cluster import Cluster
 
+    bars = ExitStack()
+
     def bar(total: int, description: str, unit: str) -> Any:
         # Nothing is shown of what takes less than 2 seconds.
-        return tqdm(total=total, desc=description, unit=unit, delay=2, disable=total == 0, file=sys.stderr, dynamic_ncols=True)
+        return bars.enter_context(
+            tqdm(total=total, desc=description, unit=unit, delay=2, disable=total == 0, file=sys.stderr, dynamic_ncols=True)
+        )
 
     def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr if quiet else sys.stdout)
 
-    with Cluster(scheduler, workers, say) as cluster:
+    # A bar that an error has left open is closed before the error is told.
+    with Cluster(scheduler, workers, say) as cluster, bars:
         yield Tools(map=cluster.map, bar=bar, say=say)
 
 

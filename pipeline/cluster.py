@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, Self, TypeVar
 
 import dask
@@ -38,6 +38,8 @@ _DASK = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
+    # Dask gives up a worker that happens to be starting again this long after an earlier death, and then none is left; nannies never do.
+    "distributed.deploy.lost-worker-timeout": "10000h",
     # How long the silence of a machine that has lost its power is taken for a slow network.
     "distributed.comm.timeouts.tcp": "30s",
 }
@@ -69,11 +71,13 @@ def default_workers() -> int:
     return max(1, min(cores, int(MEMORY_LIMIT) // _BYTES_PER_WORKER))
 
 
-def _on_worker(function: Callable[[U], R], unit: U) -> R:
+def _on_worker(function: Callable[[U], R], unit: U, started_in: str) -> R:
     """One thread whatever the worker's share of the machine: a kernel may add up in another order with another number of threads."""
     import torch
 
     torch.set_num_threads(1)
+    with suppress(OSError):  # where there is no such folder, paths are absolute
+        os.chdir(started_in)
     try:
         return function(unit)
     except Exception as error:
@@ -125,6 +129,7 @@ class Cluster:
         waiting: deque[U] = deque(units)
         suspects: deque[U] = deque()
         running: dict[Any, U] = {}
+        here = os.getcwd()  # noqa: PTH109  (a text travels)
         with _lost_scheduler():
             client = self._connect(len(units))
             # A bounded window: the scheduler holds two tasks a worker, not the whole data set.
@@ -137,7 +142,7 @@ class Cluster:
             with _lost_scheduler():
                 while queue and len(running) < most:
                     unit = queue.popleft()
-                    running[client.submit(_on_worker, function, unit, pure=False, retries=_RETRIES)] = unit
+                    running[client.submit(_on_worker, function, unit, here, pure=False, retries=_RETRIES)] = unit
                 done = self._next(running)
             for future in done:
                 unit = running.pop(future)

@@ -13,8 +13,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -115,7 +116,7 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
         for reason in reasons:
             tools.say(f"{stage.name} runs again because of {reason}")
         starting()
-        counts = stage.compute(tools)
+        counts = stage.compute(replace(tools, map=lambda function, units: tools.map(_Seeing(function, stage.run.images), units)))
         seconds = time.monotonic() - started
         record = StageRecord(
             stage.name,
@@ -131,6 +132,23 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
         os.utime(stage.run.record(stage.name), ns=(started_at, started_at))
         stage.finish()
     return Report(stage.name, "done", counts.unit, counts.done, counts.skipped, counts.failed, seconds, counts.details)
+
+
+@dataclass(frozen=True)
+class _Seeing:
+    """A unit's function, for a worker that may run on another machine. Without the same files there every image would be missing, and
+    what is made would lie where nobody looks."""
+
+    function: Callable[[Any], Any]
+    witness: Path
+
+    def __call__(self, unit: Any) -> Any:
+        if not self.witness.is_file():
+            raise StageError(
+                f"the worker on {socket.gethostname()} does not see {self.witness}; a run, its images and its weights must lie under the "
+                "same paths on every machine, on a file system that they share"
+            )
+        return self.function(unit)
 
 
 def lead_stage(stage: Stage, tools: Tools, ranks: Ranks) -> Report:
