@@ -687,9 +687,10 @@ def _tools(scheduler: str | None, workers: int | None, *, quiet: bool) -> Iterat
 
     def bar(total: int, description: str, unit: str) -> Any:
         # Nothing is shown of what takes less than 2 seconds.
-        return bars.enter_context(
-            tqdm(total=total, desc=description, unit=unit, delay=2, disable=total == 0, file=sys.stderr, dynamic_ncols=True)
-        )
+        shown = tqdm(total=total, desc=description, unit=unit, delay=2, disable=total == 0, file=sys.stderr, dynamic_ncols=True)
+        bars.callback(shown.close)
+        bars.callback(shown.clear)
+        return shown
 
     def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr if quiet else sys.stdout)
