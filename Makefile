@@ -101,6 +101,8 @@ demo-finetune: $(INSTALLED)  ## the demonstration, then end to end and on the re
 bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/benchmarks (DATA holds twitter2015/)
 	$(BIN)/python benchmarks/train_speed.py --text $(DATA)/twitter2015
 	$(BIN)/python benchmarks/finetune_cost.py
+	$(BIN)/python benchmarks/cache_read.py
+	$(BIN)/python benchmarks/planning.py
 
 demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/demo/demo_fasterrcnn.safetensors

@@ -40,13 +40,14 @@ import json, resource, subprocess, sys, time
 started = time.perf_counter()
 subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
 seconds = time.perf_counter() - started
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps({"seconds": seconds, "bytes": peak}))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"seconds": seconds, "processor": used.ru_utime + used.ru_stime, "bytes": peak}))
 """
 
 
 def constant(value: Any, kind: pa.DataType, rows: int) -> pa.Array:
-    return pa.array([value], kind).dictionary_encode().take(pa.array(np.zeros(rows, np.int32))).cast(kind) if rows else pa.array([], kind)
+    return pa.array([value], kind).take(pa.array(np.zeros(rows, np.int32)))
 
 
 def table(schema: pa.Schema, rows: int, **columns: Any) -> pa.Table:
@@ -79,13 +80,13 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
 
     run = runs["extracted"]
     config.write(run.config)
-    words = rng.choice([f"word{number}" for number in range(20_000)], images * WORDS)
+    words = pa.array([f"word{number}" for number in range(20_000)]).take(pa.array(rng.integers(0, 20_000, images * WORDS)))
     offsets = pa.array(np.arange(0, images * WORDS + 1, WORDS, dtype=np.int32))
     samples: dict[str, Any] = {
         "id": pa.array([f"train-{number}" for number in range(images)]),
         "split": "train",
         "task": "ner",
-        "tokens": pa.ListArray.from_arrays(offsets, pa.array(words)),
+        "tokens": pa.ListArray.from_arrays(offsets, words),
         "tags": pa.ListArray.from_arrays(offsets, constant("O", pa.string(), images * WORDS)),
         "image": pa.array([f"{number}.jpg" for number in range(images)]),
         "image_key": pa.array(keys),
@@ -121,7 +122,7 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
     for start in range(0, images, SHARD_ROWS):
         part = keys[start : start + SHARD_ROWS]
         name = f"shard-{start // SHARD_ROWS:05d}.h5"
-        values, mask = np.full((len(part), *spec.row_shape), start, np.float16), np.ones((len(part), 1), np.bool_)
+        values, mask = np.full((len(part), *spec.row_shape), start % 2048, np.float16), np.ones((len(part), 1), np.bool_)
         checksums = write_shard(run.features / name, unit="u", spec=spec, keys=part, view_mask=mask, pyramid=values)
         index += [IndexRow(key, name, row, checksums[row], "0" * 64) for row, key in enumerate(part)]
     write_index(run.features, spec, index)
@@ -154,7 +155,7 @@ def plan(stage: Stage) -> None:
 
 
 def measure(command: list[Any]) -> dict[str, float]:
-    """Wall seconds and the largest resident set, in bytes, of a process."""
+    """Wall seconds, seconds of processor time, and the largest resident set, in bytes, of a process."""
     done = subprocess.run([sys.executable, "-c", _MEASURE, *map(str, command)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command} failed: {done.stderr}")
@@ -172,7 +173,7 @@ def measure_all(runs: dict[str, RunFolder], repeats: int) -> dict[str, dict[str,
     found = {}
     for name, command in commands.items():
         results = [measure(command) for _ in range(repeats)]
-        found[name] = {"seconds": min(one["seconds"] for one in results), "bytes": max(one["bytes"] for one in results)}
+        found[name] = {**min(results, key=lambda one: one["seconds"]), "bytes": max(one["bytes"] for one in results)}
         print(name, found[name], file=sys.stderr)
     return found
 
@@ -199,6 +200,7 @@ def main() -> None:
     for name in whole:
         results += [
             Result(f"{name}, {options.images:,} images: s", whole[name]["seconds"], 20, at_most=True),
+            Result(f"{name}: s of processor time, which a busy machine lengthens less", whole[name]["processor"]),
             Result(f"{name}: GB at the peak", whole[name]["bytes"] / 1e9, 1, at_most=True),
             Result(f"{name}: times as long as for half of them", whole[name]["seconds"] / half[name]["seconds"], 2.2, at_most=True),
         ]
