@@ -382,6 +382,7 @@ def test_killed_at_any_moment_every_shard_is_whole_and_the_same_command_goes_on(
         assert find_damage(run.features) == []
         assert np.array_equal(FeatureCache(run.features).gather(keys)[0], pyramid)
     assert interrupted == 2
+    (run.features / f"{TEMPORARY_PREFIX}1-{paths[0].name}").write_bytes(b"what a kill may leave")
     assert hmnet(*arguments).returncode == 0
     assert layouts(run) == [not restore] * 80
     assert not list(run.features.glob(f"{TEMPORARY_PREFIX}*"))
