@@ -20,6 +20,7 @@ from hmnet_pipe.cache.reader import read_index
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.fingerprint import digest_table
 from hmnet_pipe.manifests.run import RunFolder, StageRecord
+from hmnet_pipe.manifests.tables import DETECTIONS, table_of, write_table
 from hmnet_pipe.pipeline.config import RunConfig, preset
 from hmnet_pipe.pipeline.runner import Report, run_stage
 from hmnet_pipe.pipeline.status import run_status
@@ -223,6 +224,21 @@ def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus, tmp_p
     for stage in ("detect", "extract"):
         report = bring_up_to_date(folder, stage)
         assert (report.done, report.skipped) == (1, len(names) - 2)
+
+
+def test_a_changed_box_recomputes_its_image_and_no_other(copy):
+    folder = RunFolder(copy)
+    keys = list(FeatureCache(folder.features))
+    before = FeatureCache(folder.features).gather(keys)[0]
+    rows = pq.read_table(folder.detections).to_pylist()
+    changed = rows[0]["image_key"]
+    rows[0] |= {"x0": 0.0, "y0": 0.0, "x1": 20.0, "y1": 20.0}
+    write_table(folder.detections, table_of(DETECTIONS, rows))
+    report = bring_up_to_date(copy, "extract")
+    assert (report.done, report.skipped) == (1, len(keys) - 1)
+    after = FeatureCache(folder.features).gather(keys)[0]
+    differ = [key for key, old, new in zip(keys, before, after, strict=True) if not np.array_equal(old, new)]
+    assert differ == [changed]
 
 
 def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy):

@@ -4,6 +4,8 @@ import copy
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -359,3 +361,47 @@ def test_bf16_finds_the_boxes_that_fp32_finds(kernels):
         found, whole = found + int(((iou >= 0.9) & same).any(dim=1).sum()), whole + len(exact)
     assert whole > 60
     assert found >= 0.97 * whole
+
+
+def test_torchs_own_kernels_give_the_same_features(tmp_path):
+    """What runs on GPUs and on other processors than x86."""
+    path = tmp_path / "0.png"
+    draw_scene(["ball"], stream("test kernels"))[0].save(path)
+    image = ImageUnit(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), ((8.0, 4.0, 60.0, 90.0),))
+    spec = FeatureSpec("demo_resnet", "w", "t", build_pyramid("demo_resnet", "default", 2).levels, 2, 4, "float32")
+    got = []
+    for kernels in {FP32.kernels, "torch"}:
+        unit = ShardUnit(kernels, str(tmp_path), spec, "default", 64, replace(FP32, kernels=kernels), (image,))
+        extract_shard(unit)
+        got.append(np.array(Shard(unit.path).pyramid))
+    np.testing.assert_allclose(got[0], got[-1], rtol=1e-4, atol=1e-5)
+
+
+_PEAK = """
+import resource, sys
+from hmnet_pipe.cache.shards import FeatureSpec
+from hmnet_pipe.stages.compute import Arithmetic
+from hmnet_pipe.stages.extract.unit import ImageUnit, ShardUnit
+from hmnet_pipe.stages.extract.worker import extract_shard
+folder, *images = sys.argv[1:]
+spec = FeatureSpec("demo_resnet", "w", "t", (24, 48, 96, 192), 2, 2, "float16")
+units = tuple(ImageUnit(*image.split(":"), ((0.0, 0.0, 1000.0, 1000.0),)) for image in images)
+result = extract_shard(ShardUnit(str(len(units)), folder, spec, "default", 64, Arithmetic.of("cpu", "fp32"), units))
+assert len(result.rows) == len(units), result.failed
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_many_large_images_take_no_more_memory_than_a_few(tmp_path):
+    """Each is 75 MB once decoded; the same peak for 4 and for 16 of them, to less than one."""
+    images = []
+    for number in range(16):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (5000, 5000), (number, 0, 0)).save(path, compress_level=1)
+        images.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}:{path}")
+    peaks = []
+    for count in (4, 16):
+        child = subprocess.run([sys.executable, "-c", _PEAK, tmp_path, *images[:count]], capture_output=True, text=True, check=False)
+        assert child.returncode == 0, child.stderr
+        peaks.append(int(child.stdout))
+    assert peaks[1] - peaks[0] < 5000 * 5000 * 3
