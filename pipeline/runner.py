@@ -111,6 +111,7 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
             assert record is not None
             counts = record.facts.get("counts", {})
             note_up_to_date(stage, record, started_at)
+            stage.finish()  # a kill may have come between it and the record
             known = {key: counts.get(key, default) for key, default in (("unit", ""), ("failed", 0), ("details", {}))}
             return Report(stage.name, "fresh", done=0, skipped=counts.get("done", 0), seconds=time.monotonic() - started, **known)
         for reason in reasons:
