@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def refuse(unit: Numbers) -> int:
     raise InputError(f"the number {unit.numbers[0]} is not liked; choose another")
 
 
+def allocate_too_much(unit: Numbers) -> int:
+    """Numbers from 90 on ask for more memory than there is address space, each in another way."""
+    import numpy as np
+    import torch
+
+    asked: dict[int, Callable[[], object]] = {90: lambda: bytearray(2**62), 91: lambda: np.empty(2**59), 92: lambda: torch.empty(2**55)}
+    for number in unit.numbers:
+        if number in asked:
+            asked[number]()
+    return write_numbers(unit)
+
+
 def write_once_the_worker_was_killed(unit: Numbers) -> int:
     """The first attempt says which process it is and waits to be killed; the second goes through."""
     mark = Path(unit.folder) / f"attempt-{unit.numbers[0]}"
@@ -71,6 +84,33 @@ def test_a_number_that_kills_its_worker_is_cornered_and_the_rest_is_done(tmp_pat
     assert failed == [(-6,)]
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 3, 4, 5, 7, 8]
     assert sorted(n for unit, _ in results for n in unit.numbers) == [-6, 1, 2, 3, 4, 5, 7, 8]
+
+
+def test_what_waits_beside_a_number_that_kills_is_not_blamed(tmp_path):
+    """Dask counts a worker's death against every task that the worker had been given."""
+    units = [Numbers(str(tmp_path), (-1,)), *(Numbers(str(tmp_path), (i, i + 1)) for i in (2, 4, 6))]
+    with Cluster(None, 1, print) as cluster:
+        results = dict(cluster.map(write_numbers, units))
+    assert {unit.numbers: result for unit, result in results.items() if not isinstance(result, UnitFailure)} == {
+        (2, 3): 5,
+        (4, 5): 9,
+        (6, 7): 13,
+    }
+    assert "its worker process died 2 times over it" in results[units[0]].reason
+
+
+def test_numbers_that_need_more_memory_than_there_is_are_cornered_and_say_so(tmp_path):
+    units = [
+        Numbers(str(tmp_path), (1, 90, 2)),
+        Numbers(str(tmp_path), (91, 3)),
+        Numbers(str(tmp_path), (4, 92)),
+        Numbers(str(tmp_path), (5,)),
+    ]
+    with Cluster(None, 1, print) as cluster:
+        results = list(cluster.map(allocate_too_much, units))
+    failed = {unit.numbers: result.reason for unit, result in results if isinstance(result, UnitFailure)}
+    assert failed == dict.fromkeys([(90,), (91,), (92,)], "it needs more memory than its worker may use")
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 3, 4, 5]
 
 
 def test_a_worker_that_is_killed_from_outside_costs_nothing(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe import FeatureCache, HMNeT
 from hmnet_pipe.cache.reader import read_index
-from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.fingerprint import digest_table
 from hmnet_pipe.manifests.run import RunFolder, StageRecord
 from hmnet_pipe.manifests.tables import DETECTIONS, table_of, write_table
@@ -144,36 +142,6 @@ def test_a_running_scheduler_makes_the_same_numbers(run, corpus, tmp_path, sched
     hmnet("detect", tmp_path / "run", "--scheduler", scheduler, "--chunk", 8)
     hmnet("extract", tmp_path / "run", "--scheduler", scheduler, "--shard-rows", 16)
     assert digests(tmp_path / "run") == digests(run)
-
-
-def kill_after(seconds: float, *arguments: object) -> bool:
-    """Start a command in a process group of its own and SIGKILL the whole group; whether it was still at work."""
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        process.wait(timeout=seconds)
-        return False
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-
-
-@pytest.mark.parametrize("stage", ["detect", "extract"])
-def test_a_stage_that_is_killed_again_and_again_ends_with_the_same_numbers(stage, run, corpus, tmp_path):
-    folder = tmp_path / "run"
-    prepare(folder, corpus)
-    unit = {"detect": ("--chunk", 8), "extract": ("--shard-rows", 16)}
-    if stage == "extract":
-        hmnet("detect", folder, "--workers", 1, "--chunk", 8)
-    moments = random.Random(stage)
-    killed = sum(kill_after(moments.uniform(2.0, 7.0), stage, folder, "--workers", 2, *unit[stage]) for _ in range(4))
-    assert killed >= 1
-    hmnet(stage, folder, "--workers", 2, *unit[stage])
-    if stage == "detect":
-        hmnet("extract", folder, "--workers", 2, "--shard-rows", 16)
-    assert digests(folder) == digests(run)
-    assert not list(folder.rglob(f"{TEMPORARY_PREFIX}*"))
-    assert not list(folder.rglob("*.parts"))
 
 
 def test_finished_shards_are_kept_by_a_resumed_run(copy):
