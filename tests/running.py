@@ -1,0 +1,187 @@
+"""How tests of faults drive a run: commands as processes that can be killed, stages in this process, and digests from the files."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import pyarrow.parquet as pq
+from hmnet_pipe import FeatureCache
+from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
+from hmnet_pipe.manifests.fingerprint import digest_table
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.pipeline.config import RunConfig, preset
+from hmnet_pipe.pipeline.runner import Report, run_stage
+from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.stage import SILENT
+
+_MARK = "HMNET_PIPE_TEST_PROCESS"
+
+
+def prepared(folder: Path, corpus: Path, **options: Any) -> Path:
+    """A run of the demonstration's settings on the corpus, prepared and with `options` in [detect] (chunk) and [extract] (shard_rows)."""
+    run = RunFolder(folder)
+    config = preset("demo", task="ner", text=corpus, images=corpus / "images", format="auto")
+    for stage, name in (("detect", "chunk"), ("extract", "shard_rows")):
+        config = config.override(stage, {name: options.get(name)})
+    config.write(run.config)
+    bring_up_to_date(folder, "prepare")
+    return folder
+
+
+def small_corpus(folder: Path) -> Path:
+    write_demo_corpus(folder, "ner", sizes={"train": 40, "valid": 12, "test": 12})
+    return folder
+
+
+def bring_up_to_date(folder: Path, stage: str) -> Report:
+    """A stage in this process, without a cluster."""
+    run = RunFolder(folder)
+    return run_stage(RunConfig.read(run.config).stage(stage, run), SILENT)
+
+
+def made_by(stage: str, folder: Path) -> dict[str, str]:
+    """Digests of what detect or extract made, from the files and not from the records."""
+    run = RunFolder(folder)
+    made = digest_table(pq.read_table(run.detections)) if stage == "detect" else FeatureCache(run.features).digest()
+    return {"made": made, "outcomes": digest_table(pq.read_table(run.outcomes(stage)))}
+
+
+def committed(stage: str, folder: Path) -> int:
+    """How many units of the stage are finished on disk."""
+    run = RunFolder(folder)
+    return len(list(run.work("detect").glob("*/*.outcomes.parquet") if stage == "detect" else run.features.glob("shard-*.h5")))
+
+
+def forget_one(stage: str, folder: Path) -> None:
+    """Take a finished unit away, as if the kill had come before it."""
+    run = RunFolder(folder)
+    min(run.work("detect").glob("*/*.outcomes.parquet") if stage == "detect" else run.features.glob("shard-*.h5")).unlink()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What only a resumed stage would need."""
+    return [path for pattern in (f"{TEMPORARY_PREFIX}*", "*.parts", "*.owner") for path in folder.rglob(pattern)]
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+class Command:
+    """`hmnet-pipe` as a process group of its own, with pipes for what it says; killed with all that it started on the way out."""
+
+    def __init__(self, *arguments: object, **options: Any) -> None:
+        self.mark = f"{_MARK}={uuid.uuid4()}"
+        environment = {**os.environ, **dict([self.mark.split("=")])}
+        words = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, **options
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in self.everyone():
+            process.kill()
+        self.process.communicate()
+
+    @property
+    def over(self) -> bool:
+        return self.process.poll() is not None
+
+    def said(self, seconds: float = 120) -> tuple[int, str]:
+        """The exit code and what it said on stderr, once it has ended."""
+        output, errors = self.process.communicate(timeout=seconds)
+        return self.process.returncode, output + errors
+
+    def everyone(self) -> list[psutil.Process]:
+        """Every living process that it started, in whatever group: their environment is handed down."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                name, value = self.mark.split("=")
+                if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """Dask's worker processes: the children that multiprocessing spawned."""
+        return [process for process in self.everyone() if process.pid != self.process.pid and "spawn_main" in " ".join(process.cmdline())]
+
+    def kill_group(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def kill_again_and_again(stage: str, start: Path, whole: dict[str, str], units: int, work: Path, kills: int = 30) -> list[int]:
+    """SIGKILL the group of a stage `kills` times, and resume after each; how many of its `units` each kill found finished.
+
+    start: a run whose inputs are ready, never changed. Whenever a resumed stage gets to its end, or is brought there since little is left
+    to do, it must have made `whole`, and a fresh copy of `start` takes its place. The moments are random and seeded: after the lock is
+    taken (imports, planning, the start of workers), after one more unit is finished (the work), and after the last one is (the commit of
+    tables, index and record).
+    """
+    moments = random.Random(stage)
+    kinds = ["start"] * (kills // 5) + ["commit"] * (kills // 5) + ["work"] * (kills - 2 * (kills // 5))
+    moments.shuffle(kinds)
+    copies = 0
+    run = Path(shutil.copytree(start, work / "run-0"))
+
+    def check_and_begin_afresh() -> None:
+        nonlocal run, copies
+        made, left = made_by(stage, run), leftovers(run)
+        assert made == whole, f"resumed: {made}, undisturbed: {whole}"
+        assert left == [], left
+        copies += 1
+        run = Path(shutil.copytree(start, work / f"run-{copies}"))
+
+    def finish_here() -> None:
+        bring_up_to_date(run, stage)
+        check_and_begin_afresh()
+
+    found: list[int] = []
+    for kind in kinds:
+        delay = moments.uniform(0, {"start": 2.5, "work": 0.3, "commit": 0.25}[kind])
+        while True:
+            if kind == "commit" and committed(stage, run) == units:
+                forget_one(stage, run)
+            if kind != "commit" and committed(stage, run) > units * 2 // 3:
+                finish_here()
+            owner, before = RunFolder(run).record(stage).with_suffix(".owner"), committed(stage, run)
+            with Command(stage, run, "--workers", 1) as command:
+                reached = {
+                    "start": lambda owner=owner, pid=command.process.pid: owner.is_file() and f"process {pid} " in owner.read_text(),
+                    "work": lambda run=run, before=before: committed(stage, run) > before,
+                    "commit": lambda run=run: committed(stage, run) == units,
+                }[kind]
+                wait_until(lambda reached=reached, command=command: reached() or command.over)
+                if not command.over:
+                    time.sleep(delay)
+                at_work = not command.over
+                if at_work:
+                    command.kill_group()
+                    wait_until(lambda command=command: not command.everyone(), 10)  # nothing that it started outlives it for long
+            if at_work and command.process.returncode == -signal.SIGKILL:
+                break
+            assert command.process.returncode == 0
+            check_and_begin_afresh()
+        found.append(committed(stage, run))
+    with Command(stage, run, "--workers", 1) as command:
+        assert command.said()[0] == 0
+    check_and_begin_afresh()
+    return found
