@@ -61,6 +61,14 @@ def committed(stage: str, folder: Path) -> int:
     return len(list(run.work("detect").glob("*/*.outcomes.parquet") if stage == "detect" else run.features.glob("shard-*.h5")))
 
 
+def text_of(path: Path) -> str:
+    """What is in a file that may be gone at any moment."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
 def forget_one(stage: str, folder: Path) -> None:
     """Take a finished unit away, as if the kill had come before it."""
     run = RunFolder(folder)
@@ -165,7 +173,7 @@ def kill_again_and_again(stage: str, start: Path, whole: dict[str, str], units: 
             owner, before = RunFolder(run).record(stage).with_suffix(".owner"), committed(stage, run)
             with Command(stage, run, "--workers", 1) as command:
                 reached = {
-                    "start": lambda owner=owner, pid=command.process.pid: owner.is_file() and f"process {pid} " in owner.read_text(),
+                    "start": lambda owner=owner, pid=command.process.pid: f"process {pid} " in text_of(owner),
                     "work": lambda run=run, before=before: committed(stage, run) > before,
                     "commit": lambda run=run: committed(stage, run) == units,
                 }[kind]
