@@ -27,8 +27,8 @@ from hmnet_pipe.cache.shards import FeatureSpec, write_shard
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.tables import SAMPLES, read_table
 from hmnet_pipe.pipeline.config import preset
+from hmnet_pipe.pipeline.memory import release_freed_memory
 from hmnet_pipe.pipeline.runner import run_stage
-from hmnet_pipe.stages.compute import release_freed_memory
 from hmnet_pipe.stages.stage import SILENT
 from hmnet_pipe.stages.train.checkpoint import Checkpoints
 from hmnet_pipe.stages.train.data import Split, batches, bucketed_order, encode_split
@@ -148,7 +148,7 @@ def loading_share(trainer: Trainer, epoch_seconds: float) -> float:
 
 def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, precision: str) -> None:
     """In a process of its own: the peak of a training, and what the model itself needs. Prints both, in bytes, as JSON."""
-    release_freed_memory()  # as a training does when it starts
+    release_freed_memory()  # as the command does
     longest = split.take(sorted(range(len(split)), key=lambda i: -len(split.texts[i].input_ids))[: 4 * BATCH])
     trainer = trainer_of("hmnet", encoder, longest, cache, folder, precision)
     epoch_of(trainer)()

@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,9 @@ def _write(
     layout: dict[str, Any],
 ) -> None:
     """`layout`: how h5py is to store the pyramid; empty for the contiguous layout."""
-    with h5py.File(path, "w", libver="v110") as file:
+    # In memory first: when HDF5 closes a file for which the disk has no room, it may crash its process.
+    content = BytesIO()
+    with h5py.File(content, "w", libver="v110") as file:
         # Without times the same content gives the same bytes.
         file.create_dataset("pyramid", data=pyramid, track_times=False, **layout)
         file.create_dataset("view_mask", data=view_mask, track_times=False)
@@ -180,6 +183,7 @@ def _write(
         file.attrs.update({"schema_version": SCHEMA_VERSION, "unit": unit, "spec": spec.to_json()})
         file.flush()
         file.attrs["complete"] = True
+    path.write_bytes(content.getbuffer())
 
 
 @contextmanager

@@ -26,6 +26,7 @@ __all__ = [
     "PROBLEMS",
     "SAMPLES",
     "any_usable",
+    "read_batches",
     "read_table",
     "sound_digests",
     "table_digest",
@@ -161,6 +162,14 @@ def read_table(path: Path, schema: pa.Schema, made_by: str = "", columns: Sequen
         return pq.read_table(path, columns=columns)
 
 
+def read_batches(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """What `read_table` gives, in parts, for who wants to hold something smaller of each."""
+    _check_schema(path, schema, made_by)
+    # Pages are read as they are needed: without a buffer's size a column's whole row group would be, a million rows of each.
+    with _parquet_errors(path), pq.ParquetFile(path, buffer_size=2**20) as file:
+        yield from file.iter_batches(_BATCH_ROWS, columns=columns)
+
+
 def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
     remedy = f"; run `hmnet-pipe {made_by}` first" if made_by else ""
     if not path.is_file():
@@ -181,8 +190,9 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 def usable_images(path: Path) -> pa.Table:
     """The columns key and path of the images table `path`, of every image that a stage can use, in the order of the keys."""
-    table = read_table(path, IMAGES, "prepare", ["key", "path", "status"])
-    return table.filter(pc.equal(table.column("status"), "ok")).drop_columns(["status"])
+    batches = read_batches(path, IMAGES, "prepare", ["key", "path", "status"])
+    parts = [batch.filter(pc.equal(batch.column("status"), "ok")).select(["key", "path"]) for batch in batches]
+    return pa.Table.from_batches(parts, pa.schema([IMAGES.field("key"), IMAGES.field("path")]))
 
 
 def any_usable(path: Path) -> bool:

@@ -25,6 +25,7 @@ from .. import __version__
 from ..manifests.errors import HmnetPipeError, InputError, StageError
 from ..manifests.files import disk_error, disk_remedy
 from ..manifests.run import RunFolder
+from .memory import release_freed_memory
 
 if TYPE_CHECKING:
     from ..stages.stage import Stage, Tools
@@ -90,6 +91,7 @@ def main() -> None:
       hmnet-pipe prepare runs/mine --task ner --text mydata --images mydata/images
       hmnet-pipe detect runs/mine; hmnet-pipe extract runs/mine; hmnet-pipe train runs/mine
     """
+    release_freed_memory()
 
 
 def _run_argument(function: F) -> F:

@@ -126,7 +126,7 @@ class Cluster:
             return
         from distributed.scheduler import KilledWorker
 
-        waiting: deque[U] = deque(units)
+        waiting = deque(range(len(units)))  # their places: a unit is made when its turn comes
         suspects: deque[U] = deque()
         running: dict[Any, U] = {}
         here = os.getcwd()  # noqa: PTH109  (a text travels)
@@ -141,7 +141,7 @@ class Cluster:
             queue, most = (suspects, 1) if alone else (waiting, window)
             with _lost_scheduler():
                 while queue and len(running) < most:
-                    unit = queue.popleft()
+                    unit = suspects.popleft() if alone else units[waiting.popleft()]
                     running[client.submit(_on_worker, function, unit, here, pure=False, retries=_RETRIES)] = unit
                 done = self._next(running)
             for future in done:

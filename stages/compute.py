@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,12 +12,10 @@ from ..manifests.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEVICES", "PRECISIONS", "Arithmetic", "autocast", "release_freed_memory", "resolve_device", "resolve_precision"]
+__all__ = ["DEVICES", "PRECISIONS", "Arithmetic", "autocast", "resolve_device", "resolve_precision"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
-
-_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 2**20  # of mallopt(3), and bytes
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,10 @@ class Arithmetic:
 def _has_onednn(precision: str) -> bool:
     import torch
 
-    there = torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
-    return there and (precision == "fp32" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not there or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    return precision == "fp32" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _device(name: str) -> torch.device:
@@ -111,13 +110,3 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     import torch
 
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def release_freed_memory() -> None:
-    """Have the C library give large blocks back to the system as soon as they are freed, in this process from now on.
-
-    glibc on its own takes the largest block that was ever freed as the size up to which it keeps them, and the holes that are left
-    between tensors of many sizes raise a training's peak by a sixth (benchmarks/train_speed.py). Other C libraries are left alone.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)

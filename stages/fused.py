@@ -5,7 +5,7 @@ This is what torch.compile makes of a frozen torchvision network, called directl
 compiling, any size of image, and one way of computing for short runs and long ones, so that the numbers hang on no estimate of length.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from .compute import Arithmetic
 
 __all__ = ["FusedConv", "for_inference", "fuse"]
 
+N = TypeVar("N", bound=nn.Module)
+
 _NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
@@ -26,11 +28,11 @@ class FusedConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, *, relu: bool = False, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
-        if isinstance(norm, _NORMS):
-            folded = fuse_conv_bn_weights(weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
-            weight, bias = (part.detach() for part in folded)
+        if norm is not None:
+            parts: list[Any] = [norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias]
+            weight, bias = (part.detach() for part in fuse_conv_bn_weights(weight, bias, *parts))
+        self._shape: list[Any] = [conv.padding, conv.stride, conv.dilation, conv.groups]
         # No buffers: a packed weight is an opaque tensor that can be neither moved nor saved.
-        self._shape = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(weight.to(dtype).to_mkldnn(), *self._shape)
         self._bias = None if bias is None else bias.to(dtype)
         self._relu, self._dtype = relu, dtype
@@ -38,12 +40,15 @@ class FusedConv(nn.Module):
     def forward(self, maps: Tensor, added: Tensor | None = None) -> Tensor:
         """maps: (N, C, H, W). `added`, of the output's shape and dtype, is used up: the result takes its place."""
         maps = maps.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        kernels: Any = torch.ops.mkldnn
+        result: Tensor
         if added is None:
             act = "relu" if self._relu else "none"
-            return torch.ops.mkldnn._convolution_pointwise(maps, self._weight, self._bias, *self._shape, act, [], "")
-        act = "relu" if self._relu else None
-        kernel: Any = torch.ops.mkldnn._convolution_pointwise_.binary
-        result: Tensor = kernel(added, maps, self._weight, self._bias, *self._shape, "add", 1.0, act, [], None)
+            result = kernels._convolution_pointwise(maps, self._weight, self._bias, *self._shape, act, [], "")
+        else:
+            then = "relu" if self._relu else None
+            sum_into = kernels._convolution_pointwise_.binary
+            result = sum_into(added, maps, self._weight, self._bias, *self._shape, "add", 1.0, then, [], None)
         return result
 
 
@@ -68,7 +73,7 @@ class _FusedBlock(nn.Module):
         return result
 
 
-def fuse(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+def fuse(network: N, dtype: torch.dtype) -> N:
     """Replace, in place, every convolution below `network` by a FusedConv in `dtype` that does the work of the normalisation and the
     ReLU behind it too; linear layers take `dtype`. network: of torchvision's ResNets, MobileNets and Faster R-CNNs, in evaluation mode."""
     for name, child in list(network.named_children()):
@@ -102,7 +107,7 @@ def _fuse_here(network: nn.Module, name: str, conv: nn.Conv2d, dtype: torch.dtyp
         setattr(network, each, nn.Identity())
 
 
-def for_inference(network: nn.Module, arithmetic: Arithmetic) -> nn.Module:
+def for_inference(network: N, arithmetic: Arithmetic) -> N:
     """`network` itself, changed so that it computes as `arithmetic` says; with "bf16" to be called within stages.compute.autocast.
 
     Raises InputError where this process cannot compute so.
@@ -111,4 +116,4 @@ def for_inference(network: nn.Module, arithmetic: Arithmetic) -> nn.Module:
     network.eval().requires_grad_(False)
     if arithmetic.kernels == "onednn":
         return fuse(network, torch.bfloat16 if arithmetic.precision == "bf16" else torch.float32)
-    return network.to(device, memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)

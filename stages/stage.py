@@ -3,14 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 from ..manifests.run import RunFolder
 
-__all__ = ["SILENT", "Counts", "ProgressBar", "Stage", "Tools", "UnitFailure", "setting"]
+__all__ = ["SILENT", "Counts", "Made", "ProgressBar", "Stage", "Tools", "UnitFailure", "setting"]
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 def setting(default: Any, help: str, option: str | None = None) -> Any:
@@ -19,6 +20,25 @@ def setting(default: Any, help: str, option: str | None = None) -> Any:
     option: the name of the command-line option where it is not the field's (`from` cannot be a field).
     """
     return field(default=default, metadata={"help": help, "option": option})
+
+
+class Made(Sequence[Item]):
+    """A sequence whose items are made each time they are asked for: as objects, a million images with their boxes take gigabytes."""
+
+    def __init__(self, length: int, make: Callable[[int], Item]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(self._length)[index]]
+        return self._make(range(self._length)[index])
 
 
 class ProgressBar(Protocol):

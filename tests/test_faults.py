@@ -25,9 +25,6 @@ from PIL import Image
 from . import running
 
 STAGES = ["detect", "extract"]
-# HDF5 may crash its process when it closes a file for which the disk has no room, and write_shard lets HDF5 write to the disk itself: a
-# worker dies of that as of a bad image, and this process would die too.
-FULL_DISK = ["detect", pytest.param("extract", marks=pytest.mark.skip(reason="write_shard must make its HDF5 file in memory first"))]
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +224,7 @@ def check_whole_so_far(stage: str, folder: Path) -> int:
     return running.committed(stage, folder)
 
 
-@pytest.mark.parametrize("stage", FULL_DISK)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk_is_one_sentence_and_more_room_goes_on(stage, whole, tmp_path):
     place = tmp_path / "disk"
     with mounted(place, "-t", "tmpfs", "-o", "size=8m", "tmpfs") as remount:
@@ -253,7 +250,7 @@ def stopped_by(stage: str, folder: Path) -> str | None:
         return str(error)
 
 
-@pytest.mark.parametrize("stage", FULL_DISK)
+@pytest.mark.parametrize("stage", STAGES)
 def test_wherever_the_disk_gets_full_nothing_partial_is_kept(stage, whole, tmp_path):
     """In this process, with ever more room: the lock's owner, tables, crops, shards, the index and the record do not fit in turn."""
     place = tmp_path / "disk"

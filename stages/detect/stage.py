@@ -4,6 +4,7 @@ A unit of work is a chunk of images; a finished chunk is kept as two small table
 where it was.
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from toolz import partition_all
 
 from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
@@ -31,7 +31,7 @@ from ...manifests.tables import (
     write_table,
 )
 from ..compute import Arithmetic
-from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
+from ..stage import SILENT, Counts, Made, Stage, Tools, UnitFailure
 from ..weights import weights_of
 from .unit import ChunkUnit, DetectSettings, chunk_tables
 
@@ -70,19 +70,17 @@ class Detect(Stage):
         return sound_digests(tables)
 
     def compute(self, tools: Tools) -> Counts:
-        from .worker import detect_chunk
-
         images = self._images()
-        old_detections, old_outcomes = self._reusable({key for key, _ in images})
+        old_detections, old_outcomes = self._reusable(images)
         kept = set(old_outcomes.column("image_key").to_pylist())
-        todo = [image for image in images if image[0] not in kept]
+        todo = [image for image in images if image[0] not in kept] if kept else images
         work = self._work()
         work.mkdir(parents=True, exist_ok=True)
         remove_temporaries(work)
         remove_temporaries(self.run.crops)
         bar = tools.bar(len(todo), "detect", "image")
         detections, outcomes = [old_detections], [old_outcomes]
-        for unit, result in tools.map(detect_chunk, self._units(work, todo)):
+        for unit, result in tools.map(_detect_chunk, self._units(work, todo)):
             if isinstance(result, UnitFailure):
                 failures = [{"image_key": key, "status": "failed", "reason": result.reason} for key, _ in unit.images]
                 outcomes.append(table_of(OUTCOMES, failures))
@@ -114,7 +112,7 @@ class Detect(Stage):
         if not there:
             return 0, 0
         images = self._images()
-        kept = set(self._reusable({key for key, _ in images})[1].column("image_key").to_pylist())
+        kept = set(self._reusable(images)[1].column("image_key").to_pylist())
         todo = [image for image in images if image[0] not in kept]
         units = self._units(self._work(), todo)
         return sum(len(unit) for unit in units if chunk_tables(unit.stem)[1].name in there), len(todo)
@@ -123,26 +121,29 @@ class Detect(Stage):
         """The chunks of every usable image, whatever is done of them, with their tables below `work` and without crops."""
         return [replace(unit, crops=None) for unit in self._units(work, self._images())]
 
-    def _images(self) -> list[tuple[str, str]]:
+    def _images(self) -> Made[tuple[str, str]]:
         """(key, path) of every usable image, in the order of the keys."""
         images = usable_images(self.run.images)
-        return list(zip(images.column("key").to_pylist(), images.column("path").to_pylist(), strict=True))
+        keys, paths = images.column("key"), images.column("path")
+        return Made(len(keys), lambda i: (keys[i].as_py(), paths[i].as_py()))
 
     def _work(self) -> Path:
         """Parts of another detector never mix with these: the folder bears the digest of all that decides a box."""
         decides = {"schema_version": self.schema_version, "parameters": self.parameters(), "weights": self.weights()}
         return self.run.work(self.name) / digest_json(decides)[:16]
 
-    def _units(self, work: Path, images: Sequence[tuple[str, str]]) -> list[ChunkUnit]:
+    def _units(self, work: Path, images: Sequence[tuple[str, str]]) -> Made[ChunkUnit]:
         s = self.settings
         arithmetic = Arithmetic.of(s.device, s.precision)
         crops = str(self.run.crops) if s.crops else None
-        return [
-            ChunkUnit(str(work), crops, s.detector, s.weights, s.objects, s.min_score, arithmetic, tuple(group))
-            for group in partition_all(s.chunk, images)
-        ]
 
-    def _reusable(self, wanted: set[str]) -> tuple[pa.Table, pa.Table]:
+        def make(i: int) -> ChunkUnit:
+            group = tuple(images[i * s.chunk : (i + 1) * s.chunk])
+            return ChunkUnit(str(work), crops, s.detector, s.weights, s.objects, s.min_score, arithmetic, group)
+
+        return Made(math.ceil(len(images) / s.chunk), make)
+
+    def _reusable(self, images: Sequence[tuple[str, str]]) -> tuple[pa.Table, pa.Table]:
         """The committed detections and outcomes of images that are still wanted, where nothing but the images has changed."""
         nothing = table_of(DETECTIONS, ()), table_of(OUTCOMES, ())
         record = StageRecord.read(self.run.record(self.name))
@@ -156,6 +157,13 @@ class Detect(Stage):
             return nothing
         if record.outputs != self.outputs():
             return nothing
-        good = {row["image_key"] for row in outcomes.to_pylist() if row["status"] == "done"} & wanted
+        good = {row["image_key"] for row in outcomes.to_pylist() if row["status"] == "done"} & {key for key, _ in images}
         keys = pa.array(sorted(good), pa.string())
         return tuple(table.filter(pc.is_in(table.column("image_key"), keys)) for table in (detections, outcomes))
+
+
+def _detect_chunk(unit: ChunkUnit) -> Path:
+    """Imported by who works, not by who plans."""
+    from .worker import detect_chunk
+
+    return detect_chunk(unit)

@@ -4,6 +4,7 @@ A unit of work is one shard. Which images make it, and which of them go through 
 by the cluster, so that the numbers do not depend on how many workers there were or how often the job was killed.
 """
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,8 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
-from toolz import partition_all
 
 from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
 from ...cache.shards import SCHEMA_VERSION, FeatureSpec, Shard, ShardError, check_shard
@@ -24,7 +27,7 @@ from ...manifests.tables import (
     IMAGES,
     OUTCOMES,
     any_usable,
-    read_table,
+    read_batches,
     sound_digests,
     table_digest,
     table_of,
@@ -32,11 +35,13 @@ from ...manifests.tables import (
     write_table,
 )
 from ..compute import Arithmetic
-from ..stage import SILENT, Counts, Stage, Tools, UnitFailure
+from ..stage import SILENT, Counts, Made, Stage, Tools, UnitFailure
 from ..weights import weights_of
-from .unit import Box, ExtractSettings, ImageUnit, ShardUnit, describe_transform
+from .unit import ExtractSettings, ImageUnit, ShardResult, ShardUnit, describe_transform, levels_of
 
 __all__ = ["Extract"]
+
+_SIDES = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True)
@@ -89,18 +94,16 @@ class Extract(Stage):
         return found
 
     def compute(self, tools: Tools) -> Counts:
-        from .worker import extract_shard
-
         remove_temporaries(self.run.features)
         images = self.images()
         spec = self.spec()
         kept, taken = self._reusable(spec, images)
-        todo = [image for image in images if image.key not in kept]
+        todo = [image for image in images if image.key not in kept] if kept else images
         units = self._units(spec, todo, taken)
         bar = tools.bar(len(todo), "extract", "image")
         rows = list(kept.values())
         failed: list[tuple[str, str]] = []
-        for unit, result in tools.map(extract_shard, units):
+        for unit, result in tools.map(_extract_shard, units):
             if isinstance(result, UnitFailure):
                 failed.extend((image.key, result.reason) for image in unit.images)
             else:
@@ -180,25 +183,41 @@ class Extract(Stage):
         transform = describe_transform(s.size)
         return _identity_of(FeatureSpec(s.backbone, digest, transform, (), s.pooled, 1 + self.objects, s.dtype))
 
-    def images(self) -> list[ImageUnit]:
+    def images(self) -> Made[ImageUnit]:
         """Every usable image with the boxes that are its views, by falling score, in the order of the keys."""
-        boxes: dict[str, list[Box]] = {}
-        detections = read_table(self.run.detections, DETECTIONS, "detect")
-        for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
-            if row["rank"] < self.objects:
-                boxes.setdefault(row["image_key"], []).append((row["x0"], row["y0"], row["x1"], row["y1"]))
         images = usable_images(self.run.images)
-        rows = zip(images.column("key").to_pylist(), images.column("path").to_pylist(), strict=True)
-        return [ImageUnit(key, path, tuple(boxes.get(key, ()))) for key, path in rows]
+        keys, paths = _as_bytes(images.column("key")), images.column("path")
+        del images  # and with it the keys a second time
+        # Of each box its image's place among the keys, instead of the key: of a million images these would be 200 MB.
+        places, ranks, sides = [], [], []
+        for batch in read_batches(self.run.detections, DETECTIONS, "detect", ["image_key", "rank", *_SIDES]):
+            of = _as_bytes(batch.column("image_key"))
+            place = np.searchsorted(keys, of)
+            rank = batch.column("rank").to_numpy()
+            wanted = (place < len(keys)) & (rank < self.objects)
+            wanted[wanted] = keys[place[wanted]] == of[wanted]
+            places.append(place[wanted].astype(np.int32))
+            ranks.append(rank[wanted])
+            sides.append(np.stack([batch.column(side).to_numpy()[wanted] for side in _SIDES], axis=1))
+        place, rank = np.concatenate([np.zeros(0, np.int32), *places]), np.concatenate([np.zeros(0, np.int8), *ranks])
+        boxes = np.concatenate([np.zeros((0, len(_SIDES)), np.float32), *sides])
+        sides.clear()
+        if not ((place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (rank[1:] > rank[:-1]))).all():  # detect writes them in order
+            order = np.lexsort((rank, place))
+            place, boxes = place[order], boxes[order]
+        starts = np.searchsorted(place, np.arange(len(keys) + 1))
+
+        def make(i: int) -> ImageUnit:
+            own = boxes[starts[i] : starts[i + 1]].tolist()
+            return ImageUnit(keys[i].decode("ascii"), paths[i].as_py(), tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in own))
+
+        return Made(len(keys), make)
 
     def spec(self) -> FeatureSpec:
         """What the features are that this stage makes."""
-        from .pyramid import build_pyramid
-
         s = self.settings
-        levels = build_pyramid(s.backbone, "random", s.pooled).levels
         digest = self.weights().get("backbone", "none")
-        return FeatureSpec(s.backbone, digest, describe_transform(s.size), levels, s.pooled, 1 + self.objects, s.dtype)
+        return FeatureSpec(s.backbone, digest, describe_transform(s.size), levels_of(s.backbone), s.pooled, 1 + self.objects, s.dtype)
 
     def _reusable(self, spec: FeatureSpec, images: Sequence[ImageUnit]) -> tuple[dict[str, IndexRow], set[str]]:
         """The committed rows that this run would compute again to the same values, by image key; and the shards whose names are taken.
@@ -227,15 +246,31 @@ class Extract(Stage):
                 sound[name] = shard
         return {row.image_key: row for row in rows if wanted.get(row.image_key) == row.inputs and row.shard in sound}, taken
 
-    def _units(self, spec: FeatureSpec, images: Sequence[ImageUnit], taken: set[str]) -> list[ShardUnit]:
+    def _units(self, spec: FeatureSpec, images: Sequence[ImageUnit], taken: set[str]) -> Made[ShardUnit]:
         """Units of whole shards under names that are not taken."""
         s, arithmetic = self.settings, self.arithmetic
-        numbers = (number for number in range(len(images) + len(taken) + 1) if f"shard-{number:05d}.h5" not in taken)
-        return [
-            ShardUnit(f"{number:05d}", str(self.run.features), spec, s.weights, s.size, arithmetic, group)
-            for number, group in zip(numbers, partition_all(s.shard_rows, images), strict=False)
-        ]
+        count = math.ceil(len(images) / s.shard_rows)
+        free = [number for number in range(count + len(taken)) if f"shard-{number:05d}.h5" not in taken]
+
+        def make(i: int) -> ShardUnit:
+            group = tuple(images[i * s.shard_rows : (i + 1) * s.shard_rows])
+            return ShardUnit(f"{free[i]:05d}", str(self.run.features), spec, s.weights, s.size, arithmetic, group)
+
+        return Made(count, make)
+
+
+def _extract_shard(unit: ShardUnit) -> ShardResult:
+    """Imported by who works, not by who plans."""
+    from .worker import extract_shard
+
+    return extract_shard(unit)
 
 
 def _identity_of(spec: FeatureSpec) -> dict[str, Any]:
     return {name: value for name, value in asdict(spec).items() if name != "levels"}
+
+
+def _as_bytes(keys: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bytes_]:
+    """Image keys as numpy's fixed bytes, in which to search: 64 of them a key, where Python's texts take twice that."""
+    parts = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
+    return np.concatenate([np.zeros(0, "S64"), *(np.array(part.to_pylist(), "S64") for part in parts)])

@@ -20,6 +20,7 @@ __all__ = [
     "ShardResult",
     "ShardUnit",
     "describe_transform",
+    "levels_of",
 ]
 
 DEMO_BACKBONE = "demo_resnet"
@@ -106,3 +107,9 @@ class ShardResult:
 def describe_transform(size: int) -> str:
     """What happens to pixels, in words, for the shards' attributes and the fingerprint."""
     return f"PIL bilinear, plain resize to {size}x{size}; scaled to 0..1; ImageNet mean and standard deviation"
+
+
+def levels_of(backbone: str) -> tuple[int, int, int, int]:
+    """The channels of a backbone's four levels, known without building it: what plans needs no torchvision, which takes 160 MB."""
+    first = {DEMO_BACKBONE: 24, "resnet18": 64, "resnet34": 64}.get(backbone, 256)
+    return (first, 2 * first, 4 * first, 8 * first)

@@ -12,7 +12,7 @@ from ...cache.shards import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import write_text
 from ...manifests.tables import HISTORY, SAMPLES, read_table, table_of, write_table
-from ..compute import release_freed_memory, resolve_device
+from ..compute import resolve_device
 from ..stage import SILENT, Counts, Tools
 from .checkpoint import Checkpoints
 from .data import Split, Visuals, encode_split, few_shots
@@ -60,7 +60,6 @@ def join(stage: Train) -> Ranks:
             f"{ranks.size}, or start `torchrun --nproc-per-node {wanted} --no-python hmnet-pipe {command} {stage.run.path}`"
         )
     torch.manual_seed(stage.seed)
-    release_freed_memory()
     return ranks
 
 
