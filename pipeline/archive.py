@@ -8,7 +8,7 @@ from ..manifests.files import remove_temporaries
 from ..manifests.run import RunFolder
 from ..stages.stage import SILENT, Tools
 from .config import RunConfig
-from .runner import Report, _disk_errors, _lock
+from .runner import Report, disk_errors, locked
 
 __all__ = ["archive_run"]
 
@@ -22,7 +22,7 @@ def archive_run(run: RunFolder, *, restore: bool = False, tools: Tools = SILENT)
     """
     started = time.monotonic()
     stage = RunConfig.read(run.config).stage("extract", run)
-    with _disk_errors(stage), _lock(stage):
+    with disk_errors(stage), locked(stage):
         remove_temporaries(run.features)
         paths = [run.features / name for name in FeatureCache(run.features).shards()]
         before = sum(path.stat().st_size for path in paths if path.is_file())

@@ -31,7 +31,7 @@ from .sources import note_up_to_date, settings_of
 if TYPE_CHECKING:
     from ..stages.train.ranks import Ranks
 
-__all__ = ["Report", "expected_record", "follow_stage", "lead_stage", "run_stage", "stage_state"]
+__all__ = ["Report", "disk_errors", "expected_record", "follow_stage", "lead_stage", "locked", "run_stage", "stage_state"]
 
 _RECORDED_PACKAGES = ("torch", "torchvision", "transformers", "pytorch-crf", "numpy", "pillow", "h5py", "pyarrow", "dask")
 
@@ -104,7 +104,7 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
     started, started_at = time.monotonic(), time.time_ns()
     # Before anything is written, so that a mistyped path or a missing weights file leaves no half-made run.
     expected = expected_record(stage, tools)
-    with _disk_errors(stage), _lock(stage):
+    with disk_errors(stage), locked(stage):
         state, reasons = stage_state(stage, expected)
         if state == "fresh":
             record = StageRecord.read(stage.run.record(stage.name))
@@ -197,7 +197,7 @@ def _version(package: str) -> str | None:
 
 
 @contextmanager
-def _lock(stage: Stage) -> Iterator[None]:
+def locked(stage: Stage) -> Iterator[None]:
     """One process a stage. The operating system frees the lock of a process that dies, so that it is never left behind."""
     path = stage.run.lock(stage.name)
     owner = path.with_suffix(".owner")
@@ -217,7 +217,7 @@ def _lock(stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors(stage: Stage) -> Iterator[None]:
+def disk_errors(stage: Stage) -> Iterator[None]:
     """A full disk or a read-only folder is one sentence, and the run can be resumed."""
     try:
         yield

@@ -347,9 +347,9 @@ def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_com
 
 
 def test_a_running_extract_keeps_archive_out(run):
-    from hmnet_pipe.pipeline.runner import _lock
+    from hmnet_pipe.pipeline.runner import locked
 
-    with _lock(RunConfig.read(run.config).stage("extract", run)), pytest.raises(StageError, match="is being run by process"):
+    with locked(RunConfig.read(run.config).stage("extract", run)), pytest.raises(StageError, match="is being run by process"):
         archive_run(run)
     assert not any(layouts(run))
 
