@@ -27,7 +27,6 @@ from hmnet_pipe.cache.shards import FeatureSpec, write_shard
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.tables import SAMPLES, read_table
 from hmnet_pipe.pipeline.config import preset
-from hmnet_pipe.pipeline.memory import release_freed_memory
 from hmnet_pipe.pipeline.runner import run_stage
 from hmnet_pipe.stages.stage import SILENT
 from hmnet_pipe.stages.train.checkpoint import Checkpoints
@@ -148,7 +147,6 @@ def loading_share(trainer: Trainer, epoch_seconds: float) -> float:
 
 def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, precision: str) -> None:
     """In a process of its own: the peak of a training, and what the model itself needs. Prints both, in bytes, as JSON."""
-    release_freed_memory()  # as the command does
     longest = split.take(sorted(range(len(split)), key=lambda i: -len(split.texts[i].input_ids))[: 4 * BATCH])
     trainer = trainer_of("hmnet", encoder, longest, cache, folder, precision)
     epoch_of(trainer)()
@@ -190,7 +188,6 @@ def main() -> None:
         command = [sys.executable, __file__, "--text", options.text, "--samples", options.samples, "--precision", options.precision]
         child = subprocess.run([*map(str, command), "--memory-only"], capture_output=True, text=True, check=True)
         used = json.loads(child.stdout.splitlines()[-1])
-        release_freed_memory()
         text = trainer_of("bert-crf", encoder, split, None, folder, options.precision)
         visual = trainer_of("hmnet", encoder, split, cache, folder, options.precision)
         contenders = {

@@ -81,7 +81,8 @@ class _Several(click.Option):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="hmnet-pipe")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Extract entities (ner) and relations (re) from texts with images, with HMNeT on a cache of visual features.
 
     \b
@@ -91,7 +92,8 @@ def main() -> None:
       hmnet-pipe prepare runs/mine --task ner --text mydata --images mydata/images
       hmnet-pipe detect runs/mine; hmnet-pipe extract runs/mine; hmnet-pipe train runs/mine
     """
-    release_freed_memory()
+    if context.invoked_subcommand in ("prepare", "detect", "extract", "status", "verify"):
+        release_freed_memory()
 
 
 def _run_argument(function: F) -> F:

@@ -18,6 +18,7 @@ import dask
 from ..manifests.errors import StageError
 from ..manifests.files import disk_error
 from ..stages.stage import UnitFailure
+from .memory import keep_freed_memory
 
 __all__ = ["Cluster", "default_workers"]
 
@@ -72,10 +73,12 @@ def default_workers() -> int:
 
 
 def _on_worker(function: Callable[[U], R], unit: U, started_in: str) -> R:
-    """One thread whatever the worker's share of the machine: a kernel may add up in another order with another number of threads."""
+    """One thread whatever the worker's share of the machine: a kernel may add up in another order with another number of threads, and
+    processes of one thread each are faster than one process of many."""
     import torch
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     with suppress(OSError):  # where there is no such folder, paths are absolute
         os.chdir(started_in)
     try:

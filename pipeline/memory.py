@@ -1,23 +1,35 @@
-"""How this process keeps memory that it has freed: not at all, so that its peak is what it needs."""
+"""What becomes of memory that a process has freed: glibc's own rules suit neither the process of a command nor a worker."""
 
 import ctypes
 import os
 import platform
 
-__all__ = ["release_freed_memory"]
+__all__ = ["keep_freed_memory", "release_freed_memory"]
 
-_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 2**20  # of mallopt(3), and bytes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGE, _LARGEST, _MUCH = 2**20, 2**25, 2**30  # bytes; the second is the most that mallopt takes for the size of a block
 
 
 def release_freed_memory() -> None:
-    """Have large blocks go back to the system as soon as they are freed, in this process from now on.
+    """Have large blocks go back to the system as soon as they are freed, in this process from now on, so that its peak is what it needs.
 
-    To be called before pyarrow is imported.
-
-    glibc on its own takes the largest block that was ever freed as the size up to which it keeps them, and pyarrow's allocator keeps what
-    it had: the holes raise the peak of a training by a sixth (benchmarks/train_speed.py), and of planning a million images by as much
-    (benchmarks/planning.py). Other C libraries are left alone.
+    For commands that read large tables and compute nothing: glibc on its own takes the largest block that was ever freed as the size up to
+    which it keeps them, and pyarrow's allocator keeps what it had, which a million images make 150 MB more (benchmarks/planning.py). A
+    training would be a sixth slower with it. Other C libraries are left alone. To be called before pyarrow is imported.
     """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+    if _set(_M_MMAP_THRESHOLD, _LARGE):
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
+
+def keep_freed_memory() -> None:
+    """Have blocks kept for the next image, in this process from now on.
+
+    Dask has its workers give back whatever is freed, and a network gets its maps, of the same sizes for every image, as pages that the
+    system must first fill with zeros: a sixth of a ResNet-50's time (benchmarks/extract_speed.py).
+    """
+    _set(_M_MMAP_THRESHOLD, _LARGEST)
+    _set(_M_TRIM_THRESHOLD, _MUCH)
+
+
+def _set(option: int, value: int) -> bool:
+    return platform.libc_ver()[0] == "glibc" and bool(ctypes.CDLL(None).mallopt(option, value))
