@@ -98,7 +98,9 @@ endif
 demo-finetune: $(INSTALLED)  ## the demonstration, then end to end and on the refreshed cache
 	$(BIN)/hmnet-pipe demo $(RUN) --finetune
 
-bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/benchmarks (DATA holds twitter2015/)
+bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/benchmarks (DATA holds twitter2015/ and photos/)
+	$(BIN)/python benchmarks/extract_speed.py --photos $(DATA)/photos
+	$(BIN)/python benchmarks/detect_speed.py --photos $(DATA)/photos
 	$(BIN)/python benchmarks/train_speed.py --text $(DATA)/twitter2015
 	$(BIN)/python benchmarks/finetune_cost.py
 	$(BIN)/python benchmarks/cache_read.py

@@ -33,6 +33,8 @@ from hmnet_pipe.stages.stage import Stage, Tools
 from report import Result, report
 
 WORDS, BOXES, SHARD_ROWS = 15, 3, 256
+# What pipeline.memory sets for the commands themselves.
+_AS_THE_COMMAND = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "ARROW_DEFAULT_MEMORY_POOL": "system"}
 _LINKS = 50_000  # of one file; ext4 allows 65,000
 # In between stands a small process: to Linux the largest resident set of a process includes that of the one that started it.
 _MEASURE = """
@@ -156,7 +158,8 @@ def plan(stage: Stage) -> None:
 
 def measure(command: list[Any]) -> dict[str, float]:
     """Wall seconds, seconds of processor time, and the largest resident set, in bytes, of a process."""
-    done = subprocess.run([sys.executable, "-c", _MEASURE, *map(str, command)], capture_output=True, text=True, check=False)
+    words = [sys.executable, "-c", _MEASURE, *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **_AS_THE_COMMAND})
     if done.returncode:
         raise SystemExit(f"{command} failed: {done.stderr}")
     found: dict[str, float] = json.loads(done.stdout)

@@ -21,7 +21,7 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.pipeline.config import RunConfig, preset
 from hmnet_pipe.pipeline.runner import Report, run_stage
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
-from hmnet_pipe.stages.stage import SILENT
+from hmnet_pipe.stages.stage import SILENT, Tools
 
 _MARK = "HMNET_PIPE_TEST_PROCESS"
 
@@ -42,10 +42,17 @@ def small_corpus(folder: Path) -> Path:
     return folder
 
 
-def bring_up_to_date(folder: Path, stage: str) -> Report:
-    """A stage in this process, without a cluster."""
+def bring_up_to_date(folder: Path, name: str, tools: Tools = SILENT, *, system: str = "hmnet", seed: int = 1, **options: Any) -> Report:
+    """A stage in this process, without a cluster: the function that the command wraps. Its `options` are kept in run.toml, as there."""
     run = RunFolder(folder)
-    return run_stage(RunConfig.read(run.config).stage(stage, run), SILENT)
+    config = RunConfig.read(run.config).override(name, options)
+    config.write(run.config)
+    return run_stage(config.stage(name, run, system=system, seed=seed), tools)
+
+
+def hmnet_words(*arguments: object) -> list[str]:
+    """The words of `hmnet-pipe` with these arguments, for subprocess."""
+    return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
 
 
 def made_by(stage: str, folder: Path) -> dict[str, str]:
@@ -93,10 +100,8 @@ class Command:
     def __init__(self, *arguments: object, **options: Any) -> None:
         self.mark = f"{_MARK}={uuid.uuid4()}"
         environment = {**os.environ, **dict([self.mark.split("=")])}
-        words = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
-        self.process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True, **options
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(hmnet_words(*arguments), env=environment, start_new_session=True, **pipes, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -193,3 +198,19 @@ def kill_again_and_again(stage: str, start: Path, whole: dict[str, str], units: 
         assert command.said()[0] == 0
     check_and_begin_afresh()
     return found
+
+
+def survive_thirty_kills(stage: str, folder: Path, small: dict[str, int], usual: dict[str, int]) -> None:
+    """`kill_again_and_again` on units of `small` size (chunk or shard_rows), against an undisturbed run with units of `usual` size."""
+    corpus = small_corpus(folder / "corpus")
+    start, undisturbed = prepared(folder / "start", corpus, **small), prepared(folder / "undisturbed", corpus, **usual)
+    if stage == "extract":
+        for run in (start, undisturbed):
+            bring_up_to_date(run, "detect")
+    images = bring_up_to_date(undisturbed, stage).done
+    (size,) = small.values()
+    units = -(-images // size)
+    found = kill_again_and_again(stage, start, made_by(stage, undisturbed), units, folder)
+    assert len(found) == 30
+    assert sum(0 < finished < units for finished in found) >= 12  # in the middle of the work
+    assert units in found  # between the last unit and the end

@@ -15,19 +15,21 @@ import numpy as np
 import pytest
 import torch
 from hmnet_pipe.cache.integrity import find_damage
-from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
+from hmnet_pipe.cache.reader import FeatureCache
 from hmnet_pipe.cache.shards import STORAGE_DTYPES, FeatureSpec, Shard, ShardError, check_shard, rewrite_shard, row_checksum, write_shard
 from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.pipeline.archive import archive_run
 from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import run_stage
 from hmnet_pipe.pipeline.status import run_status
 from hmnet_pipe.pipeline.verify import rerun_run, verify_run
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.stage import SILENT
 from torch.utils.data import DataLoader
+
+from .running import bring_up_to_date, hmnet_words
+from .test_cache import write_cache
 
 SPEC = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "float16")
 
@@ -39,13 +41,7 @@ def make_cache(folder: Path, shards: int = 2, rows: int = 4, spec: FeatureSpec =
     mask = rng.random((len(keys), spec.views)) < 0.7
     values = np.maximum(rng.normal(size=(len(keys), *spec.row_shape)), 0).astype(np.float32) * mask[:, :, None, None, None]
     pyramid = (values.view(np.uint32) >> 16).astype(np.uint16) if spec.dtype == "bfloat16" else values.astype(STORAGE_DTYPES[spec.dtype])
-    index = []
-    for shard in range(shards):
-        part = slice(shard * rows, (shard + 1) * rows)
-        name = f"shard-{shard:05d}.h5"
-        checksums = write_shard(folder / name, unit="u", spec=spec, keys=keys[part], view_mask=mask[part], pyramid=pyramid[part])
-        index += [IndexRow(key, name, row, checksums[row], "i") for row, key in enumerate(keys[part])]
-    write_index(folder, spec, index)
+    write_cache(folder, spec, keys, mask, pyramid, rows)
     return keys, pyramid, mask
 
 
@@ -254,7 +250,7 @@ def finished(tmp_path_factory, corpus) -> Path:
     config.override("extract", {"shard_rows": 5}).write(run.config)
     min((folder / "corpus/images").iterdir()).unlink()
     for stage in ("prepare", "detect", "extract"):
-        bring_up_to_date(run, stage)
+        bring_up_to_date(run.path, stage)
     return run.path
 
 
@@ -263,18 +259,8 @@ def run(finished, tmp_path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
 
 
-def bring_up_to_date(run: RunFolder, stage: str, **options: object) -> object:
-    config = RunConfig.read(run.config).override(stage, dict(options))
-    config.write(run.config)
-    return run_stage(config.stage(stage, run, system="hmnet", seed=1), SILENT)
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
-
-
 def hmnet(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})})
+    return subprocess.run(hmnet_words(*arguments), capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})})
 
 
 def layouts(run: RunFolder) -> list[bool]:
@@ -292,7 +278,7 @@ def test_an_archived_run_stays_fresh_and_sound_and_is_smaller(run):
     assert [row.state for row in run_status(run).stages] == ["fresh"] * 3
     assert verify_run(run) == []
     assert {result.stage: result.verdict for result in rerun_run(run, 0.0, False, SILENT)}["extract"] == "equal"
-    assert bring_up_to_date(run, "extract").state == "fresh"
+    assert bring_up_to_date(run.path, "extract").state == "fresh"
     assert "nothing to do" in hmnet("archive", run.path).stdout
     done = hmnet("archive", run.path, "--restore")
     assert f"bytes: before {sizes['after']}, after {before}" in done.stdout
@@ -308,9 +294,9 @@ def test_a_new_image_reuses_the_archived_rows(run, corpus):
     config.write(run.config)
     shards = len(layouts(run))
     images = len(FeatureCache(run.features))
-    bring_up_to_date(run, "prepare")
-    bring_up_to_date(run, "detect")
-    report = bring_up_to_date(run, "extract")
+    bring_up_to_date(run.path, "prepare")
+    bring_up_to_date(run.path, "detect")
+    report = bring_up_to_date(run.path, "extract")
     assert (report.done, report.skipped) == (1, images)
     assert layouts(run) == [True] * shards + [False]
     assert find_damage(run.features) == []
@@ -320,7 +306,7 @@ def test_training_on_an_archive_gives_the_same_model(run, tmp_path, tiny_encoder
     archived = RunFolder(Path(shutil.copytree(run.path, tmp_path / "archived")))
     archive_run(archived)
     for one in (run, archived):
-        bring_up_to_date(one, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
+        bring_up_to_date(one.path, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
     models = [(one.model("hmnet", 1) / "model.safetensors").read_bytes() for one in (run, archived)]
     assert models[0] == models[1]
 
@@ -373,7 +359,7 @@ def test_killed_at_any_moment_every_shard_is_whole_and_the_same_command_goes_on(
     before = {path: path.stat().st_ino for path in paths}
     interrupted = 0
     for moment in (2, 40):
-        process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(hmnet_words(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and sum(path.stat().st_ino != before[path] for path in paths[:moment]) < moment:
             time.sleep(0.002)
         process.kill()

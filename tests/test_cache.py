@@ -26,16 +26,20 @@ def values_of(count: int, spec: FeatureSpec = SPEC) -> tuple[np.ndarray, np.ndar
     return pyramid, rng.random((count, spec.views)) < 0.7
 
 
+def write_cache(folder: Path, spec: FeatureSpec, keys: list[str], mask: np.ndarray, pyramid: np.ndarray, rows: int) -> None:
+    """A cache of these rows in shards of `rows` rows each."""
+    index = []
+    for start in range(0, len(keys), rows):
+        part, name = slice(start, start + rows), f"shard-{start // rows:05d}.h5"
+        checksums = write_shard(folder / name, unit="u", spec=spec, keys=keys[part], view_mask=mask[part], pyramid=pyramid[part])
+        index += [IndexRow(key, name, row, checksums[row], "i") for row, key in enumerate(keys[part])]
+    write_index(folder, spec, index)
+
+
 def make_cache(folder: Path, shards: int = 2, rows: int = 3) -> tuple[list[str], np.ndarray, np.ndarray]:
     keys = keys_of(shards * rows)
     pyramid, mask = values_of(len(keys))
-    index = []
-    for shard in range(shards):
-        part = slice(shard * rows, (shard + 1) * rows)
-        name = f"shard-{shard:05d}.h5"
-        checksums = write_shard(folder / name, unit="u", spec=SPEC, keys=keys[part], view_mask=mask[part], pyramid=pyramid[part])
-        index += [IndexRow(key, name, row, checksums[row], "i") for row, key in enumerate(keys[part])]
-    write_index(folder, SPEC, index)
+    write_cache(folder, SPEC, keys, mask, pyramid, rows)
     return keys, pyramid, mask
 
 

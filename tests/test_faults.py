@@ -155,8 +155,6 @@ def test_a_scheduler_that_disappears_is_one_sentence_and_a_new_one_goes_on(whole
     check_one_sentence(said, "the Dask scheduler is gone", "finished work is kept: run the same command again to resume")
     kept = {path: path.stat().st_mtime_ns for path in RunFolder(folder).work("detect").glob("*/*.parquet")}
     assert len(kept) >= 6
-    copies = tmp_path / "kept"
-    shutil.copytree(RunFolder(folder).work("detect"), copies)
     with (
         dask_scheduler(tmp_path / "second") as (_, file, address),
         dask("worker", "--scheduler-file", file, "--nthreads", 1, cwd=elsewhere),

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe import FeatureCache, HMNeT
 from hmnet_pipe.cache.reader import read_index
-from hmnet_pipe.manifests.fingerprint import digest_table
 from hmnet_pipe.manifests.run import RunFolder, StageRecord
 from hmnet_pipe.manifests.tables import DETECTIONS, table_of, write_table
 from hmnet_pipe.pipeline.config import RunConfig, preset
@@ -27,27 +26,15 @@ from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.stage import Tools
 from safetensors.numpy import load_file
 
+from .running import bring_up_to_date, hmnet_words, made_by
+
 SIZES = {"train": 40, "valid": 12, "test": 12}
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
-
-
 def hmnet(*arguments: object) -> str:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    done = subprocess.run(hmnet_words(*arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def bring_up_to_date(
-    run: Path, name: str, said: Callable[[str], None] = lambda line: None, system: str = "hmnet", seed: int = 1, **options: Any
-) -> Report:
-    """A stage in this process, without a cluster: the function that the command wraps."""
-    folder = RunFolder(run)
-    config = RunConfig.read(folder.config).override(name, options)
-    config.write(folder.config)
-    return run_stage(config.stage(name, folder, system=system, seed=seed), Tools(say=said))
 
 
 def prepare(run: Path, corpus: Path, task: str = "ner", images: Path | None = None) -> Report:
@@ -56,15 +43,9 @@ def prepare(run: Path, corpus: Path, task: str = "ner", images: Path | None = No
     return bring_up_to_date(run, "prepare")
 
 
-def digests(run: Path) -> dict[str, str]:
-    """Digests of everything that detect and extract made, from the files and not from the records."""
-    folder = RunFolder(run)
-    return {
-        "detections": digest_table(pq.read_table(folder.detections)),
-        "detect": digest_table(pq.read_table(folder.outcomes("detect"))),
-        "features": FeatureCache(folder.features).digest(),
-        "extract": digest_table(pq.read_table(folder.outcomes("extract"))),
-    }
+def digests(run: Path) -> dict[str, dict[str, str]]:
+    """Digests of everything that detect and extract made."""
+    return {stage: made_by(stage, run) for stage in ("detect", "extract")}
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +150,7 @@ def test_one_corrupt_shard_is_made_again_alone(copy):
     damaged[:8] = b"\0" * 8
     shards[0].write_bytes(damaged)
     said: list[str] = []
-    bring_up_to_date(copy, "extract", said.append)
+    bring_up_to_date(copy, "extract", Tools(say=said.append))
     assert "missing or damaged" in said[0]
     assert [path for path in shards[1:] if path.stat().st_mtime_ns != before[path]] == []
     assert digests(copy) == whole
@@ -187,7 +168,7 @@ def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus, tmp_p
     (tmp_path / held_back).rename(own / "images" / held_back)
     shutil.copy(own / "images" / names[2], own / "images" / changed)  # now the content of another: one image fewer
     said: list[str] = []
-    bring_up_to_date(folder, "prepare", said.append)
+    bring_up_to_date(folder, "prepare", Tools(say=said.append))
     assert "runs again because of inputs.images" in said[0]
     for stage in ("detect", "extract"):
         report = bring_up_to_date(folder, stage)
@@ -215,13 +196,13 @@ def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy):
     assert states == {"prepare": "fresh", "detect": "fresh", "extract": "fresh"}
     assert FeatureCache(copy / "features").spec.pooled == 1
     said: list[str] = []
-    bring_up_to_date(copy, "extract", said.append, pooled=2)
+    bring_up_to_date(copy, "extract", Tools(say=said.append), pooled=2)
     assert said == ["extract runs again because of pooled: 1 -> 2"]
 
 
 def test_the_old_features_stay_whole_until_new_ones_replace_them(copy):
     """A run of other settings that stops after its first shard."""
-    whole = digests(copy)["features"]
+    whole = digests(copy)["extract"]["made"]
     keys = list(FeatureCache(copy / "features"))
     before, _ = FeatureCache(copy / "features").gather(keys)
 
@@ -259,14 +240,14 @@ def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_ta
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
     first = subprocess.Popen(
-        command("extract", copy, "--workers", 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        hmnet_words("extract", copy, "--workers", 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         deadline = time.monotonic() + 60
         while not list((copy / "stages").glob("extract.owner")) and time.monotonic() < deadline:
             time.sleep(0.02)
         os.killpg(first.pid, signal.SIGSTOP)  # it keeps its lock, and cannot end before the second has asked
-        second = subprocess.run(command("extract", copy), capture_output=True, text=True, check=False)
+        second = subprocess.run(hmnet_words("extract", copy), capture_output=True, text=True, check=False)
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
@@ -280,7 +261,7 @@ def test_ctrl_c_says_how_to_resume_and_nothing_else(copy):
     shutil.rmtree(copy / "features")
     options = ("--workers", 1, "--shard-rows", 1)
     process = subprocess.Popen(
-        command("extract", copy, *options),
+        hmnet_words("extract", copy, *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -351,7 +332,7 @@ def test_training_that_is_killed_resumes_to_the_same_weights(run, tmp_path, tiny
     train(undisturbed, tiny_encoder, epochs=6)
     monkeypatch.setenv("HMNET_PIPE_CHECKPOINT_SECONDS", "0")
     killed = Path(shutil.copytree(run, tmp_path / "b"))
-    process = subprocess.Popen(command("train", killed, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(hmnet_words("train", killed, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(killed.rglob("checkpoint.pt")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -359,7 +340,7 @@ def test_training_that_is_killed_resumes_to_the_same_weights(run, tmp_path, tiny
     process.wait()
     assert not (killed / "models/hmnet/seed-1/model.safetensors").exists()
     said: list[str] = []
-    bring_up_to_date(killed, "train", said.append)
+    bring_up_to_date(killed, "train", Tools(say=said.append))
     assert any("resuming after" in line for line in said)
     for name in ("model.safetensors", "metrics.json"):
         assert (killed / "models/hmnet/seed-1" / name).read_bytes() == (undisturbed / "models/hmnet/seed-1" / name).read_bytes()

@@ -24,10 +24,12 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.tables import DETECTIONS, SAMPLES, table_digest, table_of, write_table
 from hmnet_pipe.pipeline import status
 from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import Report, run_stage
+from hmnet_pipe.pipeline.runner import run_stage
 from hmnet_pipe.pipeline.status import StageStatus, run_status
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.stage import SILENT, Tools
+
+from .running import bring_up_to_date
 
 TEXTS = {"train": 12, "valid": 2, "test": 2}
 
@@ -54,12 +56,6 @@ def run(finished, tmp_path) -> RunFolder:
 
 def row(run: RunFolder, stage: str) -> StageStatus:
     return next(row for row in run_status(run).stages if row.stage == stage)
-
-
-def bring_up_to_date(run: RunFolder, stage: str, tools: Tools = SILENT, **options: Any) -> Report:
-    config = RunConfig.read(run.config).override(stage, options)
-    config.write(run.config)
-    return run_stage(config.stage(stage, run), tools)
 
 
 def stopping_after(units_done: int) -> Tools:
@@ -108,7 +104,7 @@ def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run, stage):
     else:
         run.detections.unlink()
     with pytest.raises(KeyboardInterrupt):
-        bring_up_to_date(run, stage, stopping_after(2))
+        bring_up_to_date(run.path, stage, stopping_after(2))
     found = row(run, stage)
     assert found.state == "partial"
     assert found.progress is not None
@@ -122,7 +118,7 @@ def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run, stage):
             made.append(len(list(run.path.rglob("*.outcomes.parquet")) + list(run.features.glob("*.h5"))) - len(there))
             yield unit, result
 
-    bring_up_to_date(run, stage, Tools(map=count))
+    bring_up_to_date(run.path, stage, Tools(map=count))
     assert made[:2] == [0, 0]
     assert set(made[2:]) == {1}
     assert row(run, stage).state == "fresh"
@@ -130,7 +126,7 @@ def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run, stage):
 
 def test_what_an_interrupted_run_left_under_other_settings_does_not_count(run):
     with pytest.raises(KeyboardInterrupt):
-        bring_up_to_date(run, "extract", stopping_after(1), pooled=1)
+        bring_up_to_date(run.path, "extract", stopping_after(1), pooled=1)
     assert row(run, "extract").progress is not None
     config = RunConfig.read(run.config).override("extract", {"pooled": 3})
     config.write(run.config)
@@ -174,7 +170,7 @@ def test_a_text_that_is_changed_after_prepare_makes_it_stale_and_a_touched_one_d
     own = Path(shutil.copytree(Path(RunConfig.read(run.config).prepare.text), tmp_path / "corpus"))
     config = RunConfig.read(run.config)
     replace(config, prepare=replace(config.prepare, text=own)).write(run.config)
-    bring_up_to_date(run, "prepare")
+    bring_up_to_date(run.path, "prepare")
     (own / "valid.jsonl").touch()
     assert row(run, "prepare").state == "fresh"
     lines = (own / "valid.jsonl").read_text().splitlines()

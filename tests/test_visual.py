@@ -198,14 +198,20 @@ def test_values_beyond_float16_are_its_largest_and_not_infinite():
     assert _stored(values, "float32").tolist() == values.tolist()
 
 
-def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(tmp_path):
-    """Against one view at a time through the network, in the order of the images."""
+def scenes(folder: Path, name: str, count: int) -> list[ImageUnit]:
+    """Pictures with none to three boxes in turn."""
     images = []
-    for number in range(5):
-        path = tmp_path / f"{number}.png"
-        draw_scene(["ball"], stream("test shard", number))[0].save(path)
+    for number in range(count):
+        path = folder / f"{number}.png"
+        draw_scene(["ball"], stream(name, number))[0].save(path)
         boxes = tuple((8.0 * i, 4.0, 60.0 + i, 90.0) for i in range(number % 4))
         images.append(ImageUnit(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), boxes))
+    return images
+
+
+def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(tmp_path):
+    """Against one view at a time through the network, in the order of the images."""
+    images = scenes(tmp_path, "test shard", 5)
     Path(images[2].path).write_bytes(b"not an image")
     pyramid = build_pyramid("demo_resnet", "default", 2)
     spec = FeatureSpec("demo_resnet", "w", "t", pyramid.levels, 2, 4, "float32")
@@ -314,12 +320,7 @@ def test_the_first_coco_detector_computes_as_torchvision_has_it(tmp_path, monkey
 
 
 def test_an_images_features_are_its_own_whatever_lies_beside_it(tmp_path):
-    images = []
-    for number in range(6):
-        path = tmp_path / f"{number}.png"
-        draw_scene(["ball"], stream("test alone", number))[0].save(path)
-        boxes = tuple((8.0 * i, 4.0, 60.0 + i, 90.0) for i in range(number % 4))
-        images.append(ImageUnit(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), boxes))
+    images = scenes(tmp_path, "test alone", 6)
     spec = FeatureSpec("resnet18", "w", "t", (64, 128, 256, 512), 2, 4, "float32")
     unit = ShardUnit("all", str(tmp_path), spec, "random", 96, FP32, tuple(images))
     extract_shard(unit)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..images import open_keyed
 from .pyramid import MEAN, STD
-from .unit import Box
+from .unit import Box, ImageUnit
 
-__all__ = ["cut_views", "normalise"]
+__all__ = ["cut_views", "normalise", "read_views"]
 
 
 def cut_views(image: Image.Image, boxes: Sequence[Box], size: int) -> npt.NDArray[np.uint8]:
@@ -42,6 +44,11 @@ def _clip(box: Box, width: int, height: int) -> Box:
 def _clip_side(low: float, high: float, limit: int) -> tuple[float, float]:
     low = min(max(low, 0.0), limit - 1.0)
     return low, min(max(high, low + 1.0), float(limit))
+
+
+def read_views(image: ImageUnit, size: int) -> npt.NDArray[np.uint8]:
+    """`cut_views` of the image's file and boxes, decoded once. Raises UnusableImage."""
+    return cut_views(open_keyed(Path(image.path), image.key), image.boxes, size)
 
 
 def normalise(views: Tensor) -> Tensor:

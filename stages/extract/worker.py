@@ -1,7 +1,6 @@
 """What a worker does for the extract stage: one shard, from image files to a committed HDF5 file."""
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ from ...cache.reader import IndexRow
 from ...cache.shards import STORAGE_DTYPES, Shard, ShardError, write_shard
 from ..compute import Arithmetic, autocast
 from ..fused import for_inference
-from ..images import UnusableImage, open_keyed
+from ..images import UnusableImage
 from ..prefetch import prefetched
 from .pyramid import build_pyramid
 from .unit import ImageUnit, ShardResult, ShardUnit
-from .views import cut_views, normalise
+from .views import normalise, read_views
 
 __all__ = ["extract_shard"]
 
@@ -80,7 +79,7 @@ def extract_shard(unit: ShardUnit) -> ShardResult:
 
 def _views_or_reason(image: ImageUnit, size: int) -> npt.NDArray[np.uint8] | str:
     try:
-        return cut_views(open_keyed(Path(image.path), image.key), image.boxes, size)
+        return read_views(image, size)
     except UnusableImage as error:
         return str(error)
 

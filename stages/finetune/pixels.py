@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..extract.unit import ImageUnit
-from ..extract.views import cut_views
-from ..images import UnusableImage, open_keyed
+from ..extract.views import read_views
+from ..images import UnusableImage
 
 __all__ = ["Pixels"]
 
@@ -43,7 +42,7 @@ class Pixels:
         if image is None:
             return None
         try:
-            return cut_views(open_keyed(Path(image.path), image.key), image.boxes, self._shape[1])
+            return read_views(image, self._shape[1])
         except UnusableImage as error:
             self.failures[image.key] = str(error)
             return None
