@@ -73,7 +73,8 @@ def disk_remedy(error: OSError, path: Path) -> str:
     return _REMEDIES[error.errno or 0].format(path)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process left in `folder` under temporary names. Only for the holder of the stage's lock."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+def remove_temporaries(folder: Path, name: str = "*") -> None:
+    """Remove what a killed process left in `folder` under temporary names of `name` (a glob pattern). Only for who alone writes these, the
+    holder of the stage's lock."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}[0-9]*-{name}"):
         path.unlink(missing_ok=True)

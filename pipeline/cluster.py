@@ -153,7 +153,11 @@ class Cluster:
                     if future.status == "error":
                         future.result()  # the unit's own error, whatever its type
                     with _lost_scheduler():
-                        result: Any = future.result()
+                        try:
+                            result: Any = future.result(timeout=_LOOK_SECONDS)
+                        except TimeoutError:  # its worker died before the record was fetched, and it waits to be run again
+                            running[future] = unit
+                            continue
                 except (KilledWorker, MemoryError) as error:
                     if not alone:
                         suspects.append(unit)

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..manifests.errors import HmnetPipeError, StageError
-from ..manifests.files import disk_error, disk_remedy, write_text
+from ..manifests.files import disk_error, disk_remedy, remove_temporaries, write_text
 from ..manifests.run import StageRecord
 from ..stages.stage import SILENT, Counts, Stage, Tools
 from .machine import machine_kind
@@ -209,6 +209,7 @@ def locked(stage: Stage) -> Iterator[None]:
         holder = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
         raise StageError(f"{stage.name} of {stage.run.path} is being run by {holder}; wait for it, or stop it first") from error
     try:
+        remove_temporaries(path.parent, f"{stage.name}.*")
         write_text(owner, f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:

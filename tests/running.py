@@ -1,5 +1,6 @@
 """How tests of faults drive a run: commands as processes that can be killed, stages in this process, and digests from the files."""
 
+import json
 import os
 import random
 import shutil
@@ -8,7 +9,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -139,6 +141,34 @@ class Command:
     def kill_group(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+@contextmanager
+def dask(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """`dask scheduler` or `dask worker` as a process group of its own."""
+    words = [sys.executable, "-m", "dask", *map(str, arguments), "--no-dashboard"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    process = subprocess.Popen([*options.pop("through", []), *words], **quiet, **options)
+    try:
+        yield process
+    finally:
+        kill_all(process)
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def dask_scheduler(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, str]]:
+    """The process, its file for workers, and its address."""
+    folder.mkdir()
+    file = folder / "scheduler.json"
+    with dask("scheduler", "--port", 0, "--host", "127.0.0.1", "--scheduler-file", file) as process:
+        wait_until(lambda: file.is_file() and file.read_text().endswith("}"))
+        yield process, file, json.loads(file.read_text())["address"]
 
 
 def kill_again_and_again(stage: str, start: Path, whole: dict[str, str], units: int, work: Path, kills: int = 30) -> list[int]:

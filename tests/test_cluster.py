@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.pipeline.cluster import Cluster
 from hmnet_pipe.stages.stage import UnitFailure
+
+from . import running
 
 # Workers cannot import a test module by its name.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -142,3 +145,39 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(tmp_path):
     cluster = Cluster("tcp://127.0.0.1:1", None, print)
     with cluster, pytest.raises(StageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         list(cluster.map(write_numbers, [Numbers(str(tmp_path), (1,))]))
+
+
+class _SlowToSend:
+    """A result that its worker dies over while it is being fetched."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return (_SlowToSend, ())
+
+
+def lose_the_first_record(unit: Numbers) -> object:
+    mark = Path(unit.folder) / "first"
+    if not mark.exists():
+        mark.touch()
+        return _SlowToSend()
+    return write_numbers(unit)
+
+
+def test_a_record_that_is_lost_with_the_last_worker_is_made_again_by_a_new_one(tmp_path):
+    """The unit was finished, and its worker died before anybody had its record: the user hears of it, and nothing waits for ever."""
+    with running.dask_scheduler(tmp_path / "scheduler") as (_, file, address), ExitStack() as workers:
+
+        def start_worker() -> None:
+            workers.enter_context(running.dask("worker", "--scheduler-file", file, "--nthreads", 1, "--no-nanny"))
+
+        def say(line: str) -> None:
+            said.append(line)
+            if "no worker is left" in line:
+                start_worker()
+
+        said: list[str] = []
+        start_worker()
+        with Cluster(address, None, say) as cluster:
+            results = [result for _, result in cluster.map(lose_the_first_record, [Numbers(str(tmp_path), (7,))])]
+    assert results == [7]
+    assert any("no worker is left" in line for line in said)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe import FeatureCache, HMNeT
 from hmnet_pipe.cache.reader import read_index
+from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.run import RunFolder, StageRecord
 from hmnet_pipe.manifests.tables import DETECTIONS, table_of, write_table
 from hmnet_pipe.pipeline.config import RunConfig, preset
@@ -173,6 +174,32 @@ def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus, tmp_p
     for stage in ("detect", "extract"):
         report = bring_up_to_date(folder, stage)
         assert (report.done, report.skipped) == (1, len(names) - 2)
+
+
+def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(copy, tiny_encoder):
+    """Of every file that a stage writes; and what another stage may be writing at this moment stays."""
+    run = RunFolder(copy)
+    model = run.model("hmnet", 1)
+    written = {
+        "prepare": [run.samples, run.images, run.problems, run.record("prepare"), run.lock("prepare").with_suffix(".owner")],
+        "detect": [run.detections, run.outcomes("detect"), run.record("detect"), run.crops / "a.jpg"],
+        "extract": [run.outcomes("extract"), run.record("extract"), run.features / "index.parquet", run.features / "shard-00000.h5"],
+        "train": [model / "model.safetensors", run.record("train-hmnet-seed-1")],
+    }
+    left = {stage: [path.with_name(f"{TEMPORARY_PREFIX}123-{path.name}") for path in paths] for stage, paths in written.items()}
+    for stage, options in {
+        "prepare": {},
+        "detect": {},
+        "extract": {},
+        "train": {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1},
+    }.items():
+        for path in [each for paths in left.values() for each in paths]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("half")
+        run.record(stage).unlink(missing_ok=True)
+        bring_up_to_date(copy, stage, **options)
+        remaining = set(copy.rglob(f"{TEMPORARY_PREFIX}*"))
+        assert remaining == {path for other, paths in left.items() if other != stage for path in paths}
 
 
 def test_a_changed_box_recomputes_its_image_and_no_other(copy):

@@ -78,6 +78,7 @@ class Detect(Stage):
         work.mkdir(parents=True, exist_ok=True)
         remove_temporaries(work)
         remove_temporaries(self.run.crops)
+        remove_temporaries(self.run.path, self.run.detections.name)
         bar = tools.bar(len(todo), "detect", "image")
         detections, outcomes = [old_detections], [old_outcomes]
         for unit, result in tools.map(_detect_chunk, self._units(work, todo)):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import InputError, StageError
+from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_file, digest_json, digest_table
 from ...manifests.run import RunFolder, StageRecord
 from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, sound_digests, table_of, write_table
@@ -96,6 +97,8 @@ class Prepare(Stage):
         if found and not usable:
             where = self.settings.images
             tools.say(f"warning: none of the {len(found)} images that the texts name is usable in {where}; is it the right folder?")
+        for path in (self.run.images, self.run.problems, self.run.samples):
+            remove_temporaries(path.parent, path.name)
         write_table(self.run.images, table_of(IMAGES, images))
         write_table(self.run.problems, table_of(PROBLEMS, map(vars, [*problems, *repairs])))
         # Last, so that where the samples are, the other tables are too.

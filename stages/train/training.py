@@ -10,7 +10,7 @@ import torch
 from ...cache.reader import FeatureCache
 from ...cache.shards import FeatureSpec
 from ...manifests.errors import InputError, StageError
-from ...manifests.files import write_text
+from ...manifests.files import remove_temporaries, write_text
 from ...manifests.tables import HISTORY, SAMPLES, read_table, table_of, write_table
 from ..compute import resolve_device
 from ..stage import SILENT, Counts, Tools
@@ -105,6 +105,7 @@ def fit(
     seen = trainer.run(tools)
     details: dict[str, Any] = {"best epoch": trainer.best_epoch}
     if ranks.leads:
+        remove_temporaries(stage.folder)
         model.save_pretrained(stage.folder, data.tokenizer)
         predictions = predict_split(model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools)
         metrics: dict[str, Any] = {
