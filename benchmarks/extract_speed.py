@@ -1,6 +1,6 @@
 """Extraction, from image files to committed shards, over a bare ResNet-50, as ratios in one run; and how true the fast setting is.
 
-    python benchmarks/extract_speed.py --photos DATA/photos [--images 96] [--rounds 3]
+    python benchmarks/extract_speed.py --photos DATA/photos [--images 256] [--rounds 3]
 
 Every image has three boxes, hence four views. Weights are random: they change no speed. All contenders take turns, each with the whole
 machine; each figure is the median over the rounds. The workers are started, and have their network, before the first round.
@@ -92,7 +92,7 @@ def least_cosine(network: Pyramid, arithmetic: Arithmetic, photos: Path, count: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--precision", default="auto")

@@ -43,6 +43,9 @@ _DASK = {
     "distributed.deploy.lost-worker-timeout": "10000h",
     # How long the silence of a machine that has lost its power is taken for a slow network.
     "distributed.comm.timeouts.tcp": "30s",
+    # Looking into a worker's Python every 10 ms and at its event loop every 20 takes 5% of a network's time (benchmarks/extract_speed.py).
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
 }
 _RECONNECT = "10s"
 # A terminal sends Ctrl-C to the workers too; this process stops them, and their tracebacks would bury what it says. So would the

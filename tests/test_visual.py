@@ -244,6 +244,7 @@ def _with_statistics(network: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 FP32, BF16 = Arithmetic.of("cpu", "fp32"), Arithmetic.of("cpu", "bf16")
 needs_onednn = pytest.mark.skipif(FP32.kernels != "onednn", reason="this processor's convolutions are torch's own")
+needs_bf16 = pytest.mark.skipif(BF16.kernels != "onednn", reason="no bf16 convolutions here, not even slow ones")
 
 
 @needs_onednn
@@ -259,7 +260,7 @@ def test_fused_kernels_give_the_features_of_float64(name):
     assert not kinds & {torch.nn.Conv2d, torch.nn.BatchNorm2d}
 
 
-@pytest.mark.skipif(BF16.kernels != "onednn", reason="no bf16 convolutions here, not even slow ones")
+@needs_bf16
 def test_bf16_features_point_where_fp32_ones_do():
     """The cosine of each view and level; what a pretrained ResNet-50 gives is measured by benchmarks/extract_speed.py."""
     name = "resnet50"
@@ -274,6 +275,17 @@ def test_bf16_features_point_where_fp32_ones_do():
         cosine = torch.cosine_similarity(one.flatten(1), other.flatten(1))
         assert cosine.min() >= 0.999
         assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("arithmetic", [pytest.param(FP32, marks=needs_onednn), pytest.param(BF16, marks=needs_bf16)])
+def test_the_size_of_the_first_image_changes_no_later_number(arithmetic):
+    """Weights are packed for the maps of the first call; which images a worker gets first is chance."""
+    first, *later = (torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(n)) for n, side in ((1, 33), (4, 160), (2, 96)))
+    used = for_inference(build_pyramid("resnet50", "random", 2), arithmetic)
+    with torch.inference_mode(), autocast(torch.device("cpu"), arithmetic.precision):
+        used(first)
+        for views in later:
+            assert torch.equal(used(views), for_inference(build_pyramid("resnet50", "random", 2), arithmetic)(views))
 
 
 @needs_onednn
