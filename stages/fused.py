@@ -44,7 +44,8 @@ class FusedConv(nn.Module):
         if not self._packed:
             # The kernel's layout of the weights hangs on the size of the maps; at a size that wants another it reorders them in every
             # call, to the same numbers. For 4 views of 224 x 224 that took half the time.
-            self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(self._weight, *self._shape, maps.shape)
+            pack: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            self._weight = pack(self._weight, *self._shape, maps.shape)
             self._packed = True
         kernels: Any = torch.ops.mkldnn
         result: Tensor
