@@ -55,8 +55,8 @@ def make_run(folder: Path, task: str, encoder: Path) -> Path:
     """Prepared, detected, and extracted in single precision."""
     write_demo_corpus(folder / "corpus", task, sizes={"train": 24, "valid": 8, "test": 8})
     made = preset("demo", task=task, text=folder / "corpus", images=folder / "corpus" / "images", format="auto")
-    made = replace(made.override("extract", {"dtype": "float32"}), finetune=FinetuneSettings())
-    made = made.override("train", {"encoder": str(encoder), "epochs": 2, "first_evaluation": 1, "batch_size": 4})
+    made = replace(made.override("extract", {"dtype": "float32", "precision": "fp32"}), finetune=FinetuneSettings())
+    made = made.override("train", {"precision": "fp32", "encoder": str(encoder), "epochs": 2, "first_evaluation": 1, "batch_size": 4})
     made.write(RunFolder(folder / "run").config)
     for stage in ("prepare", "detect", "extract"):
         bring_up_to_date(folder / "run", stage)

@@ -118,7 +118,7 @@ def load_digest(run: Path) -> dict[str, bytes]:
 def test_two_processes_train_as_one_with_the_same_batches(copy, run, tmp_path, system, batch_size, accumulate):
     """Real torchrun, gloo; the last batch of 42 samples is one that cannot be halved evenly. Clipping sees the whole gradient."""
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
-    options = {"batch_size": batch_size, "accumulate": accumulate, "learning_rate": 1e-3}
+    options = {"batch_size": batch_size, "accumulate": accumulate, "learning_rate": 1e-3, "precision": "fp32"}
     bring_up_to_date(alone, "train", system, **options)
     given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = ["train", str(copy), "--system", system, *given]
@@ -252,9 +252,9 @@ def test_settings_that_make_no_sense_are_refused(run):
 
 
 def test_evaluate_explains_each_sample_by_its_gates_and_attention(copy):
-    bring_up_to_date(copy, "train")
+    bring_up_to_date(copy, "train", precision="fp32")
     folder = RunFolder(copy)
-    scores = evaluate(model_of(copy), folder, explain=True)[0]
+    scores = evaluate(model_of(copy), folder, precision="fp32", explain=True)[0]
     assert scores == json.loads((model_of(copy) / "metrics.json").read_text())["test"]
     samples = {row["id"]: row for row in pq.read_table(folder.samples).to_pylist()}
     boxes = Counter(pq.read_table(folder.detections).column("image_key").to_pylist())
