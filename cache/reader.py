@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
 from ..manifests.fingerprint import canonical_json
-from .shards import STORAGE_DTYPES, FeatureSpec, Shard, ShardError
+from .shards import FeatureSpec, Shard, ShardError
 
 __all__ = ["FeatureCache", "IndexRow", "read_index", "write_index"]
 
@@ -137,25 +137,18 @@ class FeatureCache:
 
         A key that is None or not in the cache gives zeros and an all-false mask. Raises ShardError where a shard is damaged.
         """
+        dtype = np.float16 if self.spec.dtype == "float16" else np.float32
+        # Not zeroed: filling what is written over a moment later would cost as much as reading it.
+        pyramid = np.empty((len(keys), *self.spec.row_shape), dtype)
         view_mask = np.zeros((len(keys), self.spec.views), np.bool_)
-        rows = []
         for position, key in enumerate(keys):
             if key is None or (place := self._places.get(key)) is None:
-                rows.append(self._nothing)
+                pyramid[position] = 0
                 continue
-            shard = self._shard(place[0])
-            rows.append(shard.row(place[1]))
-            view_mask[position] = shard.view_mask[place[1]]
-        # Copied all at once: a copy fills the processor's caches, and Python between two of them would start from memory each time.
-        pyramid = np.empty((len(keys), *self._nothing.shape), self._nothing.dtype)
-        if rows:
-            np.stack(rows, out=pyramid)
-        return (_widen(pyramid) if self.spec.dtype == "bfloat16" else pyramid), view_mask
-
-    @cached_property
-    def _nothing(self) -> npt.NDArray[Any]:
-        """The row of an image that is not there."""
-        return np.zeros(self.spec.row_shape, STORAGE_DTYPES[self.spec.dtype])
+            shard, row = self._shard(place[0]), place[1]
+            pyramid[position] = _widen(shard.row(row)) if self.spec.dtype == "bfloat16" else shard.row(row)
+            view_mask[position] = shard.view_mask[row]
+        return pyramid, view_mask
 
     def _shard(self, name: str) -> Shard:
         """The shard `name`, which on opening is found to hold every image that the index means, where it means it."""
