@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["canonical_json", "digest_columns", "digest_file", "digest_json", "digest_table", "remembered"]
+__all__ = ["canonical_json", "digest_batches", "digest_file", "digest_json", "digest_table", "remembered"]
 
 _SETTLED_NS = 2_000_000_000
 
@@ -64,39 +64,49 @@ def digest_table(table: pa.Table) -> str:
 
     A column `path` is left out: where a thing lies is no part of what it is.
     """
-    return digest_columns(table.schema, table.num_rows, lambda name: table.column(name).chunks)
+    return digest_batches(table.schema, table.num_rows, table.to_batches())
 
 
-def digest_columns(schema: pa.Schema, rows: int, chunks: Callable[[str], Iterable[pa.Array]]) -> str:
-    """The digest of `digest_table` over columns that need never be in memory whole: chunks(name) starts a column again each time."""
-    fields = [field for field in schema if field.name != "path"]
-    digest = hashlib.sha256(canonical_json([[field.name, str(field.type)] for field in fields] + [rows]).encode())
-    for field in fields:
-        _update(digest, field.type, partial(chunks, field.name))
-    return digest.hexdigest()
+def digest_batches(schema: pa.Schema, rows: int, batches: Iterable[pa.RecordBatch]) -> str:
+    """The digest of `digest_table` over a table in parts, of which one at a time need be in memory."""
+    columns = {field.name: _ColumnDigest(field.type) for field in schema if field.name != "path"}
+    for batch in batches:
+        for name, column in columns.items():
+            column.update(batch.column(name))
+    return digest_json([[[name, str(schema.field(name).type), column.parts()] for name, column in columns.items()], rows])
 
 
-def _update(digest: "hashlib._Hash", kind: pa.DataType, chunks: Callable[[], Iterable[pa.Array]]) -> None:
-    """Feed a column's content: which values are null, how long each is (text and lists), and the values that are not null.
+class _ColumnDigest:
+    """The content of a column, part by part: which values are null, how long each is (text and lists), and the values that are not null.
 
-    Arrow's own buffers are not canonical: bits of nulls, offsets and unused bytes depend on how an array was made.
+    Arrow's own buffers are not canonical: bits of nulls, offsets and unused bytes depend on how an array was made. Each part has a digest
+    of its own, so that a column is read once.
     """
-    for values in chunks():
-        digest.update(np.ascontiguousarray(values.is_valid().to_numpy(zero_copy_only=False)).data)
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        for values in chunks():
-            digest.update(pc.list_value_length(values.drop_null()).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
-        _update(digest, kind.value_type, lambda: (values.drop_null().flatten() for values in chunks()))
-    elif pa.types.is_string(kind):
-        for values in chunks():
-            digest.update(pc.binary_length(values.drop_null()).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
-        for values in chunks():
-            digest.update(_text_of(values.drop_null()))
-    elif pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        for values in chunks():
-            digest.update(np.ascontiguousarray(values.drop_null().to_numpy(zero_copy_only=False)).data)
-    else:
-        raise TypeError(f"no digest is defined for a column of type {kind}")
+
+    def __init__(self, kind: pa.DataType) -> None:
+        self._nulls, self._lengths, self._content = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        nested = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+        self._items = _ColumnDigest(kind.value_type) if nested else None
+        self._is_text = pa.types.is_string(kind)
+        if not (nested or self._is_text or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise TypeError(f"no digest is defined for a column of type {kind}")
+
+    def update(self, values: pa.Array) -> None:
+        self._nulls.update(np.ascontiguousarray(values.is_valid().to_numpy(zero_copy_only=False)).data)
+        values = values.drop_null()
+        if self._items is not None:
+            self._lengths.update(pc.list_value_length(values).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
+            self._items.update(values.flatten())
+        elif self._is_text:
+            self._lengths.update(pc.binary_length(values).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
+            self._content.update(_text_of(values))
+        else:
+            self._content.update(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data)
+
+    def parts(self) -> list[str]:
+        """The digest of every part, of a list's items last."""
+        own = [part.hexdigest() for part in (self._nulls, self._lengths, self._content)]
+        return own + (self._items.parts() if self._items is not None else [])
 
 
 def _text_of(values: pa.StringArray) -> memoryview:

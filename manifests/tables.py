@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from .errors import StageError
 from .files import atomic_path
-from .fingerprint import digest_columns, remembered
+from .fingerprint import digest_batches, remembered
 
 __all__ = [
     "DETECTIONS",
@@ -35,9 +35,10 @@ __all__ = [
     "write_table",
 ]
 
-# How a column is read for its digest: so many rows at a time, and only once if it is not larger than this.
-_BATCH_ROWS = 2**16
-_HELD_BYTES = 2**26
+# Tables need not be in memory whole: how many rows are read at a time, and how many lie together in a file, where every column of them
+# takes a few MB of who reads.
+_BATCH_ROWS = 2**14
+_GROUP_ROWS = 2**17
 
 
 def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
@@ -149,7 +150,7 @@ def table_of(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write `table` to the parquet file `path`, whole or not at all."""
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, row_group_size=_GROUP_ROWS, compression="zstd")
 
 
 def read_table(path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None) -> pa.Table:
@@ -162,12 +163,11 @@ def read_table(path: Path, schema: pa.Schema, made_by: str = "", columns: Sequen
         return pq.read_table(path, columns=columns)
 
 
-def read_batches(path: Path, schema: pa.Schema, made_by: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """What `read_table` gives, in parts, for who wants to hold something smaller of each."""
     _check_schema(path, schema, made_by)
-    # Pages are read as they are needed: without a buffer's size a column's whole row group would be, a million rows of each.
-    with _parquet_errors(path), pq.ParquetFile(path, buffer_size=2**20) as file:
-        yield from file.iter_batches(_BATCH_ROWS, columns=columns)
+    with _open_parquet(path) as file:
+        yield from _batches(file, columns)
 
 
 def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
@@ -178,6 +178,20 @@ def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
         found = pq.read_schema(path)
     if not found.equals(schema):
         raise StageError(f"{path} has the columns {found.names}, expected {schema.names}; delete it and run its stage again")
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A file to be read in parts."""
+    # Pages are read as they are needed: without a buffer's size a column's whole row group would be.
+    with _parquet_errors(path), pq.ParquetFile(path, buffer_size=2**20) as file:
+        yield file
+
+
+def _batches(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    # Group by group: what arrow keeps of each would else be kept until the last.
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns)
 
 
 @contextmanager
@@ -210,25 +224,8 @@ def table_digest(path: Path, schema: pa.Schema, made_by: str = "") -> str:
 
 
 def _parquet_digest(path: Path) -> str:
-    with _parquet_errors(path), pq.ParquetFile(path) as file:
-        held: dict[str, list[pa.Array]] = {}
-
-        def chunks(name: str) -> Iterator[pa.Array]:
-            if name in held:
-                yield from held[name]
-                return
-            parts: list[pa.Array] = []
-            size = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=[name]):
-                size += batch.nbytes
-                if size <= _HELD_BYTES:
-                    parts.append(batch.column(0))
-                yield batch.column(0)
-            held.clear()
-            if size <= _HELD_BYTES:
-                held[name] = parts
-
-        return digest_columns(file.schema_arrow, file.metadata.num_rows, chunks)
+    with _open_parquet(path) as file:
+        return digest_batches(file.schema_arrow, file.metadata.num_rows, _batches(file))
 
 
 def sound_digests(tables: Mapping[str, tuple[Path, pa.Schema]]) -> dict[str, str]:

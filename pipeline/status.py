@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ..manifests.errors import HmnetPipeError, StageError
 from ..manifests.run import RunFolder, StageRecord
-from ..manifests.tables import OUTCOMES, PROBLEMS, read_table
+from ..manifests.tables import DETECTIONS, OUTCOMES, PROBLEMS, read_table
 from ..stages.detect.stage import Detect
 from ..stages.extract.stage import Extract
 from ..stages.finetune.stage import Finetune
@@ -199,7 +199,7 @@ def _sizes(run: RunFolder) -> tuple[dict[str, int], list[str]]:
     parts = {"tables": 0, **dict.fromkeys(folders, 0), "other": 0}
     estimated = []
     for name, folder in folders.items():
-        parts[name], exact = _size(folder)
+        parts[name], exact = _size(folder, _crops(run) if name == "crops" else None)
         if not exact:
             estimated.append(name)
     with os.scandir(run.path) as entries:
@@ -213,8 +213,17 @@ def _sizes(run: RunFolder) -> tuple[dict[str, int], list[str]]:
     return parts, estimated
 
 
-def _size(folder: Path) -> tuple[int, bool]:
-    """The bytes below `folder`, and whether they were counted; else they are the mean of its first files times their number."""
+def _crops(run: RunFolder) -> int | None:
+    """How many crops the last finished detect has left, or None where there are none to be known of."""
+    try:
+        return int(read_table(run.detections, DETECTIONS, columns=[]).num_rows)
+    except StageError:
+        return None
+
+
+def _size(folder: Path, known: int | None = None) -> tuple[int, bool]:
+    """The bytes below `folder`, and whether they were counted; else they are the mean of its first files times the number of them all,
+    which is `known` or counted."""
     files = size = 0
     waiting = [folder] if folder.is_dir() else []
     while waiting:
@@ -222,9 +231,12 @@ def _size(folder: Path) -> tuple[int, bool]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(Path(entry))
-                else:
-                    files += 1
-                    size += entry.stat(follow_symlinks=False).st_size if files <= _SIZED_FILES else 0
+                    continue
+                files += 1
+                if files <= _SIZED_FILES:
+                    size += entry.stat(follow_symlinks=False).st_size
+                elif known is not None:
+                    return size * known // _SIZED_FILES, False
     return (size, True) if files <= _SIZED_FILES else (size * files // _SIZED_FILES, False)
 
 

@@ -28,6 +28,7 @@ from ...manifests.tables import (
     OUTCOMES,
     any_usable,
     read_batches,
+    read_table,
     sound_digests,
     table_digest,
     table_of,
@@ -189,19 +190,18 @@ class Extract(Stage):
         keys, paths = _as_bytes(images.column("key")), images.column("path")
         del images  # and with it the keys a second time
         # Of each box its image's place among the keys, instead of the key: of a million images these would be 200 MB.
-        places, ranks, sides = [], [], []
+        count = read_table(self.run.detections, DETECTIONS, "detect", columns=[]).num_rows
+        place, rank, boxes = np.empty(count, np.int32), np.empty(count, np.int8), np.empty((count, len(_SIDES)), np.float32)
+        filled = 0
         for batch in read_batches(self.run.detections, DETECTIONS, "detect", ["image_key", "rank", *_SIDES]):
-            of = _as_bytes(batch.column("image_key"))
-            place = np.searchsorted(keys, of)
-            rank = batch.column("rank").to_numpy()
-            wanted = (place < len(keys)) & (rank < self.objects)
-            wanted[wanted] = keys[place[wanted]] == of[wanted]
-            places.append(place[wanted].astype(np.int32))
-            ranks.append(rank[wanted])
-            sides.append(np.stack([batch.column(side).to_numpy()[wanted] for side in _SIDES], axis=1))
-        place, rank = np.concatenate([np.zeros(0, np.int32), *places]), np.concatenate([np.zeros(0, np.int8), *ranks])
-        boxes = np.concatenate([np.zeros((0, len(_SIDES)), np.float32), *sides])
-        sides.clear()
+            of, ranks = _as_bytes(batch.column("image_key")), batch.column("rank").to_numpy()
+            places = np.searchsorted(keys, of)
+            wanted = (places < len(keys)) & (ranks < self.objects)
+            wanted[wanted] = keys[places[wanted]] == of[wanted]
+            part = slice(filled, filled := filled + int(wanted.sum()))
+            place[part], rank[part] = places[wanted], ranks[wanted]
+            boxes[part] = np.stack([batch.column(side).to_numpy()[wanted] for side in _SIDES], axis=1)
+        place, rank, boxes = place[:filled], rank[:filled], boxes[:filled]
         if not ((place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (rank[1:] > rank[:-1]))).all():  # detect writes them in order
             order = np.lexsort((rank, place))
             place, boxes = place[order], boxes[order]

@@ -10,7 +10,7 @@ from ...manifests.errors import InputError, StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_file, digest_json, digest_table
 from ...manifests.run import RunFolder, StageRecord
-from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, sound_digests, table_of, write_table
+from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_batches, read_table, sound_digests, table_of, write_table
 from ..images import UnusableImage, inspect_image
 from ..stage import SILENT, Counts, Stage, Tools, setting
 from .folder import Found, ImageFolder, in_threads
@@ -69,10 +69,10 @@ class Prepare(Stage):
 
     def _lies_here(self) -> bool:
         """Whether the paths of the images table lead into today's image folder: they are in no digest, and a folder can be moved."""
-        images = read_table(self.run.images, IMAGES)
-        if self.settings.images is None or not images.num_rows:
+        first = next(read_batches(self.run.images, IMAGES, columns=["path"]), None)
+        if self.settings.images is None or first is None or not first.num_rows:
             return True
-        return Path(images.column("path")[0].as_py()).is_relative_to(self.settings.images.absolute())
+        return Path(first.column("path")[0].as_py()).is_relative_to(self.settings.images.absolute())
 
     def compute(self, tools: Tools) -> Counts:
         samples, repairs = self._read()
