@@ -25,7 +25,7 @@ from .. import __version__
 from ..manifests.errors import HmnetPipeError, InputError, StageError
 from ..manifests.files import disk_error, disk_remedy
 from ..manifests.run import RunFolder
-from .memory import release_freed_memory
+from .memory import keep_freed_memory, release_freed_memory
 
 if TYPE_CHECKING:
     from ..stages.stage import Stage, Tools
@@ -94,6 +94,8 @@ def main(context: click.Context) -> None:
     """
     if context.invoked_subcommand in ("prepare", "detect", "extract", "status", "verify"):
         release_freed_memory()
+    elif context.invoked_subcommand in ("train", "finetune", "demo"):
+        keep_freed_memory()
 
 
 def _run_argument(function: F) -> F:

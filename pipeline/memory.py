@@ -14,18 +14,19 @@ def release_freed_memory() -> None:
     """Have large blocks go back to the system as soon as they are freed, in this process from now on, so that its peak is what it needs.
 
     For commands that read large tables and compute nothing: glibc on its own takes the largest block that was ever freed as the size up to
-    which it keeps them, and pyarrow's allocator keeps what it had, which a million images make 150 MB more (benchmarks/planning.py). A
-    training would be a sixth slower with it. Other C libraries are left alone. To be called before pyarrow is imported.
+    which it keeps them, and pyarrow's allocator keeps what it had, which a million images make 150 MB more (benchmarks/planning.py). Other C
+    libraries are left alone. To be called before pyarrow is imported.
     """
     if _set(_M_MMAP_THRESHOLD, _LARGE):
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def keep_freed_memory() -> None:
-    """Have blocks kept for the next image, in this process from now on.
+    """Have blocks kept for the next image or batch, in this process from now on.
 
-    Dask has its workers give back whatever is freed, and a network gets its maps, of the same sizes for every image, as pages that the
-    system must first fill with zeros: a sixth of a ResNet-50's time (benchmarks/extract_speed.py).
+    Else a network gets its maps, and a training its gradients, of the same sizes again and again, as pages that the system must first fill
+    with zeros: a sixth of a ResNet-50's time in a worker (benchmarks/extract_speed.py), since Dask has its workers give back whatever is
+    freed, and 10 ms for the gradient of 9 MB that takes half of one to write.
     """
     _set(_M_MMAP_THRESHOLD, _LARGEST)
     _set(_M_TRIM_THRESHOLD, _MUCH)

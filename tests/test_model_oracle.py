@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -447,6 +448,22 @@ def test_explained_gates_and_attention_are_the_oracles(rig):
             close(explained.attention[layer, sample, :, :length], expected)
     if rig.system not in ("hmnet", "hmnet-onlyobj"):
         assert explained.gates is None
+
+
+def test_what_is_explained_in_bf16_still_are_probabilities():
+    rig = rig_of("hmnet")
+    model = copy.deepcopy(rig.model).float()
+    assert rig.batch.views is not None
+    batch = replace(rig.batch, views=rig.batch.views.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        explained = model.explain(batch)
+    exact = model.explain(batch)
+    assert explained.gates is not None
+    assert exact.gates is not None
+    assert not torch.equal(explained.gates, exact.gates)  # it was bf16
+    torch.testing.assert_close(explained.gates.sum(dim=-1), torch.ones_like(explained.gates[..., 0]), atol=1e-6, rtol=0)
+    assert explained.attention.dtype == torch.float32
+    torch.testing.assert_close(explained.attention, exact.attention, atol=0.02, rtol=0)
 
 
 def test_a_text_only_system_has_nothing_to_explain():

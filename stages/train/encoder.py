@@ -16,7 +16,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging
 
 from ...manifests.errors import WeightsError
-from .fusion import LayerPrefix
+from .fusion import LayerPrefix, probabilities
 
 __all__ = ["encode", "encoder_from_config", "load_encoder", "load_tokenizer", "longest_text"]
 
@@ -49,7 +49,7 @@ def _prefix_attention(
         value = torch.cat([prefix.values.to(value.dtype), value], dim=2)
         if attention_to_prefix is not None:
             scores = (query @ key.transpose(-1, -2) * scaling).masked_fill(~attention_mask, float("-inf"))
-            attention_to_prefix[layer] = scores.softmax(dim=-1)[..., : prefix.mask.shape[1]]
+            attention_to_prefix[layer] = probabilities(scores)[..., : prefix.mask.shape[1]]
     result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return result
 

@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu, linear
 
 from .systems import Variant
 
-__all__ = ["LayerPrefix", "VisualPrefix", "as_sequence"]
+__all__ = ["LayerPrefix", "VisualPrefix", "as_sequence", "probabilities"]
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,17 @@ class VisualPrefix(nn.Module):
     def gate_probabilities(self, maps: dict[int, Tensor]) -> list[Tensor]:
         """Equations 3 and 4: for every layer the probabilities (B, V, c) of the levels, each view's from its own maps."""
         squeezed = torch.stack([maps[level].mean(dim=(-2, -1)) for level in range(len(self.levels))]).mean(dim=0)  # (B, V, d)
-        return [leaky_relu(gate(squeezed)).softmax(dim=-1) for gate in self.gates]
+        return [probabilities(leaky_relu(gate(squeezed))) for gate in self.gates]
 
     def _split_heads(self, sequence: Tensor) -> Tensor:
         """(B, P, d) to (B, H, P, d/H), through a transpose: a view alone would give each head other views."""
         batch, length, hidden = sequence.shape
         return sequence.reshape(batch, length, self.heads, hidden // self.heads).transpose(1, 2)
+
+
+def probabilities(scores: Tensor) -> Tensor:
+    """The softmax over the last axis, in fp32 at least: rounded to bf16, probabilities sum to 1 within a few thousandths only."""
+    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def as_sequence(maps: Tensor) -> Tensor:
