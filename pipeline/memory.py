@@ -14,8 +14,8 @@ def release_freed_memory() -> None:
     """Have large blocks go back to the system as soon as they are freed, in this process from now on, so that its peak is what it needs.
 
     For commands that read large tables and compute nothing: glibc on its own takes the largest block that was ever freed as the size up to
-    which it keeps them, and pyarrow's allocator keeps what it had, which a million images make 150 MB more (benchmarks/planning.py). Other C
-    libraries are left alone. To be called before pyarrow is imported.
+    which it keeps them, and pyarrow's allocator keeps what it had, which a million images make 150 MB more (benchmarks/planning.py). Other
+    C libraries are left alone. To be called before pyarrow is imported.
     """
     if _set(_M_MMAP_THRESHOLD, _LARGE):
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
