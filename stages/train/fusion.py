@@ -70,7 +70,7 @@ class VisualPrefix(nn.Module):
         levels = torch.stack([cells_of(level) for level in maps.values()], dim=2)  # shape: (B, V, c, p*p, d)
         # One product for all layers. shape: (B, V, L, p*p, d)
         gated = (gates @ levels.flatten(-2)).reshape(*gates.shape[:3], *levels.shape[-2:])
-        return {layer: gated[:, :, layer].flatten(1, 2) for layer in self.prefixed_layers}
+        return {layer: part.flatten(1, 2) for layer, part in enumerate(gated.unbind(dim=2)) if layer in self.prefixed_layers}
 
     @property
     def first_view(self) -> int:
