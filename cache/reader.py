@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
 from ..manifests.fingerprint import canonical_json
-from .shards import FeatureSpec, Shard, ShardError
+from .shards import STORAGE_DTYPES, FeatureSpec, Rows, Shard, ShardError
 
 __all__ = ["FeatureCache", "IndexRow", "read_index", "write_index"]
 
@@ -88,13 +88,14 @@ class FeatureCache:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.spec, self._index = _read_index(self.folder, ["image_key", "shard", "row", "checksum"])
-        self._shards: dict[str, Shard] = {}
+        self._shards: dict[str, tuple[Rows, npt.NDArray[np.bool_]]] = {}  # of those that were opened: rows and view masks
 
     @cached_property
-    def _places(self) -> dict[str, tuple[str, int]]:
+    def _places(self) -> dict[str | None, tuple[str, int]]:
         """(shard, row) by image key; a million images take a second and 300 MB, which only a reader of features should pay."""
         keys, shards, rows = (self._index.column(name).to_pylist() for name in ("image_key", "shard", "row"))
-        return dict(zip(keys, zip(shards, rows, strict=True), strict=True))
+        names = {name: name for name in self._counts}  # one text for all the images of a shard
+        return dict(zip(keys, zip(map(names.__getitem__, shards), rows, strict=True), strict=True))
 
     @cached_property
     def _counts(self) -> dict[str, int]:
@@ -111,7 +112,7 @@ class FeatureCache:
         return key in self._places
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._index.column("image_key").to_pylist())
 
     def digest(self) -> str:
         """The digest of the features' identity and contents (by their checksums), whatever shards they lie in."""
@@ -137,28 +138,26 @@ class FeatureCache:
 
         A key that is None or not in the cache gives zeros and an all-false mask. Raises ShardError where a shard is damaged.
         """
-        dtype = np.float16 if self.spec.dtype == "float16" else np.float32
         # Not zeroed: filling what is written over a moment later would cost as much as reading it.
-        pyramid = np.empty((len(keys), *self.spec.row_shape), dtype)
+        pyramid = np.empty((len(keys), *self.spec.row_shape), STORAGE_DTYPES[self.spec.dtype])
+        raw = pyramid.reshape(len(keys), -1).view(np.uint8)
         view_mask = np.zeros((len(keys), self.spec.views), np.bool_)
-        for position, key in enumerate(keys):
-            if key is None or (place := self._places.get(key)) is None:
-                pyramid[position] = 0
-                continue
-            shard, row = self._shard(place[0]), place[1]
-            pyramid[position] = _widen(shard.row(row)) if self.spec.dtype == "bfloat16" else shard.row(row)
-            view_mask[position] = shard.view_mask[row]
-        return pyramid, view_mask
+        for position, place in enumerate(map(self._places.get, keys)):
+            if place is None:
+                raw[position] = 0
+            else:
+                rows, masks = self._shards.get(place[0]) or self._open(place[0])
+                raw[position], view_mask[position] = rows[place[1]], masks[place[1]]
+        return _widen(pyramid) if self.spec.dtype == "bfloat16" else pyramid, view_mask
 
-    def _shard(self, name: str) -> Shard:
-        """The shard `name`, which on opening is found to hold every image that the index means, where it means it."""
-        if name not in self._shards:
-            shard = Shard(self.folder / name)
-            if shard.spec != self.spec:
-                raise ShardError(f"{shard.path} belongs to another feature set ({shard.spec}); run `hmnet-pipe extract` again")
-            if sum(self._places.get(key) == (name, row) for row, key in enumerate(shard.keys)) != self._counts[name]:
-                raise ShardError(f"{shard.path} does not hold the images that the index has in it; run `hmnet-pipe extract` again")
-            self._shards[name] = shard
+    def _open(self, name: str) -> tuple[Rows, npt.NDArray[np.bool_]]:
+        """The rows and view masks of the shard `name`, which is found to hold every image that the index means, where it means it."""
+        shard = Shard(self.folder / name)
+        if shard.spec != self.spec:
+            raise ShardError(f"{shard.path} belongs to another feature set ({shard.spec}); run `hmnet-pipe extract` again")
+        if sum(self._places.get(key) == (name, row) for row, key in enumerate(shard.keys)) != self._counts[name]:
+            raise ShardError(f"{shard.path} does not hold the images that the index has in it; run `hmnet-pipe extract` again")
+        self._shards[name] = shard.rows, shard.view_mask
         return self._shards[name]
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "STORAGE_DTYPES",
     "ArchiveError",
     "FeatureSpec",
+    "Rows",
     "Shard",
     "ShardError",
     "check_shard",
@@ -215,6 +216,21 @@ def check_shard(path: Path) -> None:
             raise ValueError("its pyramid ends behind the file")
 
 
+class _ArchivedRows:
+    """The bytes of each row of an archived pyramid, decompressed when they are asked for; the file is open for just so long."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getitem__(self, number: int) -> npt.NDArray[np.uint8]:
+        """Raises ShardError where the row cannot be decompressed."""
+        with _open(self._path) as file:
+            return np.asarray(file["pyramid"][number]).reshape(-1).view(np.uint8)
+
+
+Rows = npt.NDArray[np.uint8] | _ArchivedRows
+
+
 class Shard:
     """A shard opened for reading: its small datasets in memory, its pyramid as a read-only memory map or, in the archive layout, row by row
     from the file.
@@ -229,10 +245,10 @@ class Shard:
     keys: list[str]
     view_mask: npt.NDArray[np.bool_]  # shape: (R, V)
     checksums: npt.NDArray[np.uint64]  # shape: (R,)
+    rows: Rows  # by its number, the bytes of a row of the pyramid: in the file they lie at odd places, where numpy is slow with numbers
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._mapped: npt.NDArray[Any] | None = None
         with _open(path) as file:
             self.unit = str(file.attrs["unit"])
             self.spec = FeatureSpec.from_json(file.attrs["spec"])
@@ -241,51 +257,44 @@ class Shard:
             self.checksums = file["checksum"][()]
             dataset = file["pyramid"]
             offset, shape, dtype = dataset.id.get_offset(), dataset.shape, dataset.dtype
-            rows = len(self.keys)
+            rows, row_bytes = len(self.keys), dtype.itemsize * math.prod(shape[1:])
             if shape != (rows, *self.spec.row_shape) or dtype != STORAGE_DTYPES[self.spec.dtype]:
                 raise ValueError(f"its pyramid is {shape} {dtype}, not what its own attributes say")
             if self.view_mask.shape != (rows, self.spec.views) or self.checksums.shape != (rows,):
                 raise ValueError("its datasets have unequal numbers of rows")
             if dataset.chunks is not None:
                 _filters(path)
+                self.rows = _ArchivedRows(path)
             elif rows == 0:
-                self._mapped = np.zeros(shape, dtype)
+                self.rows = np.zeros((0, row_bytes), np.uint8)
             elif offset is None:
                 raise ValueError("its pyramid is neither contiguous nor chunked")
             else:
-                self._mapped = _map(path, offset, shape, dtype)
+                self.rows = _map(path, offset, rows * row_bytes).reshape(rows, row_bytes)
 
     @property
     def archived(self) -> bool:
-        return self._mapped is None
+        return isinstance(self.rows, _ArchivedRows)
 
     @property
     def pyramid(self) -> npt.NDArray[Any]:
         """Every row, (R, V, C, p, p) in the storage dtype; of an archive this reads and decompresses all of them."""
-        with self._rows() as rows:
-            return np.asarray(rows[:])
-
-    def row(self, number: int) -> npt.NDArray[Any]:
-        """The pyramid (V, C, p, p) of one row in the storage dtype. Raises ShardError where it cannot be decompressed."""
-        if self._mapped is not None:
-            values: npt.NDArray[Any] = self._mapped[number]
-            return values
-        with self._rows() as rows:
-            return np.asarray(rows[number])
+        with self._all_rows() as rows:
+            return np.asarray(rows[:]).view(STORAGE_DTYPES[self.spec.dtype]).reshape(len(self.keys), *self.spec.row_shape)
 
     @contextmanager
-    def _rows(self) -> Iterator[Any]:
-        """What gives rows by their number. An archive is open for just so long."""
-        if self._mapped is not None:
-            yield self._mapped
-        else:
+    def _all_rows(self) -> Iterator[Any]:
+        """`rows`, or an archive's pyramid from a file that is opened once for all of them."""
+        if isinstance(self.rows, _ArchivedRows):
             with _open(self.path) as file:
                 yield file["pyramid"]
+        else:
+            yield self.rows
 
     def damaged_rows(self) -> list[int]:
         """The rows whose content does not match their checksum, or cannot be decompressed; reads every byte."""
         damaged = []
-        with self._rows() as rows:
+        with self._all_rows() as rows:
             for number, (key, mask, stored) in enumerate(zip(self.keys, self.view_mask, self.checksums, strict=True)):
                 try:
                     if row_checksum(key, mask, rows[number]) != int(stored):
@@ -295,10 +304,12 @@ class Shard:
         return damaged
 
 
-def _map(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A part of a file as a read-only array in mapped memory. Arrow's map outlives its file; numpy's keeps a file descriptor (as does
-    Python's, before 3.13), of which a process commonly has 1024: too few for the shards of 300,000 images."""
+def _map(path: Path, offset: int, size: int) -> npt.NDArray[np.uint8]:
+    """A part of a file as a read-only array of bytes in mapped memory. Arrow's map outlives its file; numpy's keeps a file descriptor (as
+    does Python's, before 3.13), of which a process commonly has 1024: too few for the shards of 300,000 images."""
     with pa.memory_map(str(path)) as file:
         file.seek(offset)
-        buffer = file.read_buffer(math.prod(shape) * dtype.itemsize)
-    return np.frombuffer(buffer, dtype).reshape(shape)
+        buffer = file.read_buffer(size)
+    if buffer.size != size:
+        raise ValueError("its pyramid ends behind the file")
+    return np.frombuffer(buffer, np.uint8)
