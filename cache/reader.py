@@ -8,6 +8,7 @@ not name is not part of the cache.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,7 +141,7 @@ class FeatureCache:
         """
         # Not zeroed: filling what is written over a moment later would cost as much as reading it.
         pyramid = np.empty((len(keys), *self.spec.row_shape), STORAGE_DTYPES[self.spec.dtype])
-        raw = pyramid.reshape(len(keys), -1).view(np.uint8)
+        raw = pyramid.reshape(len(keys), math.prod(self.spec.row_shape)).view(np.uint8)
         view_mask = np.zeros((len(keys), self.spec.views), np.bool_)
         for position, place in enumerate(map(self._places.get, keys)):
             if place is None:

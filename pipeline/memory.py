@@ -26,7 +26,7 @@ def keep_freed_memory() -> None:
 
     Else a network gets its maps, and a training its gradients, of the same sizes again and again, as pages that the system must first fill
     with zeros: a sixth of a ResNet-50's time in a worker (benchmarks/extract_speed.py), since Dask has its workers give back whatever is
-    freed, and 10 ms for the gradient of 9 MB that takes half of one to write.
+    freed.
     """
     _set(_M_MMAP_THRESHOLD, _LARGEST)
     _set(_M_TRIM_THRESHOLD, _MUCH)

@@ -59,6 +59,13 @@ def test_an_absent_image_is_zeros_that_no_mask_shows(tmp_path):
     assert np.array_equal(got[2], pyramid[0])
 
 
+def test_a_batch_of_nothing_is_empty(tmp_path):
+    make_cache(tmp_path)
+    got, mask = FeatureCache(tmp_path).gather([])
+    assert got.shape == (0, *SPEC.row_shape)
+    assert mask.shape == (0, SPEC.views)
+
+
 def test_the_pyramid_is_contiguous_and_plain_h5py_reads_it(tmp_path):
     keys, pyramid, mask = make_cache(tmp_path, shards=1)
     with h5py.File(tmp_path / "shard-00000.h5") as file:

@@ -201,6 +201,7 @@ def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path, monkeypatch)
     from hmnet_pipe.manifests import tables
 
     monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(tables, "_GROUP_ROWS", 4)
     words = ["Ä", "", "b" * 40, "\N{SNOWMAN}"]
     rows = [
         {"id": str(i), "split": None if i % 3 else "train", "tokens": words[: i % 5], "head": [i, i + 1] if i % 2 else None}
