@@ -40,7 +40,9 @@ def key_of(row: int) -> str:
 def blocks(images: int) -> Iterator[tuple[int, Array]]:
     """(first row, values) of each shard. The values are those behind a ReLU, rounded to bfloat16 as the network gives them; each shard's
     are the first one's, turned, since drawing billions of numbers would take long."""
-    values = np.maximum(np.random.default_rng(0).normal(size=(SHARD_ROWS, *SPEC.row_shape)), 0).astype(np.float32)
+    values = np.maximum(np.random.default_rng(0).normal(size=(SHARD_ROWS, *SPEC.row_shape)), 0).astype(
+        np.float32
+    )
     block = (values.view(np.uint32) & 0xFFFF0000).view(np.float32).astype(np.float16)
     for start in range(0, images, SHARD_ROWS):
         yield start, np.roll(block, start // SHARD_ROWS, axis=2)[: images - start]
@@ -54,12 +56,16 @@ def build(folder: Path, images: int) -> tuple[FeatureCache, Array]:
             name = f"shard-{start // SHARD_ROWS:05d}.h5"
             keys = [key_of(start + row) for row in range(len(block))]
             mask = np.ones(block.shape[:2], np.bool_)
-            checksums = write_shard(folder / "features" / name, unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=block)
+            checksums = write_shard(
+                folder / "features" / name, unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=block
+            )
             index += [IndexRow(key, name, row, checksums[row], "") for row, key in enumerate(keys)]
             file.write(block.data)
         os.fsync(file.fileno())
     write_index(folder / "features", SPEC, index)
-    return FeatureCache(folder / "features"), np.memmap(folder / "pyramids", np.float16, "r", shape=(images, *SPEC.row_shape))
+    return FeatureCache(folder / "features"), np.memmap(
+        folder / "pyramids", np.float16, "r", shape=(images, *SPEC.row_shape)
+    )
 
 
 def forget(folder: Path) -> None:
@@ -71,7 +77,9 @@ def forget(folder: Path) -> None:
             os.close(descriptor)
 
 
-def compare(contenders: dict[str, Callable[[list[int]], Array]], images: int, rounds: int) -> dict[str, list[float]]:
+def compare(
+    contenders: dict[str, Callable[[list[int]], Array]], images: int, rounds: int
+) -> dict[str, list[float]]:
     """Seconds a batch of each contender in each round. All read the same rows, in another order of contenders each round."""
     rng = np.random.default_rng(1)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -96,7 +104,10 @@ def archived(cache: FeatureCache, folder: Path) -> tuple[FeatureCache, float]:
     for name in names:
         rewrite_shard(folder / name, archived=True)
     after = sum((folder / name).stat().st_size for name in names)
-    rows = [IndexRow(key_of(number), names[number // SHARD_ROWS], number % SHARD_ROWS, 0, "") for number in range(len(names) * SHARD_ROWS)]
+    rows = [
+        IndexRow(key_of(number), names[number // SHARD_ROWS], number % SHARD_ROWS, 0, "")
+        for number in range(len(names) * SHARD_ROWS)
+    ]
     write_index(folder, SPEC, [row for row in rows if row.image_key in cache])
     return FeatureCache(folder), before / after
 
@@ -107,10 +118,14 @@ def ratio(seconds: dict[str, list[float]], name: str, other: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=15, help=f"of {BATCHES} batches each")
-    parser.add_argument("--folder", type=Path, help="where to make the files, and to leave them [default: a temporary folder]")
+    parser.add_argument(
+        "--folder", type=Path, help="where to make the files, and to leave them [default: a temporary folder]"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder and options.folder.parent) as temporary:
@@ -118,7 +133,9 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         needed = 2 * options.images * ROW_BYTES + 2 * ARCHIVED_SHARDS * SHARD_ROWS * ROW_BYTES
         if (free := shutil.disk_usage(folder).free) < needed:
-            raise SystemExit(f"{folder} has {free / 1e9:.1f} GB of room, {needed / 1e9:.1f} are needed: --images makes it less")
+            raise SystemExit(
+                f"{folder} has {free / 1e9:.1f} GB of room, {needed / 1e9:.1f} are needed: --images makes it less"
+            )
         room = psutil.virtual_memory().available
         cache, memmap = build(folder, options.images)
 
@@ -135,7 +152,11 @@ def main() -> None:
         for name in contenders:
             forget(folder)
             cold |= compare({name: contenders[name]}, options.images, 1)
-        print("cold, ms a batch:", {name: f"{1e3 * values[0]:.2f}" for name, values in cold.items()}, file=sys.stderr)
+        print(
+            "cold, ms a batch:",
+            {name: f"{1e3 * values[0]:.2f}" for name, values in cold.items()},
+            file=sys.stderr,
+        )
         for start in range(0, options.images, BATCH):  # every page of both is mapped
             rows = list(range(start, min(start + BATCH, options.images)))
             if not np.array_equal(gather(rows), copy(rows)):
@@ -148,11 +169,16 @@ def main() -> None:
         }
         ways["archive"](list(range(BATCH)))
         layouts = compare(ways, len(small), 5)
-    rate = {name: BATCH * ROW_BYTES / 1e6 / statistics.median(values) for name, values in {**warm, "archive": layouts["archive"]}.items()}
+    rate = {
+        name: BATCH * ROW_BYTES / 1e6 / statistics.median(values)
+        for name, values in {**warm, "archive": layouts["archive"]}.items()
+    }
     report(
         "cache_read",
         [
-            Result(f"random batches of {BATCH}: gather over memmap, warm", ratio(warm, "gather", "memmap"), 0.7),
+            Result(
+                f"random batches of {BATCH}: gather over memmap, warm", ratio(warm, "gather", "memmap"), 0.7
+            ),
             Result("the same, cold", ratio(cold, "gather", "memmap")),
             Result("gather, ms a batch", 1e3 * statistics.median(warm["gather"])),
             Result("gather, MB/s", rate["gather"]),

@@ -63,7 +63,9 @@ def matched(images: list[Image.Image], arithmetic: Arithmetic) -> tuple[int, int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
@@ -84,17 +86,32 @@ def main() -> None:
         timed_stage(cluster, small, "detect", {**stage, "chunk": 1})
         for round_ in range(options.rounds):
             times["torchvision"].append(eager_rate(eager, run))
-            times["detect"].append(options.images / timed_stage(cluster, run, "detect", {**stage, "chunk": max(1, options.images // 8)}))
-            print(f"round {round_}: { ({name: round(values[-1], 3) for name, values in times.items()}) } images/s", flush=True)
+            times["detect"].append(
+                options.images
+                / timed_stage(cluster, run, "detect", {**stage, "chunk": max(1, options.images // 8)})
+            )
+            print(
+                f"round {round_}: { ({name: round(values[-1], 3) for name, values in times.items()}) } images/s",
+                flush=True,
+            )
     medians = {name: statistics.median(values) for name, values in times.items()}
     results = [
         Result("detect, images/s", medians["detect"]),
-        Result(f"detect over torchvision's eager fp32 {options.detector}", medians["detect"] / medians["torchvision"], 2.5),
+        Result(
+            f"detect over torchvision's eager fp32 {options.detector}",
+            medians["detect"] / medians["torchvision"],
+            2.5,
+        ),
     ]
     generator = torch.Generator().manual_seed(0)
-    kinds = [[KINDS[i] for i in torch.randperm(len(KINDS), generator=generator)[: 1 + n % 3].tolist()] for n in range(options.scenes)]
+    kinds = [
+        [KINDS[i] for i in torch.randperm(len(KINDS), generator=generator)[: 1 + n % 3].tolist()]
+        for n in range(options.scenes)
+    ]
     pictures = {
-        "scenes of the demonstration": [draw_scene(names, stream("detect_speed", n))[0] for n, names in enumerate(kinds)],
+        "scenes of the demonstration": [
+            draw_scene(names, stream("detect_speed", n))[0] for n, names in enumerate(kinds)
+        ],
         "photographs": [open_image(path) for path in sorted(options.photos.glob("*.jpg"))],
     }
     ways = [arithmetic]
@@ -103,9 +120,16 @@ def main() -> None:
     for way in ways:
         counts = {label: matched(images, way) for label, images in pictures.items()}
         for label, (found, whole) in counts.items():
-            results.append(Result(f"top-3 boxes as in fp32, {way.precision}, {whole} on {label}", found / whole, 0.97))
+            results.append(
+                Result(f"top-3 boxes as in fp32, {way.precision}, {whole} on {label}", found / whole, 0.97)
+            )
     results.append(Result("start of the cluster, s", start))
-    facts = {"images_per_second": times, "arithmetic": vars(arithmetic), "images": options.images, "workers": options.workers}
+    facts = {
+        "images_per_second": times,
+        "arithmetic": vars(arithmetic),
+        "images": options.images,
+        "workers": options.workers,
+    }
     report("detect_speed", results, facts, options.output)
 
 

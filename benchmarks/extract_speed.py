@@ -61,7 +61,11 @@ def compiled(arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
-    network = build_pyramid("resnet50", "random", POOLED).requires_grad_(False).to(memory_format=torch.channels_last)
+    network = (
+        build_pyramid("resnet50", "random", POOLED)
+        .requires_grad_(False)
+        .to(memory_format=torch.channels_last)
+    )
     run = torch.compile(network)
 
     def forward(views: Tensor) -> Tensor:
@@ -79,18 +83,27 @@ def least_cosine(network: Pyramid, arithmetic: Arithmetic, photos: Path, count: 
     generator = torch.Generator().manual_seed(0)
     for path in sorted(photos.glob("*.jpg"))[:count]:
         image = open_image(path)
-        corners = torch.rand(VIEWS - 1, 2, 2, generator=generator).sort(dim=1).values * torch.tensor([image.width, image.height])
-        views = normalise(torch.from_numpy(cut_views(image, [tuple(box.flatten().tolist()) for box in corners], SIZE)))
+        corners = torch.rand(VIEWS - 1, 2, 2, generator=generator).sort(dim=1).values * torch.tensor(
+            [image.width, image.height]
+        )
+        views = normalise(
+            torch.from_numpy(cut_views(image, [tuple(box.flatten().tolist()) for box in corners], SIZE))
+        )
         with torch.inference_mode():
             exact = network(views).split(levels, dim=1)
             with autocast(torch.device("cpu"), arithmetic.precision):
                 coarse = fast(views).half().float().split(levels, dim=1)
-        found += [torch.cosine_similarity(a.flatten(1), b.flatten(1)).min().item() for a, b in zip(exact, coarse, strict=True)]
+        found += [
+            torch.cosine_similarity(a.flatten(1), b.flatten(1)).min().item()
+            for a, b in zip(exact, coarse, strict=True)
+        ]
     return min(found)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
@@ -107,9 +120,13 @@ def main() -> None:
         with autocast(torch.device("cpu"), arithmetic.precision):
             return packed(views)
 
-    contenders: dict[str, Callable[[], float]] = {"torchvision eager fp32, batches of 32": lambda: rate(eager, 32)}
+    contenders: dict[str, Callable[[], float]] = {
+        "torchvision eager fp32, batches of 32": lambda: rate(eager, 32)
+    }
     for batch in (4, 8, 32):
-        contenders[f"fused, batches of {batch}, {options.workers} threads"] = lambda batch=batch: rate(forward, batch)
+        contenders[f"fused, batches of {batch}, {options.workers} threads"] = lambda batch=batch: rate(
+            forward, batch
+        )
     if shutil.which("c++") or shutil.which("g++"):
         frozen = compiled(arithmetic)
         contenders["torch.compile, frozen, batches of 32"] = lambda: rate(frozen, 32)
@@ -141,13 +158,28 @@ def main() -> None:
     ]
     for label, network in (("trained demo_resnet", demo), ("random resnet50", resnet50)):
         results.append(
-            Result(f"least cosine to fp32, {arithmetic.precision}, {label}", least_cosine(network, arithmetic, options.photos), 0.999)
+            Result(
+                f"least cosine to fp32, {arithmetic.precision}, {label}",
+                least_cosine(network, arithmetic, options.photos),
+                0.999,
+            )
         )
         coarse = Arithmetic.of("cpu", "bf16")
         if arithmetic.precision != "bf16" and coarse.kernels == "onednn":
-            results.append(Result(f"least cosine to fp32, bf16, {label}", least_cosine(network, coarse, options.photos), 0.999))
+            results.append(
+                Result(
+                    f"least cosine to fp32, bf16, {label}",
+                    least_cosine(network, coarse, options.photos),
+                    0.999,
+                )
+            )
     results.append(Result("start of the cluster, s", start))
-    facts = {"views_per_second": times, "arithmetic": vars(arithmetic), "images": options.images, "workers": options.workers}
+    facts = {
+        "views_per_second": times,
+        "arithmetic": vars(arithmetic),
+        "images": options.images,
+        "workers": options.workers,
+    }
     report("extract_speed", results, facts, options.output)
 
 

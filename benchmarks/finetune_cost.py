@@ -48,13 +48,19 @@ def batch_of(pixels: bool) -> Batch:
     )
 
 
-def measure(encoder: Path, unfreeze: int | None, recompute: bool, steps: int, precision: str) -> dict[str, float]:
+def measure(
+    encoder: Path, unfreeze: int | None, recompute: bool, steps: int, precision: str
+) -> dict[str, float]:
     """Seconds of a step and bytes of memory at its peak. unfreeze: None for training on the cache."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     settings, device = TrainSettings(), torch.device("cpu")
-    model = HMNeT.from_encoder(encoder, ModelConfig("hmnet", "ner", LABELS, SPEC.levels, "markers", 128, {}, None))
+    model = HMNeT.from_encoder(
+        encoder, ModelConfig("hmnet", "ner", LABELS, SPEC.levels, "markers", 128, {}, None)
+    )
     if unfreeze is not None:
-        model = EndToEnd(model, build_pyramid("resnet50", "random", SPEC.pooled, recompute=recompute), unfreeze=unfreeze)
+        model = EndToEnd(
+            model, build_pyramid("resnet50", "random", SPEC.pooled, recompute=recompute), unfreeze=unfreeze
+        )
     optimizer = make_optimizer(parameter_groups(model, {**settings.rates, "backbone": 1e-5}, 0.01))
     batch = batch_of(pixels=unfreeze is not None)
     model.train()
@@ -68,11 +74,16 @@ def measure(encoder: Path, unfreeze: int | None, recompute: bool, steps: int, pr
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         times.append(time.perf_counter() - started)
-    return {"seconds": statistics.median(times[1:]), "bytes": 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)}
+    return {
+        "seconds": statistics.median(times[1:]),
+        "bytes": 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=3, help="timed steps a row, after one that is not")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
@@ -82,13 +93,24 @@ def main() -> None:
     if options.row:
         encoder, unfreeze, recompute = options.row
         choice = None if unfreeze == "cache" else int(unfreeze)
-        print(json.dumps(measure(Path(encoder), choice, recompute == "True", options.steps, options.precision)))
+        print(
+            json.dumps(measure(Path(encoder), choice, recompute == "True", options.steps, options.precision))
+        )
         return
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         encoder = make_encoder(Path(folder))
-        for unfreeze, recompute in [("cache", False), *((number, False) for number in range(6)), (4, True), (5, True)]:
-            name = "train, on the cache" if unfreeze == "cache" else f"finetune, unfreeze {unfreeze}{', recompute' if recompute else ''}"
+        for unfreeze, recompute in [
+            ("cache", False),
+            *((number, False) for number in range(6)),
+            (4, True),
+            (5, True),
+        ]:
+            name = (
+                "train, on the cache"
+                if unfreeze == "cache"
+                else f"finetune, unfreeze {unfreeze}{', recompute' if recompute else ''}"
+            )
             command = [sys.executable, __file__, "--steps", options.steps, "--precision", options.precision]
             command += ["--row", encoder, unfreeze, recompute]
             child = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
@@ -97,7 +119,10 @@ def main() -> None:
     cache = rows["train, on the cache"]
     results = []
     for name, row in rows.items():
-        results += [Result(f"{name}: s a step", row["seconds"]), Result(f"{name}: times train's", row["seconds"] / cache["seconds"])]
+        results += [
+            Result(f"{name}: s a step", row["seconds"]),
+            Result(f"{name}: times train's", row["seconds"] / cache["seconds"]),
+        ]
         results.append(Result(f"{name}: GB at the peak", row["bytes"] / 1e9))
     report("finetune_cost", results, {"rows": rows, "steps": options.steps}, options.output)
 

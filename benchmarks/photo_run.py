@@ -30,7 +30,9 @@ def make_run(folder: Path, photos: Path, count: int) -> RunFolder:
     lines = []
     for number in range(count):
         # What lies behind a JPEG's end of image belongs to no picture, and to every sha256.
-        (images / f"{number}.jpg").write_bytes(sources[number % len(sources)].read_bytes() + str(number).encode())
+        (images / f"{number}.jpg").write_bytes(
+            sources[number % len(sources)].read_bytes() + str(number).encode()
+        )
         lines.append(json.dumps({"tokens": ["a", "photo"], "tags": ["O", "O"], "image": f"{number}.jpg"}))
     (texts / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
     run = RunFolder(folder / "run")
@@ -46,9 +48,13 @@ def with_boxes(run: RunFolder, objects: int = 3) -> None:
     rows = []
     for image in read_table(run.images, IMAGES).to_pylist():
         for rank in range(objects):
-            (x0, x1), (y0, y1) = (np.sort(rng.uniform(0, side, 2)) for side in (image["width"], image["height"]))
+            (x0, x1), (y0, y1) = (
+                np.sort(rng.uniform(0, side, 2)) for side in (image["width"], image["height"])
+            )
             box = {"x0": x0, "y0": y0, "x1": x1, "y1": y1}
-            rows.append({"image_key": image["key"], "rank": rank, **box, "label": "thing", "score": 1 - rank / 10})
+            rows.append(
+                {"image_key": image["key"], "rank": rank, **box, "label": "thing", "score": 1 - rank / 10}
+            )
     write_table(run.detections, table_of(DETECTIONS, rows))
 
 
@@ -82,7 +88,9 @@ def _import_all(call: Call) -> None:
     time.sleep(call.seconds)  # so that every worker gets one
 
 
-def on_every_worker(cluster: Cluster, workers: int, function: Any, seconds: float, details: Any = None) -> float:
+def on_every_worker(
+    cluster: Cluster, workers: int, function: Any, seconds: float, details: Any = None
+) -> float:
     """The sum of what `function` returns (a rate), called at the same time on every worker."""
     return float(sum(result for _, result in cluster.map(function, [Call(seconds, details)] * workers)))
 

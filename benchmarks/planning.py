@@ -61,7 +61,11 @@ def table(schema: pa.Schema, rows: int, **columns: Any) -> pa.Table:
             values = pa.nulls(rows, field.type)
         elif isinstance(values, (str, int, float)):
             values = constant(values, field.type, rows)
-        arrays.append(pa.array(values, field.type) if isinstance(values, (list, np.ndarray)) else values.cast(field.type))
+        arrays.append(
+            pa.array(values, field.type)
+            if isinstance(values, (list, np.ndarray))
+            else values.cast(field.type)
+        )
     return pa.table(arrays, schema=schema)
 
 
@@ -77,12 +81,16 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
     for path in paths:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
     config = preset("custom", task="ner", text=text, images=files, format="jsonl")
-    config = config.override("detect", {"detector": "demo_fasterrcnn"}).override("extract", {"backbone": "demo_resnet"})
+    config = config.override("detect", {"detector": "demo_fasterrcnn"}).override(
+        "extract", {"backbone": "demo_resnet"}
+    )
     runs = {name: RunFolder(folder / name) for name in ("prepared", "detected", "extracted")}
 
     run = runs["extracted"]
     config.write(run.config)
-    words = pa.array([f"word{number}" for number in range(20_000)]).take(pa.array(rng.integers(0, 20_000, images * WORDS)))
+    words = pa.array([f"word{number}" for number in range(20_000)]).take(
+        pa.array(rng.integers(0, 20_000, images * WORDS))
+    )
     offsets = pa.array(np.arange(0, images * WORDS + 1, WORDS, dtype=np.int32))
     samples: dict[str, Any] = {
         "id": pa.array([f"train-{number}" for number in range(images)]),
@@ -98,7 +106,9 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
     write_table(run.problems, table_of(PROBLEMS, []))
     record(config, run, "prepare", {"text.train": "0" * 64, "images": "0" * 64})
 
-    corners = rng.uniform(0, 240, (4, images * BOXES)).astype(np.float32) + np.array([[0], [0], [240], [240]], np.float32)
+    corners = rng.uniform(0, 240, (4, images * BOXES)).astype(np.float32) + np.array(
+        [[0], [0], [240], [240]], np.float32
+    )
     boxes = {
         "image_key": pa.array(keys).take(pa.array(np.repeat(np.arange(images), BOXES))),
         "rank": np.tile(np.arange(BOXES, dtype=np.int8), images),
@@ -124,13 +134,21 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
     for start in range(0, images, SHARD_ROWS):
         part = keys[start : start + SHARD_ROWS]
         name = f"shard-{start // SHARD_ROWS:05d}.h5"
-        values, mask = np.full((len(part), *spec.row_shape), start % 2048, np.float16), np.ones((len(part), 1), np.bool_)
-        checksums = write_shard(run.features / name, unit="u", spec=spec, keys=part, view_mask=mask, pyramid=values)
+        values, mask = (
+            np.full((len(part), *spec.row_shape), start % 2048, np.float16),
+            np.ones((len(part), 1), np.bool_),
+        )
+        checksums = write_shard(
+            run.features / name, unit="u", spec=spec, keys=part, view_mask=mask, pyramid=values
+        )
         index += [IndexRow(key, name, row, checksums[row], "0" * 64) for row, key in enumerate(part)]
     write_index(run.features, spec, index)
     record(config, run, "extract")
 
-    for name, tables in {"prepared": (), "detected": (run.detections, run.outcomes("detect"), run.record("detect"))}.items():
+    for name, tables in {
+        "prepared": (),
+        "detected": (run.detections, run.outcomes("detect"), run.record("detect")),
+    }.items():
         for path in (run.config, run.samples, run.images, run.problems, run.record("prepare"), *tables):
             link = runs[name].path / path.relative_to(run.path)
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +159,11 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
 def record(config: RunConfig, run: RunFolder, name: str, inputs: dict[str, str] | None = None) -> None:
     """The record of a stage that has just finished; `inputs` where making them would read what is only made up."""
     stage = config.stage(name, run)
-    made = StageRecord(name, stage.schema_version, stage.parameters(), inputs, {}, {}) if inputs is not None else expected_record(stage)
+    made = (
+        StageRecord(name, stage.schema_version, stage.parameters(), inputs, {}, {})
+        if inputs is not None
+        else expected_record(stage)
+    )
     replace(made, outputs=stage.outputs(), facts={"settings": settings_of(stage)}).write(run.record(name))
 
 
@@ -159,7 +181,9 @@ def plan(stage: Stage) -> None:
 def measure(command: list[Any]) -> dict[str, float]:
     """Wall seconds, seconds of processor time, and the largest resident set, in bytes, of a process."""
     words = [sys.executable, "-c", _MEASURE, *map(str, command)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **_AS_THE_COMMAND})
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**os.environ, **_AS_THE_COMMAND}
+    )
     if done.returncode:
         raise SystemExit(f"{command} failed: {done.stderr}")
     found: dict[str, float] = json.loads(done.stdout)
@@ -176,13 +200,18 @@ def measure_all(runs: dict[str, RunFolder], repeats: int) -> dict[str, dict[str,
     found = {}
     for name, command in commands.items():
         results = [measure(command) for _ in range(repeats)]
-        found[name] = {**min(results, key=lambda one: one["seconds"]), "bytes": max(one["bytes"] for one in results)}
+        found[name] = {
+            **min(results, key=lambda one: one["seconds"]),
+            "bytes": max(one["bytes"] for one in results),
+        }
         print(name, found[name], file=sys.stderr)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
@@ -203,9 +232,16 @@ def main() -> None:
     for name in whole:
         results += [
             Result(f"{name}, {options.images:,} images: s", whole[name]["seconds"], 20, at_most=True),
-            Result(f"{name}: s of processor time, which a busy machine lengthens less", whole[name]["processor"]),
+            Result(
+                f"{name}: s of processor time, which a busy machine lengthens less", whole[name]["processor"]
+            ),
             Result(f"{name}: GB at the peak", whole[name]["bytes"] / 1e9, 1, at_most=True),
-            Result(f"{name}: times as long as for half of them", whole[name]["seconds"] / half[name]["seconds"], 2.2, at_most=True),
+            Result(
+                f"{name}: times as long as for half of them",
+                whole[name]["seconds"] / half[name]["seconds"],
+                2.2,
+                at_most=True,
+            ),
         ]
     report("planning", results, {"found": found, "repeats": options.repeats}, options.output)
 

@@ -31,15 +31,26 @@ class Result:
 
 def report(name: str, results: list[Result], facts: dict[str, Any], output: Path) -> None:
     """Print the table and write output/<name>.json."""
-    machine = {"kind": machine_kind(), "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+    machine = {
+        "kind": machine_kind(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     rows = []
     for result in results:
-        asked = "" if result.asked is None else f"{'at most' if result.at_most else 'at least'} {result.asked:g}"
+        asked = (
+            "" if result.asked is None else f"{'at most' if result.at_most else 'at least'} {result.asked:g}"
+        )
         rows.append([result.what, result.value, asked, {None: "", True: "met", False: "NOT MET"}[result.met]])
     print(f"{name}, on {machine}")
     print(text_table(["what", "value", "asked", ""], rows))
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{name}.json"
-    values = {"machine": machine, "facts": facts, "results": [{**asdict(result), "met": result.met} for result in results]}
+    values = {
+        "machine": machine,
+        "facts": facts,
+        "results": [{**asdict(result), "met": result.met} for result in results],
+    }
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     print(f"-> {path}")

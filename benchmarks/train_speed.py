@@ -66,8 +66,13 @@ def make_cache(folder: Path, keys: list[str]) -> FeatureCache:
     keys = sorted(keys)
     mask = np.ones((len(keys), SPEC.views), bool)
     pyramid = rng.random((len(keys), *SPEC.row_shape), np.float32).astype(np.float16)
-    checksums = write_shard(folder / "shard-00000.h5", unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=pyramid)
-    rows = [IndexRow(key, "shard-00000.h5", row, checksum, "") for row, (key, checksum) in enumerate(zip(keys, checksums, strict=True))]
+    checksums = write_shard(
+        folder / "shard-00000.h5", unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=pyramid
+    )
+    rows = [
+        IndexRow(key, "shard-00000.h5", row, checksum, "")
+        for row, (key, checksum) in enumerate(zip(keys, checksums, strict=True))
+    ]
     write_index(folder, SPEC, rows)
     return FeatureCache(folder)
 
@@ -75,19 +80,28 @@ def make_cache(folder: Path, keys: list[str]) -> FeatureCache:
 def make_split(text: Path, folder: Path, tokenizer: Any, count: int) -> Split:
     """`count` training tweets of Twitter-2015, drawn at random, each with an image of its own."""
     run = RunFolder(folder)
-    run_stage(preset("twitter2015", task=None, text=text.resolve(), images=None, format="auto").stage("prepare", run), SILENT)
+    run_stage(
+        preset("twitter2015", task=None, text=text.resolve(), images=None, format="auto").stage(
+            "prepare", run
+        ),
+        SILENT,
+    )
     split = encode_split(read_table(run.samples, SAMPLES), "train", tokenizer, task="ner", max_length=128)
     chosen = split.take(np.random.default_rng(0).permutation(len(split))[:count].tolist())
     chosen.image_keys = [f"{number:064x}" for number in range(count)]
     return chosen
 
 
-def trainer_of(system: str, encoder: Path, split: Split, cache: FeatureCache | None, folder: Path, precision: str) -> Trainer:
+def trainer_of(
+    system: str, encoder: Path, split: Split, cache: FeatureCache | None, folder: Path, precision: str
+) -> Trainer:
     """The training loop itself, as `hmnet-pipe train` makes it, with an epoch of `split`."""
     settings = TrainSettings(epochs=1000, batch_size=BATCH, precision=precision, device="cpu")
     levels = SPEC.levels if cache is not None else ()
     model = HMNeT.from_encoder(encoder, ModelConfig(system, "ner", LABELS, levels, "markers", 128, {}, None))
-    task = Task(system, settings, 1, {"train": split, "valid": split.take([])}, cache, 0, settings.rates, None)
+    task = Task(
+        system, settings, 1, {"train": split, "valid": split.take([])}, cache, 0, settings.rates, None
+    )
     return Trainer(task, model, Checkpoints(folder / system), Ranks())
 
 
@@ -139,9 +153,13 @@ def steps_of(plain: Plain, split: Split, count: int) -> Callable[[], None]:
 def loading_share(trainer: Trainer, epoch_seconds: float) -> float:
     """The time of making all batches of an epoch in the training's own thread, over the time of the epoch."""
     split = trainer.task.splits["train"]
-    order = bucketed_order([len(text.input_ids) for text in split.texts], BATCH, torch.Generator().manual_seed(1))
+    order = bucketed_order(
+        [len(text.input_ids) for text in split.texts], BATCH, torch.Generator().manual_seed(1)
+    )
     started = time.perf_counter()
-    for _ in batches(split, order, task="ner", pad_id=0, label_ids=trainer.label_ids, visuals=trainer.task.visuals):
+    for _ in batches(
+        split, order, task="ner", pad_id=0, label_ids=trainer.label_ids, visuals=trainer.task.visuals
+    ):
         pass
     return (time.perf_counter() - started) / epoch_seconds
 
@@ -159,7 +177,18 @@ def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, preci
         return tensor
 
     own = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
-    batch = next(iter(batches(longest, [list(range(BATCH))], task="ner", pad_id=0, label_ids=trainer.label_ids, visuals=cache)))
+    batch = next(
+        iter(
+            batches(
+                longest,
+                [list(range(BATCH))],
+                task="ner",
+                pad_id=0,
+                label_ids=trainer.label_ids,
+                visuals=cache,
+            )
+        )
+    )
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         trainer.model.loss(batch)
     activations = sum(storage.nbytes() for pointer, storage in held.items() if pointer not in own)
@@ -169,8 +198,12 @@ def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, preci
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help="folder with Twitter-2015's train.txt and valid.txt")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--text", type=Path, required=True, help="folder with Twitter-2015's train.txt and valid.txt"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=160, help="tweets a round")
     parser.add_argument("--precision", default="auto")
@@ -187,8 +220,19 @@ def main() -> None:
         if options.memory_only:
             memory(encoder, split, cache, folder, options.precision)
             return
-        command = [sys.executable, __file__, "--text", options.text, "--samples", options.samples, "--precision", options.precision]
-        child = subprocess.run([*map(str, command), "--memory-only"], capture_output=True, text=True, check=True)
+        command = [
+            sys.executable,
+            __file__,
+            "--text",
+            options.text,
+            "--samples",
+            options.samples,
+            "--precision",
+            options.precision,
+        ]
+        child = subprocess.run(
+            [*map(str, command), "--memory-only"], capture_output=True, text=True, check=True
+        )
         used = json.loads(child.stdout.splitlines()[-1])
         text = trainer_of("bert-crf", encoder, split, None, folder, options.precision)
         visual = trainer_of("hmnet", encoder, split, cache, folder, options.precision)
@@ -209,18 +253,40 @@ def main() -> None:
             print(f"round {round_} of {options.rounds}", latest, file=sys.stderr)
         median = {contender: statistics.median(values) for contender, values in speeds.items()}
         # Ratios of neighbours in time, since a machine's speed drifts.
-        paired = {other: [a / b for a, b in zip(speeds["hmnet"], speeds[other], strict=True)] for other in ("bert-crf", "published step")}
+        paired = {
+            other: [a / b for a, b in zip(speeds["hmnet"], speeds[other], strict=True)]
+            for other in ("bert-crf", "published step")
+        }
         against_plain = [a / b for a, b in zip(speeds["bert-crf"], speeds["plain BERT"], strict=True)]
         lengths = [len(text.input_ids) for text in split.texts]
         report(
             "train_speed",
             [
                 Result("hmnet over bert-crf, samples/s", statistics.median(paired["bert-crf"]), 0.9),
-                Result("bert-crf over a plain fp32 eager BERT padded to 80", statistics.median(against_plain), 5),
-                Result("hmnet over ResNet-50 and a padded BERT at every step", statistics.median(paired["published step"]), 12),
-                Result("making batches, share of step time", loading_share(visual, options.samples / median["hmnet"]), 0.03, at_most=True),
-                Result("peak memory of the process over the model's own needs", used["peak"] / used["own"], 1.3, at_most=True),
-                Result("the same without what the imported libraries take", (used["peak"] - used["libraries"]) / used["own"]),
+                Result(
+                    "bert-crf over a plain fp32 eager BERT padded to 80", statistics.median(against_plain), 5
+                ),
+                Result(
+                    "hmnet over ResNet-50 and a padded BERT at every step",
+                    statistics.median(paired["published step"]),
+                    12,
+                ),
+                Result(
+                    "making batches, share of step time",
+                    loading_share(visual, options.samples / median["hmnet"]),
+                    0.03,
+                    at_most=True,
+                ),
+                Result(
+                    "peak memory of the process over the model's own needs",
+                    used["peak"] / used["own"],
+                    1.3,
+                    at_most=True,
+                ),
+                Result(
+                    "the same without what the imported libraries take",
+                    (used["peak"] - used["libraries"]) / used["own"],
+                ),
                 *(Result(f"{contender}, samples/s", speed) for contender, speed in median.items()),
             ],
             {

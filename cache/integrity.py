@@ -39,7 +39,10 @@ def find_damage(folder: Path) -> list[Damage]:
         if shard.spec != spec:
             found.append(Damage(path, f"it belongs to another feature set: {shard.spec}"))
         damaged = set(shard.damaged_rows())
-        found += [Damage(path, f"row {row} (image {shard.keys[row]}) does not match its checksum") for row in sorted(damaged)]
+        found += [
+            Damage(path, f"row {row} (image {shard.keys[row]}) does not match its checksum")
+            for row in sorted(damaged)
+        ]
         for number, key, checksum in promised[name]:
             there = (shard.keys[number], int(shard.checksums[number])) if number < len(shard.keys) else None
             if there != (key, checksum) and number not in damaged:

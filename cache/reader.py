@@ -77,7 +77,9 @@ def _read_index(folder: Path, columns: Sequence[str] | None = None) -> tuple[Fea
             raise ValueError(f"it has no column {min(missing)}")
         return FeatureSpec.from_json(table.schema.metadata[b"spec"].decode()), table
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-        raise StageError(f"{path} is damaged ({error}); delete it and run `hmnet-pipe extract` again") from error
+        raise StageError(
+            f"{path} is damaged ({error}); delete it and run `hmnet-pipe extract` again"
+        ) from error
 
 
 class FeatureCache:
@@ -89,7 +91,9 @@ class FeatureCache:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.spec, self._index = _read_index(self.folder, ["image_key", "shard", "row", "checksum"])
-        self._shards: dict[str, tuple[Rows, npt.NDArray[np.bool_]]] = {}  # of those that were opened: rows and view masks
+        self._shards: dict[
+            str, tuple[Rows, npt.NDArray[np.bool_]]
+        ] = {}  # of those that were opened: rows and view masks
 
     @cached_property
     def _places(self) -> dict[str | None, tuple[str, int]]:
@@ -101,7 +105,10 @@ class FeatureCache:
     @cached_property
     def _counts(self) -> dict[str, int]:
         """How many images the index has in each shard."""
-        return {item["values"]: item["counts"] for item in pc.value_counts(self._index.column("shard")).to_pylist()}
+        return {
+            item["values"]: item["counts"]
+            for item in pc.value_counts(self._index.column("shard")).to_pylist()
+        }
 
     def __reduce__(self) -> tuple[type["FeatureCache"], tuple[Path]]:
         return (FeatureCache, (self.folder,))
@@ -155,9 +162,16 @@ class FeatureCache:
         """The rows and view masks of the shard `name`, which is found to hold every image that the index means, where it means it."""
         shard = Shard(self.folder / name)
         if shard.spec != self.spec:
-            raise ShardError(f"{shard.path} belongs to another feature set ({shard.spec}); run `hmnet-pipe extract` again")
-        if sum(self._places.get(key) == (name, row) for row, key in enumerate(shard.keys)) != self._counts[name]:
-            raise ShardError(f"{shard.path} does not hold the images that the index has in it; run `hmnet-pipe extract` again")
+            raise ShardError(
+                f"{shard.path} belongs to another feature set ({shard.spec}); run `hmnet-pipe extract` again"
+            )
+        if (
+            sum(self._places.get(key) == (name, row) for row, key in enumerate(shard.keys))
+            != self._counts[name]
+        ):
+            raise ShardError(
+                f"{shard.path} does not hold the images that the index has in it; run `hmnet-pipe extract` again"
+            )
         self._shards[name] = shard.rows, shard.view_mask
         return self._shards[name]
 
@@ -169,7 +183,10 @@ def _canonical_pairs(keys: pa.StringArray, checksums: pa.UInt64Array) -> Iterato
         if len(pairs):
             yield ",".join(pairs.to_pylist()).encode()
     else:
-        yield from (canonical_json(list(pair)).encode() for pair in zip(keys.to_pylist(), checksums.to_pylist(), strict=True))
+        yield from (
+            canonical_json(list(pair)).encode()
+            for pair in zip(keys.to_pylist(), checksums.to_pylist(), strict=True)
+        )
 
 
 def _widen(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -48,7 +48,11 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 # bfloat16 has no HDF5 type; its bits are kept as uint16.
-STORAGE_DTYPES: dict[str, type[np.generic]] = {"float16": np.float16, "float32": np.float32, "bfloat16": np.uint16}
+STORAGE_DTYPES: dict[str, type[np.generic]] = {
+    "float16": np.float16,
+    "float32": np.float32,
+    "bfloat16": np.uint16,
+}
 
 # What HDF5 and h5py raise over a file that is not as it should be.
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
@@ -114,10 +118,14 @@ def write_shard(
     view_mask: (R, V). pyramid: (R, V, C, p, p) in the storage dtype of `spec`.
     """
     if pyramid.shape != (len(keys), *spec.row_shape) or view_mask.shape != (len(keys), spec.views):
-        raise ValueError(f"expected rows of {spec.row_shape} for {len(keys)} keys, got {pyramid.shape} and a mask {view_mask.shape}")
+        raise ValueError(
+            f"expected rows of {spec.row_shape} for {len(keys)} keys, got {pyramid.shape} and a mask {view_mask.shape}"
+        )
     if pyramid.dtype != STORAGE_DTYPES[spec.dtype]:
         raise ValueError(f"expected {spec.dtype} values, got {pyramid.dtype}")
-    checksums = [row_checksum(key, mask, row) for key, mask, row in zip(keys, view_mask, pyramid, strict=True)]
+    checksums = [
+        row_checksum(key, mask, row) for key, mask, row in zip(keys, view_mask, pyramid, strict=True)
+    ]
     with atomic_path(path) as temporary:
         _write(temporary, unit, spec, keys, view_mask, checksums, pyramid, {})
     return checksums
@@ -134,12 +142,18 @@ def rewrite_shard(path: Path, *, archived: bool) -> bool:
         return False
     checksums = shard.checksums.tolist()
     if damaged := shard.damaged_rows():
-        raise ShardError(f"{path} is damaged (row {damaged[0]} does not match its checksum); run `hmnet-pipe verify --fix` first")
+        raise ShardError(
+            f"{path} is damaged (row {damaged[0]} does not match its checksum); run `hmnet-pipe verify --fix` first"
+        )
     with atomic_path(path) as temporary:
         layout = _archive_layout(path, shard.spec) if archived else {}
-        _write(temporary, shard.unit, shard.spec, shard.keys, shard.view_mask, checksums, shard.pyramid, layout)
+        _write(
+            temporary, shard.unit, shard.spec, shard.keys, shard.view_mask, checksums, shard.pyramid, layout
+        )
         if Shard(temporary).damaged_rows():  # read back, since the only other copy goes now
-            raise ShardError(f"{path} could not be rewritten: what was read back differs; it is left as it was, so check the disk")
+            raise ShardError(
+                f"{path} could not be rewritten: what was read back differs; it is left as it was, so check the disk"
+            )
     return True
 
 
@@ -158,7 +172,9 @@ def _filters(path: Path) -> Any:
     try:
         import hdf5plugin
     except ImportError as error:
-        raise ArchiveError(f"{path} cannot be read or made without hdf5plugin; run `pip install 'hmnet-pipe[archive]'`") from error
+        raise ArchiveError(
+            f"{path} cannot be read or made without hdf5plugin; run `pip install 'hmnet-pipe[archive]'`"
+        ) from error
     return hdf5plugin
 
 
@@ -280,7 +296,11 @@ class Shard:
     def pyramid(self) -> npt.NDArray[Any]:
         """Every row, (R, V, C, p, p) in the storage dtype; of an archive this reads and decompresses all of them."""
         with self._all_rows() as rows:
-            return np.asarray(rows[:]).view(STORAGE_DTYPES[self.spec.dtype]).reshape(len(self.keys), *self.spec.row_shape)
+            return (
+                np.asarray(rows[:])
+                .view(STORAGE_DTYPES[self.spec.dtype])
+                .reshape(len(self.keys), *self.spec.row_shape)
+            )
 
     @contextmanager
     def _all_rows(self) -> Iterator[Any]:
@@ -295,7 +315,9 @@ class Shard:
         """The rows whose content does not match their checksum, or cannot be decompressed; reads every byte."""
         damaged = []
         with self._all_rows() as rows:
-            for number, (key, mask, stored) in enumerate(zip(self.keys, self.view_mask, self.checksums, strict=True)):
+            for number, (key, mask, stored) in enumerate(
+                zip(self.keys, self.view_mask, self.checksums, strict=True)
+            ):
                 try:
                     if row_checksum(key, mask, rows[number]) != int(stored):
                         damaged.append(number)

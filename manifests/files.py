@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["TEMPORARY_PREFIX", "atomic_path", "disk_error", "disk_remedy", "remove_temporaries", "sync_folder", "write_text"]
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "atomic_path",
+    "disk_error",
+    "disk_remedy",
+    "remove_temporaries",
+    "sync_folder",
+    "write_text",
+]
 
 TEMPORARY_PREFIX = ".tmp-"
 

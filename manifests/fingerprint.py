@@ -73,7 +73,9 @@ def digest_batches(schema: pa.Schema, rows: int, batches: Iterable[pa.RecordBatc
     for batch in batches:
         for name, column in columns.items():
             column.update(batch.column(name))
-    return digest_json([[[name, str(schema.field(name).type), column.parts()] for name, column in columns.items()], rows])
+    return digest_json(
+        [[[name, str(schema.field(name).type), column.parts()] for name, column in columns.items()], rows]
+    )
 
 
 class _ColumnDigest:
@@ -88,17 +90,27 @@ class _ColumnDigest:
         nested = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
         self._items = _ColumnDigest(kind.value_type) if nested else None
         self._is_text = pa.types.is_string(kind)
-        if not (nested or self._is_text or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        if not (
+            nested
+            or self._is_text
+            or pa.types.is_boolean(kind)
+            or pa.types.is_integer(kind)
+            or pa.types.is_floating(kind)
+        ):
             raise TypeError(f"no digest is defined for a column of type {kind}")
 
     def update(self, values: pa.Array) -> None:
         self._nulls.update(np.ascontiguousarray(values.is_valid().to_numpy(zero_copy_only=False)).data)
         values = values.drop_null()
         if self._items is not None:
-            self._lengths.update(pc.list_value_length(values).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
+            self._lengths.update(
+                pc.list_value_length(values).cast(pa.int64()).to_numpy(zero_copy_only=False).data
+            )
             self._items.update(values.flatten())
         elif self._is_text:
-            self._lengths.update(pc.binary_length(values).cast(pa.int64()).to_numpy(zero_copy_only=False).data)
+            self._lengths.update(
+                pc.binary_length(values).cast(pa.int64()).to_numpy(zero_copy_only=False).data
+            )
             self._content.update(_text_of(values))
         else:
             self._content.update(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data)

@@ -116,11 +116,16 @@ class StageRecord:
 
     def _fields(self) -> dict[str, Any]:
         groups = {"inputs": self.inputs, "weights": self.weights}
-        digests = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+        digests = {
+            f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()
+        }
         return {"schema_version": self.schema_version, **self.parameters, **digests}
 
     def write(self, path: Path) -> None:
-        write_text(path, json.dumps({"fingerprint": self.fingerprint, **asdict(self)}, indent=2, sort_keys=True) + "\n")
+        write_text(
+            path,
+            json.dumps({"fingerprint": self.fingerprint, **asdict(self)}, indent=2, sort_keys=True) + "\n",
+        )
 
     @classmethod
     def read(cls, path: Path) -> "StageRecord | None":

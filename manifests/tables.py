@@ -153,7 +153,9 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, row_group_size=_GROUP_ROWS, compression="zstd")
 
 
-def read_table(path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(
+    path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None
+) -> pa.Table:
     """Read the parquet file `path`, which must have `schema`; of `columns`, only these. `made_by` names the command that makes it.
 
     Raises StageError where the file is missing, is not parquet or has other columns.
@@ -163,7 +165,9 @@ def read_table(path: Path, schema: pa.Schema, made_by: str = "", columns: Sequen
         return pq.read_table(path, columns=columns)
 
 
-def read_batches(path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """What `read_table` gives, in parts, for who wants to hold something smaller of each."""
     _check_schema(path, schema, made_by)
     with _open_parquet(path) as file:
@@ -177,7 +181,9 @@ def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
     with _parquet_errors(path):
         found = pq.read_schema(path)
     if not found.equals(schema):
-        raise StageError(f"{path} has the columns {found.names}, expected {schema.names}; delete it and run its stage again")
+        raise StageError(
+            f"{path} has the columns {found.names}, expected {schema.names}; delete it and run its stage again"
+        )
 
 
 @contextmanager
@@ -199,19 +205,25 @@ def _parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
-        raise StageError(f"{path} cannot be read as a parquet table ({error}); delete it and run its stage again") from error
+        raise StageError(
+            f"{path} cannot be read as a parquet table ({error}); delete it and run its stage again"
+        ) from error
 
 
 def usable_images(path: Path) -> pa.Table:
     """The columns key and path of the images table `path`, of every image that a stage can use, in the order of the keys."""
     batches = read_batches(path, IMAGES, "prepare", ["key", "path", "status"])
-    parts = [batch.filter(pc.equal(batch.column("status"), "ok")).select(["key", "path"]) for batch in batches]
+    parts = [
+        batch.filter(pc.equal(batch.column("status"), "ok")).select(["key", "path"]) for batch in batches
+    ]
     return pa.Table.from_batches(parts, pa.schema([IMAGES.field("key"), IMAGES.field("path")]))
 
 
 def any_usable(path: Path) -> bool:
     """Whether the images table `path` holds an image that a stage can use."""
-    return bool(pc.any(pc.equal(read_table(path, IMAGES, "prepare", ["status"]).column("status"), "ok")).as_py())
+    return bool(
+        pc.any(pc.equal(read_table(path, IMAGES, "prepare", ["status"]).column("status"), "ok")).as_py()
+    )
 
 
 def table_digest(path: Path, schema: pa.Schema, made_by: str = "") -> str:

@@ -52,7 +52,9 @@ class _Commands(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("\nInterrupted. Finished work is kept: run the same command again to resume.", err=True)
+            click.echo(
+                "\nInterrupted. Finished work is kept: run the same command again to resume.", err=True
+            )
             ctx.exit(130)
         except OSError as error:
             if (cause := disk_error(error)) is None:
@@ -103,12 +105,18 @@ def _run_argument(function: F) -> F:
 
 
 def _json_option(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; all else goes to stderr.")(function)
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print the summary as JSON; all else goes to stderr."
+    )(function)
 
 
 def _cluster_options(function: F) -> F:
-    function = click.option("--workers", type=click.IntRange(1), help="Worker processes, one thread each [default: one a core].")(function)
-    return click.option("--scheduler", metavar="ADDRESS", help="Use a running Dask scheduler, such as tcp://host:8786.")(function)
+    function = click.option(
+        "--workers", type=click.IntRange(1), help="Worker processes, one thread each [default: one a core]."
+    )(function)
+    return click.option(
+        "--scheduler", metavar="ADDRESS", help="Use a running Dask scheduler, such as tcp://host:8786."
+    )(function)
 
 
 def _settings_options(stage: str) -> Callable[[F], F]:
@@ -121,7 +129,9 @@ def _settings_options(stage: str) -> Callable[[F], F]:
             name = field.metadata.get("option") or field.name.replace("_", "-")
             declaration = f"--{name}/--no-{name}" if isinstance(field.default, bool) else f"--{name}"
             kind = None if isinstance(field.default, bool) else type(field.default)
-            function = click.option(declaration, field.name, type=kind, default=None, help=text, show_default=False)(function)
+            function = click.option(
+                declaration, field.name, type=kind, default=None, help=text, show_default=False
+            )(function)
         return function
 
     return decorate
@@ -129,13 +139,26 @@ def _settings_options(stage: str) -> Callable[[F], F]:
 
 @main.command()
 @_run_argument
-@click.option("--preset", "preset_name", default="custom", help="custom, demo, twitter2015, twitter2017 or mnre: the paper's recipe.")
+@click.option(
+    "--preset",
+    "preset_name",
+    default="custom",
+    help="custom, demo, twitter2015, twitter2017 or mnre: the paper's recipe.",
+)
 @click.option("--task", help="ner (entities) or re (relations); the presets of data sets know theirs.")
 @click.option("--text", type=click.Path(path_type=Path), help="Folder with one text file a split.")
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of the images; left out: text only.")
 @click.option("--format", "text_format", default="auto", help="auto, twitter, mnre or jsonl.")
 @_json_option
-def prepare(run: Path, preset_name: str, task: str | None, text: Path | None, images: Path | None, text_format: str, as_json: bool) -> None:
+def prepare(
+    run: Path,
+    preset_name: str,
+    task: str | None,
+    text: Path | None,
+    images: Path | None,
+    text_format: str,
+    as_json: bool,
+) -> None:
     """Read texts and look up their images.
 
     Reads one file a split in --text (train, valid, test; .txt as Twitter-2015/2017 and MNRE publish them, or .jsonl) and the images
@@ -147,17 +170,28 @@ def prepare(run: Path, preset_name: str, task: str | None, text: Path | None, im
     """
     folder = RunFolder(run)
     config = _prepare_config(folder, preset_name, task, text, images, text_format)
-    if config.preset == "demo" and config.prepare.text == (run / "corpus").resolve() and not (run / "corpus/test.jsonl").is_file():
+    if (
+        config.preset == "demo"
+        and config.prepare.text == (run / "corpus").resolve()
+        and not (run / "corpus/test.jsonl").is_file()
+    ):
         from ..stages.demo.corpus import write_demo_corpus
 
         with _tools(None, None, quiet=as_json) as tools:
             write_demo_corpus(run / "corpus", config.task, tools=tools)
-    _run_stages([config.stage("prepare", folder)], as_json, remarks=lambda: _paper_counts(config.preset, folder))
+    _run_stages(
+        [config.stage("prepare", folder)], as_json, remarks=lambda: _paper_counts(config.preset, folder)
+    )
     config.write(folder.config)
 
 
 def _prepare_config(
-    folder: RunFolder, preset_name: str, task: str | None, text: Path | None, images: Path | None, text_format: str
+    folder: RunFolder,
+    preset_name: str,
+    task: str | None,
+    text: Path | None,
+    images: Path | None,
+    text_format: str,
 ) -> RunConfig:
     """The configuration that prepare's options mean for a run, which may exist already. The demonstration brings its own texts."""
     from .config import RunConfig, preset
@@ -168,9 +202,13 @@ def _prepare_config(
         images = images or text / "images"
     if text is not None:
         images = None if images is None else images.resolve()
-        return _keeping_edits(preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format), folder)
+        return _keeping_edits(
+            preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format), folder
+        )
     if not folder.config.is_file():
-        raise InputError("prepare needs --text FOLDER, the folder with train.txt or train.jsonl (see hmnet-pipe prepare --help)")
+        raise InputError(
+            "prepare needs --text FOLDER, the folder with train.txt or train.jsonl (see hmnet-pipe prepare --help)"
+        )
     return RunConfig.read(folder.config)
 
 
@@ -179,7 +217,9 @@ def _paper_counts(preset_name: str, folder: RunFolder) -> dict[str, Any]:
     from ..manifests.tables import SAMPLES, read_table
     from ..stages.prepare.identity import compare_with_paper
 
-    rows = (row for part in read_table(folder.samples, SAMPLES).to_batches() for row in part.to_pylist())  # made only where they count
+    rows = (
+        row for part in read_table(folder.samples, SAMPLES).to_batches() for row in part.to_pylist()
+    )  # made only where they count
     return compare_with_paper(preset_name, rows)
 
 
@@ -192,7 +232,11 @@ def _keeping_edits(config: RunConfig, folder: RunFolder) -> RunConfig:
     if not folder.config.is_file():
         return config
     old = RunConfig.read(folder.config)
-    return replace(old, prepare=config.prepare) if (old.preset, old.task) == (config.preset, config.task) else config
+    return (
+        replace(old, prepare=config.prepare)
+        if (old.preset, old.task) == (config.preset, config.task)
+        else config
+    )
 
 
 @main.command()
@@ -231,9 +275,22 @@ def extract(run: Path, scheduler: str | None, workers: int | None, as_json: bool
 
 @main.command()
 @_run_argument
-@click.option("--system", "systems", multiple=True, default=("hmnet",), help="What to train; may be given more than once.")
 @click.option(
-    "--seed", "--seeds", "seeds", cls=_Several, multiple=True, type=int, default=(1,), help="One or more seeds: --seeds 1 49 1234."
+    "--system",
+    "systems",
+    multiple=True,
+    default=("hmnet",),
+    help="What to train; may be given more than once.",
+)
+@click.option(
+    "--seed",
+    "--seeds",
+    "seeds",
+    cls=_Several,
+    multiple=True,
+    type=int,
+    default=(1,),
+    help="One or more seeds: --seeds 1 49 1234.",
 )
 @_settings_options("train")
 @_json_option
@@ -255,7 +312,11 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
         folder, config = _configured(run, "train", {**options, **_processes(ranks)}, write=ranks.leads)
         for system in systems:
             system_is_visual(system, config.task)
-        _run_together([config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds], ranks, as_json)
+        _run_together(
+            [config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds],
+            ranks,
+            as_json,
+        )
         if not ranks.leads:
             return
     if len(systems) * len(seeds) > 1 and not as_json:
@@ -269,9 +330,20 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
 @_run_argument
 @click.option("--system", default="hmnet", help="hmnet or one of its variants.")
 @click.option(
-    "--seed", "--seeds", "seeds", cls=_Several, multiple=True, type=int, default=(1,), help="One or more seeds: --seeds 1 49 1234."
+    "--seed",
+    "--seeds",
+    "seeds",
+    cls=_Several,
+    multiple=True,
+    type=int,
+    default=(1,),
+    help="One or more seeds: --seeds 1 49 1234.",
 )
-@click.option("--refresh", is_flag=True, help="Then extract the features of the fine-tuned backbone, as a run of their own.")
+@click.option(
+    "--refresh",
+    is_flag=True,
+    help="Then extract the features of the fine-tuned backbone, as a run of their own.",
+)
 @_settings_options("finetune")
 @_cluster_options
 @_json_option
@@ -302,7 +374,9 @@ def finetune(
         folder, config = _configured(run, "finetune", options, write=ranks.leads)
         if processes := _processes(ranks):
             folder, config = _configured(run, "train", processes, write=ranks.leads)
-        _run_together([config.stage("finetune", folder, system=system, seed=seed) for seed in seeds], ranks, as_json)
+        _run_together(
+            [config.stage("finetune", folder, system=system, seed=seed) for seed in seeds], ranks, as_json
+        )
         if not ranks.leads:
             return
     if refresh:
@@ -318,9 +392,13 @@ def finetune(
 @click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
 @click.option("--finetuned", is_flag=True, help="The model that finetune made, on the images themselves.")
 @click.option("--split", default="test", help="train, valid or test.")
-@click.option("--shuffle-images", is_flag=True, help="Deal the images out at random: what a model loses that uses them.")
+@click.option(
+    "--shuffle-images", is_flag=True, help="Deal the images out at random: what a model loses that uses them."
+)
 @click.option("--explain", is_flag=True, help="Also write gates and attention to views, for figures.")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Another run, whose samples are scored.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Another run, whose samples are scored."
+)
 @_json_option
 def evaluate(
     run: Path,
@@ -410,7 +488,9 @@ def changed(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], stages:
     for name, *options in (list(words) for is_mark, words in groupby(stages, "--".__eq__) if not is_mark):
         given[name] = main.commands[name].make_context(name, [str(run), *options]).params
     wanted = given.pop("prepare")
-    config = _prepare_config(folder, *(wanted[name] for name in ("preset_name", "task", "text", "images", "text_format")))
+    config = _prepare_config(
+        folder, *(wanted[name] for name in ("preset_name", "task", "text", "images", "text_format"))
+    )
     for stage, values in given.items():
         config = config.override(stage, {field.name: values[field.name] for field in fields(SETTINGS[stage])})
     click.echo(" ".join(make_words(config, folder, systems, seeds)))
@@ -445,10 +525,20 @@ def status(run: Path, as_json: bool) -> None:
     help="Also compute this share of each stage again, at least one unit, and compare; without a number 0.02. 1: all, trainings too.",
     show_default=False,
 )
-@click.option("--train", "retrain", is_flag=True, help="With --rerun: repeat the trainings too, whatever the share.")
+@click.option(
+    "--train", "retrain", is_flag=True, help="With --rerun: repeat the trainings too, whatever the share."
+)
 @_cluster_options
 @_json_option
-def verify(run: Path, fix: bool, rerun: float | None, retrain: bool, scheduler: str | None, workers: int | None, as_json: bool) -> None:
+def verify(
+    run: Path,
+    fix: bool,
+    rerun: float | None,
+    retrain: bool,
+    scheduler: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Check every output of a run against what was recorded, and every row of the cache against its checksum.
 
     Reads everything in RUN. Writes nothing, or with --fix what was found wrong. With --rerun a part is computed again in a temporary
@@ -481,7 +571,9 @@ def verify(run: Path, fix: bool, rerun: float | None, retrain: bool, scheduler: 
                 click.echo("\n".join(result.lines()), err=as_json)
     if as_json:
         found: dict[str, list[Any]] = {"problems": problems, "left": left, "reruns": reruns}
-        click.echo(json.dumps({name: [item.to_json() for item in items] for name, items in found.items()}, indent=2))
+        click.echo(
+            json.dumps({name: [item.to_json() for item in items] for name, items in found.items()}, indent=2)
+        )
     elif not problems:
         click.echo(f"verify: everything in {run} is as recorded")
     else:
@@ -516,7 +608,11 @@ def archive(run: Path, restore: bool, as_json: bool) -> None:
 
 @main.command()
 @_run_argument
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it [default: RUN/hmnet-pipe.lock].")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write it [default: RUN/hmnet-pipe.lock].",
+)
 @_json_option
 def lock(run: Path, output: Path | None, as_json: bool) -> None:
     """Write down what a run was made from and what came out, in one small file for a paper's repository.
@@ -539,16 +635,32 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("lock", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--text", type=click.Path(path_type=Path), required=True, help="Folder with one text file a split.")
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of the images, where the lock's run had some.")
-@click.option("--run", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/reproduced"), help="The run to make.")
+@click.option(
+    "--text", type=click.Path(path_type=Path), required=True, help="Folder with one text file a split."
+)
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="Folder of the images, where the lock's run had some."
+)
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/reproduced"),
+    help="The run to make.",
+)
 @click.option("--encoder", help="The text encoder, where the lock's name for it does not lead to it here.")
 @click.option("--detector-weights", metavar="FILE", help="The detector's weights, likewise.")
 @click.option("--backbone-weights", metavar="FILE", help="The backbone's weights, likewise.")
-@click.option("--tolerance", type=click.FloatRange(0, 1), default=0.02, help="The largest difference of an F1 that rounding may make.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    help="The largest difference of an F1 that rounding may make.",
+)
 @_cluster_options
 @_json_option
-def reproduce(lock: Path, run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any) -> None:
+def reproduce(
+    lock: Path, run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any
+) -> None:
     """Make the run of a lock again, and say field by field what came out equal.
 
     Reads LOCK, the texts and the images; other data or weights than the lock's are named before anything is computed. Writes the run
@@ -589,14 +701,18 @@ def doctor(run: Path | None, as_json: bool) -> None:
 
     findings = examine(None if run is None else RunFolder(run))
     lines = [finding.line() for finding in findings]
-    click.echo(json.dumps([finding.to_json() for finding in findings], indent=2) if as_json else "\n".join(lines))
+    click.echo(
+        json.dumps([finding.to_json() for finding in findings], indent=2) if as_json else "\n".join(lines)
+    )
     if any(finding.state == "problem" for finding in findings):
         raise click.exceptions.Exit(1)
 
 
 @main.command()
 @_run_argument
-@click.option("--workers", type=click.IntRange(1), help="Worker processes for detect and extract [default: one a core].")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Worker processes for detect and extract [default: one a core]."
+)
 @click.option("--finetune", is_flag=True, help="Then train end to end, and again on the refreshed cache.")
 @_json_option
 def demo(run: Path, workers: int | None, finetune: bool, as_json: bool) -> None:
@@ -616,7 +732,9 @@ def demo(run: Path, workers: int | None, finetune: bool, as_json: bool) -> None:
     click.echo(json.dumps(table.to_json(), indent=2) if as_json else table.text())
 
 
-def _configured(run: Path, stage: str, options: dict[str, Any], *, write: bool = True) -> tuple[RunFolder, Any]:
+def _configured(
+    run: Path, stage: str, options: dict[str, Any], *, write: bool = True
+) -> tuple[RunFolder, Any]:
     """The run and its configuration, with the given options in it and, with `write`, on disk."""
     from .config import RunConfig
 
@@ -634,7 +752,9 @@ def _configured(run: Path, stage: str, options: dict[str, Any], *, write: bool =
     return folder, config
 
 
-def _run_configured(run: Path, stage: str, options: dict[str, Any], as_json: bool, scheduler: str | None, workers: int | None) -> None:
+def _run_configured(
+    run: Path, stage: str, options: dict[str, Any], as_json: bool, scheduler: str | None, workers: int | None
+) -> None:
     folder, config = _configured(run, stage, options)
     _run_stages([config.stage(stage, folder)], as_json, scheduler, workers)
 
@@ -693,7 +813,15 @@ def _tools(scheduler: str | None, workers: int | None, *, quiet: bool) -> Iterat
 
     def bar(total: int, description: str, unit: str) -> Any:
         # Nothing is shown of what takes less than 2 seconds.
-        shown = tqdm(total=total, desc=description, unit=unit, delay=2, disable=total == 0, file=sys.stderr, dynamic_ncols=True)
+        shown = tqdm(
+            total=total,
+            desc=description,
+            unit=unit,
+            delay=2,
+            disable=total == 0,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
         bars.callback(shown.close)
         bars.callback(shown.clear)
         return shown

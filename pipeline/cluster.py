@@ -26,7 +26,9 @@ __all__ = ["Cluster", "default_workers"]
 # `retries` below governs exceptions, of which a passing fault of a network file system is the only kind worth one more try.
 _ALLOWED_DEATHS = 1
 _RETRIES = 1
-_CRASHED = f"its worker process died {_ALLOWED_DEATHS + 1} times over it (out of memory, or a crash in a decoder)"
+_CRASHED = (
+    f"its worker process died {_ALLOWED_DEATHS + 1} times over it (out of memory, or a crash in a decoder)"
+)
 _TOO_LARGE = "it needs more memory than its worker may use"
 _BYTES_PER_WORKER = 2 * 2**30
 _LOOK_SECONDS = 5.0  # without a result for so long, it is looked whether there is a worker at all
@@ -148,7 +150,9 @@ class Cluster:
             with _lost_scheduler():
                 while queue and len(running) < most:
                     unit = suspects.popleft() if alone else units[waiting.popleft()]
-                    running[client.submit(_on_worker, function, unit, here, pure=False, retries=_RETRIES)] = unit
+                    running[client.submit(_on_worker, function, unit, here, pure=False, retries=_RETRIES)] = (
+                        unit
+                    )
                 done = self._next(running)
             for future in done:
                 unit = running.pop(future)
@@ -158,7 +162,9 @@ class Cluster:
                     with _lost_scheduler():
                         try:
                             result: Any = future.result(timeout=_LOOK_SECONDS)
-                        except TimeoutError:  # its worker died before the record was fetched, and it waits to be run again
+                        except (
+                            TimeoutError
+                        ):  # its worker died before the record was fetched, and it waits to be run again
                             running[future] = unit
                             continue
                 except (KilledWorker, MemoryError) as error:
@@ -180,7 +186,9 @@ class Cluster:
         while True:
             try:
                 with self._client.as_current():
-                    return list(wait(list(running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED").done)
+                    return list(
+                        wait(list(running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED").done
+                    )
             except TimeoutError:
                 if self._workers_at_work():
                     alive, told = time.monotonic(), False
@@ -190,7 +198,9 @@ class Cluster:
                         "fewer --workers"
                     ) from None
                 elif self._scheduler is not None and not told:
-                    self._say(f"no worker is left at {self._scheduler}, or its memory is full: {self._start_one()}")
+                    self._say(
+                        f"no worker is left at {self._scheduler}, or its memory is full: {self._start_one()}"
+                    )
                     told = True
 
     def _workers_at_work(self) -> list[str]:
@@ -222,7 +232,9 @@ class Cluster:
             try:
                 self._client = Client(self._scheduler, timeout=_RECONNECT, set_as_default=False)
             except (OSError, TimeoutError, ValueError) as error:
-                raise StageError(f"no Dask scheduler answers at {self._scheduler} ({error}); start one with `dask scheduler`") from error
+                raise StageError(
+                    f"no Dask scheduler answers at {self._scheduler} ({error}); start one with `dask scheduler`"
+                ) from error
             self._client.run_on_scheduler(_set_allowed_failures, allowed=_ALLOWED_DEATHS)
             if not self._workers_at_work():
                 self._say(f"waiting for a worker at {self._scheduler}: {self._start_one()}")

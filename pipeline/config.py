@@ -48,7 +48,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "finetune": {"start": "train", "epochs": 2, "unfreeze": 2, "backbone_learning_rate": 2e-4},
         # A relation is decided by what stands beside a person, which is learned sooner than what a name is.
-        "train by task": {"ner": {"epochs": 5, "first_evaluation": 3}, "re": {"epochs": 3, "first_evaluation": 2}},
+        "train by task": {
+            "ner": {"epochs": 5, "first_evaluation": 3},
+            "re": {"epochs": 3, "first_evaluation": 2},
+        },
     },
 }
 
@@ -65,7 +68,9 @@ class RunConfig:
     train: TrainSettings
     finetune: FinetuneSettings
 
-    def stage(self, name: str, run: RunFolder, *, system: str = "hmnet", seed: int = 1) -> Prepare | Detect | Extract | Train | Finetune:
+    def stage(
+        self, name: str, run: RunFolder, *, system: str = "hmnet", seed: int = 1
+    ) -> Prepare | Detect | Extract | Train | Finetune:
         """The stage `name` of this run; `system` and `seed` are for "train" and "finetune"."""
         if name == "prepare":
             return Prepare(run, self.prepare)
@@ -74,7 +79,9 @@ class RunConfig:
         if name == "extract":
             return Extract(run, self.extract, self.detect.objects)
         if name == "finetune":
-            return Finetune(run, self.train, self.task, system, seed, self.finetune, self.extract, self.detect.objects)
+            return Finetune(
+                run, self.train, self.task, system, seed, self.finetune, self.extract, self.detect.objects
+            )
         return Train(run, self.train, self.task, system, seed)
 
     def override(self, stage: str, options: Mapping[str, Any]) -> "RunConfig":
@@ -85,7 +92,11 @@ class RunConfig:
     def write(self, path: Path) -> None:
         """Write run.toml, whole or not at all, with each key's help beside it; a file that says the same already is left alone."""
         document = tomlkit.document()
-        document.add(tomlkit.comment("What this run is. Edit and run the stages again: only what depends on a change is made again."))
+        document.add(
+            tomlkit.comment(
+                "What this run is. Edit and run the stages again: only what depends on a change is made again."
+            )
+        )
         document.add("preset", tomlkit.item(self.preset))
         document.add("task", tomlkit.item(self.task))
         for stage in SETTINGS:
@@ -110,7 +121,9 @@ class RunConfig:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise StageError(f"{path.parent} is not a run (no {path.name}); run `hmnet-pipe prepare {path.parent}` first") from error
+            raise StageError(
+                f"{path.parent} is not a run (no {path.name}); run `hmnet-pipe prepare {path.parent}` first"
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not valid TOML: {error}") from error
         return cls.of_values(values, path)
@@ -119,7 +132,9 @@ class RunConfig:
     def of_values(cls, values: Mapping[str, Any], path: Path) -> "RunConfig":
         """The configuration in the tables of a parsed run.toml. Raises InputError that names `path` and the key where one is wrong."""
         if unknown := set(values) - {"preset", "task", *SETTINGS}:
-            raise InputError(f"{path}: unknown key {sorted(unknown)[0]!r}; known are preset, task and the tables {', '.join(SETTINGS)}")
+            raise InputError(
+                f"{path}: unknown key {sorted(unknown)[0]!r}; known are preset, task and the tables {', '.join(SETTINGS)}"
+            )
         task = values.get("task")
         if task not in TASKS:
             raise InputError(f"{path}: task must be one of {', '.join(TASKS)}, not {task!r}")
@@ -182,6 +197,8 @@ def preset(name: str, *, task: str | None, text: Path, images: Path | None, form
         PrepareSettings(text=text, images=images, task=chosen, format=format),
         DetectSettings(**values.get("detect", {})),
         ExtractSettings(**values.get("extract", {})),
-        TrainSettings(**{**recipe, **values.get("train", {}), **values.get("train by task", {}).get(chosen, {})}),
+        TrainSettings(
+            **{**recipe, **values.get("train", {}), **values.get("train by task", {}).get(chosen, {})}
+        ),
         FinetuneSettings(**values.get("finetune", {})),
     )

@@ -38,14 +38,20 @@ class DemoTable:
     def text(self) -> str:
         head = ["task  system", "F1 overall", "F1 visually decided", "F1 text-decided"]
         rows = [
-            [f"{task:<4}  {system}", scores["f1"], *(scores["per_group"].get(group, {}).get("f1") for group in ("vision", "text"))]
+            [
+                f"{task:<4}  {system}",
+                scores["f1"],
+                *(scores["per_group"].get(group, {}).get("f1") for group in ("vision", "text")),
+            ]
             for task, systems in self.scores.items()
             for system, scores in systems.items()
         ]
         return text_table(head, rows)
 
 
-def run_demo(folder: Path, tools: Tools, report: Callable[[Report], None], tasks: Sequence[str] = ("ner", "re")) -> DemoTable:
+def run_demo(
+    folder: Path, tools: Tools, report: Callable[[Report], None], tasks: Sequence[str] = ("ner", "re")
+) -> DemoTable:
     """Make folder/ner and folder/re, complete runs, and return their test scores. What is up to date is not done again."""
     table: dict[str, dict[str, Scores]] = {}
     for task in tasks:
@@ -55,7 +61,9 @@ def run_demo(folder: Path, tools: Tools, report: Callable[[Report], None], tasks
         # The last file that the generator writes stands for all.
         if not (corpus / "test.jsonl").is_file():
             write_demo_corpus(corpus, task, tools=tools)
-        config = preset("demo", task=task, text=corpus.resolve(), images=(corpus / "images").resolve(), format="jsonl")
+        config = preset(
+            "demo", task=task, text=corpus.resolve(), images=(corpus / "images").resolve(), format="jsonl"
+        )
         config.write(run.config)
         for name in ("prepare", "detect", "extract"):
             report(run_stage(config.stage(name, run), tools))
@@ -64,12 +72,16 @@ def run_demo(folder: Path, tools: Tools, report: Callable[[Report], None], tasks
             report(run_stage(config.stage("train", run, system=system, seed=SEED), tools))
             metrics = json.loads((run.model(system, SEED) / "metrics.json").read_text(encoding="utf-8"))
             systems[system] = metrics["test"]
-        systems["hmnet, images shuffled"] = evaluate(run.model("hmnet", SEED), run, shuffle_images=True, tools=tools)[0]
+        systems["hmnet, images shuffled"] = evaluate(
+            run.model("hmnet", SEED), run, shuffle_images=True, tools=tools
+        )[0]
         table[task] = systems
     return DemoTable(table)
 
 
-def run_finetune_demo(folder: Path, tools: Tools, report: Callable[[Report], None], tasks: Sequence[str] = ("ner", "re")) -> DemoTable:
+def run_finetune_demo(
+    folder: Path, tools: Tools, report: Callable[[Report], None], tasks: Sequence[str] = ("ner", "re")
+) -> DemoTable:
     """Bring the demonstration in `folder` up to date, then train end to end, and return the test scores of the three ways."""
     run_demo(folder, tools, report, tasks)
     table: dict[str, dict[str, Scores]] = {}
@@ -85,5 +97,8 @@ def run_finetune_demo(folder: Path, tools: Tools, report: Callable[[Report], Non
             "hmnet, end to end": run.finetuned("hmnet", SEED),
             "hmnet, refreshed cache": new.model("hmnet", SEED),
         }
-        table[task] = {name: json.loads((model / "metrics.json").read_text(encoding="utf-8"))["test"] for name, model in models.items()}
+        table[task] = {
+            name: json.loads((model / "metrics.json").read_text(encoding="utf-8"))["test"]
+            for name, model in models.items()
+        }
     return DemoTable(table)

@@ -41,7 +41,9 @@ class Finding:
         return asdict(self)
 
     def line(self) -> str:
-        return f"{self.state:<7}  {self.subject:<18}  {self.text}" + (f"; {self.remedy}" if self.remedy else "")
+        return f"{self.state:<7}  {self.subject:<18}  {self.text}" + (
+            f"; {self.remedy}" if self.remedy else ""
+        )
 
 
 def examine(run: RunFolder | None) -> list[Finding]:
@@ -57,8 +59,14 @@ def examine(run: RunFolder | None) -> list[Finding]:
         ("packages", _packages),
         ("tested versions", _tested),
         ("compiler", _compiler),
-        ("detector weights", lambda: _weights("detector weights", config.detect.detector, config.detect.weights)),
-        ("backbone weights", lambda: _weights("backbone weights", config.extract.backbone, config.extract.weights)),
+        (
+            "detector weights",
+            lambda: _weights("detector weights", config.detect.detector, config.detect.weights),
+        ),
+        (
+            "backbone weights",
+            lambda: _weights("backbone weights", config.extract.backbone, config.extract.weights),
+        ),
         ("text encoder", lambda: _encoder(config.train.encoder)),
         ("run's folder", lambda: _writable(place)),
         ("disk of the run", lambda: _disk("disk of the run", place)),
@@ -71,7 +79,11 @@ def examine(run: RunFolder | None) -> list[Finding]:
         except HmnetPipeError as error:  # its message carries the remedy
             findings.append(Finding(subject, "problem", _one_line(error)))
         except Exception as error:  # a check is for what is broken, and may meet anything
-            findings.append(Finding(subject, "warning", f"could not be found out ({type(error).__name__}: {_one_line(error)})"))
+            findings.append(
+                Finding(
+                    subject, "warning", f"could not be found out ({type(error).__name__}: {_one_line(error)})"
+                )
+            )
     return findings
 
 
@@ -84,11 +96,27 @@ def _settings(run: RunFolder | None, findings: list[Finding]) -> tuple[RunConfig
         try:
             return RunConfig.read(run.config), run.path
         except HmnetPipeError as error:
-            findings.append(Finding("run.toml", "problem", _one_line(error), "correct the file; the default settings are looked at below"))
+            findings.append(
+                Finding(
+                    "run.toml",
+                    "problem",
+                    _one_line(error),
+                    "correct the file; the default settings are looked at below",
+                )
+            )
         except OSError as error:
-            findings.append(Finding("run.toml", "problem", f"{run.config} cannot be read ({_one_line(error)})", "check its permissions"))
+            findings.append(
+                Finding(
+                    "run.toml",
+                    "problem",
+                    f"{run.config} cannot be read ({_one_line(error)})",
+                    "check its permissions",
+                )
+            )
     else:
-        findings.append(Finding("run.toml", "ok", f"{run.path} is not a run yet; the default settings are looked at"))
+        findings.append(
+            Finding("run.toml", "ok", f"{run.path} is not a run yet; the default settings are looked at")
+        )
     return default, _existing(run.path)
 
 
@@ -100,8 +128,17 @@ def _torch() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Finding("torch", "problem", f"cannot be imported ({_one_line(error)})", "run `pip install --force-reinstall torch`")
-    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+        return Finding(
+            "torch",
+            "problem",
+            f"cannot be imported ({_one_line(error)})",
+            "run `pip install --force-reinstall torch`",
+        )
+    devices = (
+        [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     devices += ["mps"] if torch.backends.mps.is_available() else []
     return Finding("torch", "ok", f"{torch.__version__}, devices: {', '.join([*devices, 'cpu'])}")
 
@@ -113,7 +150,9 @@ def _precision() -> Finding:
     precision = resolve_precision("auto", device)
     if precision == "bf16":
         return Finding("precision", "ok", f"auto means bf16 on {device.type}, which multiplies it")
-    return Finding("precision", "ok", f"auto means fp32 on {device.type}, which does not multiply bf16 in hardware")
+    return Finding(
+        "precision", "ok", f"auto means fp32 on {device.type}, which does not multiply bf16 in hardware"
+    )
 
 
 def _threads() -> Finding:
@@ -136,7 +175,12 @@ def _memory() -> Finding:
     memory = psutil.virtual_memory()
     text = f"{_gigabytes(memory.available)} of {_gigabytes(memory.total)} free"
     if memory.available < _LITTLE_MEMORY:
-        return Finding("memory", "warning", text, "a Faster R-CNN takes 2 GB a worker: use --workers 1, or close other programs")
+        return Finding(
+            "memory",
+            "warning",
+            text,
+            "a Faster R-CNN takes 2 GB a worker: use --workers 1, or close other programs",
+        )
     return Finding("memory", "ok", text)
 
 
@@ -160,7 +204,9 @@ def _packages() -> Finding:
 def _tested() -> Finding:
     constraints = Path(__file__).resolve().parents[1] / "constraints.txt"
     if not constraints.is_file():
-        return Finding("tested versions", "ok", "the tested set, constraints.txt, is not part of this installation")
+        return Finding(
+            "tested versions", "ok", "the tested set, constraints.txt, is not part of this installation"
+        )
     others = []
     for line in constraints.read_text(encoding="utf-8").splitlines():
         name, separator, tested = line.partition("==")
@@ -169,15 +215,25 @@ def _tested() -> Finding:
             others.append(f"{name} {found} (tested with {tested})")
     if others:
         return Finding(
-            "tested versions", "warning", ", ".join(others), "run `pip install -c constraints.txt hmnet-pipe` for the tested set"
+            "tested versions",
+            "warning",
+            ", ".join(others),
+            "run `pip install -c constraints.txt hmnet-pipe` for the tested set",
         )
     return Finding("tested versions", "ok", "every installed package is of the version that was tested")
 
 
 def _compiler() -> Finding:
-    name = os.environ.get("CXX") or next((found for found in ("g++", "clang++", "c++") if shutil.which(found)), None)
+    name = os.environ.get("CXX") or next(
+        (found for found in ("g++", "clang++", "c++") if shutil.which(found)), None
+    )
     if name is None or shutil.which(name) is None:
-        return Finding("compiler", "warning", "no C++ compiler, which torch.compile needs", "install g++ for faster networks on processors")
+        return Finding(
+            "compiler",
+            "warning",
+            "no C++ compiler, which torch.compile needs",
+            "install g++ for faster networks on processors",
+        )
     return Finding("compiler", "ok", f"{shutil.which(name)} for torch.compile")
 
 
@@ -220,14 +276,21 @@ def _writable(place: Path) -> Finding:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".tmp-doctor-"):
             return Finding("run's folder", "ok", f"{place} can be written")
     except OSError as error:
-        return Finding("run's folder", "problem", f"{place} cannot be written ({error.strerror})", "choose another, or change its owner")
+        return Finding(
+            "run's folder",
+            "problem",
+            f"{place} cannot be written ({error.strerror})",
+            "choose another, or change its owner",
+        )
 
 
 def _disk(subject: str, place: Path) -> Finding:
     free = shutil.disk_usage(place).free
     text = f"{_gigabytes(free)} free at {place}"
     if free < _LITTLE_DISK:
-        return Finding(subject, "warning", text, "features take about 0.12 MB an image and a model 0.5 GB: make room")
+        return Finding(
+            subject, "warning", text, "features take about 0.12 MB an image and a model 0.5 GB: make room"
+        )
     return Finding(subject, "ok", text)
 
 
@@ -242,10 +305,17 @@ def _hdf5(place: Path) -> Finding:
                 file["numbers"] = [1, 2, 3]
         except OSError as error:
             remedy = "set HDF5_USE_FILE_LOCKING=FALSE, or put the run on another file system"
-            return Finding("HDF5", "problem", f"no HDF5 file can be written at {place} ({_one_line(error)})", remedy)
+            return Finding(
+                "HDF5", "problem", f"no HDF5 file can be written at {place} ({_one_line(error)})", remedy
+            )
         with h5py.File(path, "r") as first, path.open("rb") as handle, h5py.File(handle, "r") as second:
             if list(first["numbers"]) != [1, 2, 3] or list(second["numbers"]) != [1, 2, 3]:
-                return Finding("HDF5", "problem", f"a file at {place} does not hold what was written", "put the run on another file system")
+                return Finding(
+                    "HDF5",
+                    "problem",
+                    f"a file at {place} does not hold what was written",
+                    "put the run on another file system",
+                )
     return Finding("HDF5", "ok", f"files at {place} can be written, locked and read while they are open")
 
 

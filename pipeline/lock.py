@@ -28,7 +28,15 @@ from .config import SETTINGS, RunConfig
 from .runner import expected_record, stage_state
 from .status import command_of, run_stages
 
-__all__ = ["LOCK_NAME", "data_facts", "environment_of", "feature_values", "lock_run", "read_lock", "scores_of"]
+__all__ = [
+    "LOCK_NAME",
+    "data_facts",
+    "environment_of",
+    "feature_values",
+    "lock_run",
+    "read_lock",
+    "scores_of",
+]
 
 LOCK_NAME = "hmnet-pipe.lock"
 FORMAT = 1
@@ -76,7 +84,9 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
         "data": data_facts(run),
         "stages": stages,
         "scores": {stage.name: scores_of(stage) for stage, _ in finished if isinstance(stage, Train)},
-        "environments": {str(number): environment for number, environment in enumerate(environments, start=1)},
+        "environments": {
+            str(number): environment for number, environment in enumerate(environments, start=1)
+        },
         "probes": {
             "detections": _first_boxes(run) if "detect" in stages else [],
             "features": _first_features(run) if "extract" in stages else [],
@@ -92,11 +102,17 @@ def read_lock(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give the file that `hmnet-pipe lock` wrote") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); give the file that `hmnet-pipe lock` wrote"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML ({error}); make it again with `hmnet-pipe lock`") from error
+        raise InputError(
+            f"{path} is not valid TOML ({error}); make it again with `hmnet-pipe lock`"
+        ) from error
     if values.get("format") != FORMAT:
-        raise InputError(f"{path} is not a lock of format {FORMAT}, which this hmnet-pipe reads; make it again with `hmnet-pipe lock`")
+        raise InputError(
+            f"{path} is not a lock of format {FORMAT}, which this hmnet-pipe reads; make it again with `hmnet-pipe lock`"
+        )
     if missing := _missing(values):
         raise InputError(f"{path} lacks {missing[0]}; make it again with `hmnet-pipe lock`")
     return values
@@ -106,15 +122,24 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
     """What a lock must hold and `values` do not."""
     if missing := [name for name in _TABLES if not isinstance(values.get(name), dict)]:
         return missing
-    needed: dict[str, tuple[Any, tuple[str, ...]]] = {f"stages.{name}": (stage, _STAGE_KEYS) for name, stage in values["stages"].items()}
+    needed: dict[str, tuple[Any, tuple[str, ...]]] = {
+        f"stages.{name}": (stage, _STAGE_KEYS) for name, stage in values["stages"].items()
+    }
     needed["data.images"] = (values["data"].get("images"), ("usable", "digest"))
-    return [f"{name}.{key}" for name, (table, keys) in needed.items() for key in keys if not isinstance(table, dict) or key not in table]
+    return [
+        f"{name}.{key}"
+        for name, (table, keys) in needed.items()
+        for key in keys
+        if not isinstance(table, dict) or key not in table
+    ]
 
 
 def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Stage, StageRecord]]:
     """Every stage of the run with its record, all of them fresh. Detection and extraction are left out if they were never begun."""
     if begun := sorted(path.stem for path in (run.path / "stages").glob("*.parts")):
-        raise StageError(f"{begun[0]} of {run.path} is not finished; run it to its end and lock again (hmnet-pipe status {run.path})")
+        raise StageError(
+            f"{begun[0]} of {run.path} is not finished; run it to its end and lock again (hmnet-pipe status {run.path})"
+        )
     optional = {"detect": run.detections, "extract": run.features}
     finished = []
     for stage in run_stages(config, run):
@@ -124,7 +149,9 @@ def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Sta
         state, reasons = stage_state(stage, expected_record(stage, tools))
         if record is None or state != "fresh":
             because = f" because of {'; '.join(reasons)}" if reasons else ""
-            raise StageError(f"{stage.name} of {run.path} is {state}{because}; run `{command_of(stage)}` and lock again")
+            raise StageError(
+                f"{stage.name} of {run.path} is {state}{because}; run `{command_of(stage)}` and lock again"
+            )
         finished.append((stage, record))
     return finished
 
@@ -150,7 +177,9 @@ def _is_local(name: str) -> bool:
 def data_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
     """Of each split the number, digest and name of its samples, and how many have an image; of the usable images number and digest."""
     samples = read_table(run.samples, SAMPLES, "prepare").to_pylist()
-    usable = [row["key"] for row in read_table(run.images, IMAGES, "prepare").to_pylist() if row["status"] == "ok"]
+    usable = [
+        row["key"] for row in read_table(run.images, IMAGES, "prepare").to_pylist() if row["status"] == "ok"
+    ]
     facts: dict[str, dict[str, Any]] = {
         split: {
             "samples": identity.samples,
@@ -173,7 +202,9 @@ def scores_of(stage: Train) -> dict[str, Any]:
     """System, seed and scores of a finished training; a split that it had not is left out."""
     metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
     splits = {
-        split: {name: round(metrics[split][name], 6) for name in _SCORES} for split in ("valid", "test") if metrics[split] is not None
+        split: {name: round(metrics[split][name], 6) for name in _SCORES}
+        for split in ("valid", "test")
+        if metrics[split] is not None
     }
     return {"system": stage.system, "seed": stage.seed, "best_epoch": metrics["best_epoch"], **splits}
 

@@ -18,7 +18,11 @@ def machine_kind() -> dict[str, str | bool | int]:
         "processor": _processor(),
         "bf16": resolve_precision("auto", torch.device("cpu")) == "bf16",
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else device.type if device.type != "cpu" else "none",
+        "gpu": torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else device.type
+        if device.type != "cpu"
+        else "none",
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -27,7 +31,9 @@ def _processor() -> str:
     """Linux names the model in /proc/cpuinfo; elsewhere platform knows as much as there is to know without asking another program."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        fields = dict(part for line in lines if len(part := [side.strip() for side in line.split(":", 1)]) == 2)
+        fields = dict(
+            part for line in lines if len(part := [side.strip() for side in line.split(":", 1)]) == 2
+        )
     except OSError:
         fields = {}
     if "model name" not in fields:

@@ -7,7 +7,11 @@ import platform
 __all__ = ["keep_freed_memory", "release_freed_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_LARGE, _LARGEST, _MUCH = 2**20, 2**25, 2**30  # bytes; the second is the most that mallopt takes for the size of a block
+_LARGE, _LARGEST, _MUCH = (
+    2**20,
+    2**25,
+    2**30,
+)  # bytes; the second is the most that mallopt takes for the size of a block
 
 
 def release_freed_memory() -> None:

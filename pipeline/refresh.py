@@ -20,7 +20,15 @@ def refresh_features(config: RunConfig, run: RunFolder, system: str, seed: int, 
     """Make or bring up to date the run of the features of finetune's backbone. Raises StageError where detect has not run."""
     new = RunFolder(run.refreshed(system, seed))
     (new.path / "stages").mkdir(parents=True, exist_ok=True)
-    tables = [run.samples, run.images, run.problems, run.detections, run.outcomes("detect"), run.record("prepare"), run.record("detect")]
+    tables = [
+        run.samples,
+        run.images,
+        run.problems,
+        run.detections,
+        run.outcomes("detect"),
+        run.record("prepare"),
+        run.record("detect"),
+    ]
     for path in tables:
         if path.is_file():
             shutil.copy2(path, new.path / path.relative_to(run.path))

@@ -16,7 +16,12 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns as wide as their widest cell, the first to the left and the others to the right. None is shown as -."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -39,7 +44,9 @@ def seeds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
     return text_table(["system", "seeds", "valid F1", "deviation", "test F1", "deviation"], rows)
 
 
-def finished_trainings(run: RunFolder, systems: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[dict[str, Any]]:
+def finished_trainings(
+    run: RunFolder, systems: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[dict[str, Any]]:
     """The metrics.json of every finished training, ordered by system and seed as asked for; none asked for: all, in alphabetical order.
 
     Raises StageError where there is none.
@@ -49,16 +56,24 @@ def finished_trainings(run: RunFolder, systems: Sequence[str] = (), seeds: Seque
         one = json.loads(path.read_text(encoding="utf-8"))
         if run.record(f"train-{one['system']}-seed-{one['seed']}").is_file():
             found[one["system"], one["seed"]] = one
-    wanted = [key for key in sorted(found) if (not systems or key[0] in systems) and (not seeds or key[1] in seeds)]
+    wanted = [
+        key for key in sorted(found) if (not systems or key[0] in systems) and (not seeds or key[1] in seeds)
+    ]
     wanted.sort(key=lambda key: systems.index(key[0]) if systems else 0)
     if not wanted:
-        raise StageError(f"{run.path} holds no finished training{' of these' if systems or seeds else ''}; run `hmnet-pipe train` first")
+        raise StageError(
+            f"{run.path} holds no finished training{' of these' if systems or seeds else ''}; run `hmnet-pipe train` first"
+        )
     return [found[key] for key in wanted]
 
 
 def score_table(scores: Scores) -> str:
     """Precision, recall, F1 and support: overall, then per type, then per group."""
-    named = [("overall", scores), *scores["per_type"].items(), *((f"group {name}", row) for name, row in scores["per_group"].items())]
+    named = [
+        ("overall", scores),
+        *scores["per_type"].items(),
+        *((f"group {name}", row) for name, row in scores["per_group"].items()),
+    ]
     return text_table(
         ["", "precision", "recall", "F1", "gold"],
         [[name, row["precision"], row["recall"], row["f1"], row["support"]] for name, row in named],

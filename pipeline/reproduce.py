@@ -41,8 +41,16 @@ _FOUND_AGAIN = 0.5
 _ARITHMETIC = ("precision", "device")
 # An output that follows from parameters, data and weights, which are compared; it also names where the encoder lay and its library.
 _DESCRIPTION = "config.json"
-_WEIGHTS_KEYS = {"encoder": ("train", "encoder"), "detector": ("detect", "weights"), "backbone": ("extract", "weights")}
-_WEIGHTS_OPTIONS = {"detector": "--detector-weights FILE", "backbone": "--backbone-weights FILE", "encoder": "--encoder FOLDER"}
+_WEIGHTS_KEYS = {
+    "encoder": ("train", "encoder"),
+    "detector": ("detect", "weights"),
+    "backbone": ("extract", "weights"),
+}
+_WEIGHTS_OPTIONS = {
+    "detector": "--detector-weights FILE",
+    "backbone": "--backbone-weights FILE",
+    "encoder": "--encoder FOLDER",
+}
 _COPY = "reproduces.lock"
 _REPORT = "reproduction.json"
 
@@ -81,7 +89,10 @@ class Reproduction:
 
     def lines(self) -> list[str]:
         width = max(len(f"{finding.group}: {finding.what}") for finding in self.findings)
-        rows = [f"  {finding.state:<9}  {f'{finding.group}: {finding.what}':<{width}}  {finding.text}" for finding in self.findings]
+        rows = [
+            f"  {finding.state:<9}  {f'{finding.group}: {finding.what}':<{width}}  {finding.text}"
+            for finding in self.findings
+        ]
         return [*(row.rstrip() for row in rows), self._verdict()]
 
     def _verdict(self) -> str:
@@ -127,7 +138,9 @@ def reproduce(
     return result
 
 
-def _configuration(wanted: Mapping[str, Any], lock: Path, text: Path, images: Path | None, chosen: Mapping[str, str | None]) -> RunConfig:
+def _configuration(
+    wanted: Mapping[str, Any], lock: Path, text: Path, images: Path | None, chosen: Mapping[str, str | None]
+) -> RunConfig:
     """The lock's configuration with the paths of this machine in it."""
     tables = {name: dict(table) for name, table in wanted["config"].items()}
     with_images = tables.setdefault("prepare", {}).pop("images", False)
@@ -141,7 +154,9 @@ def _configuration(wanted: Mapping[str, Any], lock: Path, text: Path, images: Pa
     for name, (table, key) in _WEIGHTS_KEYS.items():
         if (given := chosen[name]) is not None:
             tables.setdefault(table, {})[key] = str(Path(given).resolve()) if Path(given).exists() else given
-    return RunConfig.of_values({"preset": wanted.get("preset", "custom"), "task": wanted.get("task"), **tables}, lock)
+    return RunConfig.of_values(
+        {"preset": wanted.get("preset", "custom"), "task": wanted.get("task"), **tables}, lock
+    )
 
 
 def _check_folder(run: RunFolder, lock: Path) -> None:
@@ -150,15 +165,24 @@ def _check_folder(run: RunFolder, lock: Path) -> None:
     if copy.is_file() and copy.read_bytes() == lock.read_bytes():
         return
     if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-        raise StageError(f"{run.path} is not empty and no reproduction of {lock}; give a new folder with --run")
+        raise StageError(
+            f"{run.path} is not empty and no reproduction of {lock}; give a new folder with --run"
+        )
 
 
 def _compute(
-    wanted: Mapping[str, Any], config: RunConfig, run: RunFolder, tools: Tools, report: Callable[[Report], None], result: Reproduction
+    wanted: Mapping[str, Any],
+    config: RunConfig,
+    run: RunFolder,
+    tools: Tools,
+    report: Callable[[Report], None],
+    result: Reproduction,
 ) -> None:
     """Run every stage of the lock and compare each; after prepare only if the images are the lock's."""
     config.write(run.config)
-    reasons: list[str] = []  # why the arithmetic may differ, so far: a stage inherits the rounding of those before it
+    reasons: list[
+        str
+    ] = []  # why the arithmetic may differ, so far: a stage inherits the rounding of those before it
     for name, locked in wanted["stages"].items():
         stage = _stage(config, run, name, locked)
         report(run_stage(stage, tools))
@@ -173,8 +197,12 @@ def _compute(
         else:
             result.findings += _compare_outputs(wanted, locked, record, run, reasons)
         if isinstance(stage, Train):
-            result.findings += _compare_scores(name, wanted.get("scores", {}).get(name, {}), scores_of(stage), result.tolerance)
-    result.findings += [Finding("environment", reason.split(":")[0], "noted", reason.split(": ", 1)[1]) for reason in reasons]
+            result.findings += _compare_scores(
+                name, wanted.get("scores", {}).get(name, {}), scores_of(stage), result.tolerance
+            )
+    result.findings += [
+        Finding("environment", reason.split(":")[0], "noted", reason.split(": ", 1)[1]) for reason in reasons
+    ]
     result.complete = True
 
 
@@ -197,7 +225,11 @@ def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Finding
             findings.append(Finding("data", split, "equal", f"{here.samples} samples; {here}"))
         else:
             numbers = f"{here.samples} samples, lock {there['samples']}; digest {there['digest'][:12]} -> {here.digest[:12]}"
-            findings.append(Finding("data", split, "different", f"not the data of the lock ({numbers}); found {here.known_as}"))
+            findings.append(
+                Finding(
+                    "data", split, "different", f"not the data of the lock ({numbers}); found {here.known_as}"
+                )
+            )
     return findings
 
 
@@ -209,13 +241,20 @@ def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Findi
         "encoder": lambda: encoder_digest(resolve_encoder(config.train.encoder)),
     }
     findings = []
-    named = {name: digest for stage in wanted["stages"].values() for name, digest in stage.get("weights", {}).items() if name in digests}
+    named = {
+        name: digest
+        for stage in wanted["stages"].values()
+        for name, digest in stage.get("weights", {}).items()
+        if name in digests
+    }
     for name, digest in named.items():
         try:
             found = digests[name]()
         except HmnetPipeError as error:
             wish = f"give it with {_WEIGHTS_OPTIONS[name]}"
-            raise WeightsError(f"the {name} of the lock, with the digest {digest}, is not here; {wish} ({error})") from error
+            raise WeightsError(
+                f"the {name} of the lock, with the digest {digest}, is not here; {wish} ({error})"
+            ) from error
         if found == digest:
             findings.append(Finding("weights", name, "equal", digest[:12]))
         else:
@@ -228,12 +267,20 @@ def _arithmetic(wanted: Mapping[str, Any], locked: Mapping[str, Any], record: St
     """How the machine, the versions or the precision of a stage differ from the lock's, as `processor: that -> this`."""
     there = wanted["environments"].get(str(locked["environment"]), {})
     pairs = [*_differences(_flat(there), _flat(environment_of(record)))]
-    pairs += _differences(*({name: values.get(name) for name in _ARITHMETIC} for values in (locked["parameters"], record.parameters)))
+    pairs += _differences(
+        *(
+            {name: values.get(name) for name in _ARITHMETIC}
+            for values in (locked["parameters"], record.parameters)
+        )
+    )
     return [f"{name}: {old} -> {new}" for name, old, new in pairs]
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
-    return {**{name: value for name, value in environment.items() if name != "versions"}, **environment.get("versions", {})}
+    return {
+        **{name: value for name, value in environment.items() if name != "versions"},
+        **environment.get("versions", {}),
+    }
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -251,7 +298,9 @@ def _compare_causes(name: str, locked: Mapping[str, Any], record: StageRecord) -
     return [Finding(name, part, "different", f"{there} -> {here}") for part, there, here in changed]
 
 
-def _compare_prepared(wanted: Mapping[str, Any], locked: Mapping[str, Any], record: StageRecord, run: RunFolder) -> list[Finding]:
+def _compare_prepared(
+    wanted: Mapping[str, Any], locked: Mapping[str, Any], record: StageRecord, run: RunFolder
+) -> list[Finding]:
     facts, data = data_facts(run), wanted["data"]
     there, here = data["images"], facts["images"]
     findings = []
@@ -260,18 +309,35 @@ def _compare_prepared(wanted: Mapping[str, Any], locked: Mapping[str, Any], reco
     else:
         numbers = f"{here['usable']} usable, lock {there['usable']}; digest {there['digest'][:12]} -> {here['digest'][:12]}"
         splits = [split for split in SPLITS if split in facts]
-        per_split = ", ".join(f"{split} {facts[split]['with_image']}, lock {data[split]['with_image']}" for split in splits)
-        findings.append(Finding("data", "images", "different", f"not the images of the lock ({numbers}; samples with one: {per_split})"))
+        per_split = ", ".join(
+            f"{split} {facts[split]['with_image']}, lock {data[split]['with_image']}" for split in splits
+        )
+        findings.append(
+            Finding(
+                "data",
+                "images",
+                "different",
+                f"not the images of the lock ({numbers}; samples with one: {per_split})",
+            )
+        )
     same = record.outputs["samples"] == locked["outputs"]["samples"]
     remark = "" if same else "other ids, groups or images of the same texts"
     findings.append(Finding("data", "samples", "equal" if same else "different", remark))
     if record.inputs != locked["inputs"] or record.outputs["problems"] != locked["outputs"]["problems"]:
-        findings.append(Finding("data", "files", "noted", "other bytes or order of lines than the lock's, of the same content"))
+        findings.append(
+            Finding(
+                "data", "files", "noted", "other bytes or order of lines than the lock's, of the same content"
+            )
+        )
     return findings
 
 
 def _compare_outputs(
-    wanted: Mapping[str, Any], locked: Mapping[str, Any], record: StageRecord, run: RunFolder, reasons: Sequence[str]
+    wanted: Mapping[str, Any],
+    locked: Mapping[str, Any],
+    record: StageRecord,
+    run: RunFolder,
+    reasons: Sequence[str],
 ) -> list[Finding]:
     """Each output by its digest; where it is another one, what the lock's probes tell of the distance."""
     probes = wanted.get("probes", {})
@@ -286,9 +352,20 @@ def _compare_outputs(
             findings.append(Finding(record.stage, name, "equal", str(here)[:12]))
             continue
         if name == _DESCRIPTION and there and here:
-            findings.append(Finding(record.stage, name, "noted", "the model is described in other words, such as the encoder's place"))
+            findings.append(
+                Finding(
+                    record.stage,
+                    name,
+                    "noted",
+                    "the model is described in other words, such as the encoder's place",
+                )
+            )
             continue
-        near, text = distances[name]() if name in distances else (True, f"digest {str(there)[:12]} -> {str(here)[:12]}")
+        near, text = (
+            distances[name]()
+            if name in distances
+            else (True, f"digest {str(there)[:12]} -> {str(here)[:12]}")
+        )
         if not reasons:
             text += "; nothing else differs that could explain it"
         findings.append(Finding(record.stage, name, "rounding" if near and reasons else "different", text))
@@ -343,7 +420,9 @@ def _feature_distance(probes: Sequence[Mapping[str, Any]], run: RunFolder) -> tu
     return relative <= _FEATURE_TOLERANCE, text
 
 
-def _compare_scores(name: str, locked: Mapping[str, Any], here: Mapping[str, Any], tolerance: float) -> list[Finding]:
+def _compare_scores(
+    name: str, locked: Mapping[str, Any], here: Mapping[str, Any], tolerance: float
+) -> list[Finding]:
     """Precision, recall and F1 of each split; F1 decides."""
     findings = []
     for split in ("valid", "test"):
@@ -353,7 +432,13 @@ def _compare_scores(name: str, locked: Mapping[str, Any], here: Mapping[str, Any
         if old is None or new is None:
             findings.append(Finding(name, f"{split} scores", "different", "only one of the two has them"))
             continue
-        text = ", ".join(f"{score} {old[score]:.4f} -> {new[score]:.4f} ({new[score] - old[score]:+.4f})" for score in new)
-        state = "equal" if new == old else "rounding" if abs(new["f1"] - old["f1"]) <= tolerance else "different"
-        findings.append(Finding(name, f"{split} scores", state, f"f1 {new['f1']:.4f}" if state == "equal" else text))
+        text = ", ".join(
+            f"{score} {old[score]:.4f} -> {new[score]:.4f} ({new[score] - old[score]:+.4f})" for score in new
+        )
+        state = (
+            "equal" if new == old else "rounding" if abs(new["f1"] - old["f1"]) <= tolerance else "different"
+        )
+        findings.append(
+            Finding(name, f"{split} scores", state, f"f1 {new['f1']:.4f}" if state == "equal" else text)
+        )
     return findings

@@ -31,9 +31,28 @@ from .sources import note_up_to_date, settings_of
 if TYPE_CHECKING:
     from ..stages.train.ranks import Ranks
 
-__all__ = ["Report", "disk_errors", "expected_record", "follow_stage", "lead_stage", "locked", "run_stage", "stage_state"]
+__all__ = [
+    "Report",
+    "disk_errors",
+    "expected_record",
+    "follow_stage",
+    "lead_stage",
+    "locked",
+    "run_stage",
+    "stage_state",
+]
 
-_RECORDED_PACKAGES = ("torch", "torchvision", "transformers", "pytorch-crf", "numpy", "pillow", "h5py", "pyarrow", "dask")
+_RECORDED_PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "pytorch-crf",
+    "numpy",
+    "pillow",
+    "h5py",
+    "pyarrow",
+    "dask",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,11 @@ class Report:
         return json.dumps(asdict(self), indent=2, default=str)
 
     def lines(self) -> list[str]:
-        details = {name: value for name, value in self.details.items() if name != "output" and value not in (None, {}, [])}
+        details = {
+            name: value
+            for name, value in self.details.items()
+            if name != "output" and value not in (None, {}, [])
+        }
         where = f" -> {self.details['output']}" if "output" in self.details else ""
         if self.state == "fresh":
             head = f"{self.stage}: up to date, nothing to do ({self.seconds:.1f} s)"
@@ -78,7 +101,9 @@ def _text(value: Any) -> str:
 
 def expected_record(stage: Stage, tools: Tools = SILENT) -> StageRecord:
     """What the stage's record would say of its causes if it ran now; outputs are empty."""
-    return StageRecord(stage.name, stage.schema_version, stage.parameters(), stage.inputs(tools), stage.weights(), {})
+    return StageRecord(
+        stage.name, stage.schema_version, stage.parameters(), stage.inputs(tools), stage.weights(), {}
+    )
 
 
 def stage_state(stage: Stage, expected: StageRecord) -> tuple[str, list[str]]:
@@ -90,9 +115,14 @@ def stage_state(stage: Stage, expected: StageRecord) -> tuple[str, list[str]]:
     if record.fingerprint != expected.fingerprint:
         return "stale", changes or ["fingerprint"]
     outputs = stage.outputs()
-    wrong = sorted(name for name in {*record.outputs, *outputs} if record.outputs.get(name) != outputs.get(name))
+    wrong = sorted(
+        name for name in {*record.outputs, *outputs} if record.outputs.get(name) != outputs.get(name)
+    )
     if wrong:
-        return "stale", [f"output {name}, which is {'not as recorded' if name in outputs else 'missing or damaged'}" for name in wrong]
+        return "stale", [
+            f"output {name}, which is {'not as recorded' if name in outputs else 'missing or damaged'}"
+            for name in wrong
+        ]
     return "fresh", []
 
 
@@ -112,12 +142,24 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
             counts = record.facts.get("counts", {})
             note_up_to_date(stage, record, started_at)
             stage.finish()  # a kill may have come between it and the record
-            known = {key: counts.get(key, default) for key, default in (("unit", ""), ("failed", 0), ("details", {}))}
-            return Report(stage.name, "fresh", done=0, skipped=counts.get("done", 0), seconds=time.monotonic() - started, **known)
+            known = {
+                key: counts.get(key, default)
+                for key, default in (("unit", ""), ("failed", 0), ("details", {}))
+            }
+            return Report(
+                stage.name,
+                "fresh",
+                done=0,
+                skipped=counts.get("done", 0),
+                seconds=time.monotonic() - started,
+                **known,
+            )
         for reason in reasons:
             tools.say(f"{stage.name} runs again because of {reason}")
         starting()
-        counts = stage.compute(replace(tools, map=lambda function, units: tools.map(_Seeing(function, stage.run.images), units)))
+        counts = stage.compute(
+            replace(tools, map=lambda function, units: tools.map(_Seeing(function, stage.run.images), units))
+        )
         seconds = time.monotonic() - started
         record = StageRecord(
             stage.name,
@@ -132,7 +174,9 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
         # What was changed while the stage ran is newer than its record.
         os.utime(stage.run.record(stage.name), ns=(started_at, started_at))
         stage.finish()
-    return Report(stage.name, "done", counts.unit, counts.done, counts.skipped, counts.failed, seconds, counts.details)
+    return Report(
+        stage.name, "done", counts.unit, counts.done, counts.skipped, counts.failed, seconds, counts.details
+    )
 
 
 @dataclass(frozen=True)
@@ -184,7 +228,10 @@ def _facts(counts: Counts, seconds: float) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "machine": machine_kind(),
         "python": platform.python_version(),
-        "versions": {"hmnet-pipe": __version__, **{name: found for name in _RECORDED_PACKAGES if (found := _version(name))}},
+        "versions": {
+            "hmnet-pipe": __version__,
+            **{name: found for name in _RECORDED_PACKAGES if (found := _version(name))},
+        },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -207,7 +254,9 @@ def locked(stage: Stage) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         holder = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
-        raise StageError(f"{stage.name} of {stage.run.path} is being run by {holder}; wait for it, or stop it first") from error
+        raise StageError(
+            f"{stage.name} of {stage.run.path} is being run by {holder}; wait for it, or stop it first"
+        ) from error
     try:
         remove_temporaries(path.parent, f"{stage.name}.*")
         write_text(owner, f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -41,13 +41,21 @@ def why_changed(stage: Stage) -> str | None:
         return f"schema_version: {record.schema_version} -> {stage.schema_version}"
     if isinstance(stage, Prepare):
         splits = find_texts(stage.settings.text, stage.settings.task, stage.settings.format).files
-        if {f"text.{split}" for split in splits} != {name for name in record.inputs if name.startswith("text.")}:
+        if {f"text.{split}" for split in splits} != {
+            name for name in record.inputs if name.startswith("text.")
+        }:
             return f"{stage.settings.text} holds other files"
     since = path.stat().st_mtime_ns
     new = settings_of(stage)
     # A record from before settings were kept in it is taken to mean those of a run.toml that nobody has written since.
-    old = record.facts.get("settings", new if stage.run.config.is_file() and stage.run.config.stat().st_mtime_ns <= since else {})
-    if changes := [f"{name}: {old.get(name)} -> {new.get(name)}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]:
+    old = record.facts.get(
+        "settings", new if stage.run.config.is_file() and stage.run.config.stat().st_mtime_ns <= since else {}
+    )
+    if changes := [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]:
         return changes[0]
     if gone := [file for name in record.outputs if not (file := _output(stage, name)).exists()]:
         return f"{gone[0]} is gone"
@@ -60,7 +68,11 @@ def make_words(config: RunConfig, run: RunFolder, systems: Sequence[str], seeds:
     stages = [config.stage(name, run) for name in ("prepare", "detect", "extract")]
     stages += [config.stage("train", run, system=system, seed=seed) for system in systems for seed in seeds]
     # Killed between its record and run.toml, prepare has only to write the latter.
-    changed = [stage.name for stage in stages if why_changed(stage) or (stage.name == "prepare" and not run.config.is_file())]
+    changed = [
+        stage.name
+        for stage in stages
+        if why_changed(stage) or (stage.name == "prepare" and not run.config.is_file())
+    ]
     return changed + [f"visual:{system}" for system in systems if system_is_visual(system, config.task)]
 
 
@@ -82,7 +94,9 @@ def note_up_to_date(stage: Stage, record: StageRecord, started: int) -> None:
     path = stage.run.record(stage.name)
     since = path.stat().st_mtime_ns
     before = [stage.run.record(name) for name in _stages_before(stage)]
-    newer = any(other.is_file() and other.stat().st_mtime_ns > since for other in before) or any(True for _ in sources_since(stage, since))
+    newer = any(other.is_file() and other.stat().st_mtime_ns > since for other in before) or any(
+        True for _ in sources_since(stage, since)
+    )
     settings = settings_of(stage)
     if newer or record.facts.get("settings") != settings:
         replace(record, facts={**record.facts, "settings": settings}).write(path)

@@ -59,12 +59,19 @@ class StageStatus:
     finished: str | None
 
     def lines(self) -> Iterator[str]:
-        counts = f" ({self.done} done, {self.failed} failed, {self.seconds:.1f} s)" if self.done is not None else ""
+        counts = (
+            f" ({self.done} done, {self.failed} failed, {self.seconds:.1f} s)"
+            if self.done is not None
+            else ""
+        )
         yield f"  {self.stage:<28} {self.state}{counts}"
         if self.progress is not None:
             more = "".join(f", {name} {value}" for name, value in self.progress.details.items())
             yield f"    {self.progress.done} of {self.progress.total} {self.progress.unit} are kept{more}"
-        yield from (f"    because of {reason}" if self.state == "stale" else f"    {reason}" for reason in self.reasons)
+        yield from (
+            f"    because of {reason}" if self.state == "stale" else f"    {reason}"
+            for reason in self.reasons
+        )
         yield from (f"    {number} failed: {reason}" for reason, number in self.failures.items())
 
 
@@ -87,7 +94,11 @@ class RunStatus:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        sizes = [f"{name} {'about ' * (name in self.estimated)}{_megabytes(size)}" for name, size in self.parts.items() if size]
+        sizes = [
+            f"{name} {'about ' * (name in self.estimated)}{_megabytes(size)}"
+            for name, size in self.parts.items()
+            if size
+        ]
         result = [f"{self.run}: task {self.task}, {_megabytes(self.bytes)} on disk ({', '.join(sizes)})"]
         for row in self.stages:
             result += row.lines()
@@ -120,11 +131,16 @@ def run_stages(config: RunConfig, run: RunFolder) -> list[Stage]:
         trained.add((system, f"seed-{seed}"))
     for system, seed in sorted(trained):
         stages.append(config.stage("train", run, system=system, seed=int(seed.removeprefix("seed-"))))
-    finetuned = {(path.parent.name, path.name.removeprefix("finetuned-seed-")) for path in (run.path / "models").glob("*/finetuned-seed-*")}
+    finetuned = {
+        (path.parent.name, path.name.removeprefix("finetuned-seed-"))
+        for path in (run.path / "models").glob("*/finetuned-seed-*")
+    }
     for path in (run.path / "stages").glob("finetune-*.parts"):
         system, _, seed = path.stem.removeprefix("finetune-").rpartition("-seed-")
         finetuned.add((system, seed))
-    stages += [config.stage("finetune", run, system=system, seed=int(seed)) for system, seed in sorted(finetuned)]
+    stages += [
+        config.stage("finetune", run, system=system, seed=int(seed)) for system, seed in sorted(finetuned)
+    ]
     return stages
 
 
@@ -150,7 +166,12 @@ def _stage_status(stage: Stage) -> StageStatus:
         pa.default_memory_pool().release_unused()  # else what one stage's tables took is not there for the next one's
     facts = record.facts if record is not None else {}
     counts = facts.get("counts", {})
-    last = {"done": counts.get("done"), "failed": counts.get("failed"), "seconds": facts.get("seconds"), "finished": facts.get("finished")}
+    last = {
+        "done": counts.get("done"),
+        "failed": counts.get("failed"),
+        "seconds": facts.get("seconds"),
+        "finished": facts.get("finished"),
+    }
     return StageStatus(stage.name, state, reasons, progress, _failures(stage), **last)
 
 
@@ -170,10 +191,17 @@ def _progress(stage: Stage, expected: StageRecord) -> Progress | None:
         done, total, shards = stage.kept()
         return Progress(done, total, "images", {"new shards": shards}) if done else None
     if isinstance(stage, Train):
-        path = stage.checkpoint_folder(expected.parameters, expected.inputs, expected.weights) / "progress.json"
+        path = (
+            stage.checkpoint_folder(expected.parameters, expected.inputs, expected.weights) / "progress.json"
+        )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            return Progress(values["step"], values["steps"], "updates", {"epoch": values["epoch"], "of epochs": values["epochs"]})
+            return Progress(
+                values["step"],
+                values["steps"],
+                "updates",
+                {"epoch": values["epoch"], "of epochs": values["epochs"]},
+            )
         except (OSError, ValueError, KeyError, TypeError):  # no checkpoint, or one that tells nothing
             return None
     return None

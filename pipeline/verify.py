@@ -79,7 +79,9 @@ def verify_run(run: RunFolder) -> list[Problem]:
             continue
         for name in sorted({*record.outputs, *outputs}):
             if record.outputs.get(name) != outputs.get(name) and not (damage and name == "features"):
-                problems.append(Problem(stage.name, name, "not as recorded" if name in outputs else "missing or damaged"))
+                problems.append(
+                    Problem(stage.name, name, "not as recorded" if name in outputs else "missing or damaged")
+                )
     return problems
 
 
@@ -92,7 +94,11 @@ def mend_run(run: RunFolder, problems: list[Problem], tools: Tools) -> list[Repo
     for problem in problems:
         if problem.what == str(run.record(problem.stage)):
             run.record(problem.stage).unlink()
-    return [run_stage(stage, tools) for stage in run_stages(RunConfig.read(run.config), run) if stage.name in wrong]
+    return [
+        run_stage(stage, tools)
+        for stage in run_stages(RunConfig.read(run.config), run)
+        if stage.name in wrong
+    ]
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,9 @@ def rerun_run(run: RunFolder, share: float, train: bool, tools: Tools) -> Iterat
                 yield Rerun(stage.name, "not run", remarks=[str(error)])
 
 
-def _rerun(stage: Stage, record: StageRecord, share: float, train: bool, scratch: RunFolder, tools: Tools) -> Rerun:
+def _rerun(
+    stage: Stage, record: StageRecord, share: float, train: bool, scratch: RunFolder, tools: Tools
+) -> Rerun:
     if isinstance(stage, Train) and not (train or share >= 1):
         return Rerun(stage.name, "not run", remarks=["a training is repeated only with --rerun 1 or --train"])
     if not isinstance(stage, (Prepare, Detect, Extract, Train)):
@@ -153,8 +161,12 @@ def _rerun(stage: Stage, record: StageRecord, share: float, train: bool, scratch
     else:
         result = _rerun_train(stage, record, scratch, tools)
     if result.verdict in ("close", "different"):
-        elsewhere = elsewhere or ["machine and versions are those of the record: its numbers were to be the same"]
-    return Rerun(result.stage, result.verdict, result.checked, result.distances, [*result.remarks, *elsewhere])
+        elsewhere = elsewhere or [
+            "machine and versions are those of the record: its numbers were to be the same"
+        ]
+    return Rerun(
+        result.stage, result.verdict, result.checked, result.distances, [*result.remarks, *elsewhere]
+    )
 
 
 def _rerun_prepare(stage: Prepare, record: StageRecord, scratch: RunFolder, tools: Tools) -> Rerun:
@@ -163,9 +175,15 @@ def _rerun_prepare(stage: Prepare, record: StageRecord, scratch: RunFolder, tool
     again.compute(tools)
     outputs = again.outputs()
     wrong = sorted(name for name in record.outputs if outputs.get(name) != record.outputs[name])
-    sources = [f"the sources have changed since: {change}" for change in record.changes(expected_record(again, tools))]
+    sources = [
+        f"the sources have changed since: {change}"
+        for change in record.changes(expected_record(again, tools))
+    ]
     return Rerun(
-        stage.name, "different" if wrong else "equal", "everything", remarks=[*(f"{name} is not as recorded" for name in wrong), *sources]
+        stage.name,
+        "different" if wrong else "equal",
+        "everything",
+        remarks=[*(f"{name} is not as recorded" for name in wrong), *sources],
     )
 
 
@@ -188,19 +206,29 @@ def _rerun_detect(stage: Detect, share: float, scratch: RunFolder, tools: Tools)
     order = [("image_key", "ascending"), ("rank", "ascending")]
     new, old = new.sort_by(order), old.sort_by(order)
     new_outcomes = pa.concat_tables(outcomes).sort_by("image_key")
-    same_outcomes = new_outcomes.equals(_rows_of(read_table(stage.run.outcomes(stage.name), OUTCOMES), keys).sort_by("image_key"))
+    same_outcomes = new_outcomes.equals(
+        _rows_of(read_table(stage.run.outcomes(stage.name), OUTCOMES), keys).sort_by("image_key")
+    )
     if new.equals(old) and same_outcomes:
         return Rerun(stage.name, "equal", checked)
     remarks = [] if same_outcomes else ["other images failed, or for another reason"]
     fixed = ("image_key", "rank", "label")
     if new.num_rows != old.num_rows or any(not new.column(name).equals(old.column(name)) for name in fixed):
-        remarks.append(f"other objects: {old.num_rows} recorded, {new.num_rows} now, or other labels or places in the order")
+        remarks.append(
+            f"other objects: {old.num_rows} recorded, {new.num_rows} now, or other labels or places in the order"
+        )
         return Rerun(stage.name, "different", checked, remarks=remarks)
     boxes = max(_distance(new.column(side), old.column(side)) for side in ("x0", "y0", "x1", "y1"))
     scores = _distance(new.column("score"), old.column("score"))
     precision = str(stage.parameters()["precision"])
     close = same_outcomes and boxes <= _BOX_PIXELS[precision] and scores <= _SCORE[precision]
-    return Rerun(stage.name, "close" if close else "different", checked, {"boxes (pixels)": boxes, "scores": scores}, remarks)
+    return Rerun(
+        stage.name,
+        "close" if close else "different",
+        checked,
+        {"boxes (pixels)": boxes, "scores": scores},
+        remarks,
+    )
 
 
 def _rerun_extract(stage: Extract, share: float, scratch: RunFolder, tools: Tools) -> Rerun:
@@ -214,10 +242,17 @@ def _rerun_extract(stage: Extract, share: float, scratch: RunFolder, tools: Tool
             raise StageError(f"{len(unit)} images could not be computed again: {result.reason}")
         old, new = Shard(stage.run.features / unit.path.name), Shard(unit.path)
         if unit.digest != old.unit:
-            remarks.append(f"{unit.path.name} was put together otherwise; another batch may round differently")
+            remarks.append(
+                f"{unit.path.name} was put together otherwise; another batch may round differently"
+            )
         images += len(old.keys)
         if new.keys != old.keys or not np.array_equal(new.view_mask, old.view_mask):
-            return Rerun(stage.name, "different", f"{images} images", remarks=[*remarks, f"{unit.path.name} holds other images or views"])
+            return Rerun(
+                stage.name,
+                "different",
+                f"{images} images",
+                remarks=[*remarks, f"{unit.path.name} holds other images or views"],
+            )
         equal = equal and np.array_equal(new.checksums, old.checksums)
         start = 0
         for level, channels in enumerate(old.spec.levels, start=1):
@@ -230,7 +265,9 @@ def _rerun_extract(stage: Extract, share: float, scratch: RunFolder, tools: Tool
     if equal:
         return Rerun(stage.name, "equal", checked, remarks=remarks)
     close = cosine >= _COSINE[str(stage.parameters()["precision"])]
-    return Rerun(stage.name, "close" if close else "different", checked, {**distances, "least cosine": cosine}, remarks)
+    return Rerun(
+        stage.name, "close" if close else "different", checked, {**distances, "least cosine": cosine}, remarks
+    )
 
 
 def _rerun_train(stage: Train, record: StageRecord, scratch: RunFolder, tools: Tools) -> Rerun:
@@ -253,16 +290,28 @@ def _rerun_train(stage: Train, record: StageRecord, scratch: RunFolder, tools: T
     old, new = (load_file(folder / "model.safetensors") for folder in (stage.folder, again.folder))
     if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in old):
         return Rerun(stage.name, "different", checked, remarks=["the model has other tensors"])
-    weights = max(float(np.abs(old[name].astype(np.float64) - new[name].astype(np.float64)).max(initial=0.0)) for name in old)
+    weights = max(
+        float(np.abs(old[name].astype(np.float64) - new[name].astype(np.float64)).max(initial=0.0))
+        for name in old
+    )
     distances = {"weights": weights}
-    metrics = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (stage.folder, again.folder)]
+    metrics = [
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        for folder in (stage.folder, again.folder)
+    ]
     for split in ("valid", "test"):
         if all(one.get(split) for one in metrics):
             distances[f"{split} F1"] = abs(metrics[0][split]["f1"] - metrics[1][split]["f1"])
     # Where nothing else differs, neither may the numbers.
     scores = [value for name, value in distances.items() if name != "weights"]
     close = bool(_machine_changes(record)) and max(scores, default=0.0) <= _F1
-    return Rerun(stage.name, "close" if close else "different", checked, distances, [f"not as recorded: {', '.join(wrong)}"])
+    return Rerun(
+        stage.name,
+        "close" if close else "different",
+        checked,
+        distances,
+        [f"not as recorded: {', '.join(wrong)}"],
+    )
 
 
 def _sample(units: Sequence[Unit], share: float) -> list[Unit]:
@@ -305,7 +354,11 @@ def _machine_changes(record: StageRecord) -> list[str]:
         ("python", record.facts.get("python"), platform.python_version()),
         *((name, old, _version(name)) for name, old in versions.items()),
         # Detection and extraction run in workers of one thread, whatever this process has.
-        *((name, old, now.get(name)) for name, old in machine.items() if name != "threads" or record.stage.startswith("train")),
+        *(
+            (name, old, now.get(name))
+            for name, old in machine.items()
+            if name != "threads" or record.stage.startswith("train")
+        ),
     ]
     return [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
 

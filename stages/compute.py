@@ -68,7 +68,9 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); use --device cpu or auto") from error
+        raise InputError(
+            f"--device {name} cannot be used here ({str(error).splitlines()[0]}); use --device cpu or auto"
+        ) from error
 
 
 def resolve_device(name: str) -> torch.device:
@@ -76,13 +78,17 @@ def resolve_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     device = _device(name)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here ({reason}); use --device cpu or auto") from error
+        raise InputError(
+            f"--device {name} cannot be used here ({reason}); use --device cpu or auto"
+        ) from error
     return device
 
 
@@ -101,7 +107,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type == "cpu":
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+        return (
+            "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+        )
     return "fp32"
 
 

@@ -25,7 +25,14 @@ _NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 class FusedConv(nn.Module):
     """relu(norm(conv(maps)) + added), with norm, added and relu each optional, by one kernel in `dtype`. For inference only."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, *, relu: bool = False, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        norm: nn.Module | None = None,
+        *,
+        relu: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
         if norm is not None:
@@ -65,7 +72,10 @@ class _FusedBlock(nn.Module):
     def __init__(self, block: BasicBlock | Bottleneck, dtype: torch.dtype) -> None:
         super().__init__()
         numbers = (1, 2, 3) if isinstance(block, Bottleneck) else (1, 2)
-        convs = [FusedConv(getattr(block, f"conv{i}"), getattr(block, f"bn{i}"), relu=True, dtype=dtype) for i in numbers]
+        convs = [
+            FusedConv(getattr(block, f"conv{i}"), getattr(block, f"bn{i}"), relu=True, dtype=dtype)
+            for i in numbers
+        ]
         self.convs = nn.ModuleList(convs)
         self.downsample = None if block.downsample is None else fuse(block.downsample, dtype)
 

@@ -22,7 +22,16 @@ from PIL import (
     WebPImagePlugin,
 )
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageFacts", "UnusableImage", "image_from_bytes", "inspect_image", "open_image", "open_keyed"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "ImageFacts",
+    "UnusableImage",
+    "image_from_bytes",
+    "inspect_image",
+    "open_image",
+    "open_keyed",
+]
 
 MAX_PIXELS = 89_478_485  # 256 MiB as RGB; Pillow's own limit, where it only warns
 MAX_BYTES = 1 << 30

@@ -31,7 +31,9 @@ def _scores(correct: int, predicted: int, gold: int) -> Scores:
 
 
 def score_entities(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], groups: Sequence[Sequence[str]] | None = None
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    groups: Sequence[Sequence[str]] | None = None,
 ) -> Scores:
     """Entity scores of tag sequences, equally long pairwise. `groups` names each gold mention's group, in the order of the text.
 
@@ -40,9 +42,15 @@ def score_entities(
     """
     empty = all(tag == "O" for tags in (*gold, *predicted) for tag in tags)
     # Of nothing seqeval makes the mean, with warnings.
-    report = {"micro avg": _NOTHING} if empty else classification_report(gold, predicted, output_dict=True, zero_division=0)
+    report = (
+        {"micro avg": _NOTHING}
+        if empty
+        else classification_report(gold, predicted, output_dict=True, zero_division=0)
+    )
     result = _from_report(report["micro avg"])
-    result["per_type"] = {name: _from_report(row) for name, row in sorted(report.items()) if not name.endswith(" avg")}
+    result["per_type"] = {
+        name: _from_report(row) for name, row in sorted(report.items()) if not name.endswith(" avg")
+    }
     counts: dict[str, list[int]] = {}  # group: correct, predicted, gold
     for gold_tags, predicted_tags, names in zip(gold, predicted, groups or [()] * len(gold), strict=True):
         if not names:
@@ -51,7 +59,9 @@ def score_entities(
         for name in names:
             counts.setdefault(name, [0, 0, 0])[2] += 1
         for mention in get_entities(list(predicted_tags)):
-            overlapped = [i for i, (_, start, end) in enumerate(mentions) if start <= mention[2] and mention[1] <= end]
+            overlapped = [
+                i for i, (_, start, end) in enumerate(mentions) if start <= mention[2] and mention[1] <= end
+            ]
             if overlapped:
                 count = counts[names[overlapped[0]]]
                 count[1] += 1
@@ -69,7 +79,9 @@ def _from_report(row: Mapping[str, float]) -> Scores:
     }
 
 
-def score_relations(gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Sequence[str]] | None = None) -> Scores:
+def score_relations(
+    gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Sequence[str]] | None = None
+) -> Scores:
     """Relation scores; `groups` names each sample's group (an empty list: none)."""
     result = _relation_scores(gold, predicted)
     positives = sorted({*gold, *predicted} - {NEGATIVE_RELATION})
@@ -83,7 +95,9 @@ def score_relations(gold: Sequence[str], predicted: Sequence[str], groups: Seque
         result["per_type"] = {}
     names = np.array([group[0] if group else "" for group in groups or [()] * len(gold)])
     result["per_group"] = {
-        str(name): _relation_scores(*(np.array(values)[names == name].tolist() for values in (gold, predicted)))
+        str(name): _relation_scores(
+            *(np.array(values)[names == name].tolist() for values in (gold, predicted))
+        )
         for name in sorted(set(names) - {""})
     }
     return result

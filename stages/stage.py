@@ -62,7 +62,9 @@ class UnitFailure:
     reason: str
 
 
-def _map_here(function: Callable[[Unit], Result], units: Sequence[Unit]) -> Iterator[tuple[Unit, Result | UnitFailure]]:
+def _map_here(
+    function: Callable[[Unit], Result], units: Sequence[Unit]
+) -> Iterator[tuple[Unit, Result | UnitFailure]]:
     for unit in units:
         yield unit, function(unit)
 

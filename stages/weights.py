@@ -99,15 +99,25 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise WeightsError(f"{path} cannot be read as weights ({error}); it must be .safetensors or a torch state dict") from error
-    except Exception as error:  # torch raises its own pickle.UnpicklingError, and refuses whatever is not a tensor with it
-        raise WeightsError(f"{path} holds something other than tensors, which is never unpickled ({type(error).__name__})") from error
+        raise WeightsError(
+            f"{path} cannot be read as weights ({error}); it must be .safetensors or a torch state dict"
+        ) from error
+    except (
+        Exception
+    ) as error:  # torch raises its own pickle.UnpicklingError, and refuses whatever is not a tensor with it
+        raise WeightsError(
+            f"{path} holds something other than tensors, which is never unpickled ({type(error).__name__})"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{path} is not a state dict of tensors; save it with torch.save(model.state_dict(), FILE)")
+        raise WeightsError(
+            f"{path} is not a state dict of tensors; save it with torch.save(model.state_dict(), FILE)"
+        )
     return state
 
 
-def load_into(build: Callable[[dict[str, torch.Tensor] | None], nn.Module], source: WeightsSource) -> nn.Module:
+def load_into(
+    build: Callable[[dict[str, torch.Tensor] | None], nn.Module], source: WeightsSource
+) -> nn.Module:
     """Build a network and load its weights strictly: an architecture that does not fit is an error that names the file.
 
     build: makes the network with its own random initialisation, given the state that it will hold or None for random weights,

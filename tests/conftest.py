@@ -12,9 +12,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data: $HMNET_PIPE_DATA, or shared/data beside the checkout. Its tests are skipped where it is absent."""
-    folder = Path(os.environ.get("HMNET_PIPE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+    folder = Path(
+        os.environ.get("HMNET_PIPE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+    )
     if not folder.is_dir():
-        pytest.skip(f"the real data is not in {folder}; set HMNET_PIPE_DATA to the folder that holds twitter2015, mnre, ...")
+        pytest.skip(
+            f"the real data is not in {folder}; set HMNET_PIPE_DATA to the folder that holds twitter2015, mnre, ..."
+        )
     return folder
 
 
@@ -29,23 +33,61 @@ def _save_encoder(folder: Path, kind: str) -> Path:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-    words = ["ada", "alan", "grace", "lives", "works", "in", "london", "paris", "the", "red", "cat", "sat", "on", "near", "is", "and", "of"]
+    words = [
+        "ada",
+        "alan",
+        "grace",
+        "lives",
+        "works",
+        "in",
+        "london",
+        "paris",
+        "the",
+        "red",
+        "cat",
+        "sat",
+        "on",
+        "near",
+        "is",
+        "and",
+        "of",
+    ]
     if kind == "bert":
-        special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+        special = {
+            "pad_token": "[PAD]",
+            "unk_token": "[UNK]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "mask_token": "[MASK]",
+        }
         letters = string.ascii_lowercase + string.digits
         names = [*special.values(), *words, *letters, *(f"##{letter}" for letter in letters), *",.'#@:/"]
-        tokenizer = Tokenizer(models.WordPiece({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
+        tokenizer = Tokenizer(
+            models.WordPiece({name: number for number, name in enumerate(names)}, unk_token="[UNK]")
+        )
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.post_processor = processors.BertProcessing(("[SEP]", names.index("[SEP]")), ("[CLS]", names.index("[CLS]")))
+        tokenizer.post_processor = processors.BertProcessing(
+            ("[SEP]", names.index("[SEP]")), ("[CLS]", names.index("[CLS]"))
+        )
     else:
-        special = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+        special = {
+            "cls_token": "<s>",
+            "pad_token": "<pad>",
+            "sep_token": "</s>",
+            "unk_token": "<unk>",
+            "mask_token": "<mask>",
+        }
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=[*special.values()], initial_alphabet=alphabet, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=300, special_tokens=[*special.values()], initial_alphabet=alphabet, show_progress=False
+        )
         tokenizer.train_from_iterator([" ".join(words)] * 20, trainer)
-        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=True)
+        tokenizer.post_processor = processors.RobertaProcessing(
+            ("</s>", 2), ("<s>", 0), add_prefix_space=True
+        )
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     config = AutoConfig.for_model(
         kind,

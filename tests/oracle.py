@@ -130,7 +130,10 @@ def prefix(sequence: Array, weight: Array, bias: Array | None) -> tuple[Array, A
 def heads(rows: Array, count: int) -> list[Array]:
     """Head h of every row is its h-th run of d/H features: (n, d) -> H arrays (n, d/H)."""
     width = rows.shape[1] // count
-    return [np.array([[row[h * width + k] for k in range(width)] for row in rows]).reshape(len(rows), width) for h in range(count)]
+    return [
+        np.array([[row[h * width + k] for k in range(width)] for row in rows]).reshape(len(rows), width)
+        for h in range(count)
+    ]
 
 
 # The text encoder and its attention, equations 7 and 9.
@@ -155,7 +158,9 @@ def layer_norm(rows: Array, weight: Array, bias: Array, epsilon: float) -> Array
 
 def gelu(rows: Array) -> Array:
     """x times the normal distribution function at x, exactly, as BERT has it."""
-    return np.array([[0.5 * value * (1.0 + math.erf(value / math.sqrt(2.0))) for value in row] for row in rows])
+    return np.array(
+        [[0.5 * value * (1.0 + math.erf(value / math.sqrt(2.0))) for value in row] for row in rows]
+    )
 
 
 def embed(ids: Sequence[int], positions: Sequence[int], weights: Weights, epsilon: float) -> Array:
@@ -167,7 +172,9 @@ def embed(ids: Sequence[int], positions: Sequence[int], weights: Weights, epsilo
             + weights["embeddings.position_embeddings.weight"][position]
             + weights["embeddings.token_type_embeddings.weight"][0]
         )
-    return layer_norm(np.array(rows), weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"], epsilon)
+    return layer_norm(
+        np.array(rows), weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"], epsilon
+    )
 
 
 def attend(queries: Array, keys: Array, values: Array, count: int) -> Array:
@@ -177,16 +184,28 @@ def attend(queries: Array, keys: Array, values: Array, count: int) -> Array:
     for q, k, v in zip(heads(queries, count), heads(keys, count), heads(values, count), strict=True):
         rows = []
         for query in q:
-            logits = [math.fsum(float(a) * float(b) for a, b in zip(query, key, strict=True)) / math.sqrt(size / count) for key in k]
+            logits = [
+                math.fsum(float(a) * float(b) for a, b in zip(query, key, strict=True))
+                / math.sqrt(size / count)
+                for key in k
+            ]
             shares = softmax(logits)
-            rows.append([math.fsum(share * float(value[j]) for share, value in zip(shares, v, strict=True)) for j in range(v.shape[1])])
+            rows.append(
+                [
+                    math.fsum(share * float(value[j]) for share, value in zip(shares, v, strict=True))
+                    for j in range(v.shape[1])
+                ]
+            )
         outputs.append(rows)
     return np.array([[value for rows in outputs for value in rows[i]] for i in range(len(queries))])
 
 
 def attention(rows: Array, phi: tuple[Array, Array] | None, name: str, weights: Weights, count: int) -> Array:
     """The self-attention of one layer before its output projection: text queries on [phi_k; K] and [phi_v; V]."""
-    q, k, v = (linear(rows, weights[f"{name}.{part}.weight"], weights[f"{name}.{part}.bias"]) for part in ("query", "key", "value"))
+    q, k, v = (
+        linear(rows, weights[f"{name}.{part}.weight"], weights[f"{name}.{part}.bias"])
+        for part in ("query", "key", "value")
+    )
     if phi is not None and len(phi[0]):
         k, v = np.concatenate([phi[0], k]), np.concatenate([phi[1], v])
     return attend(q, k, v, count)
@@ -211,7 +230,9 @@ def encode(
             return linear(inputs, weights[f"{layer}.{name}.weight"], weights[f"{layer}.{name}.bias"])
 
         def norm(inputs: Array, name: str, layer: str = layer) -> Array:
-            return layer_norm(inputs, weights[f"{layer}.{name}.weight"], weights[f"{layer}.{name}.bias"], epsilon)
+            return layer_norm(
+                inputs, weights[f"{layer}.{name}.weight"], weights[f"{layer}.{name}.bias"], epsilon
+            )
 
         mixed = attention(rows, phi, f"{layer}.attention.self", weights, head_count)
         rows = norm(dense(mixed, "attention.output.dense") + rows, "attention.output.LayerNorm")
@@ -259,7 +280,12 @@ def gate_of(system: str, layer: int, view: Sequence[Array], fusion: Fusion, laye
 
 
 def prefix_of(
-    system: str, layer: int, views: Sequence[Sequence[Array]], present: Sequence[bool], fusion: Fusion, layers: int
+    system: str,
+    layer: int,
+    views: Sequence[Sequence[Array]],
+    present: Sequence[bool],
+    fusion: Fusion,
+    layers: int,
 ) -> tuple[Array, Array] | None:
     """Equations 1-8 for one sample and one layer: (phi_k, phi_v) of the views that are there, global first; None without any.
 
@@ -335,7 +361,9 @@ def log_likelihood(path: Sequence[int], emissions: Array, chain: Chain, tags: Se
 
 def best_path(emissions: Array, chain: Chain, tags: Sequence[str]) -> list[int]:
     """The likeliest sequence that BIO allows, found by trying them all."""
-    return list(max(valid_sequences(tags, len(emissions)), key=lambda path: path_score(path, emissions, chain)))
+    return list(
+        max(valid_sequences(tags, len(emissions)), key=lambda path: path_score(path, emissions, chain))
+    )
 
 
 def cls_logits(states: Array, weight: Array, bias: Array) -> Array:

@@ -44,7 +44,9 @@ def small_corpus(folder: Path) -> Path:
     return folder
 
 
-def bring_up_to_date(folder: Path, name: str, tools: Tools = SILENT, *, system: str = "hmnet", seed: int = 1, **options: Any) -> Report:
+def bring_up_to_date(
+    folder: Path, name: str, tools: Tools = SILENT, *, system: str = "hmnet", seed: int = 1, **options: Any
+) -> Report:
     """A stage in this process, without a cluster: the function that the command wraps. Its `options` are kept in run.toml, as there."""
     run = RunFolder(folder)
     config = RunConfig.read(run.config).override(name, options)
@@ -60,14 +62,24 @@ def hmnet_words(*arguments: object) -> list[str]:
 def made_by(stage: str, folder: Path) -> dict[str, str]:
     """Digests of what detect or extract made, from the files and not from the records."""
     run = RunFolder(folder)
-    made = digest_table(pq.read_table(run.detections)) if stage == "detect" else FeatureCache(run.features).digest()
+    made = (
+        digest_table(pq.read_table(run.detections))
+        if stage == "detect"
+        else FeatureCache(run.features).digest()
+    )
     return {"made": made, "outcomes": digest_table(pq.read_table(run.outcomes(stage)))}
 
 
 def committed(stage: str, folder: Path) -> int:
     """How many units of the stage are finished on disk."""
     run = RunFolder(folder)
-    return len(list(run.work("detect").glob("*/*.outcomes.parquet") if stage == "detect" else run.features.glob("shard-*.h5")))
+    return len(
+        list(
+            run.work("detect").glob("*/*.outcomes.parquet")
+            if stage == "detect"
+            else run.features.glob("shard-*.h5")
+        )
+    )
 
 
 def text_of(path: Path) -> str:
@@ -81,12 +93,18 @@ def text_of(path: Path) -> str:
 def forget_one(stage: str, folder: Path) -> None:
     """Take a finished unit away, as if the kill had come before it."""
     run = RunFolder(folder)
-    min(run.work("detect").glob("*/*.outcomes.parquet") if stage == "detect" else run.features.glob("shard-*.h5")).unlink()
+    min(
+        run.work("detect").glob("*/*.outcomes.parquet")
+        if stage == "detect"
+        else run.features.glob("shard-*.h5")
+    ).unlink()
 
 
 def leftovers(folder: Path) -> list[Path]:
     """What only a resumed stage would need."""
-    return [path for pattern in (f"{TEMPORARY_PREFIX}*", "*.parts", "*.owner") for path in folder.rglob(pattern)]
+    return [
+        path for pattern in (f"{TEMPORARY_PREFIX}*", "*.parts", "*.owner") for path in folder.rglob(pattern)
+    ]
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
@@ -103,7 +121,9 @@ class Command:
         self.mark = f"{_MARK}={uuid.uuid4()}"
         environment = {**os.environ, **dict([self.mark.split("=")])}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(hmnet_words(*arguments), env=environment, start_new_session=True, **pipes, **options)
+        self.process = subprocess.Popen(
+            hmnet_words(*arguments), env=environment, start_new_session=True, **pipes, **options
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +156,11 @@ class Command:
 
     def workers(self) -> list[psutil.Process]:
         """Dask's worker processes: the children that multiprocessing spawned."""
-        return [process for process in self.everyone() if process.pid != self.process.pid and "spawn_main" in " ".join(process.cmdline())]
+        return [
+            process
+            for process in self.everyone()
+            if process.pid != self.process.pid and "spawn_main" in " ".join(process.cmdline())
+        ]
 
     def kill_group(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -171,7 +195,9 @@ def dask_scheduler(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path
         yield process, file, json.loads(file.read_text())["address"]
 
 
-def kill_again_and_again(stage: str, start: Path, whole: dict[str, str], units: int, work: Path, kills: int = 30) -> list[int]:
+def kill_again_and_again(
+    stage: str, start: Path, whole: dict[str, str], units: int, work: Path, kills: int = 30
+) -> list[int]:
     """SIGKILL the group of a stage `kills` times, and resume after each; how many of its `units` each kill found finished.
 
     start: a run whose inputs are ready, never changed. Whenever a resumed stage gets to its end, or is brought there since little is left
@@ -218,7 +244,9 @@ def kill_again_and_again(stage: str, start: Path, whole: dict[str, str], units: 
                 at_work = not command.over
                 if at_work:
                     command.kill_group()
-                    wait_until(lambda command=command: not command.everyone(), 10)  # nothing that it started outlives it for long
+                    wait_until(
+                        lambda command=command: not command.everyone(), 10
+                    )  # nothing that it started outlives it for long
             if at_work and command.process.returncode == -signal.SIGKILL:
                 break
             assert command.process.returncode == 0
@@ -233,7 +261,10 @@ def kill_again_and_again(stage: str, start: Path, whole: dict[str, str], units: 
 def survive_thirty_kills(stage: str, folder: Path, small: dict[str, int], usual: dict[str, int]) -> None:
     """`kill_again_and_again` on units of `small` size (chunk or shard_rows), against an undisturbed run with units of `usual` size."""
     corpus = small_corpus(folder / "corpus")
-    start, undisturbed = prepared(folder / "start", corpus, **small), prepared(folder / "undisturbed", corpus, **usual)
+    start, undisturbed = (
+        prepared(folder / "start", corpus, **small),
+        prepared(folder / "undisturbed", corpus, **usual),
+    )
     if stage == "extract":
         for run in (start, undisturbed):
             bring_up_to_date(run, "detect")

@@ -16,7 +16,16 @@ import pytest
 import torch
 from hmnet_pipe.cache.integrity import find_damage
 from hmnet_pipe.cache.reader import FeatureCache
-from hmnet_pipe.cache.shards import STORAGE_DTYPES, FeatureSpec, Shard, ShardError, check_shard, rewrite_shard, row_checksum, write_shard
+from hmnet_pipe.cache.shards import (
+    STORAGE_DTYPES,
+    FeatureSpec,
+    Shard,
+    ShardError,
+    check_shard,
+    rewrite_shard,
+    row_checksum,
+    write_shard,
+)
 from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.run import RunFolder
@@ -34,13 +43,22 @@ from .test_cache import write_cache
 SPEC = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "float16")
 
 
-def make_cache(folder: Path, shards: int = 2, rows: int = 4, spec: FeatureSpec = SPEC) -> tuple[list[str], np.ndarray, np.ndarray]:
+def make_cache(
+    folder: Path, shards: int = 2, rows: int = 4, spec: FeatureSpec = SPEC
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """A contiguous cache of values half of which are zero, as behind a ReLU; with absent views."""
     rng = np.random.default_rng(shards * rows)
     keys = [f"{number:064x}" for number in range(shards * rows)]
     mask = rng.random((len(keys), spec.views)) < 0.7
-    values = np.maximum(rng.normal(size=(len(keys), *spec.row_shape)), 0).astype(np.float32) * mask[:, :, None, None, None]
-    pyramid = (values.view(np.uint32) >> 16).astype(np.uint16) if spec.dtype == "bfloat16" else values.astype(STORAGE_DTYPES[spec.dtype])
+    values = (
+        np.maximum(rng.normal(size=(len(keys), *spec.row_shape)), 0).astype(np.float32)
+        * mask[:, :, None, None, None]
+    )
+    pyramid = (
+        (values.view(np.uint32) >> 16).astype(np.uint16)
+        if spec.dtype == "bfloat16"
+        else values.astype(STORAGE_DTYPES[spec.dtype])
+    )
     write_cache(folder, spec, keys, mask, pyramid, rows)
     return keys, pyramid, mask
 
@@ -88,7 +106,14 @@ def test_restoring_gives_back_the_very_bytes_and_archiving_twice_changes_nothing
 
 def test_a_shard_without_rows_is_the_same_in_both_layouts(tmp_path):
     path = tmp_path / "shard-00000.h5"
-    write_shard(path, unit="u", spec=SPEC, keys=[], view_mask=np.zeros((0, 4), bool), pyramid=np.zeros((0, *SPEC.row_shape), np.float16))
+    write_shard(
+        path,
+        unit="u",
+        spec=SPEC,
+        keys=[],
+        view_mask=np.zeros((0, 4), bool),
+        pyramid=np.zeros((0, *SPEC.row_shape), np.float16),
+    )
     assert not rewrite_shard(path, archived=True)
     assert Shard(path).pyramid.shape == (0, *SPEC.row_shape)
 
@@ -165,7 +190,9 @@ def test_a_damaged_row_is_one_sentence_to_who_reads_it_and_the_others_are_read(t
     assert np.array_equal(cache.gather([keys[1], keys[3]])[0], pyramid[[1, 3]])
     with pytest.raises(ShardError, match=r"shard-00000\.h5 is damaged .*hmnet-pipe extract"):
         cache.gather([keys[2]])
-    assert [damage.reason for damage in find_damage(tmp_path)] == [f"row 2 (image {keys[2]}) does not match its checksum"]
+    assert [damage.reason for damage in find_damage(tmp_path)] == [
+        f"row 2 (image {keys[2]}) does not match its checksum"
+    ]
 
 
 def test_truncation_at_every_4_kb_is_found(tmp_path):
@@ -215,7 +242,12 @@ def test_dataloader_workers_read_an_archive_that_was_already_open(tmp_path, meth
     archive(tmp_path)
     cache = FeatureCache(tmp_path)
     cache.gather(keys)
-    loader = DataLoader(_Rows(cache, keys), batch_size=2, num_workers=2, multiprocessing_context=multiprocessing.get_context(method))
+    loader = DataLoader(
+        _Rows(cache, keys),
+        batch_size=2,
+        num_workers=2,
+        multiprocessing_context=multiprocessing.get_context(method),
+    )
     assert np.array_equal(torch.cat(list(loader)).numpy(), pyramid)
     assert np.array_equal(cache.gather(keys)[0], pyramid)
 
@@ -245,7 +277,9 @@ def finished(tmp_path_factory, corpus) -> Path:
     """A run with features in shards of 5 images, without the image of one sample."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(corpus, folder / "corpus")
-    config = preset("demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl")
+    config = preset(
+        "demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl"
+    )
     run = RunFolder(folder / "run")
     config.override("extract", {"shard_rows": 5}).write(run.config)
     min((folder / "corpus/images").iterdir()).unlink()
@@ -260,7 +294,13 @@ def run(finished, tmp_path) -> RunFolder:
 
 
 def hmnet(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(hmnet_words(*arguments), capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})})
+    return subprocess.run(
+        hmnet_words(*arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
 
 
 def layouts(run: RunFolder) -> list[bool]:
@@ -272,12 +312,17 @@ def test_an_archived_run_stays_fresh_and_sound_and_is_smaller(run):
     done = hmnet("archive", run.path, "--json")
     assert done.returncode == 0, done.stderr
     sizes = json.loads(done.stdout)["details"]["bytes"]
-    assert sizes == {"before": before, "after": sum(path.stat().st_size for path in run.features.glob("*.h5"))}
+    assert sizes == {
+        "before": before,
+        "after": sum(path.stat().st_size for path in run.features.glob("*.h5")),
+    }
     assert sizes["after"] < 0.7 * before
     assert all(layouts(run))
     assert [row.state for row in run_status(run).stages] == ["fresh"] * 3
     assert verify_run(run) == []
-    assert {result.stage: result.verdict for result in rerun_run(run, 0.0, False, SILENT)}["extract"] == "equal"
+    assert {result.stage: result.verdict for result in rerun_run(run, 0.0, False, SILENT)}[
+        "extract"
+    ] == "equal"
     assert bring_up_to_date(run.path, "extract").state == "fresh"
     assert "nothing to do" in hmnet("archive", run.path).stdout
     done = hmnet("archive", run.path, "--restore")
@@ -290,7 +335,9 @@ def test_a_new_image_reuses_the_archived_rows(run, corpus):
     source = Path(RunConfig.read(run.config).prepare.text)
     own = Path(shutil.copytree(source, run.path.parent / "corpus"))
     shutil.copy(min((corpus / "images").iterdir()), own / "images")
-    config = preset("demo", task="ner", text=own, images=own / "images", format="jsonl").override("extract", {"shard_rows": 5})
+    config = preset("demo", task="ner", text=own, images=own / "images", format="jsonl").override(
+        "extract", {"shard_rows": 5}
+    )
     config.write(run.config)
     shards = len(layouts(run))
     images = len(FeatureCache(run.features))
@@ -325,7 +372,9 @@ def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_com
     run.record("extract").unlink()
     said.append(hmnet("extract", run.path, "--workers", 1, environment=absent).stderr)
     for text in said:
-        lines = [line for line in text.splitlines() if line.strip() and "image/s]" not in line]  # a slow machine shows a progress bar
+        lines = [
+            line for line in text.splitlines() if line.strip() and "image/s]" not in line
+        ]  # a slow machine shows a progress bar
         assert len(lines) == 1, text
         assert lines[0].startswith("Error: ")
         assert lines[0].endswith("run `pip install 'hmnet-pipe[archive]'`")
@@ -335,7 +384,10 @@ def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_com
 def test_a_running_extract_keeps_archive_out(run):
     from hmnet_pipe.pipeline.runner import locked
 
-    with locked(RunConfig.read(run.config).stage("extract", run)), pytest.raises(StageError, match="is being run by process"):
+    with (
+        locked(RunConfig.read(run.config).stage("extract", run)),
+        pytest.raises(StageError, match="is being run by process"),
+    ):
         archive_run(run)
     assert not any(layouts(run))
 
@@ -359,8 +411,13 @@ def test_killed_at_any_moment_every_shard_is_whole_and_the_same_command_goes_on(
     before = {path: path.stat().st_ino for path in paths}
     interrupted = 0
     for moment in (2, 40):
-        process = subprocess.Popen(hmnet_words(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and sum(path.stat().st_ino != before[path] for path in paths[:moment]) < moment:
+        process = subprocess.Popen(
+            hmnet_words(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while (
+            process.poll() is None
+            and sum(path.stat().st_ino != before[path] for path in paths[:moment]) < moment
+        ):
             time.sleep(0.002)
         process.kill()
         process.wait()

@@ -26,12 +26,16 @@ def values_of(count: int, spec: FeatureSpec = SPEC) -> tuple[np.ndarray, np.ndar
     return pyramid, rng.random((count, spec.views)) < 0.7
 
 
-def write_cache(folder: Path, spec: FeatureSpec, keys: list[str], mask: np.ndarray, pyramid: np.ndarray, rows: int) -> None:
+def write_cache(
+    folder: Path, spec: FeatureSpec, keys: list[str], mask: np.ndarray, pyramid: np.ndarray, rows: int
+) -> None:
     """A cache of these rows in shards of `rows` rows each."""
     index = []
     for start in range(0, len(keys), rows):
         part, name = slice(start, start + rows), f"shard-{start // rows:05d}.h5"
-        checksums = write_shard(folder / name, unit="u", spec=spec, keys=keys[part], view_mask=mask[part], pyramid=pyramid[part])
+        checksums = write_shard(
+            folder / name, unit="u", spec=spec, keys=keys[part], view_mask=mask[part], pyramid=pyramid[part]
+        )
         index += [IndexRow(key, name, row, checksums[row], "i") for row, key in enumerate(keys[part])]
     write_index(folder, spec, index)
 
@@ -86,7 +90,9 @@ def test_bfloat16_is_stored_as_bits_and_read_back_as_the_same_numbers(tmp_path):
     spec = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "bfloat16")
     numbers = torch.randn(1, *spec.row_shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     bits = numbers.view(torch.uint16).numpy()
-    checksums = write_shard(tmp_path / "s.h5", unit="u", spec=spec, keys=keys_of(1), view_mask=np.ones((1, 4), bool), pyramid=bits)
+    checksums = write_shard(
+        tmp_path / "s.h5", unit="u", spec=spec, keys=keys_of(1), view_mask=np.ones((1, 4), bool), pyramid=bits
+    )
     write_index(tmp_path, spec, [IndexRow(keys_of(1)[0], "s.h5", 0, checksums[0], "i")])
     got, _ = FeatureCache(tmp_path).gather(keys_of(1))
     assert torch.equal(torch.from_numpy(got), numbers.float())
@@ -150,7 +156,9 @@ def test_a_missing_shard_and_a_foreign_one_are_named(tmp_path):
     keys, *_ = make_cache(tmp_path)
     other = FeatureSpec("resnet18", "w" * 64, "as is", (3, 5), 2, 4, "float16")
     pyramid, mask = values_of(3)
-    write_shard(tmp_path / "shard-00000.h5", unit="u", spec=other, keys=keys[:3], view_mask=mask, pyramid=pyramid)
+    write_shard(
+        tmp_path / "shard-00000.h5", unit="u", spec=other, keys=keys[:3], view_mask=mask, pyramid=pyramid
+    )
     with pytest.raises(ShardError, match=r"shard-00000.*another feature set"):
         FeatureCache(tmp_path).gather(keys[:1])
     (tmp_path / "shard-00000.h5").unlink()
@@ -160,7 +168,9 @@ def test_a_missing_shard_and_a_foreign_one_are_named(tmp_path):
 
 def test_a_shard_with_rows_in_other_places_is_found_on_reading(tmp_path):
     keys, pyramid, mask = make_cache(tmp_path, shards=1)
-    write_shard(tmp_path / "shard-00000.h5", unit="u", spec=SPEC, keys=keys[::-1], view_mask=mask, pyramid=pyramid)
+    write_shard(
+        tmp_path / "shard-00000.h5", unit="u", spec=SPEC, keys=keys[::-1], view_mask=mask, pyramid=pyramid
+    )
     with pytest.raises(ShardError, match="does not hold the images"):
         FeatureCache(tmp_path).gather([keys[0]])
 

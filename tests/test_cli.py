@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("prepare", "detect", "extract", "train", "evaluate", "table", "status", "verify", "doctor", "lock", "reproduce", "demo")
+COMMANDS = (
+    "prepare",
+    "detect",
+    "extract",
+    "train",
+    "evaluate",
+    "table",
+    "status",
+    "verify",
+    "doctor",
+    "lock",
+    "reproduce",
+    "demo",
+)
 
 
 def hmnet(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -31,7 +44,11 @@ def run(tmp_path_factory) -> Path:
 def test_help_says_what_is_read_and_written_with_an_example(command):
     done = hmnet(command, "--help")
     assert done.returncode == 0
-    for word in ("Reads", "Write" if command != "status" else "writes nothing", f"Example: hmnet-pipe {command}"):
+    for word in (
+        "Reads",
+        "Write" if command != "status" else "writes nothing",
+        f"Example: hmnet-pipe {command}",
+    ):
         assert word in done.stdout
 
 
@@ -42,11 +59,17 @@ def test_help_says_what_is_read_and_written_with_an_example(command):
         (["prepare", "RUN/new"], ["--text"]),
         (["prepare", "RUN/new", "--task", "ner", "--text", "no/such/folder"], ["no/such/folder"]),
         (["prepare", "RUN/new", "--text", "RUN"], ["--task"]),
-        (["prepare", "RUN/new", "--preset", "mnre", "--task", "ner", "--text", "RUN"], ["--preset mnre is for --task re"]),
+        (
+            ["prepare", "RUN/new", "--preset", "mnre", "--task", "ner", "--text", "RUN"],
+            ["--preset mnre is for --task re"],
+        ),
         (["prepare", "RUN/new", "--preset", "twitter2016", "--text", "RUN"], ["twitter2016", "twitter2015"]),
         (["train", "RUN", "--system", "hmnett"], ["hmnett", "bert-crf"]),
         (["train", "RUN", "--system", "mtb"], ["mtb", "bert-crf"]),
-        (["train", "RUN", "--system", "bert-crf", "--encoder", "./no-encoder"], ["./no-encoder is not a folder"]),
+        (
+            ["train", "RUN", "--system", "bert-crf", "--encoder", "./no-encoder"],
+            ["./no-encoder is not a folder"],
+        ),
         (["train", "RUN", "--epochs", "0"], ["epochs", "at least 1"]),
         (["detect", "RUN", "--detector", "yolo"], ["yolo", "fasterrcnn_resnet50_fpn_v2"]),
         (["extract", "RUN", "--dtype", "int8"], ["int8", "float16"]),
@@ -102,12 +125,22 @@ def test_json_is_the_only_thing_on_stdout(run):
     assert done.returncode == 0
     stages = {row["stage"]: row["state"] for row in json.loads(done.stdout)["stages"]}
     assert stages["prepare"] == "fresh"
-    assert set(json.loads(hmnet("prepare", run, "--json").stdout)) >= {"stage", "state", "done", "skipped", "failed", "seconds", "details"}
+    assert set(json.loads(hmnet("prepare", run, "--json").stdout)) >= {
+        "stage",
+        "state",
+        "done",
+        "skipped",
+        "failed",
+        "seconds",
+        "details",
+    }
 
 
 def test_missing_weights_name_the_file_its_address_and_its_place(tmp_path, data):
     pairs = data / "twitter2015_pairs"
-    hmnet("prepare", tmp_path / "run", "--preset", "twitter2015", "--text", pairs, "--images", pairs / "images")
+    hmnet(
+        "prepare", tmp_path / "run", "--preset", "twitter2015", "--text", pairs, "--images", pairs / "images"
+    )
     import os
 
     os.environ["TORCH_HOME"] = str(tmp_path / "torch")

@@ -53,7 +53,11 @@ def allocate_too_much(unit: Numbers) -> int:
     import numpy as np
     import torch
 
-    asked: dict[int, Callable[[], object]] = {90: lambda: bytearray(2**62), 91: lambda: np.empty(2**59), 92: lambda: torch.empty(2**55)}
+    asked: dict[int, Callable[[], object]] = {
+        90: lambda: bytearray(2**62),
+        91: lambda: np.empty(2**59),
+        92: lambda: torch.empty(2**55),
+    }
     for number in unit.numbers:
         if number in asked:
             asked[number]()
@@ -168,7 +172,9 @@ def test_a_record_that_is_lost_with_the_last_worker_is_made_again_by_a_new_one(t
     with running.dask_scheduler(tmp_path / "scheduler") as (_, file, address), ExitStack() as workers:
 
         def start_worker() -> None:
-            workers.enter_context(running.dask("worker", "--scheduler-file", file, "--nthreads", 1, "--no-nanny"))
+            workers.enter_context(
+                running.dask("worker", "--scheduler-file", file, "--nthreads", 1, "--no-nanny")
+            )
 
         def say(line: str) -> None:
             said.append(line)
@@ -178,6 +184,8 @@ def test_a_record_that_is_lost_with_the_last_worker_is_made_again_by_a_new_one(t
         said: list[str] = []
         start_worker()
         with Cluster(address, None, say) as cluster:
-            results = [result for _, result in cluster.map(lose_the_first_record, [Numbers(str(tmp_path), (7,))])]
+            results = [
+                result for _, result in cluster.map(lose_the_first_record, [Numbers(str(tmp_path), (7,))])
+            ]
     assert results == [7]
     assert any("no worker is left" in line for line in said)

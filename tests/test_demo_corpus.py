@@ -36,18 +36,23 @@ TASKS = ("ner", "re")
 
 def read(folder: Path) -> Corpus:
     return {
-        path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in sorted(folder.glob("*.jsonl"))
+        path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in sorted(folder.glob("*.jsonl"))
     }
 
 
 def digests(folder: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 
 @pytest.fixture(scope="module", params=TASKS)
-def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Corpus]:
+def written(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, Corpus]:
     """A corpus of the default sizes: its task, folder and rows."""
     folder = tmp_path_factory.mktemp(request.param)
     write_demo_corpus(folder, request.param)
@@ -58,7 +63,13 @@ def mentions_of(row: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
     """(group, answer, words of the names) for every mention of a row, or for its pair."""
     if "relation" in row:
         ranges = (row["head"], row["tail"])
-        return [(row["groups"][0], row["relation"], [word for start, end in ranges for word in row["tokens"][start:end]])]
+        return [
+            (
+                row["groups"][0],
+                row["relation"],
+                [word for start, end in ranges for word in row["tokens"][start:end]],
+            )
+        ]
     mentions: list[tuple[str, list[str]]] = []
     for token, tag in zip(row["tokens"], row["tags"], strict=True):
         if tag.startswith("B-"):
@@ -119,20 +130,27 @@ def test_every_split_has_its_size_and_well_formed_rows(written: tuple[str, Path,
 
 def test_no_name_word_occurs_twice(written: tuple[str, Path, Corpus]) -> None:
     _, _, corpus = written
-    words = Counter(word for rows in corpus.values() for row in rows for _, _, names in mentions_of(row) for word in names)
+    words = Counter(
+        word for rows in corpus.values() for row in rows for _, _, names in mentions_of(row) for word in names
+    )
     assert max(words.values()) == 1
 
 
 def test_no_picture_occurs_twice(written: tuple[str, Path, Corpus]) -> None:
     _, folder, _ = written
-    pixels = [hashlib.sha256(np.asarray(Image.open(path)).tobytes()).digest() for path in sorted((folder / "images").iterdir())]
+    pixels = [
+        hashlib.sha256(np.asarray(Image.open(path)).tobytes()).digest()
+        for path in sorted((folder / "images").iterdir())
+    ]
     assert len(set(pixels)) == len(pixels) > 900
 
 
 def test_answers_that_the_picture_decides_are_balanced(written: tuple[str, Path, Corpus]) -> None:
     task, _, corpus = written
     for split in SPLITS:
-        answers = Counter(answer for row in corpus[split] for group, answer, _ in mentions_of(row) if group == "vision")
+        answers = Counter(
+            answer for row in corpus[split] for group, answer, _ in mentions_of(row) if group == "vision"
+        )
         assert set(answers) == set(TYPE_SCENES if task == "ner" else RELATION_SCENES)
         assert max(answers.values()) - min(answers.values()) <= 1
 
@@ -149,7 +167,9 @@ def test_the_shares_of_groups_and_pictures_are_as_documented(written: tuple[str,
         assert not [row for row in missing if "vision" in row["groups"]]
 
 
-def test_open_wordings_are_no_text_wordings_and_all_occur_with_every_answer(written: tuple[str, Path, Corpus]) -> None:
+def test_open_wordings_are_no_text_wordings_and_all_occur_with_every_answer(
+    written: tuple[str, Path, Corpus],
+) -> None:
     task, _, corpus = written
     by_answer = TEXT_MENTIONS if task == "ner" else TEXT_PAIRS
     templates = OPEN_MENTIONS if task == "ner" else OPEN_PAIRS
@@ -167,7 +187,9 @@ def test_open_wordings_are_no_text_wordings_and_all_occur_with_every_answer(writ
     assert all(len(answers) == 4 for answers in seen.values()), seen
 
 
-def test_a_classifier_of_the_text_is_at_chance_exactly_where_the_picture_decides(written: tuple[str, Path, Corpus]) -> None:
+def test_a_classifier_of_the_text_is_at_chance_exactly_where_the_picture_decides(
+    written: tuple[str, Path, Corpus],
+) -> None:
     """Words before and after the name, and the name's own letters and lengths, in a linear model: whatever leaks, it would use."""
     _, _, corpus = written
 
@@ -192,7 +214,9 @@ def test_a_classifier_of_the_text_is_at_chance_exactly_where_the_picture_decides
 def clues(tokens: list[str], names: list[str]) -> dict[str, int]:
     """Everything that a text says about a mention, as counts."""
     start, end = tokens.index(names[0]), tokens.index(names[-1])
-    found = Counter([f"before {token}" for token in tokens[:start]] + [f"after {token}" for token in tokens[end + 1 :]])
+    found = Counter(
+        [f"before {token}" for token in tokens[:start]] + [f"after {token}" for token in tokens[end + 1 :]]
+    )
     found.update(f"between {token}" for token in tokens[start:end] if token not in names)
     for word in names:
         found.update(f"letters {word[index : index + 2].lower()}" for index in range(len(word)))
@@ -206,7 +230,9 @@ def clues(tokens: list[str], names: list[str]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_scenes_show_what_their_group_says(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scenes_show_what_their_group_says(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vision: exactly the deciding objects of the answer; undecidable: distractors; text: any, whatever the text says."""
     drawn: list[list[str]] = []
 
@@ -233,7 +259,9 @@ def test_scenes_show_what_their_group_says(task: str, tmp_path: Path, monkeypatc
                 pairs[answer, shown] += 1
     text_answers = TEXT_MENTIONS if task == "ner" else TEXT_PAIRS
     agreeing = sum(count for (answer, shown), count in pairs.items() if answer == shown)
-    expected = sum(count for (answer, shown), count in pairs.items() if answer in scenes and shown in scenes) / 4
+    expected = (
+        sum(count for (answer, shown), count in pairs.items() if answer in scenes and shown in scenes) / 4
+    )
     assert {answer for answer, _ in pairs} == set(text_answers)
     assert agreeing == pytest.approx(expected, rel=0.3)
 
@@ -267,7 +295,9 @@ def test_colours_do_not_tell_kinds_apart() -> None:
     features, kinds = [], []
     for number in range(480):
         picture, [(kind, (x0, y0, x1, y1))] = draw_scene([KINDS[number % 6]], stream("test colours", number))
-        middle = np.asarray(picture)[(y0 * 2 + y1) // 3 : (y0 + y1 * 2) // 3, (x0 * 2 + x1) // 3 : (x0 + x1 * 2) // 3]
+        middle = np.asarray(picture)[
+            (y0 * 2 + y1) // 3 : (y0 + y1 * 2) // 3, (x0 * 2 + x1) // 3 : (x0 + x1 * 2) // 3
+        ]
         features.append(middle.mean(axis=(0, 1)))
         kinds.append(kind)
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features[:320], kinds[:320])

@@ -53,7 +53,11 @@ def test_the_file_is_small_enough_to_ship() -> None:
 
 
 def test_the_body_of_the_detector_is_the_backbone_but_for_its_classifier() -> None:
-    body = {key.removeprefix(BODY): value for key, value in load_file(DEMO_WEIGHTS).items() if key.startswith(BODY)}
+    body = {
+        key.removeprefix(BODY): value
+        for key, value in load_file(DEMO_WEIGHTS).items()
+        if key.startswith(BODY)
+    }
     mismatch = demo_resnet().load_state_dict(body, strict=False)
     assert mismatch.unexpected_keys == []
     assert mismatch.missing_keys == ["fc.weight", "fc.bias"]
@@ -75,28 +79,39 @@ def test_average_precision_on_unseen_scenes(detector: FasterRCNN) -> None:
     for number, (picture, objects) in enumerate(unseen_scenes("detection", 150)):
         for kind, (x0, y0, x1, y1) in objects:
             box = [x0, y0, x1 - x0, y1 - y0]
-            annotation = {"image_id": number, "category_id": DEMO_CATEGORIES.index(kind), "bbox": box, "iscrowd": 0}
+            annotation = {
+                "image_id": number,
+                "category_id": DEMO_CATEGORIES.index(kind),
+                "bbox": box,
+                "iscrowd": 0,
+            }
             annotations.append({**annotation, "id": len(annotations) + 1, "area": box[2] * box[3]})
         with torch.inference_mode():
             [result] = detector([pil_to_tensor(picture).float() / 255.0])
         for (x0, y0, x1, y1), label, score in zip(
             result["boxes"].tolist(), result["labels"].tolist(), result["scores"].tolist(), strict=True
         ):
-            found.append({"image_id": number, "category_id": label, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score})
+            found.append(
+                {"image_id": number, "category_id": label, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score}
+            )
     with contextlib.redirect_stdout(io.StringIO()):
         gold = COCO()
         gold.dataset = {
             "info": {},
             "images": [{"id": number} for number in range(150)],
             "annotations": annotations,
-            "categories": [{"id": index, "name": name} for index, name in enumerate(DEMO_CATEGORIES) if index],
+            "categories": [
+                {"id": index, "name": name} for index, name in enumerate(DEMO_CATEGORIES) if index
+            ],
         }
         gold.createIndex()
         evaluation = COCOeval(gold, gold.loadRes(found), "bbox")
         evaluation.params.iouThrs = np.array([0.5])
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"][0, :, :, 0, -1]  # recall steps by categories, all areas, at most 100 boxes
+    precision = evaluation.eval["precision"][
+        0, :, :, 0, -1
+    ]  # recall steps by categories, all areas, at most 100 boxes
     assert precision.shape[1] == len(KINDS)
     assert precision.mean() >= 0.9
 
@@ -109,10 +124,14 @@ def test_pooled_features_of_crops_tell_the_kinds_apart(detector: FasterRCNN) -> 
         crops = [crop for scene in unseen_scenes(purpose, 100) for crop in list(views_of(scene))[1:]]
         batches = torch.split(torch.stack([view_tensor(view, side) for view, _ in crops]), 32)
         with torch.inference_mode():
-            pooled = torch.cat([adaptive_avg_pool2d(detector.backbone.body(batch)["3"], 2) for batch in batches])
+            pooled = torch.cat(
+                [adaptive_avg_pool2d(detector.backbone.body(batch)["3"], 2) for batch in batches]
+            )
         return pooled.flatten(1).numpy(), np.array([KINDS.index(kind) for _, [kind] in crops])
 
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)).fit(*features_of("probe training"))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)).fit(
+        *features_of("probe training")
+    )
     features, kinds = features_of("probe")
     assert len(kinds) > 200
     assert probe.score(features, kinds) >= 0.95

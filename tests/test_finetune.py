@@ -44,7 +44,9 @@ from torch import nn
 VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
 
 
-def bring_up_to_date(run: Path, stage: str, said: Any = lambda line: None, system: str = "hmnet", **options: Any) -> Any:
+def bring_up_to_date(
+    run: Path, stage: str, said: Any = lambda line: None, system: str = "hmnet", **options: Any
+) -> Any:
     folder = RunFolder(run)
     config = RunConfig.read(folder.config).override(stage, options)
     config.write(folder.config)
@@ -54,9 +56,16 @@ def bring_up_to_date(run: Path, stage: str, said: Any = lambda line: None, syste
 def make_run(folder: Path, task: str, encoder: Path) -> Path:
     """Prepared, detected, and extracted in single precision."""
     write_demo_corpus(folder / "corpus", task, sizes={"train": 24, "valid": 8, "test": 8})
-    made = preset("demo", task=task, text=folder / "corpus", images=folder / "corpus" / "images", format="auto")
-    made = replace(made.override("extract", {"dtype": "float32", "precision": "fp32"}), finetune=FinetuneSettings())
-    made = made.override("train", {"precision": "fp32", "encoder": str(encoder), "epochs": 2, "first_evaluation": 1, "batch_size": 4})
+    made = preset(
+        "demo", task=task, text=folder / "corpus", images=folder / "corpus" / "images", format="auto"
+    )
+    made = replace(
+        made.override("extract", {"dtype": "float32", "precision": "fp32"}), finetune=FinetuneSettings()
+    )
+    made = made.override(
+        "train",
+        {"precision": "fp32", "encoder": str(encoder), "epochs": 2, "first_evaluation": 1, "batch_size": 4},
+    )
     made.write(RunFolder(folder / "run").config)
     for stage in ("prepare", "detect", "extract"):
         bring_up_to_date(folder / "run", stage)
@@ -78,13 +87,17 @@ def copy(run, tmp_path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
-def scores_both_ways(run: Path, system: str, features: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def scores_both_ways(
+    run: Path, system: str, features: Path
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scores of the training split by one model with random weights: on the cache, on pixels, and on the cache without images."""
     folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
     tokenizer = load_tokenizer(Path(config.train.encoder))
     if config.task == "re":
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
-    split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task=config.task, max_length=64)
+    split = encode_split(
+        read_table(folder.samples, SAMPLES), "train", tokenizer, task=config.task, max_length=64
+    )
     cache = FeatureCache(features)
     labels = labels_of(split, config.task)
     torch.manual_seed(0)
@@ -101,7 +114,9 @@ def scores_both_ways(run: Path, system: str, features: Path) -> tuple[torch.Tens
     found = [], [], []
     with torch.inference_mode():
         for cached, seen in zip(
-            batches(split, order, visuals=cache, **arguments), batches(split, order, visuals=pixels, **arguments), strict=True
+            batches(split, order, visuals=cache, **arguments),
+            batches(split, order, visuals=pixels, **arguments),
+            strict=True,
         ):
             assert torch.equal(cached.view_mask, seen.view_mask)
             found[0].append(model(cached))
@@ -128,32 +143,51 @@ def test_with_the_backbone_frozen_training_from_pixels_is_training_on_the_cache(
     bring_up_to_date(copy, "train")
     bring_up_to_date(copy, "finetune", unfreeze=0)
     folder = RunFolder(copy)
-    histories = [pq.read_table(path / "history.parquet") for path in (folder.model("hmnet", 1), folder.finetuned("hmnet", 1))]
+    histories = [
+        pq.read_table(path / "history.parquet")
+        for path in (folder.model("hmnet", 1), folder.finetuned("hmnet", 1))
+    ]
     for column in ("loss", "valid_f1", "learning_rate"):
         np.testing.assert_allclose(*(history.column(column).to_pylist() for history in histories), rtol=1e-3)
-    weights = [load_file(path / "model.safetensors") for path in (folder.model("hmnet", 1), folder.finetuned("hmnet", 1))]
+    weights = [
+        load_file(path / "model.safetensors")
+        for path in (folder.model("hmnet", 1), folder.finetuned("hmnet", 1))
+    ]
     assert set(weights[0]) == set(weights[1])
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
-PARTS = {0: (), 1: ("layer4",), 3: ("layer4", "layer3", "layer2"), 5: ("layer4", "layer3", "layer2", "layer1", "conv1", "bn1")}
+PARTS = {
+    0: (),
+    1: ("layer4",),
+    3: ("layer4", "layer3", "layer2"),
+    5: ("layer4", "layer3", "layer2", "layer1", "conv1", "bn1"),
+}
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("unfreeze", PARTS)
 def test_what_is_unfrozen_learns_and_nothing_else(copy, unfreeze, batch_norm):
-    report = bring_up_to_date(copy, "finetune", unfreeze=unfreeze, batch_norm=batch_norm, epochs=1, backbone_learning_rate=1e-3)
+    report = bring_up_to_date(
+        copy, "finetune", unfreeze=unfreeze, batch_norm=batch_norm, epochs=1, backbone_learning_rate=1e-3
+    )
     assert report.failed == 0
     folder = RunFolder(copy).finetuned("hmnet", 1)
-    before = {name: value.clone() for name, value in build_pyramid("demo_resnet", "default", 2).resnet.state_dict().items()}
+    before = {
+        name: value.clone()
+        for name, value in build_pyramid("demo_resnet", "default", 2).resnet.state_dict().items()
+    }
     after = load_file(folder / "backbone.safetensors")
     assert set(before) == set(after)
     for name, value in after.items():
         learns = name.split(".")[0] in PARTS[unfreeze]
         statistics = "running" in name or "num_batches" in name
         assert torch.equal(value, before[name]) != (learns and (batch_norm or not statistics)), name
-    groups = {group["name"]: group for group in json.loads((folder / "metrics.json").read_text())["parameter_groups"]}
+    groups = {
+        group["name"]: group
+        for group in json.loads((folder / "metrics.json").read_text())["parameter_groups"]
+    }
     held = sum(group["parameters"] for name, group in groups.items() if name.startswith("backbone"))
     wanted = sum(
         value.numel()
@@ -161,10 +195,14 @@ def test_what_is_unfrozen_learns_and_nothing_else(copy, unfreeze, batch_norm):
         if name.split(".")[0] in PARTS[unfreeze] and "running" not in name and "num_" not in name
     )
     assert held == wanted
-    assert all(group["learning_rate"] == 1e-3 for name, group in groups.items() if name.startswith("backbone"))
+    assert all(
+        group["learning_rate"] == 1e-3 for name, group in groups.items() if name.startswith("backbone")
+    )
     encoder = load_file(Path(RunConfig.read(RunFolder(copy).config).train.encoder) / "model.safetensors")
     moved = load_file(folder / "model.safetensors")
-    assert not torch.equal(moved["encoder.encoder.layer.0.output.dense.weight"], encoder["encoder.layer.0.output.dense.weight"])
+    assert not torch.equal(
+        moved["encoder.encoder.layer.0.output.dense.weight"], encoder["encoder.layer.0.output.dense.weight"]
+    )
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -177,18 +215,30 @@ def test_gradients_reach_the_first_unfrozen_convolution(run, recompute):
     extraction = config.stage("extract", folder)
     pixels = Pixels(extraction.images(), size=112, views=4, decoders=1)
     label_ids = {label: number for number, label in enumerate(labels)}
-    batch = next(iter(batches(split, [[0, 1, 2, 3]], task="ner", pad_id=0, label_ids=label_ids, visuals=pixels)))
+    batch = next(
+        iter(batches(split, [[0, 1, 2, 3]], task="ner", pad_id=0, label_ids=label_ids, visuals=pixels))
+    )
     for unfreeze, first in ((1, "layer4"), (2, "layer3"), (4, "layer1"), (5, "conv1")):
         torch.manual_seed(0)
         made = ModelConfig("hmnet", "ner", labels, spec.levels, "markers", 64, {}, None)
         backbone = build_pyramid("demo_resnet", "default", 2, recompute=recompute)
-        model = EndToEnd(HMNeT.from_encoder(Path(config.train.encoder), made), backbone, unfreeze=unfreeze).train()
+        model = EndToEnd(
+            HMNeT.from_encoder(Path(config.train.encoder), made), backbone, unfreeze=unfreeze
+        ).train()
         model.loss(batch).backward()
         part = getattr(backbone.resnet, first)
         convolution = part if isinstance(part, nn.Conv2d) else part[0].conv1
         assert convolution.weight.grad.abs().max() > 0
-        with_gradient = {name.split(".")[0] for name, parameter in backbone.resnet.named_parameters() if parameter.grad is not None}
-        assert with_gradient == {name.split(".")[0] for name, parameter in backbone.resnet.named_parameters() if parameter.requires_grad}
+        with_gradient = {
+            name.split(".")[0]
+            for name, parameter in backbone.resnet.named_parameters()
+            if parameter.grad is not None
+        }
+        assert with_gradient == {
+            name.split(".")[0]
+            for name, parameter in backbone.resnet.named_parameters()
+            if parameter.requires_grad
+        }
         assert not any(module.training for module in backbone.modules())
 
 
@@ -196,7 +246,10 @@ def test_recomputing_activations_changes_nothing_but_memory(copy, run, tmp_path)
     other = Path(shutil.copytree(run, tmp_path / "other"))
     for folder, recompute in ((copy, False), (other, True)):
         bring_up_to_date(folder, "finetune", unfreeze=4, epochs=1, recompute=recompute)
-    files = [[(RunFolder(folder).finetuned("hmnet", 1) / name).read_bytes() for name in FILES] for folder in (copy, other)]
+    files = [
+        [(RunFolder(folder).finetuned("hmnet", 1) / name).read_bytes() for name in FILES]
+        for folder in (copy, other)
+    ]
     assert files[0] == files[1]
 
 
@@ -207,7 +260,9 @@ def test_augmented_training_is_another_one_and_the_same_twice(copy, run, tmp_pat
     folders = [copy, *(Path(shutil.copytree(run, tmp_path / name)) for name in "ab")]
     for folder, augment in zip(folders, (False, True, True), strict=True):
         bring_up_to_date(folder, "finetune", epochs=1, augment=augment)
-    digests = [digest_file(RunFolder(folder).finetuned("hmnet", 1) / "model.safetensors") for folder in folders]
+    digests = [
+        digest_file(RunFolder(folder).finetuned("hmnet", 1) / "model.safetensors") for folder in folders
+    ]
     assert digests[1] == digests[2] != digests[0]
 
 
@@ -215,7 +270,9 @@ def test_finetune_says_what_the_cache_saves_and_status_knows_it(copy):
     said: list[str] = []
     bring_up_to_date(copy, "finetune", said.append, epochs=1)
     assert any("times as fast" in line for line in said)
-    assert {row.stage: row.state for row in run_status(RunFolder(copy)).stages}["finetune-hmnet-seed-1"] == "fresh"
+    assert {row.stage: row.state for row in run_status(RunFolder(copy)).stages}[
+        "finetune-hmnet-seed-1"
+    ] == "fresh"
     assert bring_up_to_date(copy, "finetune").state == "fresh"
     said.clear()
     bring_up_to_date(copy, "finetune", said.append, unfreeze=2)
@@ -228,11 +285,21 @@ def test_finetune_killed_resumes_to_the_same_model(copy, run, tmp_path):
     bring_up_to_date(undisturbed, "finetune", **options)
     environment = {**os.environ, "HMNET_PIPE_CHECKPOINT_SECONDS": "0"}
     arguments = ["finetune", str(copy), "--augment", "--batch-norm", "--epochs", "3"]
-    process = subprocess.Popen([sys.executable, "-m", "hmnet_pipe.pipeline.cli", *arguments], env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 120
     state: dict[str, int] = {}
     while time.monotonic() < deadline and not (state.get("epoch") and state["step"] % 6):
-        state = next((json.loads(path.read_text()) for path in (copy / "stages").glob("finetune-*.parts/*/progress.json")), {})
+        state = next(
+            (
+                json.loads(path.read_text())
+                for path in (copy / "stages").glob("finetune-*.parts/*/progress.json")
+            ),
+            {},
+        )
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -272,8 +339,14 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy):
     refresh_features(config, folder, "hmnet", 1, SILENT)
     assert FeatureCache(folder.features).digest() == old
     new = RunFolder(folder.refreshed("hmnet", 1))
-    assert {row.stage: row.state for row in run_status(new).stages} == {"prepare": "fresh", "detect": "fresh", "extract": "fresh"}
-    assert FeatureCache(new.features).spec.weights == digest_file(folder.finetuned("hmnet", 1) / "backbone.safetensors")
+    assert {row.stage: row.state for row in run_status(new).stages} == {
+        "prepare": "fresh",
+        "detect": "fresh",
+        "extract": "fresh",
+    }
+    assert FeatureCache(new.features).spec.weights == digest_file(
+        folder.finetuned("hmnet", 1) / "backbone.safetensors"
+    )
     # What finetune's model sees in pixels is what the new cache holds: both ways give one score and the same predictions.
     extraction = config.stage("extract", folder)
     from_pixels = evaluate(folder.finetuned("hmnet", 1), folder, extraction=extraction)[0]
@@ -288,11 +361,14 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy):
     with torch.inference_mode():
         for number, image in enumerate(images):
             seen = model.backbone(normalise(torch.from_numpy(pixels[number][mask[number]])))
-            np.testing.assert_allclose(seen.numpy(), cached[number][mask[number]], atol=1e-4, err_msg=image.key)
+            np.testing.assert_allclose(
+                seen.numpy(), cached[number][mask[number]], atol=1e-4, err_msg=image.key
+            )
     assert bring_up_to_date(new.path, "train", epochs=1).state == "done"
     before = load_file(DEMO_WEIGHTS)
     assert not np.allclose(
-        before["backbone.body.layer4.0.conv1.weight"].numpy(), model.backbone.resnet.layer4[0].conv1.weight.detach().numpy()
+        before["backbone.body.layer4.0.conv1.weight"].numpy(),
+        model.backbone.resnet.layer4[0].conv1.weight.detach().numpy(),
     )
 
 
@@ -302,7 +378,10 @@ def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(tmp_path, 
     Path(images[0]["path"]).write_bytes(b"no image any more")
     report = bring_up_to_date(run, "finetune", epochs=1)
     assert report.failed == 1
-    rows = {row["image_key"]: row for row in pq.read_table(RunFolder(run).outcomes("finetune-hmnet-seed-1")).to_pylist()}
+    rows = {
+        row["image_key"]: row
+        for row in pq.read_table(RunFolder(run).outcomes("finetune-hmnet-seed-1")).to_pylist()
+    }
     assert rows[images[0]["key"]]["status"] == "failed"
     assert "changed since prepare read it" in rows[images[0]["key"]]["reason"]
     assert sum(row["status"] == "failed" for row in rows.values()) == 1

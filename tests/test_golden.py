@@ -36,10 +36,28 @@ def make_folder(folder: Path) -> RunConfig:
     (folder / "encoder" / "model.safetensors").write_bytes(np.arange(8, dtype="<f4").tobytes())
     (folder / "encoder" / "vocab.txt").write_bytes(b"[PAD]\nada\n")
     run = RunFolder(folder)
-    ada = {"id": "1", "split": "train", "task": "ner", "tokens": ["Ada", "is"], "tags": ["B-PER", "O"], "image": "1.jpg", "image_key": KEY}
-    london = {"id": "2", "split": "train", "task": "ner", "tokens": ["London"], "tags": ["B-LOC"], "image": "2.jpg"}
+    ada = {
+        "id": "1",
+        "split": "train",
+        "task": "ner",
+        "tokens": ["Ada", "is"],
+        "tags": ["B-PER", "O"],
+        "image": "1.jpg",
+        "image_key": KEY,
+    }
+    london = {
+        "id": "2",
+        "split": "train",
+        "task": "ner",
+        "tokens": ["London"],
+        "tags": ["B-LOC"],
+        "image": "2.jpg",
+    }
     write_table(run.samples, table_of(SAMPLES, [ada, london]))
-    write_table(run.images, table_of(IMAGES, [{"key": KEY, "path": "anywhere", "width": 4, "height": 3, "status": "ok"}]))
+    write_table(
+        run.images,
+        table_of(IMAGES, [{"key": KEY, "path": "anywhere", "width": 4, "height": 3, "status": "ok"}]),
+    )
     box = {"x0": 0.5, "y0": 0.0, "x1": 2.25, "y1": 3.0, "label": "person", "score": 0.75}
     write_table(run.detections, table_of(DETECTIONS, [{"image_key": KEY, "rank": 0, **box}]))
     spec = FeatureSpec("resnet50", "0" * 64, "none", (2, 3), 1, 2, "float16")
@@ -75,7 +93,9 @@ def as_record(values: dict[str, Any]) -> StageRecord:
 
 
 def causes(record: StageRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in ("stage", "schema_version", "parameters", "inputs", "weights")}
+    return {
+        name: getattr(record, name) for name in ("stage", "schema_version", "parameters", "inputs", "weights")
+    }
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -87,10 +107,16 @@ def test_a_fingerprint_is_the_golden_one(name: str, tmp_path: Path) -> None:
         f"Every finished {name} of every run would be done again. If that is not wanted, undo the change. If {name} can now make other "
         f"numbers from the same inputs, raise its schema_version. Then put the new one in: python tests/{Path(__file__).name}"
     )
-    assert name in golden(), f"{name} has no golden fingerprint yet; put it in: python tests/{Path(__file__).name}"
+    assert name in golden(), (
+        f"{name} has no golden fingerprint yet; put it in: python tests/{Path(__file__).name}"
+    )
     old = as_record(golden()[name])
-    changes = old.changes(found) or [f"the fingerprint: {golden()[name]['fingerprint'][:12]} -> {found.fingerprint[:12]}"]
-    assert found.fingerprint == golden()[name]["fingerprint"], f"{name} changed in {'; '.join(changes)}. {remedy}"
+    changes = old.changes(found) or [
+        f"the fingerprint: {golden()[name]['fingerprint'][:12]} -> {found.fingerprint[:12]}"
+    ]
+    assert found.fingerprint == golden()[name]["fingerprint"], (
+        f"{name} changed in {'; '.join(changes)}. {remedy}"
+    )
 
 
 def test_a_golden_fingerprint_is_the_sha256_of_the_canonical_json_beside_it() -> None:
@@ -123,17 +149,24 @@ def test_the_golden_digests_are_those_of_the_bytes_that_are_written_here() -> No
         ("train", lambda folder: (folder / "encoder" / "vocab.txt").write_bytes(b"[PAD]\nalan\n")),
     ],
 )
-def test_another_input_gives_another_fingerprint(stage: str, change: Callable[[Path], object], tmp_path: Path) -> None:
+def test_another_input_gives_another_fingerprint(
+    stage: str, change: Callable[[Path], object], tmp_path: Path
+) -> None:
     config = make_folder(tmp_path)
     change(tmp_path)
     found = expected_record(config.stage(stage, RunFolder(tmp_path)))
     assert found.fingerprint != golden()[stage]["fingerprint"]
-    assert causes(replace(found, inputs={}, weights={})) == causes(replace(as_record(golden()[stage]), inputs={}, weights={}))
+    assert causes(replace(found, inputs={}, weights={})) == causes(
+        replace(as_record(golden()[stage]), inputs={}, weights={})
+    )
 
 
 def main() -> None:
     with TemporaryDirectory() as folder:
-        found = {name: {**causes(record), "fingerprint": record.fingerprint} for name, record in records(Path(folder)).items()}
+        found = {
+            name: {**causes(record), "fingerprint": record.fingerprint}
+            for name, record in records(Path(folder)).items()
+        }
     GOLDEN.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

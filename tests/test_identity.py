@@ -18,7 +18,13 @@ from hmnet_pipe.stages.prepare.readers import read_samples
 from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
 from hmnet_pipe.stages.stage import Tools
 
-PAIR = {"token": ["Ada", "of", "London"], "h": {"pos": [0, 1]}, "t": {"pos": [2, 3]}, "img_id": "1.jpg", "relation": "/per/loc/x"}
+PAIR = {
+    "token": ["Ada", "of", "London"],
+    "h": {"pos": [0, 1]},
+    "t": {"pos": [2, 3]},
+    "img_id": "1.jpg",
+    "relation": "/per/loc/x",
+}
 
 
 def identity_of(folder: Path, task: str = "ner") -> dict[str, Any]:
@@ -37,7 +43,10 @@ def texts(tmp_path: Path) -> Path:
 def test_a_digest_is_that_of_the_sorted_digests_of_the_samples(texts: Path) -> None:
     """Computed apart: the sha256 of every sample's canonical JSON, sorted, and that list again."""
     contents = [
-        json.dumps([["Ada", "is", f"word{number}"], ["B-PER", "O", "B-MISC"], None, None, None, f"{number}.jpg"], separators=(",", ":"))
+        json.dumps(
+            [["Ada", "is", f"word{number}"], ["B-PER", "O", "B-MISC"], None, None, None, f"{number}.jpg"],
+            separators=(",", ":"),
+        )
         for number in (1, 2, 3)
     ]
     digests = sorted(hashlib.sha256(content.encode()).hexdigest() for content in contents)
@@ -66,7 +75,13 @@ def test_what_is_no_content_changes_no_digest(texts: Path, change: Callable[[str
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("word2", "word4"), ("word2\tB-OTHER", "word2\tO"), ("IMGID:2", "IMGID:4"), ("word3\tB-OTHER", "word3\tB-ORG")]
+    ("old", "new"),
+    [
+        ("word2", "word4"),
+        ("word2\tB-OTHER", "word2\tO"),
+        ("IMGID:2", "IMGID:4"),
+        ("word3\tB-OTHER", "word3\tB-ORG"),
+    ],
 )
 def test_each_change_of_a_split_changes_its_digest_and_no_other(texts: Path, old: str, new: str) -> None:
     before = identity_of(texts)
@@ -80,7 +95,13 @@ def test_each_change_of_a_split_changes_its_digest_and_no_other(texts: Path, old
 
 def test_a_pairs_places_and_its_relation_are_content(tmp_path: Path) -> None:
     digests = set()
-    changes: list[dict[str, Any]] = [{}, {"h": {"pos": [0, 2]}}, {"t": {"pos": [1, 2]}}, {"relation": "None"}, {"img_id": "2.jpg"}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"h": {"pos": [0, 2]}},
+        {"t": {"pos": [1, 2]}},
+        {"relation": "None"},
+        {"img_id": "2.jpg"},
+    ]
     for number, change in enumerate(changes):
         (folder := tmp_path / str(number)).mkdir()
         (folder / "mnre_train.txt").write_text(f"{PAIR | change!r}\n")
@@ -100,11 +121,15 @@ def test_images_on_disk_and_the_folders_name_are_no_content_and_prepare_says_unk
     assert said[0]["train"] == f"{UNKNOWN} [{identity_of(texts)['train'].digest[:12]}]"
 
 
-def test_the_published_splits_are_known_and_a_version_of_one_other_word_is_not(data: Path, tmp_path: Path) -> None:
+def test_the_published_splits_are_known_and_a_version_of_one_other_word_is_not(
+    data: Path, tmp_path: Path
+) -> None:
     assert [part.known_as for part in identity_of(data / "twitter2015").values()] == [
         f"Twitter-2015 {split} as published by Yu et al. (2020)" for split in ("train", "valid")
     ]
-    assert all("subset of Twitter-2015" in part.known_as for part in identity_of(data / "twitter2015_pairs").values())
+    assert all(
+        "subset of Twitter-2015" in part.known_as for part in identity_of(data / "twitter2015_pairs").values()
+    )
     assert all("subset of MNRE-2" in part.known_as for part in identity_of(data / "mnre", "re").values())
     rows = (data / "mnre" / "mnre_train.txt").read_text(encoding="utf-8").splitlines()
     random.Random(0).shuffle(rows)
@@ -139,12 +164,21 @@ def test_the_comparison_is_with_the_preset_of_today_also_where_nothing_is_comput
     again = prepare("twitter2015")
     assert "up to date" in again
     assert "train 3 samples (paper: 4000)" in again
-    assert "paper" not in CliRunner().invoke(main, ["prepare", str(texts.parent / "own"), "--task", "ner", "--text", str(texts)]).output
+    assert (
+        "paper"
+        not in CliRunner()
+        .invoke(main, ["prepare", str(texts.parent / "own"), "--task", "ner", "--text", str(texts)])
+        .output
+    )
 
 
 def test_mnre_is_counted_as_the_paper_counts_it(tmp_path: Path) -> None:
     """A sentence with two pairs is one sentence with one image, and four entities."""
-    rows = [PAIR, {**PAIR, "h": PAIR["t"], "t": PAIR["h"], "relation": "None"}, {**PAIR, "token": ["x", "y", "z"], "img_id": "2.jpg"}]
+    rows = [
+        PAIR,
+        {**PAIR, "h": PAIR["t"], "t": PAIR["h"], "relation": "None"},
+        {**PAIR, "token": ["x", "y", "z"], "img_id": "2.jpg"},
+    ]
     (tmp_path / "mnre_train.txt").write_text("".join(f"{row!r}\n" for row in rows))
     (tmp_path / "mnre_val.txt").write_text(f"{rows[0]!r}\n")
     found = compare_with_paper("mnre", map(vars, read_samples(tmp_path, "re")[0]))

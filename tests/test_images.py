@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hmnet_pipe.stages.images import MAX_PIXELS, UnusableImage, image_from_bytes, inspect_image, open_image, open_keyed
+from hmnet_pipe.stages.images import (
+    MAX_PIXELS,
+    UnusableImage,
+    image_from_bytes,
+    inspect_image,
+    open_image,
+    open_keyed,
+)
 from PIL import Image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)
@@ -34,10 +41,17 @@ def png(width: int, height: int, pixels: bytes = b"", color_type: int = 2) -> by
     """A PNG written by hand, so that its header may say what no encoder would."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )
 
 
 def refusal(content: bytes) -> str:
@@ -68,7 +82,9 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         open_image(path)
 
 
-@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\0" * 100, b"x", "a tweet".encode("utf-16")])
+@pytest.mark.parametrize(
+    "content", [b"<html>not found</html>", b"\0" * 100, b"x", "a tweet".encode("utf-16")]
+)
 def test_what_is_not_an_image_is_refused(content: bytes) -> None:
     assert refusal(content).startswith("not an image")
 
@@ -105,9 +121,17 @@ def test_damage_anywhere_raises_unusable_image_and_nothing_else(format: str) -> 
     "content",
     [
         pytest.param(png(100_000, 100_000), id="png"),
-        pytest.param(b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0), id="bmp"),
-        pytest.param(b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0\0\0\xff\xff\xff\xff\0\x08\0;", id="gif"),
-        pytest.param(b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + 2 * (16382).to_bytes(3, "little"), id="webp"),
+        pytest.param(
+            b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0),
+            id="bmp",
+        ),
+        pytest.param(
+            b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0\0\0\xff\xff\xff\xff\0\x08\0;",
+            id="gif",
+        ),
+        pytest.param(
+            b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + 2 * (16382).to_bytes(3, "little"), id="webp"
+        ),
     ],
 )
 def test_a_decompression_bomb_is_refused_from_its_header(content: bytes) -> None:
@@ -134,7 +158,9 @@ def test_an_image_without_pixels_is_refused() -> None:
 
 
 def test_cmyk_becomes_the_colour_that_it_prints() -> None:
-    assert image_from_bytes(encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")).getpixel((4, 4)) == RED
+    assert (
+        image_from_bytes(encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")).getpixel((4, 4)) == RED
+    )
 
 
 @pytest.mark.parametrize(("format", "order"), [("PNG", "<"), ("TIFF", "<"), ("TIFF", ">")])
@@ -147,7 +173,9 @@ def test_16_bit_grey_is_scaled_and_not_clipped(format: str, order: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["f4", "i4"])
 def test_samples_of_32_bits_are_refused_since_their_range_is_unknown(dtype: str) -> None:
-    assert refusal(encode(Image.fromarray(np.full((4, 4), 70000, dtype)), "TIFF")).startswith("samples of 32 bits")
+    assert refusal(encode(Image.fromarray(np.full((4, 4), 70000, dtype)), "TIFF")).startswith(
+        "samples of 32 bits"
+    )
 
 
 def test_transparency_is_laid_over_white() -> None:
@@ -169,7 +197,11 @@ def test_a_transparent_palette_entry_is_laid_over_white(format: str) -> None:
 def test_half_transparent_palette_is_mixed_with_white() -> None:
     paletted = Image.new("P", (1, 1), 0)
     paletted.putpalette([*BLUE])
-    assert image_from_bytes(encode(paletted, "PNG", transparency=bytes([128]))).getpixel((0, 0)) == (127, 127, 255)
+    assert image_from_bytes(encode(paletted, "PNG", transparency=bytes([128]))).getpixel((0, 0)) == (
+        127,
+        127,
+        255,
+    )
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])

@@ -55,7 +55,9 @@ class Run:
         ]
 
     def make(self, *arguments: str) -> str:
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False, env=environment())
+        done = subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, check=False, env=environment()
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -68,13 +70,21 @@ class Run:
 
     def times(self) -> dict[str, int]:
         """When each output was written."""
-        tables = [*self.folder.glob("*.parquet"), *self.folder.glob("features/*"), *self.folder.glob("models/**/model.safetensors")]
+        tables = [
+            *self.folder.glob("*.parquet"),
+            *self.folder.glob("features/*"),
+            *self.folder.glob("models/**/model.safetensors"),
+        ]
         return {str(path): path.stat().st_mtime_ns for path in tables}
 
 
 def environment() -> dict[str, str]:
     """Without what a make that runs these tests would tell the one that is tested."""
-    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GNUMAKEFLAGS")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GNUMAKEFLAGS")
+    }
 
 
 def stages_in(output: str) -> list[str]:
@@ -195,7 +205,13 @@ def test_a_run_that_is_killed_goes_on_where_it_was(made, tiny_encoder, tmp_path)
 def test_a_stage_that_fails_keeps_the_record_from_before(made):
     record = RunFolder(made.folder).record("detect")
     before, config = record.read_text(), (made.folder / "run.toml").read_text()
-    done = subprocess.run(made.command("DETECT=--weights no-such-file.pth"), capture_output=True, text=True, check=False, env=environment())
+    done = subprocess.run(
+        made.command("DETECT=--weights no-such-file.pth"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
     assert done.returncode != 0
     assert "no-such-file.pth is not a file" in done.stderr
     assert record.read_text() == before
@@ -213,7 +229,9 @@ def test_a_stage_that_fails_keeps_the_record_from_before(made):
     ],
 )
 def test_what_make_cannot_do_is_one_sentence(made, arguments, words):
-    done = subprocess.run([*made.command(), *arguments], capture_output=True, text=True, check=False, env=environment())
+    done = subprocess.run(
+        [*made.command(), *arguments], capture_output=True, text=True, check=False, env=environment()
+    )
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -225,7 +243,9 @@ def test_two_systems_side_by_side_run_each_stage_once_and_make_one_table(made, t
     shutil.rmtree(run.folder / "models")
     for record in (run.folder / "stages").glob("train-*"):
         record.unlink()
-    (made.corpus / "test.jsonl").touch()  # the last test of this file: the run that was copied is not up to date from here on
+    (
+        made.corpus / "test.jsonl"
+    ).touch()  # the last test of this file: the run that was copied is not up to date from here on
     grid = ["table", "SYSTEMS=bert-crf hmnet"]
     output = run.make("-j2", *grid)
     assert sorted(stages_in(output)) == ["detect", "extract", "prepare", "train bert-crf", "train hmnet"]

@@ -15,7 +15,12 @@ from hmnet_pipe.manifests.run import StageRecord
 from hmnet_pipe.manifests.tables import IMAGES, OUTCOMES, read_table, table_of, write_table
 
 RECORD = StageRecord(
-    "extract", 1, {"backbone": "resnet50", "size": 224}, {"images": "a" * 64}, {"backbone": "b" * 64}, {"features": "c" * 64}
+    "extract",
+    1,
+    {"backbone": "resnet50", "size": 224},
+    {"images": "a" * 64},
+    {"backbone": "b" * 64},
+    {"features": "c" * 64},
 )
 
 
@@ -48,7 +53,11 @@ def test_a_killed_write_leaves_the_old_file_and_a_temporary_that_can_be_removed(
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys_and_refuses_nan():
-    assert canonical_json({"b": 1, "a": [1.5, None]}) == canonical_json({"a": [1.5, None], "b": 1}) == '{"a":[1.5,null],"b":1}'
+    assert (
+        canonical_json({"b": 1, "a": [1.5, None]})
+        == canonical_json({"a": [1.5, None], "b": 1})
+        == '{"a":[1.5,null],"b":1}'
+    )
     with pytest.raises(ValueError):
         canonical_json({"a": float("nan")})
 
@@ -64,7 +73,13 @@ def test_a_tables_digest_is_of_its_rows_and_not_of_its_chunks():
 
 def test_tables_that_differ_anywhere_have_other_digests_and_equal_ones_the_same():
     schema = pa.schema(
-        [("a", pa.list_(pa.string())), ("b", pa.list_(pa.int32(), 2)), ("c", pa.float64()), ("d", pa.string()), ("e", pa.bool_())]
+        [
+            ("a", pa.list_(pa.string())),
+            ("b", pa.list_(pa.int32(), 2)),
+            ("c", pa.float64()),
+            ("d", pa.string()),
+            ("e", pa.bool_()),
+        ]
     )
     row = {"a": ["x", "yz"], "b": [1, 2], "c": 0.5, "d": "", "e": True}
     changes = [
@@ -82,7 +97,10 @@ def test_tables_that_differ_anywhere_have_other_digests_and_equal_ones_the_same(
         assert digest_table(padded.slice(3, 3)) == digest
         assert digest_table(pa.Table.from_pylist(table.to_pylist(), schema=schema)) == digest
     assert digest_table(schema.empty_table()) == digest_table(tables[0].slice(0, 0))
-    moved = [pa.Table.from_pylist([{"a": one}, {"a": two}], schema=schema) for one, two in ((["x"], ["y", "z"]), (["x", "y"], ["z"]))]
+    moved = [
+        pa.Table.from_pylist([{"a": one}, {"a": two}], schema=schema)
+        for one, two in ((["x"], ["y", "z"]), (["x", "y"], ["z"]))
+    ]
     assert digest_table(moved[0]) != digest_table(moved[1])
 
 
@@ -107,13 +125,20 @@ def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path):
 
 
 def test_a_record_names_each_field_that_changed():
-    newer = StageRecord("extract", 1, {"backbone": "resnet101", "size": 224}, {"images": "d" * 64}, {"backbone": "b" * 64}, {})
-    assert RECORD.changes(newer) == ["backbone: resnet50 -> resnet101", f"inputs.images: {'a' * 12} -> {'d' * 12}"]
+    newer = StageRecord(
+        "extract", 1, {"backbone": "resnet101", "size": 224}, {"images": "d" * 64}, {"backbone": "b" * 64}, {}
+    )
+    assert RECORD.changes(newer) == [
+        "backbone: resnet50 -> resnet101",
+        f"inputs.images: {'a' * 12} -> {'d' * 12}",
+    ]
     assert RECORD.fingerprint != newer.fingerprint
 
 
 def test_outputs_and_facts_are_not_part_of_the_fingerprint():
-    other = StageRecord("extract", 1, RECORD.parameters, RECORD.inputs, RECORD.weights, {}, {"host": "elsewhere"})
+    other = StageRecord(
+        "extract", 1, RECORD.parameters, RECORD.inputs, RECORD.weights, {}, {"host": "elsewhere"}
+    )
     assert other.fingerprint == RECORD.fingerprint
 
 

@@ -117,7 +117,9 @@ def test_fault_2_one_cell_of_one_view_is_one_position_of_the_visual_sequence(tin
                 pyramid[0, view, -1, row, column] += 3.0
                 after = fusion(pyramid, batch.view_mask)[0]
                 for old, new in ((before.keys, after.keys), (before.values, after.values)):
-                    moved = (old != new).flatten(0, 1).any(dim=0).any(dim=-1)  # over heads and features, by position
+                    moved = (
+                        (old != new).flatten(0, 1).any(dim=0).any(dim=-1)
+                    )  # over heads and features, by position
                     assert moved.nonzero().flatten().tolist() == [view * CELLS + row * 2 + column]
 
 
@@ -130,7 +132,9 @@ def attention_by_head(model: HMNeT, batch: Batch, layer: int) -> Tensor:
     module = model.encoder.encoder.layer[layer].attention.self
     hook = module.register_forward_hook(lambda module, args, output: seen.append(output[0]))
     with torch.inference_mode():
-        encode(model.encoder, batch.input_ids, batch.attention_mask, model.fusion(batch.views, batch.view_mask))
+        encode(
+            model.encoder, batch.input_ids, batch.attention_mask, model.fusion(batch.views, batch.view_mask)
+        )
     hook.remove()
     return seen[0].unflatten(-1, (model.encoder.config.num_attention_heads, -1))
 
@@ -174,8 +178,12 @@ def test_fault_3_a_head_has_its_own_features_of_every_position(tiny_encoder):
 def test_fault_4_what_an_absent_view_holds_changes_nothing(tiny_encoder, system):
     model = model_of(tiny_encoder, system)
     batch = batch_of([[True, True, False, False], [True, False, False, False], [True] * 4], [5, 3, 4])
-    garbage = replace(batch, views=torch.where(batch.view_mask[..., None, None, None], batch.views, torch.tensor(1000.0)))
-    zeros = replace(batch, views=torch.where(batch.view_mask[..., None, None, None], batch.views, torch.tensor(0.0)))
+    garbage = replace(
+        batch, views=torch.where(batch.view_mask[..., None, None, None], batch.views, torch.tensor(1000.0))
+    )
+    zeros = replace(
+        batch, views=torch.where(batch.view_mask[..., None, None, None], batch.views, torch.tensor(0.0))
+    )
     with torch.inference_mode():
         assert torch.equal(model(garbage), model(zeros))
 
@@ -194,7 +202,9 @@ def test_fault_4_absent_objects_are_as_if_they_had_never_been_there(tiny_encoder
 @pytest.mark.parametrize("lengths", [[6, 6, 6], [6, 3, 4]])
 @pytest.mark.parametrize("system", VISUAL)
 @pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_roberta"])
-def test_fault_4_without_a_view_the_model_is_the_plain_encoder_to_the_last_bit(request, kind, system, lengths):
+def test_fault_4_without_a_view_the_model_is_the_plain_encoder_to_the_last_bit(
+    request, kind, system, lengths
+):
     folder = request.getfixturevalue(kind)
     model = model_of(folder, system)
     plain = AutoModel.from_pretrained(folder, attn_implementation="sdpa", add_pooling_layer=False).eval()
@@ -241,7 +251,16 @@ def ner_rows(count: int = 24, held_out: int = 8) -> list[dict]:
         for number in range(size):
             words, tags = sentence(rng)
             key = f"{len(rows):064x}" if number % 3 else None
-            rows.append({"id": f"{split}-{number}", "split": split, "task": "ner", "tokens": words, "tags": tags, "image_key": key})
+            rows.append(
+                {
+                    "id": f"{split}-{number}",
+                    "split": split,
+                    "task": "ner",
+                    "tokens": words,
+                    "tags": tags,
+                    "image_key": key,
+                }
+            )
     return rows
 
 
@@ -250,12 +269,16 @@ def write_features(folder: Path, keys: list[str]) -> None:
     values = np.stack([np.full(SPEC.row_shape, number + 1, np.float16) for number in range(len(keys))])
     mask = np.array([[True, number % 2 == 0, False, False] for number in range(len(keys))])
     values[~mask] = 0
-    checksums = write_shard(folder / "shard-00000.h5", unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=values)
+    checksums = write_shard(
+        folder / "shard-00000.h5", unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=values
+    )
     rows = [IndexRow(key, "shard-00000.h5", row, checksums[row], "i") for row, key in enumerate(keys)]
     write_index(folder, SPEC, rows)
 
 
-def train(folder: Path, encoder: Path, rows: list[dict], system: str = "bert-crf", task: str = "ner", **settings) -> Train:
+def train(
+    folder: Path, encoder: Path, rows: list[dict], system: str = "bert-crf", task: str = "ner", **settings
+) -> Train:
     """Train in a run with these samples; returns the finished stage."""
     run = RunFolder(folder)
     write_table(run.samples, table_of(SAMPLES, rows))
@@ -276,7 +299,9 @@ def metrics_of(stage: Train) -> dict:
 @pytest.mark.parametrize("task", ["ner", "re"])
 @pytest.mark.parametrize("system", [*VISUAL, "text"])
 def test_fault_5_every_trainable_parameter_is_in_exactly_one_group(tiny_encoder, system, task):
-    model = model_of(tiny_encoder, {"ner": "bert-crf", "re": "mtb"}[task] if system == "text" else system, task)
+    model = model_of(
+        tiny_encoder, {"ner": "bert-crf", "re": "mtb"}[task] if system == "text" else system, task
+    )
     model.encoder.embeddings.word_embeddings.weight.requires_grad_(False)
     groups = parameter_groups(model, SETTINGS.rates, SETTINGS.weight_decay)
     names = [group["name"] for group in groups]
@@ -286,7 +311,9 @@ def test_fault_5_every_trainable_parameter_is_in_exactly_one_group(tiny_encoder,
     assert len(held) == len(set(held))
     assert set(held) == set(wanted)
     rate = {wanted[id(parameter)]: group["lr"] for group in groups for parameter in group["params"]}
-    decay = {wanted[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
+    decay = {
+        wanted[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]
+    }
     for name in rate:
         part = name.split(".")[0]
         rates = {"encoder": SETTINGS.learning_rate, "fusion": SETTINGS.fusion_learning_rate}
@@ -294,14 +321,19 @@ def test_fault_5_every_trainable_parameter_is_in_exactly_one_group(tiny_encoder,
         assert (decay[name] == 0) == (name.endswith("bias") or "LayerNorm" in name)
 
 
-@pytest.mark.parametrize(("system", "task"), [("hmnet", "ner"), ("hmnet-1v3", "ner"), ("bert-crf", "ner"), ("hmnet", "re"), ("mtb", "re")])
+@pytest.mark.parametrize(
+    ("system", "task"),
+    [("hmnet", "ner"), ("hmnet-1v3", "ner"), ("bert-crf", "ner"), ("hmnet", "re"), ("mtb", "re")],
+)
 def test_fault_5_training_moves_every_part_of_the_model(tmp_path, tiny_encoder, system, task):
     rows = ner_rows(8, 2)
     if task == "re":
         rng = random.Random(0)
         for number, row in enumerate(rows):
             changed = {"task": "re", "tags": None, "head": (1, 2), "tail": (4, 5)}
-            row.update(changed, relation="None" if number < 2 else rng.choice(("None", "/per/loc", "/loc/loc")))
+            row.update(
+                changed, relation="None" if number < 2 else rng.choice(("None", "/per/loc", "/loc/loc"))
+            )
     still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
     first = train(tmp_path / "still", tiny_encoder, rows, system, task, epochs=1, **still)
     trained = train(tmp_path / "moved", tiny_encoder, rows, system, task, epochs=1)
@@ -314,7 +346,9 @@ def test_fault_5_training_moves_every_part_of_the_model(tmp_path, tiny_encoder, 
     }
     assert [name for name in before if torch.equal(before[name], after[name])] == []
     # And the record says so: the groups hold as many numbers as the model.
-    assert sum(group["parameters"] for group in metrics_of(trained)["parameter_groups"]) == sum(value.numel() for value in after.values())
+    assert sum(group["parameters"] for group in metrics_of(trained)["parameter_groups"]) == sum(
+        value.numel() for value in after.values()
+    )
 
 
 # 7. Markers lost.
@@ -325,7 +359,15 @@ def relation_text(
 ) -> tuple[list[str], list[int]]:
     tokenizer = load_tokenizer(encoder)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
-    row = {"id": "1", "split": "train", "task": "re", "tokens": tokens, "head": head, "tail": tail, "relation": "None"}
+    row = {
+        "id": "1",
+        "split": "train",
+        "task": "re",
+        "tokens": tokens,
+        "head": head,
+        "tail": tail,
+        "relation": "None",
+    }
     text = encode_split(table_of(SAMPLES, [row]), "train", tokenizer, task="re", max_length=limit).texts[0]
     return tokenizer.convert_ids_to_tokens(text.input_ids), text.positions
 
@@ -368,7 +410,9 @@ def test_fault_7_a_relation_run_with_long_sentences_trains_and_predicts(tmp_path
 def predictions_at(limit: int, tiny_encoder: Path) -> tuple[Split, list[list[str]]]:
     tokenizer = load_tokenizer(tiny_encoder)
     split = encode_split(table_of(SAMPLES, ner_rows()), "train", tokenizer, task="ner", max_length=limit)
-    return split, predict_split(model_of(tiny_encoder, "bert-crf"), split, visuals=None, pad_id=0, precision="fp32", batch_size=5)
+    return split, predict_split(
+        model_of(tiny_encoder, "bert-crf"), split, visuals=None, pad_id=0, precision="fp32", batch_size=5
+    )
 
 
 @pytest.mark.parametrize("limit", [4, 7, 64])
@@ -376,7 +420,9 @@ def test_fault_8_gold_entities_beyond_the_limit_still_count(tiny_encoder, limit)
     split, predicted = predictions_at(limit, tiny_encoder)
     gold = [row["tags"] for row in ner_rows() if row["split"] == "train"]
     assert split.gold == gold
-    assert score_split(split, predicted, "ner")["support"] == sum(tag.startswith("B-") for tags in gold for tag in tags)
+    assert score_split(split, predicted, "ner")["support"] == sum(
+        tag.startswith("B-") for tags in gold for tag in tags
+    )
     assert [len(tags) for tags in predicted] == [len(tags) for tags in gold]
     # Each word of these texts is one sub-word.
     assert all(tag == "O" for tags in predicted for tag in tags[limit - 2 :])
@@ -389,15 +435,29 @@ def test_fault_8_each_sentence_is_a_text_of_its_own_with_the_tags_of_its_own_wor
     tokenizer = load_tokenizer(tiny_encoder)
     rows = [row for row in ner_rows() if row["split"] == "train"]
     split = encode_split(table_of(SAMPLES, rows), "train", tokenizer, task="ner", max_length=limit)
-    made = list(batches(split, [[0, 1, 2], [3, 4]], task="ner", pad_id=0, label_ids={tag: i for i, tag in enumerate(TAGS)}, visuals=None))
+    made = list(
+        batches(
+            split,
+            [[0, 1, 2], [3, 4]],
+            task="ner",
+            pad_id=0,
+            label_ids={tag: i for i, tag in enumerate(TAGS)},
+            visuals=None,
+        )
+    )
     for batch in made:
         for place, number in enumerate(batch.ids):
-            words, tags = rows[number]["tokens"][: limit - 2], rows[number]["tags"][: limit - 2]  # each word is one sub-word
+            words, tags = (
+                rows[number]["tokens"][: limit - 2],
+                rows[number]["tags"][: limit - 2],
+            )  # each word is one sub-word
             ids = batch.input_ids[place][batch.attention_mask[place]].tolist()
             assert tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", *words, "[SEP]"]
             kept = batch.position_mask[place]
             assert [TAGS[label] for label in batch.labels[place][kept]] == tags
-            assert tokenizer.convert_ids_to_tokens(batch.input_ids[place][batch.positions[place][kept]]) == words
+            assert (
+                tokenizer.convert_ids_to_tokens(batch.input_ids[place][batch.positions[place][kept]]) == words
+            )
 
 
 def test_fault_8_only_labels_of_the_corpus_are_predicted(tmp_path, tiny_encoder):
@@ -411,22 +471,30 @@ def test_fault_8_only_labels_of_the_corpus_are_predicted(tmp_path, tiny_encoder)
 
 
 @pytest.mark.parametrize("texts", ["one", "all"])
-def test_fault_8_a_text_whose_first_word_is_beyond_the_limit_counts_and_stops_nothing(tmp_path, tiny_encoder, texts):
+def test_fault_8_a_text_whose_first_word_is_beyond_the_limit_counts_and_stops_nothing(
+    tmp_path, tiny_encoder, texts
+):
     rows = ner_rows(8, 4)
     for row in rows:
         if texts == "all" or row["id"].endswith("-0"):
             row["tokens"] = ["x" * 40, *row["tokens"][1:]]  # 40 sub-words of at most 30
     stage = train(tmp_path, tiny_encoder, rows, epochs=1)
-    predictions = {row["id"]: row for row in read_table(stage.folder / "predictions.parquet", PREDICTIONS).to_pylist()}
+    predictions = {
+        row["id"]: row for row in read_table(stage.folder / "predictions.parquet", PREDICTIONS).to_pylist()
+    }
     assert set(predictions["test-0"]["predicted"][1:]) == {"O"}
     gold = [row["tags"] for row in rows if row["split"] == "test"]
     assert metrics_of(stage)["test"]["support"] == sum(tag.startswith("B-") for tags in gold for tag in tags)
 
 
-def test_a_length_limit_beyond_the_encoders_positions_is_an_error_that_says_the_limit(tiny_encoder, tiny_roberta):
+def test_a_length_limit_beyond_the_encoders_positions_is_an_error_that_says_the_limit(
+    tiny_encoder, tiny_roberta
+):
     for encoder, positions in ((tiny_encoder, 160), (tiny_roberta, 158)):
         config = ModelConfig("bert-crf", "ner", TAGS, (), "markers", positions + 1, {}, None)
-        with pytest.raises(InputError, match=rf"max_length {positions + 1} is above the {positions} sub-words"):
+        with pytest.raises(
+            InputError, match=rf"max_length {positions + 1} is above the {positions} sub-words"
+        ):
             HMNeT.from_encoder(encoder, config)
         model = HMNeT.from_encoder(encoder, replace(config, max_length=positions)).eval()
         ids = torch.full((1, positions), 7)
@@ -442,9 +510,13 @@ def write_corpus(folder: Path, order: list[int]) -> None:
     records = []
     for number in range(10):
         Image.new("RGB", (8, 6), (20 * number, 100, 50)).save(folder / "images" / f"{number}.png")
-        records.append({"tokens": ["cat", "abcdefghij"[number]], "tags": ["O", "B-PER"], "image": f"{number}.png"})
+        records.append(
+            {"tokens": ["cat", "abcdefghij"[number]], "tags": ["O", "B-PER"], "image": f"{number}.png"}
+        )
     (folder / "text").mkdir()
-    write_text(folder / "text" / "train.jsonl", "".join(json.dumps(records[number]) + "\n" for number in order))
+    write_text(
+        folder / "text" / "train.jsonl", "".join(json.dumps(records[number]) + "\n" for number in order)
+    )
 
 
 def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
@@ -455,7 +527,14 @@ def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
     write_features(run.features, sorted(samples.column("image_key").to_pylist()))
     split = encode_split(samples, "train", load_tokenizer(encoder), task="ner", max_length=32)
     found = {}
-    for batch in batches(split, [[3, 1, 0], [2, *range(4, 10)]], task="ner", pad_id=0, label_ids=None, visuals=FeatureCache(run.features)):
+    for batch in batches(
+        split,
+        [[3, 1, 0], [2, *range(4, 10)]],
+        task="ner",
+        pad_id=0,
+        label_ids=None,
+        visuals=FeatureCache(run.features),
+    ):
         for place, number in enumerate(batch.ids):
             assert batch.view_mask[place, 0]
             found[split.tokens[number][1]] = float(batch.views[place, 0, 0, 0, 0])
@@ -477,7 +556,9 @@ def test_fault_9_re_sorting_the_text_file_moves_no_image(tmp_path, tiny_encoder)
 def test_fault_9_a_text_has_the_image_whose_content_it_named(tmp_path):
     write_corpus(tmp_path, [7, 2, 9, 0, 1, 3, 4, 5, 6, 8])
     run = RunFolder(tmp_path / "run")
-    Prepare(run, PrepareSettings(text=tmp_path / "text", images=tmp_path / "images", task="ner")).compute(Tools())
+    Prepare(run, PrepareSettings(text=tmp_path / "text", images=tmp_path / "images", task="ner")).compute(
+        Tools()
+    )
     for row in read_table(run.samples, SAMPLES).to_pylist():
         image = tmp_path / "images" / f"{'abcdefghij'.index(row['tokens'][1])}.png"
         assert row["image_key"] == hashlib.sha256(image.read_bytes()).hexdigest()
@@ -490,18 +571,24 @@ def test_fault_10_the_test_split_decides_nothing(tmp_path, tiny_encoder):
     """Test tags that are all wrong, or absent, or of labels never seen, lead to the same epoch and the same weights."""
     rows = ner_rows()
     nothing = [{**row, "tags": ["O"] * len(row["tags"])} if row["split"] == "test" else row for row in rows]
-    foreign = [{**row, "tags": ["B-ZZZ"] * len(row["tags"])} if row["split"] == "test" else row for row in rows]
+    foreign = [
+        {**row, "tags": ["B-ZZZ"] * len(row["tags"])} if row["split"] == "test" else row for row in rows
+    ]
     absent = [row for row in rows if row["split"] != "test"]
     recipe = {"epochs": 3, "learning_rate": 1e-3, "head_learning_rate": 1e-2}
     stages = [
-        train(tmp_path / str(number), tiny_encoder, variant, **recipe) for number, variant in enumerate((rows, nothing, foreign, absent))
+        train(tmp_path / str(number), tiny_encoder, variant, **recipe)
+        for number, variant in enumerate((rows, nothing, foreign, absent))
     ]
     results = [metrics_of(stage) for stage in stages]
     # On the wrong tests every epoch scores 0, so that selection by them would keep the first.
     assert results[0]["best_epoch"] > 1
     assert results[0]["test"]["f1"] > 0
     assert [result["test"] and result["test"]["f1"] for result in results[1:]] == [0, 0, None]
-    histories = [read_table(stage.folder / "history.parquet", HISTORY).drop(["seconds", "samples_per_second"]) for stage in stages]
+    histories = [
+        read_table(stage.folder / "history.parquet", HISTORY).drop(["seconds", "samples_per_second"])
+        for stage in stages
+    ]
     weights = [load_file(stage.folder / "model.safetensors") for stage in stages]
     for result, history, weight in zip(results, histories, weights, strict=True):
         assert (result["best_epoch"], result["valid"]) == (results[0]["best_epoch"], results[0]["valid"])
@@ -509,7 +596,9 @@ def test_fault_10_the_test_split_decides_nothing(tmp_path, tiny_encoder):
         assert all(torch.equal(value, weights[0][name]) for name, value in weight.items())
 
 
-def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_is_scored_once_by_it(tmp_path, tiny_encoder, monkeypatch):
+def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_is_scored_once_by_it(
+    tmp_path, tiny_encoder, monkeypatch
+):
     scored: list[tuple[str, dict[str, Tensor]]] = []
     given = iter([0.3, 0.9, 0.9, 0.5])
 
@@ -538,7 +627,13 @@ def test_fault_10_the_saved_model_scores_what_was_said_of_it(tmp_path, tiny_enco
     model = HMNeT.from_pretrained(stage.folder)
     tokenizer = load_tokenizer(stage.folder / "tokenizer")
     for name in ("valid", "test"):
-        split = encode_split(read_table(stage.run.samples, SAMPLES), name, tokenizer, task="ner", max_length=32)
-        scores = score_split(split, predict_split(model, split, visuals=None, pad_id=tokenizer.pad_token_id, precision="fp32"), "ner")
+        split = encode_split(
+            read_table(stage.run.samples, SAMPLES), name, tokenizer, task="ner", max_length=32
+        )
+        scores = score_split(
+            split,
+            predict_split(model, split, visuals=None, pad_id=tokenizer.pad_token_id, precision="fp32"),
+            "ner",
+        )
         assert scores == metrics_of(stage)[name]
         assert scores["f1"] > 0

@@ -24,7 +24,13 @@ VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 RELATIONS = ("None", "/per/loc", "/per/org")
 # The third sample has no view at all, the fourth no object, the fifth no global view.
-PRESENT = [[True, True, True, True], [True, True, False, False], [False] * 4, [True, False, False, False], [False, True, False, True]]
+PRESENT = [
+    [True, True, True, True],
+    [True, True, False, False],
+    [False] * 4,
+    [True, False, False, False],
+    [False, True, False, True],
+]
 LENGTHS = [7, 5, 6, 3, 4]
 WORDS = [[1, 2, 4, 5], [1, 3], [2, 3, 4], [1], [1, 2]]  # the first sub-word of each word
 MARKERS = [[0, 1, 4], [0, 3, 1], [0, 2, 3], [0, 1, 1], [0, 2, 1]]
@@ -90,9 +96,14 @@ class Rig:
         pairs = {name: (state[f"{name}.weight"], state[f"{name}.bias"]) for name in names}
 
         def numbered(kind: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-            return {int(name.split(".")[1]): pair for name, pair in pairs.items() if name.startswith(f"{kind}.")}
+            return {
+                int(name.split(".")[1]): pair for name, pair in pairs.items() if name.startswith(f"{kind}.")
+            }
 
-        projection = {level: (weight.reshape(HIDDEN, CHANNELS[level]), bias) for level, (weight, bias) in numbered("projections").items()}
+        projection = {
+            level: (weight.reshape(HIDDEN, CHANNELS[level]), bias)
+            for level, (weight, bias) in numbered("projections").items()
+        }
         return oracle.Fusion(projection, numbered("gates"), numbered("phi"))
 
     def views(self, sample: int) -> list[list[np.ndarray]]:
@@ -103,7 +114,10 @@ class Rig:
         if self.system not in VISUAL:
             return [None] * LAYERS
         views = self.views(sample)
-        return [oracle.prefix_of(self.system, layer, views, PRESENT[sample], self.fusion, LAYERS) for layer in range(LAYERS)]
+        return [
+            oracle.prefix_of(self.system, layer, views, PRESENT[sample], self.fusion, LAYERS)
+            for layer in range(LAYERS)
+        ]
 
     @cache  # noqa: B019
     def states(self, sample: int) -> list[np.ndarray]:
@@ -112,7 +126,9 @@ class Rig:
         ids = self.batch.input_ids[sample, :length].tolist()
         first = self.pad + 1 if self.kind == "roberta" else 0
         positions = range(first, first + length)
-        return oracle.encode(ids, positions, self.prefixes(sample), self.weights, head_count=HEADS, epsilon=1e-5)
+        return oracle.encode(
+            ids, positions, self.prefixes(sample), self.weights, head_count=HEADS, epsilon=1e-5
+        )
 
 
 @cache
@@ -163,10 +179,15 @@ def test_pyramid_is_the_four_stages_in_eval_mode_adaptively_pooled(size, side):
 
 def test_projection_is_equations_1_and_2(rig):
     maps = rig.model.fusion.project(rig.batch.views)
-    used = {level for layer in range(LAYERS) for level in oracle.layer_levels(rig.system, layer, LAYERS) or ()}
+    used = {
+        level for layer in range(LAYERS) for level in oracle.layer_levels(rig.system, layer, LAYERS) or ()
+    }
     assert set(maps) == used
     for level, actual in maps.items():
-        expected = [[oracle.project(view[level], *rig.fusion.projection[level]) for view in rig.views(i)] for i in range(len(LENGTHS))]
+        expected = [
+            [oracle.project(view[level], *rig.fusion.projection[level]) for view in rig.views(i)]
+            for i in range(len(LENGTHS))
+        ]
         close(actual, np.array(expected))
 
 
@@ -177,7 +198,10 @@ def test_gate_is_equations_3_and_4_for_each_view_and_layer(system):
     assert len(gates) == LAYERS
     seen = []
     for layer, actual in enumerate(gates):
-        expected = [[oracle.gate_of(system, layer, view, rig.fusion, LAYERS) for view in rig.views(i)] for i in range(len(LENGTHS))]
+        expected = [
+            [oracle.gate_of(system, layer, view, rig.fusion, LAYERS) for view in rig.views(i)]
+            for i in range(len(LENGTHS))
+        ]
         close(actual, np.array(expected))
         seen.append(np.array(expected))
     # Otherwise the comparison would not tell a layer's or a view's gate from another's.
@@ -187,7 +211,9 @@ def test_gate_is_equations_3_and_4_for_each_view_and_layer(system):
 
 def test_systems_without_a_gate_have_none(rig):
     assert bool(len(rig.model.fusion.gates)) == (rig.system in ("hmnet", "hmnet-onlyobj"))
-    assert set(rig.fusion.prefixes) == {layer for layer in range(LAYERS) if oracle.layer_levels(rig.system, layer, LAYERS)}
+    assert set(rig.fusion.prefixes) == {
+        layer for layer in range(LAYERS) if oracle.layer_levels(rig.system, layer, LAYERS)
+    }
 
 
 def test_prefix_is_equations_5_to_8_in_the_order_of_views_then_cells_row_by_row(rig):
@@ -200,7 +226,11 @@ def test_prefix_is_equations_5_to_8_in_the_order_of_views_then_cells_row_by_row(
             continue
         cells = SIDE * SIDE
         present = PRESENT[sample][1:] if rig.system == "hmnet-onlyobj" else PRESENT[sample]
-        assert prefix.keys.shape == prefix.values.shape == (len(LENGTHS), HEADS, len(present) * cells, HIDDEN // HEADS)
+        assert (
+            prefix.keys.shape
+            == prefix.values.shape
+            == (len(LENGTHS), HEADS, len(present) * cells, HIDDEN // HEADS)
+        )
         assert prefix.mask[sample].tolist() == [there for there in present for _ in range(cells)]
         # The oracle leaves absent views out: what the mask lets through must be its rows, in its order.
         for actual, wanted in zip((prefix.keys, prefix.values), expected or ([], []), strict=True):
@@ -218,7 +248,9 @@ def test_visual_sequence_keeps_views_in_order_and_cells_row_by_row():
 @pytest.mark.parametrize("layers", [8, 12])
 def test_each_level_of_1v3_reaches_l_over_4_layers(layers):
     values = {**encoder_config("bert"), "num_hidden_layers": layers}
-    model = HMNeT(ModelConfig("hmnet-1v3", "ner", TAGS, CHANNELS, "markers", 16, {}, None), encoder_from_config(values))
+    model = HMNeT(
+        ModelConfig("hmnet-1v3", "ner", TAGS, CHANNELS, "markers", 16, {}, None), encoder_from_config(values)
+    )
     expected = [oracle.layer_levels("hmnet-1v3", layer, layers) for layer in range(layers)]
     assert [[level] for level in model.fusion.level_of_layer] == expected
 
@@ -244,12 +276,16 @@ def test_attention_is_equation_9_in_every_layer(any_rig):
     seen = {}
     hooks = [
         layer.attention.self.register_forward_hook(
-            lambda module, args, kwargs, output, index=index: seen.update({index: ((args or (kwargs["hidden_states"],))[0], output[0])}),
+            lambda module, args, kwargs, output, index=index: seen.update(
+                {index: ((args or (kwargs["hidden_states"],))[0], output[0])}
+            ),
             with_kwargs=True,
         )
         for index, layer in enumerate(any_rig.model.encoder.encoder.layer)
     ]
-    encode(any_rig.model.encoder, any_rig.batch.input_ids, any_rig.batch.attention_mask, forward_prefix(any_rig))
+    encode(
+        any_rig.model.encoder, any_rig.batch.input_ids, any_rig.batch.attention_mask, forward_prefix(any_rig)
+    )
     for hook in hooks:
         hook.remove()
     assert sorted(seen) == list(range(LAYERS))
@@ -257,7 +293,10 @@ def test_attention_is_equation_9_in_every_layer(any_rig):
         for index, (inputs, outputs) in seen.items():
             rows = inputs[sample, :length].detach().numpy()
             name = f"encoder.layer.{index}.attention.self"
-            close(outputs[sample, :length], oracle.attention(rows, any_rig.prefixes(sample)[index], name, any_rig.weights, HEADS))
+            close(
+                outputs[sample, :length],
+                oracle.attention(rows, any_rig.prefixes(sample)[index], name, any_rig.weights, HEADS),
+            )
 
 
 def test_every_layer_of_the_encoder_is_the_oracles(any_rig):
@@ -287,7 +326,9 @@ def test_the_prefix_changes_what_the_oracle_says_it_does(rig):
     """Guards the comparisons above: a sample with views differs from the plain text, one without does not."""
     for sample, present in enumerate(PRESENT):
         ids, length = rig.batch.input_ids[sample, : LENGTHS[sample]].tolist(), LENGTHS[sample]
-        text = oracle.encode(ids, range(length), [None] * LAYERS, rig.weights, head_count=HEADS, epsilon=1e-5)[-1]
+        text = oracle.encode(
+            ids, range(length), [None] * LAYERS, rig.weights, head_count=HEADS, epsilon=1e-5
+        )[-1]
         seen = present[1:] if rig.system == "hmnet-onlyobj" else present
         assert np.allclose(text, rig.states(sample)[-1], atol=1e-6) != any(seen)
 
@@ -302,8 +343,13 @@ def emissions_of(rig: Rig, sample: int) -> np.ndarray:
 
 def chain_of(crf) -> oracle.Chain:
     """The scores as they are trained, before BIO forbids any."""
-    state = {name.removeprefix("parametrizations.").removesuffix(".original"): value for name, value in crf.state_dict().items()}
-    return oracle.Chain(*(state[name].numpy() for name in ("start_transitions", "transitions", "end_transitions")))
+    state = {
+        name.removeprefix("parametrizations.").removesuffix(".original"): value
+        for name, value in crf.state_dict().items()
+    }
+    return oracle.Chain(
+        *(state[name].numpy() for name in ("start_transitions", "transitions", "end_transitions"))
+    )
 
 
 def a_valid_path(length: int, generator: np.random.Generator) -> tuple[int, ...]:
@@ -322,9 +368,13 @@ def test_emissions_loss_and_prediction_of_every_system_are_the_oracles(any_rig):
     for sample, wanted in enumerate(expected):
         close(scores[sample, : len(wanted)], wanted)
     chain = chain_of(model.crf)
-    likelihoods = [oracle.log_likelihood(path, wanted, chain, TAGS) for path, wanted in zip(gold, expected, strict=True)]
+    likelihoods = [
+        oracle.log_likelihood(path, wanted, chain, TAGS) for path, wanted in zip(gold, expected, strict=True)
+    ]
     close(model.loss(batch), np.array(-math.fsum(likelihoods) / len(likelihoods)))
-    assert model.predict(batch) == [[TAGS[tag] for tag in oracle.best_path(wanted, chain, TAGS)] for wanted in expected]
+    assert model.predict(batch) == [
+        [TAGS[tag] for tag in oracle.best_path(wanted, chain, TAGS)] for wanted in expected
+    ]
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0, 30.0])
@@ -344,7 +394,9 @@ def test_crf_is_the_enumeration_of_all_valid_sequences(scale):
         tags = torch.tensor([[*path, *generator.integers(0, len(TAGS), width - len(path))] for path in gold])
         actual = crf(torch.from_numpy(emissions), tags, mask=mask, reduction="none")
         rows = [rows[:length] for rows, length in zip(emissions, lengths, strict=True)]
-        expected = [oracle.log_likelihood(path, row, chain, TAGS) for path, row in zip(gold, rows, strict=True)]
+        expected = [
+            oracle.log_likelihood(path, row, chain, TAGS) for path, row in zip(gold, rows, strict=True)
+        ]
         close(actual, np.array(expected))
         decoded = crf.decode(torch.from_numpy(emissions), mask=mask)
         assert decoded == [oracle.best_path(row, chain, TAGS) for row in rows]
@@ -370,7 +422,11 @@ def test_forbidden_transitions_are_forbidden_after_training_them():
     """The gradient of a forbidden score is zero, so that no training can bring it back."""
     crf = bio_crf(TAGS).double()
     mask = torch.ones(2, 4, dtype=torch.bool)
-    loss = -crf(torch.randn(2, 4, len(TAGS), dtype=torch.float64), torch.tensor([[1, 2, 0, 3], [0, 0, 1, 2]]), mask=mask)
+    loss = -crf(
+        torch.randn(2, 4, len(TAGS), dtype=torch.float64),
+        torch.tensor([[1, 2, 0, 3], [0, 0, 1, 2]]),
+        mask=mask,
+    )
     loss.backward()
     gradient = crf.parametrizations.transitions.original.grad
     for before, after in itertools.product(range(len(TAGS)), repeat=2):
@@ -380,7 +436,9 @@ def test_forbidden_transitions_are_forbidden_after_training_them():
 
 
 def test_a_task_without_entities_still_has_a_crf():
-    assert bio_crf(("O",)).decode(torch.randn(1, 3, 1), mask=torch.ones(1, 3, dtype=torch.bool)) == [[0, 0, 0]]
+    assert bio_crf(("O",)).decode(torch.randn(1, 3, 1), mask=torch.ones(1, 3, dtype=torch.bool)) == [
+        [0, 0, 0]
+    ]
 
 
 # Relation heads, equation 11.
@@ -396,13 +454,21 @@ def test_relation_logits_loss_and_prediction_are_the_oracles(system, head):
     model.fusion = rig.model.fusion
     torch.nn.init.normal_(model.classifier.bias)
     labels = [1, 0, 2, 1, 0]
-    changed = {"positions": torch.tensor(MARKERS), "position_mask": torch.ones(5, 3, dtype=torch.bool), "labels": torch.tensor(labels)}
+    changed = {
+        "positions": torch.tensor(MARKERS),
+        "position_mask": torch.ones(5, 3, dtype=torch.bool),
+        "labels": torch.tensor(labels),
+    }
     batch = Batch(**{**vars(rig.batch), **changed})
     weights = model.classifier.weight.detach().numpy(), model.classifier.bias.detach().numpy()
     expected = []
     for sample, (_, first, second) in enumerate(MARKERS):
         states = rig.states(sample)[-1]
-        expected.append(oracle.marker_logits(states, first, second, *weights) if head == "markers" else oracle.cls_logits(states, *weights))
+        expected.append(
+            oracle.marker_logits(states, first, second, *weights)
+            if head == "markers"
+            else oracle.cls_logits(states, *weights)
+        )
     close(model(batch), np.array(expected))
     losses = [oracle.cross_entropy(logits, label) for logits, label in zip(expected, labels, strict=True)]
     close(model.loss(batch), np.array(math.fsum(losses) / len(losses)))
@@ -414,7 +480,11 @@ def test_a_gradient_reaches_every_part_of_every_system(any_rig):
     model = copy.deepcopy(any_rig.model)
     batch = Batch(**{**vars(any_rig.batch), "labels": torch.zeros_like(any_rig.batch.positions)})
     model.loss(batch).backward()
-    idle = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.abs().max() > 0]
+    idle = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().max() > 0
+    ]
     assert idle == []
 
 
@@ -431,20 +501,31 @@ def test_explained_gates_and_attention_are_the_oracles(rig):
             views = rig.views(sample)[first:]
             for number, view in enumerate(views):
                 if rig.system in ("hmnet", "hmnet-onlyobj"):
-                    close(explained.gates[layer, sample, number], np.array(oracle.gate_of(rig.system, layer, view, rig.fusion, LAYERS)))
+                    close(
+                        explained.gates[layer, sample, number],
+                        np.array(oracle.gate_of(rig.system, layer, view, rig.fusion, LAYERS)),
+                    )
             expected = np.zeros((HEADS, length, len(views)))
             if (phi := rig.prefixes(sample)[layer]) is not None:
                 rows, name = rig.states(sample)[layer], f"encoder.layer.{layer}.attention.self"
-                sides = {part: (rig.weights[f"{name}.{part}.weight"], rig.weights[f"{name}.{part}.bias"]) for part in ("query", "key")}
+                sides = {
+                    part: (rig.weights[f"{name}.{part}.weight"], rig.weights[f"{name}.{part}.bias"])
+                    for part in ("query", "key")
+                }
                 queries, keys = (oracle.linear(rows, *sides[part]) for part in ("query", "key"))
                 seen = [number for number in range(len(views)) if present[first + number]]
                 for head in range(HEADS):
                     parts = [oracle.heads(matrix, HEADS)[head] for matrix in (queries, phi[0], keys)]
                     for word in range(length):
-                        scores = [float(parts[0][word] @ key) / math.sqrt(HIDDEN // HEADS) for key in [*parts[1], *parts[2]]]
+                        scores = [
+                            float(parts[0][word] @ key) / math.sqrt(HIDDEN // HEADS)
+                            for key in [*parts[1], *parts[2]]
+                        ]
                         weights = oracle.softmax(scores)
                         for place, number in enumerate(seen):
-                            expected[head, word, number] = sum(weights[place * SIDE**2 : (place + 1) * SIDE**2])
+                            expected[head, word, number] = sum(
+                                weights[place * SIDE**2 : (place + 1) * SIDE**2]
+                            )
             close(explained.attention[layer, sample, :, :length], expected)
     if rig.system not in ("hmnet", "hmnet-onlyobj"):
         assert explained.gates is None
@@ -461,7 +542,9 @@ def test_what_is_explained_in_bf16_still_are_probabilities():
     assert explained.gates is not None
     assert exact.gates is not None
     assert not torch.equal(explained.gates, exact.gates)  # it was bf16
-    torch.testing.assert_close(explained.gates.sum(dim=-1), torch.ones_like(explained.gates[..., 0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        explained.gates.sum(dim=-1), torch.ones_like(explained.gates[..., 0]), atol=1e-6, rtol=0
+    )
     assert explained.attention.dtype == torch.float32
     torch.testing.assert_close(explained.attention, exact.attention, atol=0.02, rtol=0)
 

@@ -72,7 +72,9 @@ def copy(run, tmp_path) -> Path:
 
 
 def train(folder: Path, encoder: Path, epochs: int = 2, **options: Any) -> Report:
-    return bring_up_to_date(folder, "train", encoder=str(encoder), epochs=epochs, first_evaluation=1, **options)
+    return bring_up_to_date(
+        folder, "train", encoder=str(encoder), epochs=epochs, first_evaluation=1, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,11 @@ def trained(run, tmp_path_factory, tiny_encoder) -> Path:
 
 
 def test_a_stage_that_is_up_to_date_does_nothing_and_says_so(copy):
-    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file() and "stages" not in path.parts}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in copy.rglob("*")
+        if path.is_file() and "stages" not in path.parts
+    }
     for stage in ("prepare", "detect", "extract"):
         report = bring_up_to_date(copy, stage)
         assert (report.state, report.done, report.failed) == ("fresh", 0, 0)
@@ -104,8 +110,23 @@ def scheduler(tmp_path) -> Iterator[str]:
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     processes = [
-        subprocess.Popen([*dask, "scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", file]),
-        *(subprocess.Popen([*dask, "worker", "--scheduler-file", file, "--nthreads", "1", "--no-dashboard"]) for _ in range(2)),
+        subprocess.Popen(
+            [
+                *dask,
+                "scheduler",
+                "--port",
+                "0",
+                "--no-dashboard",
+                "--host",
+                "127.0.0.1",
+                "--scheduler-file",
+                file,
+            ]
+        ),
+        *(
+            subprocess.Popen([*dask, "worker", "--scheduler-file", file, "--nthreads", "1", "--no-dashboard"])
+            for _ in range(2)
+        ),
     ]
     try:
         deadline = time.monotonic() + 60
@@ -167,7 +188,9 @@ def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus, tmp_p
     bring_up_to_date(folder, "detect")
     bring_up_to_date(folder, "extract")
     (tmp_path / held_back).rename(own / "images" / held_back)
-    shutil.copy(own / "images" / names[2], own / "images" / changed)  # now the content of another: one image fewer
+    shutil.copy(
+        own / "images" / names[2], own / "images" / changed
+    )  # now the content of another: one image fewer
     said: list[str] = []
     bring_up_to_date(folder, "prepare", Tools(say=said.append))
     assert "runs again because of inputs.images" in said[0]
@@ -181,12 +204,26 @@ def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(copy, tin
     run = RunFolder(copy)
     model = run.model("hmnet", 1)
     written = {
-        "prepare": [run.samples, run.images, run.problems, run.record("prepare"), run.lock("prepare").with_suffix(".owner")],
+        "prepare": [
+            run.samples,
+            run.images,
+            run.problems,
+            run.record("prepare"),
+            run.lock("prepare").with_suffix(".owner"),
+        ],
         "detect": [run.detections, run.outcomes("detect"), run.record("detect"), run.crops / "a.jpg"],
-        "extract": [run.outcomes("extract"), run.record("extract"), run.features / "index.parquet", run.features / "shard-00000.h5"],
+        "extract": [
+            run.outcomes("extract"),
+            run.record("extract"),
+            run.features / "index.parquet",
+            run.features / "shard-00000.h5",
+        ],
         "train": [model / "model.safetensors", run.record("train-hmnet-seed-1")],
     }
-    left = {stage: [path.with_name(f"{TEMPORARY_PREFIX}123-{path.name}") for path in paths] for stage, paths in written.items()}
+    left = {
+        stage: [path.with_name(f"{TEMPORARY_PREFIX}123-{path.name}") for path in paths]
+        for stage, paths in written.items()
+    }
     for stage, options in {
         "prepare": {},
         "detect": {},
@@ -258,7 +295,11 @@ def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(co
     bad.write_bytes(bad.read_bytes()[:200])
     for stage in ("detect", "extract"):
         assert bring_up_to_date(folder, stage).failed == 1
-        failed = [row for row in pq.read_table(RunFolder(folder).outcomes(stage)).to_pylist() if row["status"] == "failed"]
+        failed = [
+            row
+            for row in pq.read_table(RunFolder(folder).outcomes(stage)).to_pylist()
+            if row["status"] == "failed"
+        ]
         assert len(failed) == 1
         assert "changed since prepare" in failed[0]["reason"]
 
@@ -267,7 +308,10 @@ def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_ta
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
     first = subprocess.Popen(
-        hmnet_words("extract", copy, "--workers", 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        hmnet_words("extract", copy, "--workers", 1),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 60
@@ -326,13 +370,18 @@ def test_training_twice_gives_the_same_weights_and_scores(trained, run, tmp_path
     again = Path(shutil.copytree(run, tmp_path / "run"))
     train(again, tiny_encoder)
     for name in ("model.safetensors", "metrics.json", "config.json"):
-        assert (again / "models/hmnet/seed-1" / name).read_bytes() == (trained / "models/hmnet/seed-1" / name).read_bytes()
+        assert (again / "models/hmnet/seed-1" / name).read_bytes() == (
+            trained / "models/hmnet/seed-1" / name
+        ).read_bytes()
 
 
 def test_another_seed_gives_another_model(trained, run, tmp_path, tiny_encoder):
     again = Path(shutil.copytree(run, tmp_path / "run"))
     train(again, tiny_encoder, seed=2)
-    one, two = (load_file(path / "model.safetensors") for path in (again / "models/hmnet/seed-2", trained / "models/hmnet/seed-1"))
+    one, two = (
+        load_file(path / "model.safetensors")
+        for path in (again / "models/hmnet/seed-2", trained / "models/hmnet/seed-1")
+    )
     assert any(not np.array_equal(one[name], two[name]) for name in one)
 
 
@@ -359,7 +408,9 @@ def test_training_that_is_killed_resumes_to_the_same_weights(run, tmp_path, tiny
     train(undisturbed, tiny_encoder, epochs=6)
     monkeypatch.setenv("HMNET_PIPE_CHECKPOINT_SECONDS", "0")
     killed = Path(shutil.copytree(run, tmp_path / "b"))
-    process = subprocess.Popen(hmnet_words("train", killed, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        hmnet_words("train", killed, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not list(killed.rglob("checkpoint.pt")) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -370,7 +421,9 @@ def test_training_that_is_killed_resumes_to_the_same_weights(run, tmp_path, tiny
     bring_up_to_date(killed, "train", Tools(say=said.append))
     assert any("resuming after" in line for line in said)
     for name in ("model.safetensors", "metrics.json"):
-        assert (killed / "models/hmnet/seed-1" / name).read_bytes() == (undisturbed / "models/hmnet/seed-1" / name).read_bytes()
+        assert (killed / "models/hmnet/seed-1" / name).read_bytes() == (
+            undisturbed / "models/hmnet/seed-1" / name
+        ).read_bytes()
     assert not list(killed.rglob("checkpoint.pt"))
 
 
@@ -383,17 +436,24 @@ def test_without_a_single_image_hmnet_is_its_text_only_counterpart(corpus, tmp_p
     bring_up_to_date(folder, "extract")
     for system in ("hmnet", "bert-crf"):
         train(folder, tiny_encoder, system=system)
-    metrics = [json.loads((folder / f"models/{system}/seed-1/metrics.json").read_text()) for system in ("hmnet", "bert-crf")]
+    metrics = [
+        json.loads((folder / f"models/{system}/seed-1/metrics.json").read_text())
+        for system in ("hmnet", "bert-crf")
+    ]
     assert metrics[0]["test"] == metrics[1]["test"]
     assert metrics[0]["valid"] == metrics[1]["valid"]
-    visual, text = (load_file(folder / f"models/{system}/seed-1/model.safetensors") for system in ("hmnet", "bert-crf"))
+    visual, text = (
+        load_file(folder / f"models/{system}/seed-1/model.safetensors") for system in ("hmnet", "bert-crf")
+    )
     assert all(np.array_equal(visual[name], value) for name, value in text.items())
 
 
 def test_every_trainable_parameter_is_in_one_recorded_group(trained):
     folder = trained / "models/hmnet/seed-1"
     groups = json.loads((folder / "metrics.json").read_text())["parameter_groups"]
-    assert sum(group["parameters"] for group in groups) == sum(value.size for value in load_file(folder / "model.safetensors").values())
+    assert sum(group["parameters"] for group in groups) == sum(
+        value.size for value in load_file(folder / "model.safetensors").values()
+    )
     assert {group["name"] for group in groups} == {
         f"{part}{decay}" for part in ("encoder", "head", "fusion") for decay in ("", ", no decay")
     }

@@ -20,14 +20,19 @@ KEYS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(200
 def tables(run: RunFolder, order: random.Random | None) -> tuple[list[dict], list[dict]]:
     """Images, some unreadable; boxes of most of them and of images that are not there, in order or shuffled."""
     rng = random.Random(0)
-    images = [{"key": key, "path": f"/p/{key}", "width": 9, "height": 9, "status": "ok"} for key in sorted(KEYS[:150])]
+    images = [
+        {"key": key, "path": f"/p/{key}", "width": 9, "height": 9, "status": "ok"}
+        for key in sorted(KEYS[:150])
+    ]
     for image in images[::7]:
         image |= {"status": "unreadable", "reason": "r"}
     boxes = []
     for key in sorted(KEYS[20:]):
         for rank in range(rng.randrange(6)):
             corners = {name: float(rng.randrange(1000)) / 8 for name in ("x0", "y0", "x1", "y1")}
-            boxes.append({"image_key": key, "rank": rank, **corners, "label": "thing", "score": 1 - rank / 10})
+            boxes.append(
+                {"image_key": key, "rank": rank, **corners, "label": "thing", "score": 1 - rank / 10}
+            )
     if order is not None:
         order.shuffle(boxes)
     write_table(run.images, table_of(IMAGES, images))
@@ -44,7 +49,10 @@ def test_images_have_their_best_boxes_whatever_the_order_of_the_table(tmp_path, 
     usable = [image for image in images if image["status"] == "ok"]
     assert len(found) == len(usable)
     for unit, image in zip(found, usable, strict=True):
-        own = sorted((box for box in boxes if box["image_key"] == image["key"] and box["rank"] < objects), key=lambda box: box["rank"])
+        own = sorted(
+            (box for box in boxes if box["image_key"] == image["key"] and box["rank"] < objects),
+            key=lambda box: box["rank"],
+        )
         expected = tuple((box["x0"], box["y0"], box["x1"], box["y1"]) for box in own)
         assert (unit.key, unit.path, unit.boxes) == (image["key"], image["path"], expected)
 
@@ -66,7 +74,9 @@ def test_units_hold_every_image_once_and_in_order(tmp_path):
     assert [key for unit in detect.all_units(tmp_path) for key, _ in unit.images] == usable
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "demo_resnet"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "demo_resnet"]
+)
 def test_levels_are_known_without_the_network(backbone):
     assert levels_of(backbone) == build_pyramid(backbone, "random", 2).levels
 

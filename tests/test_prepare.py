@@ -44,14 +44,18 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stage(workplace: Path, task: str = "ner", run: str = "run", with_images: bool = True, format: str = "auto") -> Prepare:
+def stage(
+    workplace: Path, task: str = "ner", run: str = "run", with_images: bool = True, format: str = "auto"
+) -> Prepare:
     images = workplace / "images" if with_images else None
     return Prepare(RunFolder(workplace / run), PrepareSettings(workplace / "text", task, images, format))
 
 
 def record(prepare: Prepare) -> StageRecord:
     """What the pipeline writes when a stage has finished."""
-    return StageRecord("prepare", prepare.schema_version, prepare.parameters(), prepare.inputs(), {}, prepare.outputs())
+    return StageRecord(
+        "prepare", prepare.schema_version, prepare.parameters(), prepare.inputs(), {}, prepare.outputs()
+    )
 
 
 def tables(prepare: Prepare) -> tuple[Rows, Rows, Rows]:
@@ -77,7 +81,14 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
         ("valid", "1", key(red)),
     ]
     assert images == [
-        {"key": key(red), "path": str(workplace / "images" / "1.jpg"), "width": 8, "height": 6, "status": "ok", "reason": None}
+        {
+            "key": key(red),
+            "path": str(workplace / "images" / "1.jpg"),
+            "width": 8,
+            "height": 6,
+            "status": "ok",
+            "reason": None,
+        }
     ]
     assert [(problem["kind"], problem["sample"], problem["where"]) for problem in problems] == [
         ("image", "2", "2.jpg"),
@@ -93,9 +104,14 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
         "samples whose image is missing": 2,
         "samples whose image is unreadable": 0,
         "repaired tags": 1,
-        "data": {split: f"unknown version [{identity.digest[:12]}]" for split, identity in identify(samples).items()},
+        "data": {
+            split: f"unknown version [{identity.digest[:12]}]"
+            for split, identity in identify(samples).items()
+        },
     }
-    assert said == [f"note: {workplace / 'text'} holds no file for the split test; the run goes on without it"]
+    assert said == [
+        f"note: {workplace / 'text'} holds no file for the split test; the run goes on without it"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +120,10 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
         (b"", "empty file"),
         (picture("red")[:-30], "truncated"),
         (b"<html>404</html>", "not an image"),
-        (b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x08\0;", "too large: 65535 x 65535 pixels"),
+        (
+            b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x08\0;",
+            "too large: 65535 x 65535 pixels",
+        ),
     ],
 )
 def test_an_unusable_image_costs_a_row_and_not_the_run(workplace: Path, content: bytes, reason: str) -> None:
@@ -114,17 +133,32 @@ def test_an_unusable_image_costs_a_row_and_not_the_run(workplace: Path, content:
     prepare = stage(workplace)
     counts = prepare.compute(Tools())
     samples, images, problems = tables(prepare)
-    assert [sample["image_key"] is None for sample in samples] == [sample["image"] == "1.jpg" for sample in samples]
+    assert [sample["image_key"] is None for sample in samples] == [
+        sample["image"] == "1.jpg" for sample in samples
+    ]
     unreadable = next(image for image in images if image["status"] == "unreadable")
     assert unreadable["key"] == key(content)
     assert (unreadable["width"], unreadable["height"]) == (0, 0)
     assert unreadable["reason"].startswith(reason)
-    assert [(problem["where"], problem["reason"]) for problem in problems] == [("1.jpg", unreadable["reason"])] * 2
+    assert [(problem["where"], problem["reason"]) for problem in problems] == [
+        ("1.jpg", unreadable["reason"])
+    ] * 2
     assert (counts.done, counts.details["samples whose image is unreadable"]) == (3, 2)
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.jpg", "a/../../secret.jpg", "/etc/hostname", "..\\secret.jpg", "C:\\x.jpg", "a\0b.jpg", "..", "x" * 5000, "."]
+    "name",
+    [
+        "../secret.jpg",
+        "a/../../secret.jpg",
+        "/etc/hostname",
+        "..\\secret.jpg",
+        "C:\\x.jpg",
+        "a\0b.jpg",
+        "..",
+        "x" * 5000,
+        ".",
+    ],
 )
 def test_a_name_that_leads_out_of_the_image_folder_is_never_opened(workplace: Path, name: str) -> None:
     (workplace / "secret.jpg").write_bytes(picture("red"))
@@ -166,7 +200,13 @@ def test_a_link_to_an_image_is_an_image_and_a_broken_one_is_missing(workplace: P
 
 def test_folders_of_images_per_split_are_searched_the_samples_own_first(workplace: Path) -> None:
     pair = {"token": ["a", "b"], "h": {"pos": [0, 1]}, "t": {"pos": [1, 2]}, "relation": "r"}
-    colors = {"train/1.jpg": "red", "val/1.jpg": "blue", "2.jpg": "green", "val/2.jpg": "black", "test/3.jpg": "white"}
+    colors = {
+        "train/1.jpg": "red",
+        "val/1.jpg": "blue",
+        "2.jpg": "green",
+        "val/2.jpg": "black",
+        "test/3.jpg": "white",
+    }
     for name, color in colors.items():
         (workplace / "images" / name).parent.mkdir(exist_ok=True)
         (workplace / "images" / name).write_bytes(picture(color))
@@ -223,7 +263,9 @@ def test_a_run_on_text_alone_has_no_image_and_no_problem(workplace: Path) -> Non
 
 
 def test_a_sample_that_names_no_image_is_no_failure(workplace: Path) -> None:
-    (workplace / "text" / "train.jsonl").write_text(json.dumps({"tokens": ["x"], "tags": ["O"], "image": None}))
+    (workplace / "text" / "train.jsonl").write_text(
+        json.dumps({"tokens": ["x"], "tags": ["O"], "image": None})
+    )
     prepare = stage(workplace)
     assert prepare.compute(Tools()).details["samples whose image is unreadable"] == 0
     assert tables(prepare)[2] == []
@@ -259,7 +301,11 @@ def test_looking_at_a_run_that_does_not_exist_does_not_create_it(workplace: Path
 
 def test_naming_the_format_that_was_found_changes_nothing(workplace: Path) -> None:
     (workplace / "text" / "train.txt").write_text(tweet("1"))
-    assert stage(workplace, format="twitter").parameters() == stage(workplace).parameters() == {"task": "ner", "format": "twitter"}
+    assert (
+        stage(workplace, format="twitter").parameters()
+        == stage(workplace).parameters()
+        == {"task": "ner", "format": "twitter"}
+    )
 
 
 def test_the_order_of_lines_changes_neither_samples_nor_images(workplace: Path) -> None:
@@ -278,7 +324,9 @@ def test_the_order_of_lines_changes_neither_samples_nor_images(workplace: Path) 
     assert outputs[0].keys() == {"samples", "images", "problems"}
 
 
-def test_where_the_folders_lie_changes_no_digest(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_where_the_folders_lie_changes_no_digest(
+    workplace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = tmp_path_factory.mktemp("other")
     for place in (workplace, other):
         for folder in ("text", "images"):
@@ -303,8 +351,12 @@ def test_each_change_of_the_input_changes_its_digest_and_no_other(workplace: Pat
         return {name for name in before | after if before.get(name) != after.get(name)}
 
     image = workplace / "images" / "1.jpg"
-    assert changed_by(lambda: (workplace / "text" / "valid.txt").write_text(tweet("2", "other words"))) == {"text.valid"}
-    assert changed_by(lambda: (workplace / "text" / "valid.txt").rename(workplace / "text" / "dev.txt")) == {"text.valid"}
+    assert changed_by(lambda: (workplace / "text" / "valid.txt").write_text(tweet("2", "other words"))) == {
+        "text.valid"
+    }
+    assert changed_by(lambda: (workplace / "text" / "valid.txt").rename(workplace / "text" / "dev.txt")) == {
+        "text.valid"
+    }
     assert changed_by(lambda: image.write_bytes(picture("blue"))) == {"images"}
     assert changed_by(lambda: (workplace / "images" / "2.jpg").write_bytes(b"")) == {"images"}
     assert changed_by(lambda: image.rename(workplace / "images" / "gone")) == {"images"}
@@ -321,7 +373,9 @@ def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(work
     seen = prepare.run.path / "stages" / "prepare.seen.parquet"
     prepare.compute(Tools())
     before = prepare.inputs()
-    assert not seen.exists() or pq.read_table(seen).num_rows == 0  # too fresh: its times could stay the same at the next write
+    assert (
+        not seen.exists() or pq.read_table(seen).num_rows == 0
+    )  # too fresh: its times could stay the same at the next write
     time.sleep(2.1)
     assert prepare.inputs() == before
     assert pq.read_table(seen)["key"].to_pylist() == [key(image.read_bytes())]
@@ -348,7 +402,9 @@ def test_an_unchanged_image_is_not_read_again(workplace: Path) -> None:
     table = pq.read_table(seen)
     planted = table.set_column(table.schema.get_field_index("key"), "key", [["0" * 64]])
     pq.write_table(planted, seen)
-    assert prepare.inputs()["images"] != before["images"]  # the planted digest was believed, so the file was not read
+    assert (
+        prepare.inputs()["images"] != before["images"]
+    )  # the planted digest was believed, so the file was not read
     seen.write_bytes(b"damaged")
     assert prepare.inputs() == before
 
@@ -367,7 +423,9 @@ def test_a_damaged_or_missing_table_is_left_out_and_made_again(workplace: Path) 
     assert prepare.outputs() == whole
 
 
-def test_facts_about_images_are_reused_only_where_the_finished_record_vouches_for_them(workplace: Path) -> None:
+def test_facts_about_images_are_reused_only_where_the_finished_record_vouches_for_them(
+    workplace: Path,
+) -> None:
     (workplace / "images" / "1.jpg").write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("1"))
     prepare = stage(workplace)
@@ -400,8 +458,12 @@ def test_twitter_pairs_have_all_their_images_whatever_these_are_called(data: Pat
     assert {problem["kind"] for problem in problems} == {"tag"}
 
 
-def test_twitter_2015_without_its_images_is_prepared_with_a_problem_for_each_tweet(data: Path, tmp_path: Path) -> None:
-    prepare = Prepare(RunFolder(tmp_path / "run"), PrepareSettings(data / "twitter2015", "ner", data / "photos"))
+def test_twitter_2015_without_its_images_is_prepared_with_a_problem_for_each_tweet(
+    data: Path, tmp_path: Path
+) -> None:
+    prepare = Prepare(
+        RunFolder(tmp_path / "run"), PrepareSettings(data / "twitter2015", "ner", data / "photos")
+    )
     counts = prepare.compute(Tools())
     assert (counts.done, counts.details["samples whose image is missing"]) == (5000, 5000)
     assert counts.details["repaired tags"] == 186 + 53

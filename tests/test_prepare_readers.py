@@ -61,11 +61,15 @@ def one(folder: Path, task: str) -> SampleRow:
 
 
 def test_a_wrong_folder_is_named_with_what_it_should_hold(tmp_path: Path) -> None:
-    assert "nowhere is not a folder; give the folder that holds train.txt" in error_of(tmp_path / "nowhere", "ner")
+    assert "nowhere is not a folder; give the folder that holds train.txt" in error_of(
+        tmp_path / "nowhere", "ner"
+    )
     write(tmp_path, train=TWEET)
     assert "train.txt is not a folder" in error_of(tmp_path / "train.txt", "ner")
     (tmp_path / "empty").mkdir()
-    assert "holds no training file; add train.txt, mnre_train.txt or train.jsonl" in error_of(tmp_path / "empty", "ner")
+    assert "holds no training file; add train.txt, mnre_train.txt or train.jsonl" in error_of(
+        tmp_path / "empty", "ner"
+    )
 
 
 @pytest.mark.parametrize(("task", "format"), [("nre", "auto"), ("ner", "conll")])
@@ -77,7 +81,9 @@ def test_a_format_of_the_other_task_is_an_error(tmp_path: Path) -> None:
     assert "are for the task ner, not re" in error_of(write(tmp_path, train=TWEET), "re", "twitter")
     assert "are for the task ner, not re" not in error_of(tmp_path, "re")  # a plain .txt of task re is MNRE
     (tmp_path / "mnre").mkdir()
-    assert "are for the task re, not ner" in error_of(write(tmp_path / "mnre", mnre_train=literals(PAIR)), "ner")
+    assert "are for the task re, not ner" in error_of(
+        write(tmp_path / "mnre", mnre_train=literals(PAIR)), "ner"
+    )
 
 
 @pytest.mark.parametrize("alias", ["valid", "val", "dev"])
@@ -125,7 +131,9 @@ def test_an_empty_file_is_an_error(tmp_path: Path, name: str, task: str, content
 
 def test_a_file_that_is_not_utf_8_is_named_with_the_line(tmp_path: Path) -> None:
     content = TWEET.encode() + "IMGID:8\ncaf\u00e9\tO\n".encode("latin-1")
-    assert "train.txt line 7: byte 0xe9 is not UTF-8; save the file as UTF-8" in error_of(write(tmp_path, train=content), "ner")
+    assert "train.txt line 7: byte 0xe9 is not UTF-8; save the file as UTF-8" in error_of(
+        write(tmp_path, train=content), "ner"
+    )
 
 
 def test_a_bom_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
@@ -147,12 +155,20 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
 
 def test_a_tweet_becomes_a_sample(tmp_path: Path) -> None:
     assert one(write(tmp_path, train=TWEET), "ner") == SampleRow(
-        id="7", split="train", task="ner", tokens=["Ada", "is", "here"], tags=["B-PER", "O", "O"], image="7.jpg"
+        id="7",
+        split="train",
+        task="ner",
+        tokens=["Ada", "is", "here"],
+        tags=["B-PER", "O", "O"],
+        image="7.jpg",
     )
 
 
 def test_other_and_misc_are_one_type(tmp_path: Path) -> None:
-    assert one(write(tmp_path, train="IMGID:1\nCup\tB-OTHER\nFinal\tI-MISC\n"), "ner").tags == ["B-MISC", "I-MISC"]
+    assert one(write(tmp_path, train="IMGID:1\nCup\tB-OTHER\nFinal\tI-MISC\n"), "ner").tags == [
+        "B-MISC",
+        "I-MISC",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +177,10 @@ def test_other_and_misc_are_one_type(tmp_path: Path) -> None:
         ("IMGID:7\nAda B-PER\n", "train.txt line 2: expected \"token<TAB>label\", found 'Ada B-PER'"),
         ("IMGID:7\nAda\tx\tO\n", 'train.txt line 2: expected "token<TAB>label"'),
         ("IMGID:7\n\tO\n", 'train.txt line 2: expected "token<TAB>label"'),
-        ("IMGID:7\nAda\tO\n\nIMGID:8\nis\tB-THING\n", "train.txt line 5: expected the label O, or B- or I- with one of PER, LOC"),
+        (
+            "IMGID:7\nAda\tO\n\nIMGID:8\nis\tB-THING\n",
+            "train.txt line 5: expected the label O, or B- or I- with one of PER, LOC",
+        ),
         ("IMGID:7\nAda\tE-PER\n", "train.txt line 2: expected the label O"),
         ("IMGID:7\nAda\tB\n", "train.txt line 2: expected the label O"),
         ("IMGID:7\nAda\t\n", "train.txt line 2: expected the label O"),
@@ -235,10 +254,14 @@ def test_pairs_of_one_image_have_ids_of_their_own(tmp_path: Path) -> None:
     assert len({sample.id for sample in samples}) == 3
 
 
-def test_the_first_version_of_mnre_is_found_by_name_and_its_negative_relation_is_that_of_the_second(tmp_path: Path) -> None:
+def test_the_first_version_of_mnre_is_found_by_name_and_its_negative_relation_is_that_of_the_second(
+    tmp_path: Path,
+) -> None:
     negative = {**PAIR, "relation": "None"}
     (second := tmp_path / "2").mkdir()
-    expected, none = read_samples(write(second, mnre_train=literals(negative, PAIR), mnre_val=literals(PAIR)), "re")
+    expected, none = read_samples(
+        write(second, mnre_train=literals(negative, PAIR), mnre_val=literals(PAIR)), "re"
+    )
     (first := tmp_path / "1").mkdir()
     write(first, mnre_org_train=literals({**PAIR, "relation": "none"}, PAIR), mnre_org_val=literals(PAIR))
     samples, problems = read_samples(first, "re")
@@ -266,7 +289,10 @@ def test_arguments_may_overlap_as_they_do_in_the_published_data(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({**PAIR, "h": {"pos": [0, 4]}}, '"h pos" must be [start, end) with 0 <= start < end <= 3, the number of words, found [0, 4]'),
+        (
+            {**PAIR, "h": {"pos": [0, 4]}},
+            '"h pos" must be [start, end) with 0 <= start < end <= 3, the number of words, found [0, 4]',
+        ),
         ({**PAIR, "t": {"pos": [-1, 1]}}, '"t pos" must be'),
         ({**PAIR, "t": {"pos": [1, 1]}}, '"t pos" must be'),
         ({**PAIR, "t": {"pos": [2, 1]}}, '"t pos" must be'),
@@ -277,7 +303,10 @@ def test_arguments_may_overlap_as_they_do_in_the_published_data(tmp_path: Path) 
         ({**PAIR, "t": [0, 1]}, "\"t\" must be a dictionary with the key 'pos'"),
         ({**PAIR, "token": []}, '"token" must be a list of at least one word, found []'),
         ({**PAIR, "token": "Ada"}, '"token" must be a list of strings'),
-        ({**PAIR, "token": ["Ada", 3, "x"]}, '"token[1]" must be a non-empty string of valid Unicode, found 3'),
+        (
+            {**PAIR, "token": ["Ada", 3, "x"]},
+            '"token[1]" must be a non-empty string of valid Unicode, found 3',
+        ),
         ({**PAIR, "token": ["Ada", "", "x"]}, '"token[1]" must be a non-empty string'),
         ({**PAIR, "token": ["Ada", "\ud83d", "x"]}, '"token[1]" must be a non-empty string of valid Unicode'),
         ({**PAIR, "relation": None}, '"relation" must be a non-empty string'),
@@ -294,7 +323,16 @@ def test_a_bad_pair_is_named(tmp_path: Path, record: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["{'token': ", "__import__('os').getcwd()", "{[]: 1}", "(" * 100_000, "-" * 50_000 + "1", "{'a': 1}\0", "0" * 9, "1" * 5000],
+    [
+        "{'token': ",
+        "__import__('os').getcwd()",
+        "{[]: 1}",
+        "(" * 100_000,
+        "-" * 50_000 + "1",
+        "{'a': 1}\0",
+        "0" * 9,
+        "1" * 5000,
+    ],
 )
 def test_a_hostile_line_is_neither_run_nor_a_crash(tmp_path: Path, line: str) -> None:
     assert "train.txt line 1: expected a" in error_of(write(tmp_path, train=line + "\n"), "re")
@@ -310,7 +348,13 @@ def test_a_backslash_in_a_tweet_prints_no_warning(tmp_path: Path) -> None:
 
 
 def test_words_with_tags_become_a_sample(tmp_path: Path) -> None:
-    record = {"id": "a", **WORDS, "tags": ["B-person", "O", "B-geo-political"], "image": "x.png", "groups": ["easy", "hard"]}
+    record = {
+        "id": "a",
+        **WORDS,
+        "tags": ["B-person", "O", "B-geo-political"],
+        "image": "x.png",
+        "groups": ["easy", "hard"],
+    }
     assert one(write(tmp_path, train_jsonl=lines(record)), "ner") == SampleRow(
         id="a",
         split="train",
@@ -325,21 +369,33 @@ def test_words_with_tags_become_a_sample(tmp_path: Path) -> None:
 def test_a_text_with_spans_becomes_words_with_tags(tmp_path: Path) -> None:
     text = "Hi @ada_l, in New York!"
     spans = [{"start": 14, "end": 22, "type": "LOC"}, {"start": 4, "end": 9, "type": "PER"}]
-    sample = one(write(tmp_path, train_jsonl=lines({"text": text, "spans": spans, "groups": ["second", "first"]})), "ner")
+    sample = one(
+        write(tmp_path, train_jsonl=lines({"text": text, "spans": spans, "groups": ["second", "first"]})),
+        "ner",
+    )
     assert sample.tokens == ["Hi", "@", "ada_l", ",", "in", "New", "York", "!"]
     assert sample.tags == ["O", "O", "B-PER", "O", "O", "B-LOC", "I-LOC", "O"]
     assert sample.groups == ["first", "second"]
 
 
 def test_a_span_inside_a_word_splits_it_and_loses_nothing(tmp_path: Path) -> None:
-    record = {"text": "#NewYorkCity now", "spans": [{"start": 1, "end": 4, "type": "A"}, {"start": 4, "end": 8, "type": "B"}]}
+    record = {
+        "text": "#NewYorkCity now",
+        "spans": [{"start": 1, "end": 4, "type": "A"}, {"start": 4, "end": 8, "type": "B"}],
+    }
     sample = one(write(tmp_path, train_jsonl=lines(record)), "ner")
     assert sample.tokens == ["#", "New", "York", "City", "now"]
     assert sample.tags == ["O", "B-A", "B-B", "O", "O"]
 
 
 def test_a_span_may_carry_white_space_at_its_ends(tmp_path: Path) -> None:
-    sample = one(write(tmp_path, train_jsonl=lines({"text": "to Rome .", "spans": [{"start": 2, "end": 8, "type": "LOC"}]})), "ner")
+    sample = one(
+        write(
+            tmp_path,
+            train_jsonl=lines({"text": "to Rome .", "spans": [{"start": 2, "end": 8, "type": "LOC"}]}),
+        ),
+        "ner",
+    )
     assert sample.tags == ["O", "B-LOC", "O"]
 
 
@@ -351,7 +407,13 @@ def test_every_span_comes_back_from_the_tags(tmp_path: Path) -> None:
         bounds = sorted(dice.sample(range(len(text) + 1), 4))
         spans = [[bounds[0], bounds[1]], [bounds[2], bounds[3]]]
         spans = [span for span in spans if text[slice(*span)].strip()]
-        records.append({"id": f"{number:03}", "text": text, "spans": [{"start": s, "end": e, "type": "T"} for s, e in spans]})
+        records.append(
+            {
+                "id": f"{number:03}",
+                "text": text,
+                "spans": [{"start": s, "end": e, "type": "T"} for s, e in spans],
+            }
+        )
         expected.append(["".join(text[slice(*span)].split()) for span in spans])
     samples, problems = read_samples(write(tmp_path, train_jsonl=lines(*records)), "ner")
     assert problems == []
@@ -378,10 +440,22 @@ def test_words_end_at_white_space_and_punctuation_and_keep_their_marks(text: str
 
 def test_a_relation_is_given_by_words_or_by_characters(tmp_path: Path) -> None:
     by_words = {**WORDS, "head": [0, 1], "tail": [2, 3], "relation": "lives", "groups": ["g"]}
-    by_characters = {"text": "Ada of London", "head": [0, 3], "tail": [7, 13], "relation": "lives", "groups": ["g"], "image": None}
+    by_characters = {
+        "text": "Ada of London",
+        "head": [0, 3],
+        "tail": [7, 13],
+        "relation": "lives",
+        "groups": ["g"],
+        "image": None,
+    }
     samples, _ = read_samples(write(tmp_path, train_jsonl=lines(by_words, by_characters)), "re")
     assert replace(samples[0], id="") == replace(samples[1], id="")
-    assert (samples[0].tokens, samples[0].head, samples[0].tail, samples[0].groups) == (WORDS["tokens"], [0, 1], [2, 3], ["g"])
+    assert (samples[0].tokens, samples[0].head, samples[0].tail, samples[0].groups) == (
+        WORDS["tokens"],
+        [0, 1],
+        [2, 3],
+        ["g"],
+    )
 
 
 def test_arguments_inside_words_split_them(tmp_path: Path) -> None:
@@ -391,7 +465,9 @@ def test_arguments_inside_words_split_them(tmp_path: Path) -> None:
 
 
 def test_an_orphan_tag_of_a_json_line_is_repaired_too(tmp_path: Path) -> None:
-    samples, problems = read_samples(write(tmp_path, train_jsonl="\n" + lines({"id": "a", "tokens": ["x"], "tags": ["I-T"]})), "ner")
+    samples, problems = read_samples(
+        write(tmp_path, train_jsonl="\n" + lines({"id": "a", "tokens": ["x"], "tags": ["I-T"]})), "ner"
+    )
     assert samples[0].tags == ["B-T"]
     assert [(problem.sample, problem.where) for problem in problems] == [("a", "train.jsonl:2")]
 
@@ -405,7 +481,11 @@ RE = {**WORDS, "head": [0, 1], "tail": [2, 3], "relation": "lives"}
 @pytest.mark.parametrize(
     ("task", "record", "message"),
     [
-        ("ner", {**NER, "tag": 1}, "unknown key 'tag'; such a sample of the task ner may have groups, id, image, tags, tokens"),
+        (
+            "ner",
+            {**NER, "tag": 1},
+            "unknown key 'tag'; such a sample of the task ner may have groups, id, image, tags, tokens",
+        ),
         ("ner", {**NER, "spans": []}, "unknown key 'spans'"),
         ("re", {**RE, "tags": ["O"] * 3}, "may have groups, head, id, image, relation, tail, tokens"),
         ("ner", {**NER, "text": "x"}, 'expected either "tokens" or "text"'),
@@ -414,31 +494,63 @@ RE = {**WORDS, "head": [0, 1], "tail": [2, 3], "relation": "lives"}
         ("ner", {"text": "x"}, '"spans" is missing'),
         ("re", {**WORDS, "head": [0, 1], "relation": "r"}, '"tail" is missing'),
         ("ner", {**NER, "tags": ["O"]}, "expected a tag for each of the 3 tokens, found 1 tags"),
-        ("ner", {**NER, "tags": ["O", "O", "X-LOC"]}, "\"tags[2]\" must be O, or B- or I- with a type, found 'X-LOC'"),
+        (
+            "ner",
+            {**NER, "tags": ["O", "O", "X-LOC"]},
+            "\"tags[2]\" must be O, or B- or I- with a type, found 'X-LOC'",
+        ),
         ("ner", {**NER, "tags": ["O", "O", "B-"]}, '"tags[2]" must be'),
         ("ner", {**NER, "tags": ["O", "O", "LOC"]}, '"tags[2]" must be'),
         ("ner", {"tokens": [], "tags": []}, '"tokens" must be a list of at least one word'),
-        ("ner", {"tokens": ["a", 1], "tags": ["O", "O"]}, '"tokens[1]" must be a non-empty string of valid Unicode, found 1'),
-        ("ner", {"tokens": ["a", "\ud83d"], "tags": ["O", "O"]}, '"tokens[1]" must be a non-empty string of valid Unicode'),
+        (
+            "ner",
+            {"tokens": ["a", 1], "tags": ["O", "O"]},
+            '"tokens[1]" must be a non-empty string of valid Unicode, found 1',
+        ),
+        (
+            "ner",
+            {"tokens": ["a", "\ud83d"], "tags": ["O", "O"]},
+            '"tokens[1]" must be a non-empty string of valid Unicode',
+        ),
         ("ner", {**NER, "id": 17}, '"id" must be a non-empty string of valid Unicode, found 17'),
         ("ner", {**NER, "image": float("nan")}, '"image" must be a non-empty string'),
         ("ner", {**NER, "groups": ["a", "b"]}, 'expected 1 "groups", one for each mention, found 2'),
         ("re", {**RE, "groups": []}, 'expected 1 "groups", one for each relation, found 0'),
         ("ner", {**TEXT, "spans": [SPAN, {**SPAN, "start": 2, "end": 5}]}, "spans[0] and spans[1] overlap"),
-        ("ner", {**TEXT, "spans": [{**SPAN, "end": 14}]}, '"spans[0]" must be [start, end) with 0 <= start < end <= 13, the number of'),
+        (
+            "ner",
+            {**TEXT, "spans": [{**SPAN, "end": 14}]},
+            '"spans[0]" must be [start, end) with 0 <= start < end <= 13, the number of',
+        ),
         ("ner", {**TEXT, "spans": [{**SPAN, "end": 0}]}, '"spans[0]" must be'),
         ("ner", {**TEXT, "spans": [{**SPAN, "end": True}]}, '"spans[0]" must be'),
         ("ner", {**TEXT, "spans": [{**SPAN, "type": ""}]}, '"spans[0] type" must be a non-empty string'),
-        ("ner", {**TEXT, "spans": [{"start": 0, "end": 3}]}, '"spans[0]" must be an object with the keys end, start, type'),
-        ("ner", {**TEXT, "spans": [{"start": 3, "end": 4, "type": "T"}]}, '"spans[0]" covers white space only'),
+        (
+            "ner",
+            {**TEXT, "spans": [{"start": 0, "end": 3}]},
+            '"spans[0]" must be an object with the keys end, start, type',
+        ),
+        (
+            "ner",
+            {**TEXT, "spans": [{"start": 3, "end": 4, "type": "T"}]},
+            '"spans[0]" covers white space only',
+        ),
         ("ner", {**TEXT, "spans": SPAN}, '"spans" must be a list'),
         ("ner", {"text": " \n ", "spans": []}, '"text" must be more than white space'),
-        ("re", {**RE, "head": [0, 4]}, '"head" must be [start, end) with 0 <= start < end <= 3, the number of words, found [0, 4]'),
+        (
+            "re",
+            {**RE, "head": [0, 4]},
+            '"head" must be [start, end) with 0 <= start < end <= 3, the number of words, found [0, 4]',
+        ),
         ("re", {**RE, "tail": [3, 3]}, '"tail" must be'),
         ("re", {**RE, "tail": [True, 2]}, '"tail" must be'),
         ("re", {**RE, "tail": ["0", "1"]}, '"tail" must be'),
         ("re", {**RE, "relation": ""}, '"relation" must be a non-empty string'),
-        ("re", {"text": "Ada of London", "head": [3, 4], "tail": [7, 13], "relation": "r"}, '"head" covers white space only'),
+        (
+            "re",
+            {"text": "Ada of London", "head": [3, 4], "tail": [7, 13], "relation": "r"},
+            '"head" covers white space only',
+        ),
         ("ner", ["a"], "expected one JSON object, found '[\"a\"]'"),
     ],
 )
@@ -449,9 +561,13 @@ def test_a_bad_json_line_is_named(tmp_path: Path, task: str, record: Any, messag
     assert message in found
 
 
-@pytest.mark.parametrize("line", ["{", '{"tokens": ["a"], "tags": ["O"], "tags": ["O"]}', "[" * 100_000, "1" * 5000, "{} {}"])
+@pytest.mark.parametrize(
+    "line", ["{", '{"tokens": ["a"], "tags": ["O"], "tags": ["O"]}', "[" * 100_000, "1" * 5000, "{} {}"]
+)
 def test_a_line_that_is_not_one_json_object_is_named(tmp_path: Path, line: str) -> None:
-    assert "train.jsonl line 1: expected one JSON object" in error_of(write(tmp_path, train_jsonl=line), "ner")
+    assert "train.jsonl line 1: expected one JSON object" in error_of(
+        write(tmp_path, train_jsonl=line), "ner"
+    )
 
 
 def test_a_given_id_is_unique_over_all_splits_and_both_places_are_named(tmp_path: Path) -> None:
@@ -480,9 +596,18 @@ def test_repeats_are_numbered_by_content_and_not_by_place() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_lines_changes_no_sample(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
-    tweets = [f"IMGID:{dice.randrange(6)}\nw{dice.randrange(2)}\t{dice.choice(['O', 'B-PER', 'I-PER'])}\n\n" for _ in range(40)]
-    pairs = [repr({**PAIR, "h": {"pos": [0, dice.randrange(1, 4)]}, "img_id": f"{dice.randrange(4)}.jpg"}) + "\n" for _ in range(40)]
-    objects = [json.dumps({**RE, "head": [0, dice.randrange(1, 4)], "image": dice.choice([None, "x.jpg"])}) + "\n" for _ in range(40)]
+    tweets = [
+        f"IMGID:{dice.randrange(6)}\nw{dice.randrange(2)}\t{dice.choice(['O', 'B-PER', 'I-PER'])}\n\n"
+        for _ in range(40)
+    ]
+    pairs = [
+        repr({**PAIR, "h": {"pos": [0, dice.randrange(1, 4)]}, "img_id": f"{dice.randrange(4)}.jpg"}) + "\n"
+        for _ in range(40)
+    ]
+    objects = [
+        json.dumps({**RE, "head": [0, dice.randrange(1, 4)], "image": dice.choice([None, "x.jpg"])}) + "\n"
+        for _ in range(40)
+    ]
     for task, format, name, parts in (
         ("ner", "twitter", "train", tweets),
         ("re", "mnre", "train", pairs),
@@ -494,7 +619,9 @@ def test_the_order_of_lines_changes_no_sample(tmp_path: Path, seed: int) -> None
         assert len({sample.id for sample in before}) == 40
         assert after == before
         # A problem names its line, which is all that may change.
-        assert [replace(row, where="") for row in repairs_after] == [replace(row, where="") for row in repairs_before]
+        assert [replace(row, where="") for row in repairs_after] == [
+            replace(row, where="") for row in repairs_before
+        ]
 
 
 # Real data
@@ -503,13 +630,17 @@ def test_the_order_of_lines_changes_no_sample(tmp_path: Path, seed: int) -> None
 def raw_tags(path: Path) -> list[list[str]]:
     """The tags as they stand in the file, read without the package, OTHER renamed."""
     tweets = path.read_text(encoding="utf-8").strip("\n").split("\n\n")
-    return [[line.split("\t")[1].replace("OTHER", "MISC") for line in tweet.split("\n")[1:]] for tweet in tweets]
+    return [
+        [line.split("\t")[1].replace("OTHER", "MISC") for line in tweet.split("\n")[1:]] for tweet in tweets
+    ]
 
 
 def test_twitter_2015_keeps_every_entity_that_seqeval_reads_from_the_raw_tags(data: Path) -> None:
     samples, problems = read_samples(data / "twitter2015", "ner")
     expected = {"train": (4000, 186), "valid": (1000, 53)}
-    assert Counter(sample.split for sample in samples) == {split: number for split, (number, _) in expected.items()}
+    assert Counter(sample.split for sample in samples) == {
+        split: number for split, (number, _) in expected.items()
+    }
     for split, (_, orphans) in expected.items():
         raw = raw_tags(data / "twitter2015" / f"{split}.txt")
         mine = [sample for sample in samples if sample.split == split]
@@ -529,4 +660,6 @@ def test_mnre_is_read_whole_and_under_its_published_name(data: Path, tmp_path: P
     assert problems == []
     assert len({(sample.split, sample.id) for sample in samples}) == 2900
     assert len({sample.relation for sample in samples}) == 23
-    assert {(sample.split, sample.id) for sample in read_samples(data / "mnre", "re")[0]} == {(s.split, s.id) for s in samples}
+    assert {(sample.split, sample.id) for sample in read_samples(data / "mnre", "re")[0]} == {
+        (s.split, s.id) for s in samples
+    }

@@ -10,7 +10,9 @@ def metrics(system: str, valid: float, test: float | None) -> dict:
 
 
 def test_seeds_are_summed_up_as_mean_and_sample_deviation():
-    lines = seeds_table([metrics("hmnet", 0.5, 0.25), metrics("hmnet", 0.75, 0.5), metrics("bert-crf", 0.5, None)]).splitlines()
+    lines = seeds_table(
+        [metrics("hmnet", 0.5, 0.25), metrics("hmnet", 0.75, 0.5), metrics("bert-crf", 0.5, None)]
+    ).splitlines()
     deviation = f"{statistics.stdev([0.5, 0.75]):.4f}"
     assert lines[2].split() == ["hmnet", "2", "0.6250", deviation, "0.3750", deviation]
     assert lines[3].split() == ["bert-crf", "1", "0.5000", "-", "-", "-"]

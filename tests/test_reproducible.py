@@ -33,8 +33,12 @@ def make_run(folder: Path, encoder: Path, workers: int) -> RunFolder:
     """A corpus and a complete run on it from scratch, on a real Dask cluster."""
     write_demo_corpus(folder / "corpus", "ner", sizes=SIZES)
     run = RunFolder(folder / "run")
-    config = preset("demo", task="ner", text=folder / "corpus", images=folder / "corpus" / "images", format="auto")
-    config = config.override("detect", {"chunk": 8}).override("extract", {"shard_rows": 8, "precision": "fp32"})
+    config = preset(
+        "demo", task="ner", text=folder / "corpus", images=folder / "corpus" / "images", format="auto"
+    )
+    config = config.override("detect", {"chunk": 8}).override(
+        "extract", {"shard_rows": 8, "precision": "fp32"}
+    )
     config = config.override("train", {"encoder": str(encoder), "epochs": 1, "first_evaluation": 1})
     config.write(run.config)
     with Cluster(None, workers, lambda line: None) as cluster:
@@ -61,19 +65,31 @@ def contents(run: RunFolder) -> dict[str, str]:
             found[name] = digest_table(pq.read_table(path).drop_columns(["seconds", "samples_per_second"]))
         elif path.suffix == ".parquet":
             found[name] = digest_table(pq.read_table(path))
-        elif path.suffix in (".h5", ".safetensors", ".jpg") or (path.parent.match("models/*/seed-*") and path.is_file()):
+        elif path.suffix in (".h5", ".safetensors", ".jpg") or (
+            path.parent.match("models/*/seed-*") and path.is_file()
+        ):
             found[name] = digest_file(path)
     return found
 
 
-def test_two_runs_from_scratch_are_equal_to_the_last_bit_whatever_the_number_of_workers(run, tmp_path, tiny_encoder):
+def test_two_runs_from_scratch_are_equal_to_the_last_bit_whatever_the_number_of_workers(
+    run, tmp_path, tiny_encoder
+):
     one, two = contents(run), contents(make_run(tmp_path, tiny_encoder, workers=2))
     assert one == two
     assert len([name for name in one if name.endswith(".h5")]) > 2
-    assert {"samples.parquet", "images.parquet", "detections.parquet", "stages/extract.parquet", "features/index.parquet"} <= set(one)
-    assert {f"models/{system}/seed-1/{name}" for system in ("bert-crf", "hmnet") for name in ("model.safetensors", "metrics.json")} <= set(
-        one
-    )
+    assert {
+        "samples.parquet",
+        "images.parquet",
+        "detections.parquet",
+        "stages/extract.parquet",
+        "features/index.parquet",
+    } <= set(one)
+    assert {
+        f"models/{system}/seed-1/{name}"
+        for system in ("bert-crf", "hmnet")
+        for name in ("model.safetensors", "metrics.json")
+    } <= set(one)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +110,18 @@ def test_a_lock_holds_what_the_records_say_and_nothing_of_this_machines_places(r
     scores = values["scores"]["train-hmnet-seed-1"]
     assert (scores["system"], scores["seed"]) == ("hmnet", 1)
     for split in ("valid", "test"):
-        assert scores[split] == pytest.approx({name: metrics[split][name] for name in ("f1", "precision", "recall")}, abs=1e-6)
+        assert scores[split] == pytest.approx(
+            {name: metrics[split][name] for name in ("f1", "precision", "recall")}, abs=1e-6
+        )
     assert {split: values["data"][split]["samples"] for split in SIZES} == SIZES
-    assert values["environments"]["1"]["versions"]["torch"] == json.loads(run.record("detect").read_text())["facts"]["versions"]["torch"]
+    assert (
+        values["environments"]["1"]["versions"]["torch"]
+        == json.loads(run.record("detect").read_text())["facts"]["versions"]["torch"]
+    )
     first = pq.read_table(run.detections).to_pylist()[0]
-    assert values["probes"]["detections"][0]["box"] == pytest.approx([first[side] for side in ("x0", "y0", "x1", "y1")], rel=1e-5)
+    assert values["probes"]["detections"][0]["box"] == pytest.approx(
+        [first[side] for side in ("x0", "y0", "x1", "y1")], rel=1e-5
+    )
     for place in (str(run.path.parent), str(tiny_encoder.parent), platform.node()):
         assert place not in text
     assert values["config"]["train"]["encoder"] == f"./{tiny_encoder.name}"
@@ -116,7 +139,8 @@ def test_what_is_stale_or_unfinished_is_not_locked_and_named_with_its_command(ru
     shutil.rmtree(copy.work("train-hmnet-seed-2"))
     RunConfig.read(copy.config).override("train", {"weight_decay": 0.5}).write(copy.config)
     with pytest.raises(
-        StageError, match=r"is stale because of weight_decay: 0.01 -> 0.5; run `hmnet-pipe train .*--system bert-crf --seed 1`"
+        StageError,
+        match=r"is stale because of weight_decay: 0.01 -> 0.5; run `hmnet-pipe train .*--system bert-crf --seed 1`",
     ):
         lock_run(copy, tmp_path / "x.lock")
     RunConfig.read(copy.config).override("train", {"weight_decay": 0.01}).write(copy.config)
@@ -157,7 +181,11 @@ def again(run, lock, tmp_path_factory, tiny_encoder) -> tuple[Reproduction, Path
     with pytest.raises(KeyboardInterrupt):
         reproduce(lock, RunFolder(folder / "run"), tools=Tools(map=stop_in_extract), **arguments)
     result = reproduce(
-        lock, RunFolder(folder / "run"), tools=Tools(), report=lambda report: states.append(f"{report.stage} {report.state}"), **arguments
+        lock,
+        RunFolder(folder / "run"),
+        tools=Tools(),
+        report=lambda report: states.append(f"{report.stage} {report.state}"),
+        **arguments,
     )
     return result, folder, states
 
@@ -173,7 +201,13 @@ def test_a_run_made_again_elsewhere_is_equal_in_every_field(again):
 
 def test_a_reproduction_that_was_stopped_goes_on_where_it_was(again):
     _, folder, states = again
-    assert states == ["prepare fresh", "detect fresh", "extract done", "train-bert-crf-seed-1 done", "train-hmnet-seed-1 done"]
+    assert states == [
+        "prepare fresh",
+        "detect fresh",
+        "extract done",
+        "train-bert-crf-seed-1 done",
+        "train-hmnet-seed-1 done",
+    ]
     assert json.loads((folder / "run" / "reproduction.json").read_text())["reproduced"] is True
 
 
@@ -192,7 +226,9 @@ def test_the_commands_lock_and_reproduce_end_with_their_exit_codes(again, run, l
     assert equal.returncode == 0, equal.stderr
     assert "every result is equal" in equal.stdout
     other = Path(shutil.copytree(folder / "texts", tmp_path / "other"))
-    (other / "test.jsonl").write_text("".join((other / "test.jsonl").read_text().splitlines(keepends=True)[1:]))
+    (other / "test.jsonl").write_text(
+        "".join((other / "test.jsonl").read_text().splitlines(keepends=True)[1:])
+    )
     different = hmnet("reproduce", tmp_path / "x.lock", "--text", other, *options, tmp_path / "run", "--json")
     assert different.returncode == 1, different.stderr
     report = json.loads(different.stdout)
@@ -200,17 +236,24 @@ def test_the_commands_lock_and_reproduce_end_with_their_exit_codes(again, run, l
     assert (report["reproduced"], report["complete"]) == (False, False)
 
 
-def test_another_version_of_the_data_is_named_per_split_before_anything_is_computed(run, lock, tmp_path, tiny_encoder):
+def test_another_version_of_the_data_is_named_per_split_before_anything_is_computed(
+    run, lock, tmp_path, tiny_encoder
+):
     corpus = Path(shutil.copytree(run.path.parent / "corpus", tmp_path / "corpus"))
     lines = (corpus / "train.jsonl").read_text().splitlines()
     first = json.loads(lines[0])
     first["tokens"][0] += "x"
     (corpus / "train.jsonl").write_text("\n".join([json.dumps(first), *lines[1:]]))
     here = RunFolder(tmp_path / "run")
-    result = reproduce(lock, here, text=corpus, images=corpus / "images", encoder=str(tiny_encoder), tools=Tools())
+    result = reproduce(
+        lock, here, text=corpus, images=corpus / "images", encoder=str(tiny_encoder), tools=Tools()
+    )
     assert not result.reproduced
     digest = read_lock(lock)["data"]["train"]["digest"]
-    assert f"not the data of the lock (24 samples, lock 24; digest {digest[:12]} -> " in state_of(result, "data", "train").text
+    assert (
+        f"not the data of the lock (24 samples, lock 24; digest {digest[:12]} -> "
+        in state_of(result, "data", "train").text
+    )
     assert [state_of(result, "data", split).state for split in SIZES] == ["different", "equal", "equal"]
     assert not here.samples.exists()
 
@@ -219,10 +262,15 @@ def test_other_images_are_named_before_the_detector_runs(run, lock, tmp_path, ti
     corpus = Path(shutil.copytree(run.path.parent / "corpus", tmp_path / "corpus"))
     next((corpus / "images").iterdir()).unlink()
     here = RunFolder(tmp_path / "run")
-    result = reproduce(lock, here, text=corpus, images=corpus / "images", encoder=str(tiny_encoder), tools=Tools())
+    result = reproduce(
+        lock, here, text=corpus, images=corpus / "images", encoder=str(tiny_encoder), tools=Tools()
+    )
     assert not result.reproduced
     usable = read_lock(lock)["data"]["images"]["usable"]
-    assert f"not the images of the lock ({usable - 1} usable, lock {usable};" in state_of(result, "data", "images").text
+    assert (
+        f"not the images of the lock ({usable - 1} usable, lock {usable};"
+        in state_of(result, "data", "images").text
+    )
     assert not here.detections.exists()
 
 
@@ -240,11 +288,14 @@ def test_other_weights_are_named_with_the_digest_that_is_wanted(run, lock, tmp_p
     assert f"wanted is digest {wanted}" in result.different[0].text
     file = tmp_path / "other.safetensors"
     file.write_bytes(b"other weights")
-    result = reproduce(lock, RunFolder(tmp_path / "b"), encoder=str(tiny_encoder), backbone_weights=str(file), **arguments)
+    result = reproduce(
+        lock, RunFolder(tmp_path / "b"), encoder=str(tiny_encoder), backbone_weights=str(file), **arguments
+    )
     assert [finding.what for finding in result.different] == ["backbone"]
     assert not RunFolder(tmp_path / "b").samples.exists()
     with pytest.raises(
-        WeightsError, match=f"the encoder of the lock, with the digest {wanted}, is not here; give it with --encoder FOLDER"
+        WeightsError,
+        match=f"the encoder of the lock, with the digest {wanted}, is not here; give it with --encoder FOLDER",
     ):
         reproduce(lock, RunFolder(tmp_path / "c"), **arguments)
     assert not (tmp_path / "c").exists()
@@ -266,7 +317,9 @@ def test_rounding_is_told_by_its_size_and_is_no_failure(again, lock, tmp_path):
         tolerance=1.0,
         tools=Tools(),
     )
-    assert state_of(result, "environment", "precision") == Finding("environment", "precision", "noted", "fp32 -> bf16")
+    assert state_of(result, "environment", "precision") == Finding(
+        "environment", "precision", "noted", "fp32 -> bf16"
+    )
     assert state_of(result, "detect", "detections").state == "equal"
     features = state_of(result, "extract", "features")
     assert features.state == "rounding"
@@ -282,7 +335,9 @@ def finished_again(lock: Path, folder: Path) -> Reproduction:
     run = RunFolder(folder / "run")
     (run.path / "reproduces.lock").write_bytes(lock.read_bytes())
     texts = folder / "texts"
-    return reproduce(lock, run, text=texts, images=texts / "images", encoder=str(folder / "another-name"), tools=Tools())
+    return reproduce(
+        lock, run, text=texts, images=texts / "images", encoder=str(folder / "another-name"), tools=Tools()
+    )
 
 
 @pytest.fixture
@@ -346,7 +401,10 @@ def test_a_parameter_of_the_lock_that_this_version_computes_otherwise_is_a_failu
         values["stages"]["extract"]["parameters"]["transform"] = "centre crop"
 
     result = finished_again(edited(lock, tmp_path, other_version), copy)
-    assert [(finding.group, finding.what) for finding in result.different] == [("extract", "schema_version"), ("extract", "transform")]
+    assert [(finding.group, finding.what) for finding in result.different] == [
+        ("extract", "schema_version"),
+        ("extract", "transform"),
+    ]
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(run, lock, tmp_path):
@@ -378,7 +436,21 @@ def test_a_run_on_text_alone_is_locked_and_reproduced_without_images(run, tmp_pa
     run_stage(config.stage("train", text_only, system="bert-crf", seed=3), Tools())
     lock = lock_run(text_only)
     assert list(read_lock(lock)["stages"]) == ["prepare", "train-bert-crf-seed-3"]
-    result = reproduce(lock, RunFolder(tmp_path / "again"), text=corpus, images=None, encoder=str(tiny_encoder), tools=Tools())
+    result = reproduce(
+        lock,
+        RunFolder(tmp_path / "again"),
+        text=corpus,
+        images=None,
+        encoder=str(tiny_encoder),
+        tools=Tools(),
+    )
     assert result.reproduced
     with pytest.raises(InputError, match="is of a run on text alone; leave --images out"):
-        reproduce(lock, RunFolder(tmp_path / "other"), text=corpus, images=corpus / "images", encoder=str(tiny_encoder), tools=Tools())
+        reproduce(
+            lock,
+            RunFolder(tmp_path / "other"),
+            text=corpus,
+            images=corpus / "images",
+            encoder=str(tiny_encoder),
+            tools=Tools(),
+        )

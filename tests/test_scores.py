@@ -15,7 +15,9 @@ def random_tags(rng: random.Random, length: int) -> list[str]:
     tags: list[str] = []
     while len(tags) < length:
         kind = rng.choice(TYPES)
-        tags += rng.choice((["O"], ["O", "O"], [f"B-{kind}"], [f"B-{kind}", *[f"I-{kind}"] * rng.randint(1, 3)]))
+        tags += rng.choice(
+            (["O"], ["O", "O"], [f"B-{kind}"], [f"B-{kind}", *[f"I-{kind}"] * rng.randint(1, 3)])
+        )
     return tags[:length]
 
 
@@ -47,7 +49,12 @@ def rates(correct: int, predicted: int, gold: int) -> dict:
     precision = correct / predicted if predicted else 0
     recall = correct / gold if gold else 0
     f1 = 2 * correct / (predicted + gold) if correct else 0
-    return {"precision": pytest.approx(precision), "recall": pytest.approx(recall), "f1": pytest.approx(f1), "support": gold}
+    return {
+        "precision": pytest.approx(precision),
+        "recall": pytest.approx(recall),
+        "f1": pytest.approx(f1),
+        "support": gold,
+    }
 
 
 def pick(scores: dict) -> dict:
@@ -77,7 +84,12 @@ def test_entity_scores_are_the_count_of_exact_matches_over_all_and_per_type():
 
 def test_a_match_needs_the_same_type_and_both_ends():
     gold = [["B-PER", "I-PER", "O", "B-LOC"]]
-    for guess in (["B-PER", "O", "O", "O"], ["O", "B-PER", "O", "O"], ["B-PER", "I-PER", "I-PER", "O"], ["B-LOC", "I-LOC", "O", "O"]):
+    for guess in (
+        ["B-PER", "O", "O", "O"],
+        ["O", "B-PER", "O", "O"],
+        ["B-PER", "I-PER", "I-PER", "O"],
+        ["B-LOC", "I-LOC", "O", "O"],
+    ):
         assert pick(score_entities(gold, [guess])) == rates(0, 1, 2)
     assert pick(score_entities(gold, [["B-PER", "I-PER", "O", "O"]])) == rates(1, 1, 2)
     # Two mentions that touch are not one.
@@ -91,11 +103,19 @@ def test_words_beyond_the_limit_still_count_in_gold():
 
 
 @pytest.mark.parametrize(
-    ("gold", "guess"), [([["O", "O"]], [["O", "O"]]), ([["O"]], [["B-PER"]]), ([["B-PER"]], [["O"]]), ([["O"], ["O"]], [["O"], ["O"]])]
+    ("gold", "guess"),
+    [
+        ([["O", "O"]], [["O", "O"]]),
+        ([["O"]], [["B-PER"]]),
+        ([["B-PER"]], [["O"]]),
+        ([["O"], ["O"]], [["O"], ["O"]]),
+    ],
 )
 def test_nothing_to_find_or_nothing_found_scores_0(gold, guess):
     scores = score_entities(gold, guess, [["x"] * len(mentions(tags)) for tags in gold])
-    assert pick(scores) == rates(0, sum(len(mentions(tags)) for tags in guess), sum(len(mentions(tags)) for tags in gold))
+    assert pick(scores) == rates(
+        0, sum(len(mentions(tags)) for tags in guess), sum(len(mentions(tags)) for tags in gold)
+    )
 
 
 def test_a_gold_mention_counts_for_its_group_and_a_predicted_one_for_that_which_it_overlaps_first():
@@ -107,7 +127,11 @@ def test_a_gold_mention_counts_for_its_group_and_a_predicted_one_for_that_which_
         correct, predicted, there = Counter(), Counter(), Counter()
         for truth, answer, names in zip(gold, guess, groups, strict=True):
             there.update(names)
-            owner = {word: name for (_, start, end), name in zip(mentions(truth), names, strict=True) for word in range(start, end)}
+            owner = {
+                word: name
+                for (_, start, end), name in zip(mentions(truth), names, strict=True)
+                for word in range(start, end)
+            }
             for mention in mentions(answer):
                 touched = [owner[word] for word in range(*mention[1:]) if word in owner]
                 if touched:
@@ -144,7 +168,11 @@ def test_relation_scores_leave_none_out_and_accuracy_does_not():
         assert pick(scores) == rates(*count_relations(gold, guess))
         assert scores["accuracy"] == pytest.approx(sum(map(str.__eq__, gold, guess)) / len(gold))
         per_type = {
-            name: rates(sum(a == b == name for a, b in zip(gold, guess, strict=True)), guess.count(name), gold.count(name))
+            name: rates(
+                sum(a == b == name for a, b in zip(gold, guess, strict=True)),
+                guess.count(name),
+                gold.count(name),
+            )
             for name in sorted({*gold, *guess} - {"None"})
         }
         assert {name: pick(row) for name, row in scores["per_type"].items()} == per_type
@@ -182,5 +210,7 @@ def test_relations_are_scored_per_group_over_the_groups_own_samples():
                 continue
             truths, answers = [gold[index] for index in members], [guess[index] for index in members]
             assert pick(scores["per_group"][name]) == rates(*count_relations(truths, answers))
-            assert scores["per_group"][name]["accuracy"] == pytest.approx(sum(map(str.__eq__, truths, answers)) / len(members))
+            assert scores["per_group"][name]["accuracy"] == pytest.approx(
+                sum(map(str.__eq__, truths, answers)) / len(members)
+            )
         assert set(scores["per_group"]) <= {"ambiguous", "clear"}

@@ -39,7 +39,9 @@ def finished(tmp_path_factory) -> Path:
     """A run with detections and features, in chunks of 4 images and shards of 5."""
     folder = tmp_path_factory.mktemp("status")
     write_demo_corpus(folder / "corpus", "ner", sizes=TEXTS)
-    config = preset("demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl")
+    config = preset(
+        "demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl"
+    )
     config = config.override("detect", {"chunk": 4}).override("extract", {"shard_rows": 5})
     run = RunFolder(folder / "run")
     config.write(run.config)
@@ -115,7 +117,9 @@ def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run, stage):
         for unit in units:
             there = list(run.path.rglob("*.outcomes.parquet")) + list(run.features.glob("*.h5"))
             result = function(unit)
-            made.append(len(list(run.path.rglob("*.outcomes.parquet")) + list(run.features.glob("*.h5"))) - len(there))
+            made.append(
+                len(list(run.path.rglob("*.outcomes.parquet")) + list(run.features.glob("*.h5"))) - len(there)
+            )
             yield unit, result
 
     bring_up_to_date(run.path, stage, Tools(map=count))
@@ -135,11 +139,25 @@ def test_what_an_interrupted_run_left_under_other_settings_does_not_count(run):
     assert found.reasons == ["pooled: 2 -> 3"]
 
 
-def test_a_training_shows_its_checkpoint_and_one_of_other_settings_does_not_count(run, tiny_encoder, monkeypatch):
+def test_a_training_shows_its_checkpoint_and_one_of_other_settings_does_not_count(
+    run, tiny_encoder, monkeypatch
+):
     monkeypatch.setenv("HMNET_PIPE_CHECKPOINT_SECONDS", "0")
-    command = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "train", run.path, "--system", "bert-crf", "--seed", "3"]
+    command = [
+        sys.executable,
+        "-m",
+        "hmnet_pipe.pipeline.cli",
+        "train",
+        run.path,
+        "--system",
+        "bert-crf",
+        "--seed",
+        "3",
+    ]
     options = ["--encoder", tiny_encoder, "--epochs", "100", "--first-evaluation", "100"]
-    process = subprocess.Popen([str(word) for word in [*command, *options]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(word) for word in [*command, *options]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not list(run.path.rglob("progress.json")) and process.poll() is None:
         time.sleep(0.01)
     process.kill()
@@ -189,11 +207,24 @@ def test_a_stage_whose_weights_are_missing_is_blocked_with_the_remedy(run):
 
 def test_the_command_prints_all_of_it_as_json(run):
     done = subprocess.run(
-        [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "status", str(run.path), "--json"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "status", str(run.path), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     value = json.loads(done.stdout)
     assert set(value) >= {"stages", "bytes", "parts", "next_command"}
-    assert set(value["stages"][0]) >= {"stage", "state", "reasons", "progress", "failures", "done", "failed", "seconds", "finished"}
+    assert set(value["stages"][0]) >= {
+        "stage",
+        "state",
+        "reasons",
+        "progress",
+        "failures",
+        "done",
+        "failed",
+        "seconds",
+        "finished",
+    }
 
 
 def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path, monkeypatch):
@@ -204,17 +235,29 @@ def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path, monkeypatch)
     monkeypatch.setattr(tables, "_GROUP_ROWS", 4)
     words = ["Ä", "", "b" * 40, "\N{SNOWMAN}"]
     rows = [
-        {"id": str(i), "split": None if i % 3 else "train", "tokens": words[: i % 5], "head": [i, i + 1] if i % 2 else None}
+        {
+            "id": str(i),
+            "split": None if i % 3 else "train",
+            "tokens": words[: i % 5],
+            "head": [i, i + 1] if i % 2 else None,
+        }
         for i in range(10)
     ]
     path = tmp_path / "samples.parquet"
     write_table(path, table_of(SAMPLES, rows))
     table = pq.read_table(path)
-    assert table_digest(path, SAMPLES) == digest_table(table) == digest_table(pa.concat_tables([table[:4], table[4:]]))
+    assert (
+        table_digest(path, SAMPLES)
+        == digest_table(table)
+        == digest_table(pa.concat_tables([table[:4], table[4:]]))
+    )
     part = tmp_path / "part.parquet"
     write_table(part, table_of(SAMPLES, rows[2:7]))
     assert digest_table(table[2:7]) == table_digest(part, SAMPLES) != digest_table(table)
-    detections = [{"image_key": "k" * i, "rank": i, "x0": 0.5, "label": None if i else "é", "score": 1.0} for i in range(4)]
+    detections = [
+        {"image_key": "k" * i, "rank": i, "x0": 0.5, "label": None if i else "é", "score": 1.0}
+        for i in range(4)
+    ]
 
     def column(name: str, *parts: bytes) -> list[object]:
         return [name, str(DETECTIONS.field(name).type), [hashlib.sha256(part).hexdigest() for part in parts]]
@@ -236,7 +279,9 @@ def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path, monkeypatch)
 @pytest.mark.parametrize("keys", [["a" * 64, "b" * 64, "c" * 64], ['quo"te', "back\\slash", "é"], []])
 def test_the_digest_of_features_is_that_of_their_canonical_json(tmp_path, keys):
     spec = FeatureSpec("resnet50", "w", 'transform "t"', (1, 2), 1, 4, "float16")
-    write_index(tmp_path, spec, [IndexRow(key, f"shard-{i}.h5", i, 2**63 + i, "i") for i, key in enumerate(keys)])
+    write_index(
+        tmp_path, spec, [IndexRow(key, f"shard-{i}.h5", i, 2**63 + i, "i") for i, key in enumerate(keys)]
+    )
     expected = digest_json([spec.to_json(), sorted([key, 2**63 + i] for i, key in enumerate(keys))])
     cache = FeatureCache(tmp_path)
     assert cache.digest() == expected

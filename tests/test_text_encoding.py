@@ -71,7 +71,9 @@ def test_as_many_words_from_the_start_as_fit_for_any_words_and_limit():
         kept = max(words for words, end in enumerate(ends) if end + 2 <= limit)
         assert text.words == kept
         assert text.input_ids == [901, *chain(*pieces[:kept]), 902]
-        assert [text.input_ids[position] for position in text.positions] == [word[0] for word in pieces[:kept]]
+        assert [text.input_ids[position] for position in text.positions] == [
+            word[0] for word in pieces[:kept]
+        ]
 
 
 # Relations: where the markers go.
@@ -102,11 +104,19 @@ def test_markers_enclose_both_arguments_however_they_lie(head, tail, expected):
     assert text.words == 4
 
 
-@pytest.mark.parametrize(("head", "tail", "last"), [((0, 1), (2, 3), "[/E2]"), ((2, 3), (0, 1), "[/E1]"), ((0, 3), (2, 3), "[/E1]")])
+@pytest.mark.parametrize(
+    ("head", "tail", "last"),
+    [((0, 1), (2, 3), "[/E2]"), ((2, 3), (0, 1), "[/E1]"), ((0, 3), (2, 3), "[/E1]")],
+)
 @pytest.mark.parametrize("limit", [99, 9, 8])
 def test_a_closing_marker_stays_where_the_argument_ends_the_text(head, tail, last, limit):
     text = pair([[0], [10], [20]], head, tail, limit)
-    assert sorted(number for number in text.input_ids if number in MARKER_IDS.values()) == [911, 912, 913, 914]
+    assert sorted(number for number in text.input_ids if number in MARKER_IDS.values()) == [
+        911,
+        912,
+        913,
+        914,
+    ]
     assert text.input_ids[-2:] == [MARKER_IDS[last], SPECIAL[1]]
 
 
@@ -115,7 +125,9 @@ def test_a_closing_marker_stays_where_the_argument_ends_the_text(head, tail, las
 
 def test_the_words_farthest_from_both_arguments_go_first():
     pieces = [[0], [10], [20, 21], [30], [40], [50]]
-    assert as_text(pair(pieces, (1, 2), (3, 4), limit=12).input_ids) == "< a [E1] b [/E1] c c [E2] d [/E2] e >"
+    assert (
+        as_text(pair(pieces, (1, 2), (3, 4), limit=12).input_ids) == "< a [E1] b [/E1] c c [E2] d [/E2] e >"
+    )
     assert as_text(pair(pieces, (1, 2), (3, 4), limit=11).input_ids) == "< a [E1] b [/E1] c c [E2] d [/E2] >"
     assert as_text(pair(pieces, (1, 2), (3, 4), limit=8).input_ids) == "< [E1] b [/E1] [E2] d [/E2] >"
 
@@ -151,7 +163,9 @@ def test_no_marker_is_lost_to_any_limit_and_what_is_lost_is_farthest():
         assert text.words == len(kept)
         for (start, end), opening, closing in ((head, "[E1]", "[/E1]"), (tail, "[E2]", "[/E2]")):
             assert ids.index(MARKER_IDS[opening]) < ids.index(MARKER_IDS[closing])
-            assert between(ids, opening, closing) == list(chain(*(pieces[word] for word in kept if start <= word < end)))
+            assert between(ids, opening, closing) == list(
+                chain(*(pieces[word] for word in kept if start <= word < end))
+            )
         # Nothing goes without need, and nothing goes before what is farther away.
         dropped = [word for word in range(len(pieces)) if word not in kept]
         if dropped:
@@ -175,15 +189,34 @@ def test_a_word_that_gives_no_sub_word_is_unknown_and_shifts_no_other(tiny_encod
     assert tokenizer(nothing, add_special_tokens=False)["input_ids"] == []
     ada, london = (tokenizer.convert_tokens_to_ids(word) for word in ("ada", "london"))
     unknown = [tokenizer.unk_token_id]
-    assert word_pieces(tokenizer, [["ada", nothing, "london"], [nothing]]) == [[[ada], unknown, [london]], [unknown]]
-    assert word_pieces(tokenizer, [[nothing, nothing, "ada", nothing]]) == [[unknown, unknown, [ada], unknown]]
+    assert word_pieces(tokenizer, [["ada", nothing, "london"], [nothing]]) == [
+        [[ada], unknown, [london]],
+        [unknown],
+    ]
+    assert word_pieces(tokenizer, [[nothing, nothing, "ada", nothing]]) == [
+        [unknown, unknown, [ada], unknown]
+    ]
 
 
 @pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_roberta"])
 def test_each_word_has_the_sub_words_that_it_has_alone(request, kind):
     tokenizer = load_tokenizer(request.getfixturevalue(kind))
     rng = random.Random(0)
-    words = ["Ada", "ada", "London", "xyz", "U.S.", "#cat@sat", "Zürich", "你好", "can't", "RT", "@user", "https://t.co/x", "\U0001f600"]
+    words = [
+        "Ada",
+        "ada",
+        "London",
+        "xyz",
+        "U.S.",
+        "#cat@sat",
+        "Zürich",
+        "你好",
+        "can't",
+        "RT",
+        "@user",
+        "https://t.co/x",
+        "\U0001f600",
+    ]
     for _ in range(20):
         texts = [rng.choices(words, k=rng.randint(1, 9)) for _ in range(4)]
         alone = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
@@ -197,7 +230,9 @@ def test_a_roberta_word_begins_with_its_space_wherever_it_stands(tiny_roberta):
     assert all(tokenizer.convert_ids_to_tokens(word[0]).startswith("Ġ") for word in pieces)
 
 
-@pytest.mark.parametrize(("kind", "names"), [("tiny_encoder", ["[CLS]", "[SEP]"]), ("tiny_roberta", ["<s>", "</s>"])])
+@pytest.mark.parametrize(
+    ("kind", "names"), [("tiny_encoder", ["[CLS]", "[SEP]"]), ("tiny_roberta", ["<s>", "</s>"])]
+)
 def test_texts_are_framed_as_the_tokenizer_frames_them(request, kind, names):
     tokenizer = load_tokenizer(request.getfixturevalue(kind))
     assert tokenizer.convert_ids_to_tokens(list(special_tokens(tokenizer))) == names
@@ -210,25 +245,56 @@ def test_markers_are_one_new_sub_word_each_and_survive_saving(request, tmp_path,
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     tokenizer.save_pretrained(tmp_path)
     for one in (tokenizer, load_tokenizer(tmp_path)):
-        assert [one.convert_tokens_to_ids(marker) for marker in MARKERS] == [before, before + 1, before + 2, before + 3]
-        assert word_pieces(one, [["ada", "sat"]]) == word_pieces(load_tokenizer(request.getfixturevalue(kind)), [["ada", "sat"]])
+        assert [one.convert_tokens_to_ids(marker) for marker in MARKERS] == [
+            before,
+            before + 1,
+            before + 2,
+            before + 3,
+        ]
+        assert word_pieces(one, [["ada", "sat"]]) == word_pieces(
+            load_tokenizer(request.getfixturevalue(kind)), [["ada", "sat"]]
+        )
 
 
 def relation_sample(tokens: list[str], head: tuple[int, int], tail: tuple[int, int]) -> dict:
-    return {"id": "1", "split": "train", "task": "re", "tokens": tokens, "head": head, "tail": tail, "relation": "None"}
+    return {
+        "id": "1",
+        "split": "train",
+        "task": "re",
+        "tokens": tokens,
+        "head": head,
+        "tail": tail,
+        "relation": "None",
+    }
 
 
 def encode_relation(tiny_encoder, *sample, limit: int = 64):
     tokenizer = load_tokenizer(tiny_encoder)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
-    split = encode_split(table_of(SAMPLES, [relation_sample(*sample)]), "train", tokenizer, task="re", max_length=limit)
+    split = encode_split(
+        table_of(SAMPLES, [relation_sample(*sample)]), "train", tokenizer, task="re", max_length=limit
+    )
     return tokenizer, split.texts[0]
 
 
 def test_a_relation_sample_is_written_with_its_markers(tiny_encoder):
-    tokenizer, text = encode_relation(tiny_encoder, ["Ada", "\u200b", "lives", "in", "London"], (4, 5), (0, 2))
+    tokenizer, text = encode_relation(
+        tiny_encoder, ["Ada", "\u200b", "lives", "in", "London"], (4, 5), (0, 2)
+    )
     names = tokenizer.convert_ids_to_tokens(text.input_ids)
-    assert names == ["[CLS]", "[E2]", "ada", "[UNK]", "[/E2]", "lives", "in", "[E1]", "london", "[/E1]", "[SEP]"]
+    assert names == [
+        "[CLS]",
+        "[E2]",
+        "ada",
+        "[UNK]",
+        "[/E2]",
+        "lives",
+        "in",
+        "[E1]",
+        "london",
+        "[/E1]",
+        "[SEP]",
+    ]
     assert text.positions == [0, 7, 1]
 
 

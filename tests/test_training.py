@@ -52,10 +52,16 @@ def run(tmp_path_factory, tiny_encoder) -> Path:
     folder = tmp_path_factory.mktemp("run")
     encoder = shutil.copytree(tiny_encoder, folder / "encoder")
     config = json.loads((encoder / "config.json").read_text())
-    (encoder / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    (encoder / "config.json").write_text(
+        json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    )
     write_demo_corpus(folder / "corpus", "ner", sizes=SIZES)
-    made = preset("demo", task="ner", text=folder / "corpus", images=folder / "corpus" / "images", format="auto")
-    made = made.override("train", {"encoder": str(encoder), "epochs": 3, "first_evaluation": 1, "batch_size": 4})
+    made = preset(
+        "demo", task="ner", text=folder / "corpus", images=folder / "corpus" / "images", format="auto"
+    )
+    made = made.override(
+        "train", {"encoder": str(encoder), "epochs": 3, "first_evaluation": 1, "batch_size": 4}
+    )
     made.write(RunFolder(folder / "run").config)
     for stage in ("prepare", "detect", "extract"):
         bring_up_to_date(folder / "run", stage)
@@ -71,7 +77,9 @@ def model_of(run: Path, system: str = "hmnet") -> Path:
     return RunFolder(run).model(system, 1)
 
 
-def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(copy, run, tmp_path, tiny_encoder):
+def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
+    copy, run, tmp_path, tiny_encoder
+):
     """SIGKILL again and again, at random moments, of a training that saves after every update; with dropout."""
     options = {"encoder": str(tiny_encoder), "accumulate": 2}
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
@@ -81,7 +89,9 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(c
     draw = random.Random(0)
     progress, seen = [], set()
     for _ in range(8):
-        process = subprocess.Popen(command("train", copy, *given), env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command("train", copy, *given), env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 120
         # Until it has saved once more than before, and a random moment longer.
         while process.poll() is None and time.monotonic() < deadline:
@@ -99,30 +109,48 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(c
             break
     steps = [state["step"] for state in progress]
     assert len(set(steps)) >= 3, f"the kills came too late to mean anything: {steps}"
-    assert any(step % (progress[0]["steps"] // progress[0]["epochs"]) for step in steps), "no kill in the middle of an epoch"
+    assert any(step % (progress[0]["steps"] // progress[0]["epochs"]) for step in steps), (
+        "no kill in the middle of an epoch"
+    )
     said = bring_up_to_date(copy, "train", **options)
     assert any("resuming after" in line for line in said)
     assert load_digest(copy) == load_digest(undisturbed)
     columns = ["epoch", "step", "loss", "learning_rate", "valid_f1"]
-    histories = [pq.read_table(model_of(folder) / "history.parquet").select(columns) for folder in (copy, undisturbed)]
+    histories = [
+        pq.read_table(model_of(folder) / "history.parquet").select(columns) for folder in (copy, undisturbed)
+    ]
     assert histories[0].equals(histories[1])
     assert not list(copy.rglob("checkpoint.pt"))
     assert not list(copy.rglob("best-*.safetensors"))
 
 
 def load_digest(run: Path) -> dict[str, bytes]:
-    return {name: (model_of(run) / name).read_bytes() for name in ("model.safetensors", "metrics.json", "predictions.parquet")}
+    return {
+        name: (model_of(run) / name).read_bytes()
+        for name in ("model.safetensors", "metrics.json", "predictions.parquet")
+    }
 
 
 @pytest.mark.parametrize(("system", "batch_size", "accumulate"), [("hmnet", 4, 1), ("bert-crf", 5, 2)])
-def test_two_processes_train_as_one_with_the_same_batches(copy, run, tmp_path, system, batch_size, accumulate):
+def test_two_processes_train_as_one_with_the_same_batches(
+    copy, run, tmp_path, system, batch_size, accumulate
+):
     """Real torchrun, gloo; the last batch of 42 samples is one that cannot be halved evenly. Clipping sees the whole gradient."""
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
     options = {"batch_size": batch_size, "accumulate": accumulate, "learning_rate": 1e-3, "precision": "fp32"}
     bring_up_to_date(alone, "train", system, **options)
     given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = ["train", str(copy), "--system", system, *given]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hmnet_pipe.pipeline.cli"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "hmnet_pipe.pipeline.cli",
+    ]
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best epoch") == 1, "rank 0 alone speaks"
@@ -132,11 +160,21 @@ def test_two_processes_train_as_one_with_the_same_batches(copy, run, tmp_path, s
     for name, value in weights[1].items():
         torch.testing.assert_close(weights[0][name], value, rtol=1e-3, atol=2e-5, msg=name)
     start = moved["encoder.layer.0.attention.self.query.weight"]
-    assert (weights[1]["encoder.encoder.layer.0.attention.self.query.weight"] - start).abs().max() > 1e-3, "nothing was learned"
-    losses = [pq.read_table(model_of(folder, system) / "history.parquet").column("loss").to_pylist() for folder in (copy, alone)]
+    assert (weights[1]["encoder.encoder.layer.0.attention.self.query.weight"] - start).abs().max() > 1e-3, (
+        "nothing was learned"
+    )
+    losses = [
+        pq.read_table(model_of(folder, system) / "history.parquet").column("loss").to_pylist()
+        for folder in (copy, alone)
+    ]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     # Alone, the run says how to go on, since another number of processes rounds otherwise.
-    lone = subprocess.run(command("train", copy, "--system", system, "--epochs", "4"), capture_output=True, text=True, check=False)
+    lone = subprocess.run(
+        command("train", copy, "--system", system, "--epochs", "4"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert lone.returncode == 2
     assert "--processes 1" in lone.stderr
     assert "torchrun" in lone.stderr
@@ -157,7 +195,10 @@ def test_each_epoch_is_a_line_with_loss_rate_speed_and_score(copy):
     assert len(said) == 3
     rows = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
     for line, row in zip(said, rows, strict=True):
-        assert f"epoch {row['epoch']} of 3: loss {row['loss']:.4f}, learning rate {row['learning_rate']:.2e}" in line
+        assert (
+            f"epoch {row['epoch']} of 3: loss {row['loss']:.4f}, learning rate {row['learning_rate']:.2e}"
+            in line
+        )
         assert f"validation F1 {row['valid_f1']:.4f}" in line
         assert "samples/s" in line
 
@@ -173,7 +214,9 @@ def test_tensorboard_gets_losses_rates_and_scores_and_the_result_does_not_change
     history = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
     scores = [(event.step, event.value) for event in drawn.Scalars("validation F1")]
     assert [step for step, _ in scores] == [row["step"] for row in history]
-    np.testing.assert_allclose([value for _, value in scores], [row["valid_f1"] for row in history], rtol=1e-6)
+    np.testing.assert_allclose(
+        [value for _, value in scores], [row["valid_f1"] for row in history], rtol=1e-6
+    )
     assert [event.step for event in drawn.Scalars("loss")] == list(range(10, 64, 10))
     assert drawn.Scalars("learning rate")[-1].value < drawn.Scalars("learning rate")[0].value
     assert load_digest(copy) == load_digest(plain)
@@ -187,7 +230,15 @@ def test_a_loss_that_is_no_number_is_one_sentence_with_a_remedy(copy):
 def split_of(gold: list[list[str]]) -> Split:
     count = len(gold)
     texts = [EncodedText([0], [0], 1)] * count
-    return Split("train", [str(i) for i in range(count)], [["w"] * len(tags) for tags in gold], gold, [[]] * count, [None] * count, texts)
+    return Split(
+        "train",
+        [str(i) for i in range(count)],
+        [["w"] * len(tags) for tags in gold],
+        gold,
+        [[]] * count,
+        [None] * count,
+        texts,
+    )
 
 
 def test_fault_6_low_resource_samples_are_drawn_without_replacement():
@@ -209,7 +260,9 @@ def test_fault_6_low_resource_samples_are_drawn_without_replacement():
 def test_low_resource_entities_have_so_many_sentences_of_each_type():
     draw = random.Random(4)
     kinds = ["PER", "LOC", "ORG", "MISC"]
-    gold = [[f"B-{kind}" for kind in draw.sample(kinds, draw.choice((0, 1, 1, 2)))] + ["O"] for _ in range(200)]
+    gold = [
+        [f"B-{kind}" for kind in draw.sample(kinds, draw.choice((0, 1, 1, 2)))] + ["O"] for _ in range(200)
+    ]
     for seed in range(10):
         drawn = few_shots(split_of(gold), 10, seed)
         counts = Counter(tag[2:] for tags in drawn.gold for tag in tags if tag != "O")

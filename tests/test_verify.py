@@ -30,7 +30,9 @@ def finished(tmp_path_factory) -> Path:
     """A run with four shards."""
     folder = tmp_path_factory.mktemp("verify")
     write_demo_corpus(folder / "corpus", "ner", sizes={"train": 16, "valid": 4, "test": 4})
-    config = preset("demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl")
+    config = preset(
+        "demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl"
+    )
     config = config.override("extract", {"shard_rows": 6})
     run = RunFolder(folder / "run")
     config.write(run.config)
@@ -121,17 +123,25 @@ def rerun(run: RunFolder, share: float = 1.0) -> dict[str, Rerun]:
 def test_stages_that_are_run_again_come_out_equal_and_change_nothing(run):
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     results = rerun(run)
-    assert {stage: result.verdict for stage, result in results.items()} == dict.fromkeys(("prepare", "detect", "extract"), "equal")
+    assert {stage: result.verdict for stage, result in results.items()} == dict.fromkeys(
+        ("prepare", "detect", "extract"), "equal"
+    )
     assert results["extract"].checked.startswith("4 shards")
-    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path.suffix not in (".lock", ".json")} == {
-        path: content for path, content in before.items() if path.suffix not in (".lock", ".json")
-    }
+    assert {
+        path: path.read_bytes()
+        for path in run.path.rglob("*")
+        if path.is_file() and path.suffix not in (".lock", ".json")
+    } == {path: content for path, content in before.items() if path.suffix not in (".lock", ".json")}
     assert not list(run.path.glob(".tmp-*"))
 
 
 def test_a_small_share_is_one_unit_and_always_the_same(run):
     assert _sample(range(1000), 0.01) == _sample(range(1000), 0.01)
-    assert (len(_sample(range(1000), 0.01)), len(_sample(range(3), 0.01)), _sample(range(3), 1)) == (10, 1, [0, 1, 2])
+    assert (len(_sample(range(1000), 0.01)), len(_sample(range(3), 0.01)), _sample(range(3), 1)) == (
+        10,
+        1,
+        [0, 1, 2],
+    )
     first = rerun(run, 0.01)
     assert first["extract"].checked.startswith("1 shards with 6 images")
 
@@ -141,7 +151,9 @@ def forge_record(run: RunFolder, stage: str, **facts: Any) -> None:
     made = RunConfig.read(run.config).stage(stage, run)
     record = StageRecord.read(run.record(stage))
     assert record is not None
-    replace(record, inputs=made.inputs(), outputs=made.outputs(), facts={**record.facts, **facts}).write(run.record(stage))
+    replace(record, inputs=made.inputs(), outputs=made.outputs(), facts={**record.facts, **facts}).write(
+        run.record(stage)
+    )
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.05, "close"), (20.0, "different")])
@@ -166,10 +178,14 @@ def test_features_that_are_not_what_the_backbone_makes_are_told_by_level(run, fa
     second = pyramid[0, 0, levels[0] : levels[0] + levels[1]]
     change = float(np.abs(second.astype(np.float32) - (second * np.float16(factor)).astype(np.float32)).max())
     pyramid[0, 0, levels[0] : levels[0] + levels[1]] = second * np.float16(factor)
-    checksums = write_shard(path, unit=shard.unit, spec=shard.spec, keys=shard.keys, view_mask=shard.view_mask, pyramid=pyramid)
+    checksums = write_shard(
+        path, unit=shard.unit, spec=shard.spec, keys=shard.keys, view_mask=shard.view_mask, pyramid=pyramid
+    )
     spec, rows = read_index(run.features)
     new = dict(zip(shard.keys, checksums, strict=True))
-    write_index(run.features, spec, [replace(row, checksum=new.get(row.image_key, row.checksum)) for row in rows])
+    write_index(
+        run.features, spec, [replace(row, checksum=new.get(row.image_key, row.checksum)) for row in rows]
+    )
     versions = json.loads(run.record("extract").read_text())["facts"]["versions"]
     forge_record(run, "extract", versions={**versions, "torch": "0.1"})
     assert verify_run(run) == []
@@ -195,7 +211,9 @@ def test_a_source_that_has_changed_since_prepare_is_named(run, tmp_path):
 
 
 def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_told(run, tiny_encoder):
-    config = RunConfig.read(run.config).override("train", {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1})
+    config = RunConfig.read(run.config).override(
+        "train", {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1}
+    )
     config.write(run.config)
     stage = config.stage("train", run, system="hmnet", seed=2)
     run_stage(stage, Tools())
@@ -219,7 +237,17 @@ def test_the_command_exits_1_where_a_rerun_is_different(run):
     rows = pq.read_table(run.detections).to_pylist()
     write_table(run.detections, table_of(DETECTIONS, [{**row, "label": "someone else"} for row in rows]))
     forge_record(run, "detect")
-    command = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "verify", str(run.path), "--rerun", "--workers", "1", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "hmnet_pipe.pipeline.cli",
+        "verify",
+        str(run.path),
+        "--rerun",
+        "--workers",
+        "1",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)

@@ -52,7 +52,10 @@ def test_views_are_the_image_and_then_its_boxes_resized_without_regard_to_aspect
         assert np.array_equal(view, np.asarray(region.resize((16, 16), Image.Resampling.BILINEAR)))
 
 
-@pytest.mark.parametrize("box", [(-5, -5, 100, 100), (39.9, 29.9, 60, 60), (12.2, 7.1, 12.3, 7.2), (20, 20, 10, 10), (-9, -9, -1, -1)])
+@pytest.mark.parametrize(
+    "box",
+    [(-5, -5, 100, 100), (39.9, 29.9, 60, 60), (12.2, 7.1, 12.3, 7.2), (20, 20, 10, 10), (-9, -9, -1, -1)],
+)
 def test_a_box_beyond_the_edge_or_thinner_than_a_pixel_is_still_a_view_of_the_image(box):
     view = cut_views(picture(), [box], 8)[1]
     colours = {tuple(colour) for colour in np.asarray(picture()).reshape(-1, 3)}
@@ -66,7 +69,10 @@ def test_a_box_beyond_the_edge_or_thinner_than_a_pixel_is_still_a_view_of_the_im
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 500)])
 def test_the_thinnest_images_have_views(size):
-    assert cut_views(Image.new("RGB", size, (9, 8, 7)), [(0, 0, *size)], 4).reshape(-1, 3).tolist() == [[9, 8, 7]] * 32
+    assert (
+        cut_views(Image.new("RGB", size, (9, 8, 7)), [(0, 0, *size)], 4).reshape(-1, 3).tolist()
+        == [[9, 8, 7]] * 32
+    )
 
 
 def test_normalisation_is_torchvisions():
@@ -93,10 +99,14 @@ def test_torchvisions_own_file_in_torchs_cache_is_what_default_means(torch_home)
     assert torch.equal(pyramid.resnet.conv1.weight, resnet.conv1.weight)
     assert pyramid.levels == (64, 128, 256, 512)
     assert weights_of("resnet18", "default").path() == torch_home / name
-    assert weights_of("resnet18", str(torch_home / name)).digest() == weights_of("resnet18", "default").digest()
+    assert (
+        weights_of("resnet18", str(torch_home / name)).digest() == weights_of("resnet18", "default").digest()
+    )
 
 
-@pytest.mark.parametrize("source", [weights_of("resnet50", "default"), weights_of("fasterrcnn_resnet50_fpn_v2", "default")])
+@pytest.mark.parametrize(
+    "source", [weights_of("resnet50", "default"), weights_of("fasterrcnn_resnet50_fpn_v2", "default")]
+)
 def test_missing_weights_name_file_address_and_place(torch_home, source, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no download, wherever this test runs
     with pytest.raises(WeightsError) as error:
@@ -111,9 +121,15 @@ def test_safetensors_and_torch_files_of_the_same_weights_load_alike(tmp_path):
     state = torchvision.models.resnet18(weights=None).state_dict()
     torch.save(state, tmp_path / "w.pth")
     save_file(state, tmp_path / "w.safetensors")
-    one, two = (build_pyramid("resnet18", str(tmp_path / name), 2).state_dict() for name in ("w.pth", "w.safetensors"))
+    one, two = (
+        build_pyramid("resnet18", str(tmp_path / name), 2).state_dict() for name in ("w.pth", "w.safetensors")
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert all(torch.equal(value, one[f"resnet.{name}"]) for name, value in state.items() if not name.startswith("fc."))
+    assert all(
+        torch.equal(value, one[f"resnet.{name}"])
+        for name, value in state.items()
+        if not name.startswith("fc.")
+    )
 
 
 class _Bomb:
@@ -146,7 +162,9 @@ def test_weights_of_another_architecture_an_empty_file_and_a_missing_one_are_nam
 def test_random_weights_come_only_by_that_name_and_are_the_same_twice():
     state = torch.get_rng_state()
     one, two = build_pyramid("resnet18", "random", 2), build_pyramid("resnet18", "random", 2)
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    )
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -163,10 +181,15 @@ def test_a_level_is_the_mean_over_adaptive_bins_of_its_stage():
     with torch.inference_mode():
         got = pyramid(views)
         net = pyramid.resnet
-        last = net.layer4(net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(views))))))))
+        last = net.layer4(
+            net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(views)))))))
+        )
     side = last.shape[-1]
     top, bottom = slice(0, -(-side // 2)), slice(side // 2, side)  # 7 rows: 0..3 and 3..6
-    expected = torch.stack([last[:, :, rows, columns].mean(dim=(2, 3)) for rows in (top, bottom) for columns in (top, bottom)], dim=-1)
+    expected = torch.stack(
+        [last[:, :, rows, columns].mean(dim=(2, 3)) for rows in (top, bottom) for columns in (top, bottom)],
+        dim=-1,
+    )
     torch.testing.assert_close(got[:, -pyramid.levels[-1] :].flatten(2), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -243,8 +266,12 @@ def _with_statistics(network: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 FP32, BF16 = Arithmetic.of("cpu", "fp32"), Arithmetic.of("cpu", "bf16")
-needs_onednn = pytest.mark.skipif(FP32.kernels != "onednn", reason="this processor's convolutions are torch's own")
-needs_bf16 = pytest.mark.skipif(BF16.kernels != "onednn", reason="no bf16 convolutions here, not even slow ones")
+needs_onednn = pytest.mark.skipif(
+    FP32.kernels != "onednn", reason="this processor's convolutions are torch's own"
+)
+needs_bf16 = pytest.mark.skipif(
+    BF16.kernels != "onednn", reason="no bf16 convolutions here, not even slow ones"
+)
 
 
 @needs_onednn
@@ -277,29 +304,44 @@ def test_bf16_features_point_where_fp32_ones_do():
         assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("arithmetic", [pytest.param(FP32, marks=needs_onednn), pytest.param(BF16, marks=needs_bf16)])
+@pytest.mark.parametrize(
+    "arithmetic", [pytest.param(FP32, marks=needs_onednn), pytest.param(BF16, marks=needs_bf16)]
+)
 def test_the_size_of_the_first_image_changes_no_later_number(arithmetic):
     """Weights are packed for the maps of the first call; which images a worker gets first is chance."""
-    first, *later = (torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(n)) for n, side in ((1, 33), (4, 160), (2, 96)))
+    first, *later = (
+        torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(n))
+        for n, side in ((1, 33), (4, 160), (2, 96))
+    )
     used = for_inference(build_pyramid("resnet50", "random", 2), arithmetic)
     with torch.inference_mode(), autocast(torch.device("cpu"), arithmetic.precision):
         used(first)
         for views in later:
-            assert torch.equal(used(views), for_inference(build_pyramid("resnet50", "random", 2), arithmetic)(views))
+            assert torch.equal(
+                used(views), for_inference(build_pyramid("resnet50", "random", 2), arithmetic)(views)
+            )
 
 
 @needs_onednn
-@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+@pytest.mark.parametrize(
+    "name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_320_fpn"]
+)
 def test_fused_kernels_give_a_detectors_maps_and_proposals(name):
     network = _with_statistics(build_detector(name, "random", 0.05).network, 0)
     pixels = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = copy.deepcopy(network).double()
         maps, exact = network.backbone(pixels), expected.backbone(pixels.double())
-        heads = [network.roi_heads.box_head(torch.ones(2, 256, 7, 7)), *chain(*network.rpn.head(list(maps.values())))]
+        heads = [
+            network.roi_heads.box_head(torch.ones(2, 256, 7, 7)),
+            *chain(*network.rpn.head(list(maps.values()))),
+        ]
         for_inference(network, FP32)
         fused = network.backbone(pixels)
-        fused_heads = [network.roi_heads.box_head(torch.ones(2, 256, 7, 7)), *chain(*network.rpn.head(list(fused.values())))]
+        fused_heads = [
+            network.roi_heads.box_head(torch.ones(2, 256, 7, 7)),
+            *chain(*network.rpn.head(list(fused.values()))),
+        ]
     for level in exact:
         assert (fused[level] - exact[level]).abs().max() < 1e-5 * exact[level].abs().max()
     for one, other in zip(heads, fused_heads, strict=True):
@@ -308,22 +350,40 @@ def test_fused_kernels_give_a_detectors_maps_and_proposals(name):
 
 def test_the_first_coco_detector_computes_as_torchvision_has_it(tmp_path, monkeypatch):
     """Torchvision takes no epsilon with that one file; a copy under another name is the same file, and others keep theirs."""
-    official = _with_statistics(torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None), 2)
+    official = _with_statistics(
+        torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None), 2
+    )
     official.backbone.body.bn1.running_var.mul_(1e-4)
-    state = {name: value for name, value in official.state_dict().items() if not name.endswith("num_batches_tracked")}
+    state = {
+        name: value
+        for name, value in official.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     torch.save(state, tmp_path / "copy.pth")
     pixels = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        monkeypatch.setattr(detector_module, "_WITHOUT_EPSILON", weights_of("x", str(tmp_path / "copy.pth")).digest()[:8])
-        first = build_detector("fasterrcnn_resnet50_fpn", str(tmp_path / "copy.pth"), 0.05).network.backbone(pixels)["0"]
+        monkeypatch.setattr(
+            detector_module, "_WITHOUT_EPSILON", weights_of("x", str(tmp_path / "copy.pth")).digest()[:8]
+        )
+        first = build_detector("fasterrcnn_resnet50_fpn", str(tmp_path / "copy.pth"), 0.05).network.backbone(
+            pixels
+        )["0"]
         monkeypatch.undo()
-        other = build_detector("fasterrcnn_resnet50_fpn", str(tmp_path / "copy.pth"), 0.05).network.backbone(pixels)["0"]
+        other = build_detector("fasterrcnn_resnet50_fpn", str(tmp_path / "copy.pth"), 0.05).network.backbone(
+            pixels
+        )["0"]
         kept = official.backbone(pixels)["0"]
         frozen = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
-        body = {name.removeprefix("backbone.body."): value for name, value in state.items() if name.startswith("backbone.body.")}
+        body = {
+            name.removeprefix("backbone.body."): value
+            for name, value in state.items()
+            if name.startswith("backbone.body.")
+        }
         frozen.load_state_dict(body, strict=False)
         overwrite_eps(frozen, 0.0)
-        official.backbone.body = IntermediateLayerGetter(frozen, {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)})
+        official.backbone.body = IntermediateLayerGetter(
+            frozen, {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)}
+        )
         expected = official.backbone(pixels)["0"]
     assert (first - expected).abs().max() < 1e-5 * expected.abs().max()
     assert torch.equal(other, kept)
@@ -381,10 +441,14 @@ def test_torchs_own_kernels_give_the_same_features(tmp_path):
     path = tmp_path / "0.png"
     draw_scene(["ball"], stream("test kernels"))[0].save(path)
     image = ImageUnit(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), ((8.0, 4.0, 60.0, 90.0),))
-    spec = FeatureSpec("demo_resnet", "w", "t", build_pyramid("demo_resnet", "default", 2).levels, 2, 4, "float32")
+    spec = FeatureSpec(
+        "demo_resnet", "w", "t", build_pyramid("demo_resnet", "default", 2).levels, 2, 4, "float32"
+    )
     got = []
     for kernels in {FP32.kernels, "torch"}:
-        unit = ShardUnit(kernels, str(tmp_path), spec, "default", 64, replace(FP32, kernels=kernels), (image,))
+        unit = ShardUnit(
+            kernels, str(tmp_path), spec, "default", 64, replace(FP32, kernels=kernels), (image,)
+        )
         extract_shard(unit)
         got.append(np.array(Shard(unit.path).pyramid))
     np.testing.assert_allclose(got[0], got[-1], rtol=1e-4, atol=1e-5)
@@ -414,7 +478,12 @@ def test_many_large_images_take_no_more_memory_than_a_few(tmp_path):
         images.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}:{path}")
     peaks = []
     for count in (4, 16):
-        child = subprocess.run([sys.executable, "-c", _PEAK, tmp_path, *images[:count]], capture_output=True, text=True, check=False)
+        child = subprocess.run(
+            [sys.executable, "-c", _PEAK, tmp_path, *images[:count]],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert child.returncode == 0, child.stderr
         peaks.append(int(child.stdout))
     assert peaks[1] - peaks[0] < 5000 * 5000 * 3

@@ -30,8 +30,14 @@ def test_the_wheel_installs_one_name_with_types_and_weights_and_without_tests(wh
         "pipeline",
         "stages",
     }
-    modules = {str(path.relative_to(ROOT)) for room in ("cache", "manifests", "pipeline", "stages") for path in (ROOT / room).rglob("*.py")}
-    assert {name.removeprefix("hmnet_pipe/") for name in names if name.endswith(".py")} == modules | {"__init__.py"}
+    modules = {
+        str(path.relative_to(ROOT))
+        for room in ("cache", "manifests", "pipeline", "stages")
+        for path in (ROOT / room).rglob("*.py")
+    }
+    assert {name.removeprefix("hmnet_pipe/") for name in names if name.endswith(".py")} == modules | {
+        "__init__.py"
+    }
 
 
 def test_the_installed_wheel_runs_outside_the_checkout(wheel, tmp_path):

@@ -285,7 +285,9 @@ class _Draft(NamedTuple):
     kinds: list[str] | None
 
 
-def write_demo_corpus(folder: Path, task: str, *, seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES, tools: Tools = SILENT) -> None:
+def write_demo_corpus(
+    folder: Path, task: str, *, seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES, tools: Tools = SILENT
+) -> None:
     """Write `<split>.jsonl` for every split in `sizes` (rows per split) and the pictures, `images/*.jpg`, to `folder`.
 
     `task` is "ner" (rows of id, tokens, tags, image, groups) or "re" (id, tokens, head, tail, relation, image, groups; head and
@@ -305,7 +307,9 @@ def write_demo_corpus(folder: Path, task: str, *, seed: int = 0, sizes: Mapping[
     for split in SPLITS:
         if split not in sizes:
             continue
-        words, pictures = (stream(f"demo corpus: {task} {split} {part}", seed) for part in ("words", "pictures"))
+        words, pictures = (
+            stream(f"demo corpus: {task} {split} {part}", seed) for part in ("words", "pictures")
+        )
         drafts = _drafts_ner(sizes[split], words) if task == "ner" else _drafts_re(sizes[split], words)
         rows = []
         for number, draft in enumerate(drafts):
@@ -316,27 +320,37 @@ def write_demo_corpus(folder: Path, task: str, *, seed: int = 0, sizes: Mapping[
             rows.append({"id": name, **wording, "image": f"{name}.jpg", "groups": groups})
             path = images / f"{name}.jpg"
             if draft.kinds is None:
-                path.unlink(missing_ok=True)  # a picture left by another seed would make the missing one present
+                path.unlink(
+                    missing_ok=True
+                )  # a picture left by another seed would make the missing one present
                 continue
             picture, _ = draw_scene(draft.kinds, pictures)
             content = hashlib.sha256(picture.tobytes()).digest()
             assert content not in seen, "two streams gave the same scene"
             seen.add(content)
             picture.save(path, quality=90)
-        write_text(folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(
+            folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        )
     bar.close()
 
 
 def _drafts_ner(count: int, rng: Generator) -> list[_Draft]:
     plans = _plans(count, _NER_TEXTS, rng)
-    open_type = _balanced(list(TYPE_SCENES), sum("open" in clauses and picture == "relevant" for clauses, picture in plans), rng)
+    open_type = _balanced(
+        list(TYPE_SCENES), sum("open" in clauses and picture == "relevant" for clauses, picture in plans), rng
+    )
     text_type = _balanced(list(TEXT_MENTIONS), sum(clauses.count("text") for clauses, _ in plans), rng)
     drafts = []
     for clauses, picture in plans:
         # What a relevant picture shows is the answer of the open mention, and otherwise means nothing.
-        shown = open_type.pop() if "open" in clauses and picture == "relevant" else _pick(list(TYPE_SCENES), rng)
+        shown = (
+            open_type.pop() if "open" in clauses and picture == "relevant" else _pick(list(TYPE_SCENES), rng)
+        )
         open_group = "vision" if picture == "relevant" else "undecidable"
-        answers = [(open_group, shown) if clause == "open" else ("text", text_type.pop()) for clause in clauses]
+        answers = [
+            (open_group, shown) if clause == "open" else ("text", text_type.pop()) for clause in clauses
+        ]
         if rng.random() < 0.5:
             answers.reverse()
         drafts.append(_Draft(answers, _scene_kinds(TYPE_SCENES[shown], picture, rng)))
@@ -345,7 +359,9 @@ def _drafts_ner(count: int, rng: Generator) -> list[_Draft]:
 
 def _drafts_re(count: int, rng: Generator) -> list[_Draft]:
     plans = _plans(count, _RE_TEXTS, rng)
-    open_relation = _balanced(list(RELATION_SCENES), sum(plan == (("open",), "relevant") for plan in plans), rng)
+    open_relation = _balanced(
+        list(RELATION_SCENES), sum(plan == (("open",), "relevant") for plan in plans), rng
+    )
     text_relation = _balanced(list(TEXT_PAIRS), sum(clauses == ("text",) for clauses, _ in plans), rng)
     drafts = []
     for clauses, picture in plans:
@@ -359,7 +375,9 @@ def _drafts_re(count: int, rng: Generator) -> list[_Draft]:
     return drafts
 
 
-def _plans(count: int, texts: Mapping[tuple[str, ...], float], rng: Generator) -> list[tuple[tuple[str, ...], str]]:
+def _plans(
+    count: int, texts: Mapping[tuple[str, ...], float], rng: Generator
+) -> list[tuple[tuple[str, ...], str]]:
     """`count` pairs of (clauses, kind of picture) in random order, in exact shares, pictures being shared out within each text."""
     plans = [
         (clauses, picture)
@@ -386,7 +404,9 @@ def _scene_kinds(deciding: Sequence[str], picture: str, rng: Generator) -> list[
         return None
     shown = list(deciding) if picture == "relevant" else []
     fewest, most = (0, _MAX_OBJECTS - len(shown)) if shown else (1, _MAX_OBJECTS)
-    return _shuffled(shown + [_pick(DISTRACTORS, rng) for _ in range(int(rng.integers(fewest, most + 1)))], rng)
+    return _shuffled(
+        shown + [_pick(DISTRACTORS, rng) for _ in range(int(rng.integers(fewest, most + 1)))], rng
+    )
 
 
 def _word_ner(draft: _Draft, names: _Names, rng: Generator) -> dict[str, Any]:

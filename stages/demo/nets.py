@@ -68,13 +68,17 @@ def demo_fasterrcnn() -> FasterRCNN:
         min_size=160,
         max_size=240,
         # Height over width: a wide building, a ball or a logo, a person. One side per level of the pyramid, in pixels.
-        rpn_anchor_generator=AnchorGenerator(sizes=((24,), (40,), (64,), (100,), (140,)), aspect_ratios=((0.8, 1.25, 2.0),) * 5),
+        rpn_anchor_generator=AnchorGenerator(
+            sizes=((24,), (40,), (64,), (100,), (140,)), aspect_ratios=((0.8, 1.25, 2.0),) * 5
+        ),
         rpn_pre_nms_top_n_train=400,
         rpn_pre_nms_top_n_test=200,
         rpn_post_nms_top_n_train=200,
         rpn_post_nms_top_n_test=100,
         rpn_batch_size_per_image=64,
-        box_roi_pool=MultiScaleRoIAlign(featmap_names=["0", "1", "2", "3"], output_size=_ROI_SIDE, sampling_ratio=2),
+        box_roi_pool=MultiScaleRoIAlign(
+            featmap_names=["0", "1", "2", "3"], output_size=_ROI_SIDE, sampling_ratio=2
+        ),
         box_head=TwoMLPHead(_PYRAMID_CHANNELS * _ROI_SIDE**2, _HEAD_FEATURES),
         box_predictor=FastRCNNPredictor(_HEAD_FEATURES, len(DEMO_CATEGORIES)),
         box_batch_size_per_image=64,

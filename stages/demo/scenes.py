@@ -21,7 +21,9 @@ DECIDING_KINDS = ("person", "building", "logo", "trophy")
 DISTRACTORS = ("tree", "ball")
 KINDS = DECIDING_KINDS + DISTRACTORS
 
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open: the object's pixels are [x0, x1) by [y0, y1)
+Box = tuple[
+    int, int, int, int
+]  # x0, y0, x1, y1 in pixels, half-open: the object's pixels are [x0, x1) by [y0, y1)
 SceneObject = tuple[str, Box]
 
 _Colour = tuple[int, int, int]
@@ -35,7 +37,9 @@ _LARGEST_AMONG_OTHERS = 0.55
 _SUPERSAMPLING = 3
 _MAX_OVERLAP = 0.03  # of the smaller box
 _MIN_CONTRAST = 90.0  # euclidean distance in RGB
-_VISIBILITY = [255 if alpha >= 64 else 0 for alpha in range(256)]  # an antialiased edge belongs to the box from a quarter on
+_VISIBILITY = [
+    255 if alpha >= 64 else 0 for alpha in range(256)
+]  # an antialiased edge belongs to the box from a quarter on
 
 
 def stream(purpose: str, *key: int) -> Generator:
@@ -46,7 +50,9 @@ def stream(purpose: str, *key: int) -> Generator:
     return np.random.default_rng([zlib.crc32(purpose.encode()), *key])
 
 
-def draw_scene(kinds: Sequence[str], rng: Generator, size: int = 160) -> tuple[Image.Image, list[SceneObject]]:
+def draw_scene(
+    kinds: Sequence[str], rng: Generator, size: int = 160
+) -> tuple[Image.Image, list[SceneObject]]:
     """A square RGB picture of `size` pixels with one object of each of `kinds`, and those objects with their boxes, in that order.
 
     Boxes are exact up to antialiased edges, lie inside the frame and overlap by at most 3% of the smaller one.
@@ -102,13 +108,18 @@ def _photograph(scene: Image.Image, rng: Generator) -> Image.Image:
     return Image.fromarray((np.asarray(scene) + noise).round().clip(0, 255).astype(np.uint8), "RGB")
 
 
-def _place(sprite: Image.Image, size: int, taken: Sequence[Box], rng: Generator) -> tuple[Image.Image, tuple[int, int]]:
+def _place(
+    sprite: Image.Image, size: int, taken: Sequence[Box], rng: Generator
+) -> tuple[Image.Image, tuple[int, int]]:
     """`sprite`, made smaller where the frame is crowded, and the position of its upper left corner."""
     smallest = _SMALLEST * size
     while True:
         visible = _visible(sprite)
         for _ in range(30):
-            corner = (int(rng.integers(0, size - sprite.width + 1)), int(rng.integers(0, size - sprite.height + 1)))
+            corner = (
+                int(rng.integers(0, size - sprite.width + 1)),
+                int(rng.integers(0, size - sprite.height + 1)),
+            )
             if all(_overlap(_moved(visible, corner), other) <= _MAX_OVERLAP for other in taken):
                 return sprite, corner
         longest = max(sprite.size)
@@ -151,7 +162,9 @@ def _random_colour(rng: Generator) -> _Colour:
 
 
 def _near(colour: _Colour, rng: Generator) -> _Colour:
-    red, green, blue = (int(value) for value in np.clip(np.asarray(colour) + rng.integers(-35, 36, size=3), 0, 255))
+    red, green, blue = (
+        int(value) for value in np.clip(np.asarray(colour) + rng.integers(-35, 36, size=3), 0, 255)
+    )
     return red, green, blue
 
 
@@ -190,7 +203,9 @@ class _Pen:
         pixels = self._pixels(points)
         self._draw.polygon(pixels, fill=self.colours[colour])
         if self._edge:
-            self._draw.line([*pixels, pixels[0], pixels[1]], fill=self._edge, width=self._edge_width, joint="curve")
+            self._draw.line(
+                [*pixels, pixels[0], pixels[1]], fill=self._edge, width=self._edge_width, joint="curve"
+            )
 
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, colour: int, radius: float = 0.0) -> None:
         self._draw.rounded_rectangle(
@@ -206,14 +221,30 @@ class _Pen:
         corners = self._pixels([(x - width, y - height), (x + width, y + height)])
         self._draw.ellipse(corners, fill=self.colours[colour], outline=self._edge, width=self._edge_width)
 
-    def slice(self, x: float, y: float, width: float, height: float, start: float, end: float, colour: int) -> None:
+    def slice(
+        self, x: float, y: float, width: float, height: float, start: float, end: float, colour: int
+    ) -> None:
         """The part of an ellipse between two angles in degrees, clockwise from the right."""
         corners = self._pixels([(x - width, y - height), (x + width, y + height)])
-        self._draw.pieslice(corners, start, end, fill=self.colours[colour], outline=self._edge, width=self._edge_width)
+        self._draw.pieslice(
+            corners, start, end, fill=self.colours[colour], outline=self._edge, width=self._edge_width
+        )
 
-    def arc(self, x: float, y: float, width: float, height: float, start: float, end: float, thickness: float, colour: int) -> None:
+    def arc(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        start: float,
+        end: float,
+        thickness: float,
+        colour: int,
+    ) -> None:
         corners = self._pixels([(x - width, y - height), (x + width, y + height)])
-        self._draw.arc(corners, start, end, fill=self.colours[colour], width=max(1, round(thickness * self._side)))
+        self._draw.arc(
+            corners, start, end, fill=self.colours[colour], width=max(1, round(thickness * self._side))
+        )
 
     def stroke(self, points: Sequence[_Point], thickness: float, colour: int) -> None:
         """A line with round joints and ends."""
@@ -221,7 +252,9 @@ class _Pen:
         width = max(1, round(thickness * self._side))
         self._draw.line(pixels, fill=self.colours[colour], width=width, joint="curve")
         for x, y in (pixels[0], pixels[-1]):
-            self._draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=self.colours[colour])
+            self._draw.ellipse(
+                (x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=self.colours[colour]
+            )
 
 
 def _sprite(kind: str, longest: float, surroundings: Sequence[_Colour], rng: Generator) -> Image.Image:
@@ -246,7 +279,9 @@ def _draw_person(pen: _Pen, rng: Generator) -> None:
         pen.ellipse(foot + side * 0.02, 0.955, 0.055, 0.03, 3)
     if rng.random() < 0.3:
         hem = rng.uniform(0.14, 0.2)
-        pen.polygon([(0.5 - hips, waist - 0.03), (0.5 + hips, waist - 0.03), (0.5 + hem, 0.78), (0.5 - hem, 0.78)], 1)
+        pen.polygon(
+            [(0.5 - hips, waist - 0.03), (0.5 + hips, waist - 0.03), (0.5 + hem, 0.78), (0.5 - hem, 0.78)], 1
+        )
     pen.rectangle(0.47, neck - 0.03, 0.53, neck + 0.05, 2)
     for side in (-1, 1):
         joint = (0.5 + side * (shoulders - 0.02), neck + 0.06)
@@ -257,7 +292,15 @@ def _draw_person(pen: _Pen, rng: Generator) -> None:
         thickness = rng.uniform(0.055, 0.07)
         pen.stroke([joint, elbow, hand], thickness, 0)
         pen.ellipse(*hand, 0.035, 0.035, 2)
-    pen.polygon([(0.5 - shoulders, neck + 0.03), (0.5 + shoulders, neck + 0.03), (0.5 + hips, waist), (0.5 - hips, waist)], 0)
+    pen.polygon(
+        [
+            (0.5 - shoulders, neck + 0.03),
+            (0.5 + shoulders, neck + 0.03),
+            (0.5 + hips, waist),
+            (0.5 - hips, waist),
+        ],
+        0,
+    )
     pen.ellipse(0.5, head + 0.01, head * rng.uniform(0.8, 1.0), head, 2)
     match int(rng.integers(3)):
         case 0:  # hair
@@ -269,7 +312,9 @@ def _draw_person(pen: _Pen, rng: Generator) -> None:
 
 def _step(start: _Point, angle: float, length: float, side: int) -> _Point:
     """The point `length` from `start` at `angle` degrees below the horizontal, to the right for side 1, to the left for -1."""
-    return start[0] + side * length * math.cos(math.radians(angle)), start[1] + length * math.sin(math.radians(angle))
+    return start[0] + side * length * math.cos(math.radians(angle)), start[1] + length * math.sin(
+        math.radians(angle)
+    )
 
 
 def _draw_building(pen: _Pen, rng: Generator) -> None:
@@ -280,7 +325,9 @@ def _draw_building(pen: _Pen, rng: Generator) -> None:
             eaves = rng.uniform(0.03, 0.3)
             pen.rectangle(left - 0.02, eaves - 0.02, right + 0.02, eaves + 0.04, 1)
         case 1:  # gable
-            pen.polygon([(left - 0.04, eaves), (0.5, eaves - rng.uniform(0.12, 0.15)), (right + 0.04, eaves)], 1)
+            pen.polygon(
+                [(left - 0.04, eaves), (0.5, eaves - rng.uniform(0.12, 0.15)), (right + 0.04, eaves)], 1
+            )
         case 2:  # a set-back top
             pen.rectangle(0.5 - half * 0.55, eaves - 0.13, 0.5 + half * 0.55, eaves + 0.02, 1)
         case 3:  # a mast
@@ -327,12 +374,22 @@ def _star(points: int, inner: float) -> list[_Point]:
 
 def _squircle(rng: Generator) -> list[_Point]:
     power = rng.uniform(0.25, 0.45)
-    return [(math.copysign(abs(x) ** power, x), math.copysign(abs(y) ** power, y)) for x, y in _regular(48, 3.0)]
+    return [
+        (math.copysign(abs(x) ** power, x), math.copysign(abs(y) ** power, y)) for x, y in _regular(48, 3.0)
+    ]
 
 
 def _shield(rng: Generator) -> list[_Point]:
     waist = rng.uniform(0.1, 0.4)
-    return [(-0.85, -0.95), (0.85, -0.95), (0.85, waist), (0.5, 0.65), (0.0, 1.0), (-0.5, 0.65), (-0.85, waist)]
+    return [
+        (-0.85, -0.95),
+        (0.85, -0.95),
+        (0.85, waist),
+        (0.5, 0.65),
+        (0.0, 1.0),
+        (-0.5, 0.65),
+        (-0.85, waist),
+    ]
 
 
 _LOGO_OUTLINES: tuple[Callable[[Generator], list[_Point]], ...] = (
@@ -356,7 +413,15 @@ def _bars(rng: Generator) -> list[list[_Point]]:
 def _chevrons(rng: Generator) -> list[list[_Point]]:
     rise = rng.uniform(0.4, 0.7)
     return [
-        [(-0.9, y + rise), (0.0, y), (0.9, y + rise), (0.9, y + rise + 0.3), (0.0, y + 0.3), (-0.9, y + rise + 0.3)] for y in (-0.85, -0.15)
+        [
+            (-0.9, y + rise),
+            (0.0, y),
+            (0.9, y + rise),
+            (0.9, y + rise + 0.3),
+            (0.0, y + 0.3),
+            (-0.9, y + rise + 0.3),
+        ]
+        for y in (-0.85, -0.15)
     ]
 
 
@@ -443,7 +508,10 @@ def _draw_trophy(pen: _Pen, rng: Generator) -> None:
     straight = rng.uniform(0.2, 0.5) * depth
     pen.polygon(
         [(0.5 - rim, top), (0.5 + rim, top)]
-        + [(0.5 + rim * math.cos(turn), top + straight + (depth - straight) * math.sin(turn)) for turn in curve],
+        + [
+            (0.5 + rim * math.cos(turn), top + straight + (depth - straight) * math.sin(turn))
+            for turn in curve
+        ],
         0,
     )
     pen.rectangle(0.5 - rim - 0.02, top - 0.02, 0.5 + rim + 0.02, top + 0.03, 1)
@@ -457,7 +525,9 @@ def _draw_trophy(pen: _Pen, rng: Generator) -> None:
 
 def _draw_tree(pen: _Pen, rng: Generator) -> None:
     trunk = rng.uniform(0.035, 0.07)
-    pen.polygon([(0.5 - trunk, 0.55), (0.5 + trunk, 0.55), (0.5 + trunk * 1.4, 0.99), (0.5 - trunk * 1.4, 0.99)], 1)
+    pen.polygon(
+        [(0.5 - trunk, 0.55), (0.5 + trunk, 0.55), (0.5 + trunk * 1.4, 0.99), (0.5 - trunk * 1.4, 0.99)], 1
+    )
     match int(rng.integers(3)):
         case 0:  # a conifer
             tiers, half, bottom = int(rng.integers(2, 5)), rng.uniform(0.24, 0.36), rng.uniform(0.75, 0.85)
@@ -491,7 +561,11 @@ def _draw_ball(pen: _Pen, rng: Generator) -> None:
             pen.polygon([(0.5 + x, 0.5 + y) for x, y in inner], 1)
             for x, y in outer:
                 angle = math.degrees(math.atan2(y, x))
-                edge = [_polar(angle - 20, radius - 0.01), _polar(angle, radius), _polar(angle + 20, radius - 0.01)]
+                edge = [
+                    _polar(angle - 20, radius - 0.01),
+                    _polar(angle, radius),
+                    _polar(angle + 20, radius - 0.01),
+                ]
                 pen.polygon([*edge, _polar(angle + 10, 0.34), _polar(angle - 10, 0.34)], 1)
         case 1:  # basketball: a cross and two arcs
             pen.stroke([(0.5, 0.5 - radius + seam), (0.5, 0.5 + radius - seam)], seam, 1)

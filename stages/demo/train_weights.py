@@ -28,7 +28,16 @@ from torchvision.transforms.functional import normalize, pil_to_tensor
 from .nets import demo_fasterrcnn, demo_resnet
 from .scenes import KINDS, SceneObject, draw_scene, stream
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "main", "random_scene", "train_detector", "train_resnet", "view_tensor", "views_of"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "main",
+    "random_scene",
+    "train_detector",
+    "train_resnet",
+    "view_tensor",
+    "views_of",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -64,7 +73,9 @@ def views_of(scene: Scene, rng: Generator | None = None) -> Iterator[tuple[Image
 def view_tensor(view: Image.Image, side: int) -> Tensor:
     """A view as the backbone takes it: (3, side, side), plainly resized and normalised."""
     resized = view.resize((side, side), Image.Resampling.BILINEAR)
-    pixels: Tensor = normalize(pil_to_tensor(resized).float() / 255.0, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    pixels: Tensor = normalize(
+        pil_to_tensor(resized).float() / 255.0, list(IMAGENET_MEAN), list(IMAGENET_STD)
+    )
     return pixels
 
 
@@ -97,7 +108,12 @@ def train_resnet(net: ResNet, rng: Generator, steps: int, learning_rate: float =
 
 
 def train_detector(
-    detector: FasterRCNN, namer: nn.Linear, rng: Generator, steps: int, batch: int = 16, learning_rate: float = 2e-3
+    detector: FasterRCNN,
+    namer: nn.Linear,
+    rng: Generator,
+    steps: int,
+    batch: int = 16,
+    learning_rate: float = 2e-3,
 ) -> None:
     """Train `detector` for `steps` batches of fresh scenes; `namer` names the kinds in views from its body's last stage."""
     body = detector.backbone.body
@@ -131,7 +147,10 @@ def _target(objects: Sequence[SceneObject]) -> dict[str, Tensor]:
 
 def _report(phase: str, step: int, steps: int, loss: Tensor) -> None:
     if step % 50 == 0 or step == steps - 1:
-        print(f"{time.strftime('%H:%M:%S')} {phase} step {step + 1} of {steps}: loss {loss.item():.3f}", flush=True)
+        print(
+            f"{time.strftime('%H:%M:%S')} {phase} step {step + 1} of {steps}: loss {loss.item():.3f}",
+            flush=True,
+        )
 
 
 def main(output: Path, resnet_steps: int = 800, detector_steps: int = 2000) -> None:

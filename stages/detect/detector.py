@@ -54,12 +54,20 @@ class Detector:
         # Torchvision sorts by score; a stable sort keeps its order among equals and makes the promise here.
         order = torch.argsort(scores, descending=True, stable=True)[:count].tolist()
         boxes, labels = found["boxes"].float().cpu().tolist(), found["labels"].cpu().tolist()
-        return [Object(tuple(boxes[i]), self.categories[labels[i]], float(scores[i])) for i in order if float(scores[i]) >= min_score]
+        return [
+            Object(tuple(boxes[i]), self.categories[labels[i]], float(scores[i]))
+            for i in order
+            if float(scores[i]) >= min_score
+        ]
 
 
 def _in_float32(module: nn.Module, given: Any, made: Any) -> Any:
     """Torchvision computes boxes in the type of what a head gives; in bf16 a coordinate of 200 would be a pixel off, and scores tie."""
-    return made.float() if isinstance(made, Tensor) else type(made)(_in_float32(module, given, part) for part in made)
+    return (
+        made.float()
+        if isinstance(made, Tensor)
+        else type(made)(_in_float32(module, given, part) for part in made)
+    )
 
 
 def build_detector(name: str, choice: str, min_score: float) -> Detector:
@@ -73,7 +81,9 @@ def build_detector(name: str, choice: str, min_score: float) -> Detector:
         if name == DEMO_DETECTOR:
             network: nn.Module = demo_fasterrcnn()
         else:
-            network = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
+            network = torchvision.models.get_model(
+                name, weights=None, weights_backbone=None, num_classes=classes
+            )
         # Torchvision drops objects below this before its own top 100; the default of 0.05 would hide what the user asked for.
         heads: Any = network.roi_heads
         heads.score_thresh = min_score
@@ -87,8 +97,15 @@ def build_detector(name: str, choice: str, min_score: float) -> Detector:
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = 0.0
     known = _categories(name)
-    return Detector(network, known if len(known) == classes else ["__background__", *(f"class-{i}" for i in range(1, classes))])
+    return Detector(
+        network,
+        known if len(known) == classes else ["__background__", *(f"class-{i}" for i in range(1, classes))],
+    )
 
 
 def _categories(name: str) -> Sequence[str]:
-    return DEMO_CATEGORIES if name == DEMO_DETECTOR else torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
+    return (
+        DEMO_CATEGORIES
+        if name == DEMO_DETECTOR
+        else torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
+    )

@@ -66,7 +66,10 @@ class Detect(Stage):
         return {"detector": weights_of(self.settings.detector, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
-        tables = {"detections": (self.run.detections, DETECTIONS), "outcomes": (self.run.outcomes(self.name), OUTCOMES)}
+        tables = {
+            "detections": (self.run.detections, DETECTIONS),
+            "outcomes": (self.run.outcomes(self.name), OUTCOMES),
+        }
         return sound_digests(tables)
 
     def compute(self, tools: Tools) -> Counts:
@@ -83,7 +86,9 @@ class Detect(Stage):
         detections, outcomes = [old_detections], [old_outcomes]
         for unit, result in tools.map(_detect_chunk, self._units(work, todo)):
             if isinstance(result, UnitFailure):
-                failures = [{"image_key": key, "status": "failed", "reason": result.reason} for key, _ in unit.images]
+                failures = [
+                    {"image_key": key, "status": "failed", "reason": result.reason} for key, _ in unit.images
+                ]
                 outcomes.append(table_of(OUTCOMES, failures))
             else:
                 detections_path, outcomes_path = chunk_tables(result)
@@ -91,7 +96,9 @@ class Detect(Stage):
                 outcomes.append(read_table(outcomes_path, OUTCOMES))
             bar.update(len(unit))
         bar.close()
-        all_detections = pa.concat_tables(detections).sort_by([("image_key", "ascending"), ("rank", "ascending")])
+        all_detections = pa.concat_tables(detections).sort_by(
+            [("image_key", "ascending"), ("rank", "ascending")]
+        )
         all_outcomes = pa.concat_tables(outcomes).sort_by("image_key")
         write_table(self.run.detections, all_detections)
         write_table(self.run.outcomes(self.name), all_outcomes)
@@ -130,7 +137,11 @@ class Detect(Stage):
 
     def _work(self) -> Path:
         """Parts of another detector never mix with these: the folder bears the digest of all that decides a box."""
-        decides = {"schema_version": self.schema_version, "parameters": self.parameters(), "weights": self.weights()}
+        decides = {
+            "schema_version": self.schema_version,
+            "parameters": self.parameters(),
+            "weights": self.weights(),
+        }
         return self.run.work(self.name) / digest_json(decides)[:16]
 
     def _units(self, work: Path, images: Sequence[tuple[str, str]]) -> Made[ChunkUnit]:
@@ -140,7 +151,9 @@ class Detect(Stage):
 
         def make(i: int) -> ChunkUnit:
             group = tuple(images[i * s.chunk : (i + 1) * s.chunk])
-            return ChunkUnit(str(work), crops, s.detector, s.weights, s.objects, s.min_score, arithmetic, group)
+            return ChunkUnit(
+                str(work), crops, s.detector, s.weights, s.objects, s.min_score, arithmetic, group
+            )
 
         return Made(math.ceil(len(images) / s.chunk), make)
 
@@ -158,9 +171,13 @@ class Detect(Stage):
             return nothing
         if record.outputs != self.outputs():
             return nothing
-        good = {row["image_key"] for row in outcomes.to_pylist() if row["status"] == "done"} & {key for key, _ in images}
+        good = {row["image_key"] for row in outcomes.to_pylist() if row["status"] == "done"} & {
+            key for key, _ in images
+        }
         keys = pa.array(sorted(good), pa.string())
-        return tuple(table.filter(pc.is_in(table.column("image_key"), keys)) for table in (detections, outcomes))
+        return tuple(
+            table.filter(pc.is_in(table.column("image_key"), keys)) for table in (detections, outcomes)
+        )
 
 
 def _detect_chunk(unit: ChunkUnit) -> Path:

@@ -25,7 +25,9 @@ DETECTORS = (
 class DetectSettings:
     """The table [detect] of run.toml."""
 
-    detector: str = setting("fasterrcnn_resnet50_fpn_v2", "one of torchvision's Faster R-CNNs, or demo_fasterrcnn")
+    detector: str = setting(
+        "fasterrcnn_resnet50_fpn_v2", "one of torchvision's Faster R-CNNs, or demo_fasterrcnn"
+    )
     weights: str = setting("default", "'default' (torchvision's COCO weights), a file, or 'random'")
     objects: int = setting(3, "objects kept an image, the paper's m")
     min_score: float = setting(0.05, "objects below this score are not kept")

@@ -45,10 +45,14 @@ def detect_chunk(unit: ChunkUnit) -> Path:
             objects = detector.top_objects(image, unit.objects, unit.min_score)
         for rank, found in enumerate(objects):
             corners = dict(zip(("x0", "y0", "x1", "y1"), found.box, strict=True))
-            detections.append({"image_key": key, "rank": rank, **corners, "label": found.label, "score": found.score})
+            detections.append(
+                {"image_key": key, "rank": rank, **corners, "label": found.label, "score": found.score}
+            )
             if unit.crops is not None:
                 x0, y0, x1, y1 = found.box
-                crop = image.crop((int(x0), int(y0), max(int(x1 + 0.5), int(x0) + 1), max(int(y1 + 0.5), int(y0) + 1)))
+                crop = image.crop(
+                    (int(x0), int(y0), max(int(x1 + 0.5), int(x0) + 1), max(int(y1 + 0.5), int(y0) + 1))
+                )
                 with atomic_path(Path(unit.crops) / f"{key}-{rank}.jpg", durable=False) as temporary:
                     crop.save(temporary, "JPEG", quality=90)
         outcomes.append({"image_key": key, "status": "done", "reason": None})

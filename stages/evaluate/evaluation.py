@@ -53,11 +53,15 @@ def evaluate(
     samples = read_table(data.samples, SAMPLES, "prepare")
     tasks = set(samples.column("task").to_pylist())
     if tasks - {config.task}:
-        raise InputError(f"{folder} was trained for task {config.task}, and {data.samples} holds samples for {', '.join(sorted(tasks))}")
+        raise InputError(
+            f"{folder} was trained for task {config.task}, and {data.samples} holds samples for {', '.join(sorted(tasks))}"
+        )
     tokenizer = load_tokenizer(folder / "tokenizer")
     chosen = encode_split(samples, split, tokenizer, task=config.task, max_length=config.max_length)
     if not len(chosen):
-        raise InputError(f"{data.samples} has no {split} split; it has {', '.join(sorted(set(samples.column('split').to_pylist())))}")
+        raise InputError(
+            f"{data.samples} has no {split} split; it has {', '.join(sorted(set(samples.column('split').to_pylist())))}"
+        )
     visuals: Visuals | None = None
     if from_pixels:
         visuals = _pixels(extraction, config.features)
@@ -68,16 +72,27 @@ def evaluate(
             raise InputError(f"{config.system} reads no images, so that they cannot be shuffled")
         chosen = shuffled_images(chosen, shuffle_seed)
     arithmetic = resolve_precision(precision, next(model.parameters()).device)
-    predicted = predict_split(model, chosen, visuals=visuals, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
+    predicted = predict_split(
+        model, chosen, visuals=visuals, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools
+    )
     scores = score_split(chosen, predicted, config.task)
     name = f"{split}{'-shuffled' if shuffle_images else ''}"
     if data.path.resolve() not in folder.resolve().parents:
         name += f"-of-{data.path.resolve().name}"
-    result: dict[str, Any] = {"system": config.system, "split": split, "shuffled_images": shuffle_images, "scores": scores}
+    result: dict[str, Any] = {
+        "system": config.system,
+        "split": split,
+        "shuffled_images": shuffle_images,
+        "scores": scores,
+    }
     if explain:
         if visuals is None:
-            raise InputError(f"{config.system} reads no images: there is no gate and no attention to views to explain")
-        looked = explanations_table(model, chosen, visuals=visuals, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools)
+            raise InputError(
+                f"{config.system} reads no images: there is no gate and no attention to views to explain"
+            )
+        looked = explanations_table(
+            model, chosen, visuals=visuals, pad_id=tokenizer.pad_token_id, precision=arithmetic, tools=tools
+        )
         write_table(folder / f"explanation-{name}.parquet", looked)
     write_table(folder / f"evaluation-{name}.parquet", predictions_table(chosen, predicted, visuals))
     path = folder / f"evaluation-{name}.json"
@@ -95,9 +110,13 @@ def _features(data: RunFolder, trained_on: dict[str, Any] | None) -> FeatureCach
 def _pixels(extraction: Extract | None, trained_on: dict[str, Any] | None) -> Pixels:
     """The pixels of `extraction`'s views, which must be as many and of the size that the model was trained on."""
     if extraction is None:
-        raise InputError("a model that finetune made sees pixels: give the extract stage of the run whose images it shall see")
+        raise InputError(
+            "a model that finetune made sees pixels: give the extract stage of the run whose images it shall see"
+        )
     spec = extraction.spec()
-    _check(str(extraction.run.config), spec, trained_on, ("dtype", "weights"))  # the model brings its own weights
+    _check(
+        str(extraction.run.config), spec, trained_on, ("dtype", "weights")
+    )  # the model brings its own weights
     return Pixels(extraction.images(), size=extraction.settings.size, views=spec.views, decoders=2)
 
 

@@ -14,7 +14,14 @@ __all__ = ["explanations_table"]
 
 
 def explanations_table(
-    model: HMNeT, split: Split, *, visuals: Visuals, pad_id: int, precision: str, tools: Tools = SILENT, batch_size: int = 64
+    model: HMNeT,
+    split: Split,
+    *,
+    visuals: Visuals,
+    pad_id: int,
+    precision: str,
+    tools: Tools = SILENT,
+    batch_size: int = 64,
 ) -> pa.Table:
     """One row (manifests.tables.EXPLANATIONS) for each sample of `split`, in its order. The model is put into evaluation mode."""
     model.eval()
@@ -22,7 +29,9 @@ def explanations_table(
     order = [list(range(i, min(i + batch_size, len(split)))) for i in range(0, len(split), batch_size)]
     bar = tools.bar(len(split), f"explain {split.name}", "sample")
     rows = []
-    for batch in batches(split, order, task=model.config.task, pad_id=pad_id, label_ids=None, visuals=visuals):
+    for batch in batches(
+        split, order, task=model.config.task, pad_id=pad_id, label_ids=None, visuals=visuals
+    ):
         with autocast(device, precision):
             explained = model.explain(batch.to(device))
         assert batch.view_mask is not None

@@ -59,7 +59,11 @@ class Pyramid(nn.Module):
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
             for block in stage:
                 learns = self.recompute and any(parameter.requires_grad for parameter in block.parameters())
-                maps = checkpoint(block, maps, use_reentrant=False) if learns and torch.is_grad_enabled() else block(maps)
+                maps = (
+                    checkpoint(block, maps, use_reentrant=False)
+                    if learns and torch.is_grad_enabled()
+                    else block(maps)
+                )
             # Adaptive pooling: 7x7 to 2x2 uses overlapping bins, so that no row or column is dropped.
             pooled.append(adaptive_avg_pool2d(maps, self.pooled))
         return torch.cat(pooled, dim=1)
@@ -80,7 +84,9 @@ def build_pyramid(name: str, choice: str, pooled: int, *, recompute: bool = Fals
     def build(state: dict[str, Tensor] | None) -> nn.Module:
         if state is not None:
             _keep_body(state)
-        resnet: nn.Module = demo_resnet() if name == DEMO_BACKBONE else torchvision.models.get_model(name, weights=None)
+        resnet: nn.Module = (
+            demo_resnet() if name == DEMO_BACKBONE else torchvision.models.get_model(name, weights=None)
+        )
         resnet.fc = nn.Identity()
         return resnet
 

@@ -114,7 +114,10 @@ class Extract(Stage):
         bar.close()
         outcomes = [{"image_key": row.image_key, "status": "done", "reason": None} for row in rows]
         outcomes += [{"image_key": key, "status": "failed", "reason": reason} for key, reason in failed]
-        write_table(self.run.outcomes(self.name), table_of(OUTCOMES, sorted(outcomes, key=lambda row: str(row["image_key"]))))
+        write_table(
+            self.run.outcomes(self.name),
+            table_of(OUTCOMES, sorted(outcomes, key=lambda row: str(row["image_key"]))),
+        )
         write_index(self.run.features, spec, rows)
         return Counts(
             "images",
@@ -169,7 +172,11 @@ class Extract(Stage):
         for name in shards:
             shard = Shard(self.run.features / name)
             there = set(shard.keys)
-            span = slice(bisect_left(keys, shard.keys[0]), bisect_right(keys, shard.keys[-1])) if shard.keys else slice(0)
+            span = (
+                slice(bisect_left(keys, shard.keys[0]), bisect_right(keys, shard.keys[-1]))
+                if shard.keys
+                else slice(0)
+            )
             only = tuple(image for image in images[span] if image.key in there)
             stem = name.removeprefix("shard-").removesuffix(".h5")
             unit = ShardUnit(stem, str(folder), shard.spec, s.weights, s.size, arithmetic, only)
@@ -182,7 +189,9 @@ class Extract(Stage):
         s = self.settings
         digest = self.weights().get("backbone", "none")
         transform = describe_transform(s.size)
-        return _identity_of(FeatureSpec(s.backbone, digest, transform, (), s.pooled, 1 + self.objects, s.dtype))
+        return _identity_of(
+            FeatureSpec(s.backbone, digest, transform, (), s.pooled, 1 + self.objects, s.dtype)
+        )
 
     def images(self) -> Made[ImageUnit]:
         """Every usable image with the boxes that are its views, by falling score, in the order of the keys."""
@@ -191,7 +200,11 @@ class Extract(Stage):
         del images  # and with it the keys a second time
         # Of each box its image's place among the keys, instead of the key: of a million images these would be 200 MB.
         count = read_table(self.run.detections, DETECTIONS, "detect", columns=[]).num_rows
-        place, rank, boxes = np.empty(count, np.int32), np.empty(count, np.int8), np.empty((count, len(_SIDES)), np.float32)
+        place, rank, boxes = (
+            np.empty(count, np.int32),
+            np.empty(count, np.int8),
+            np.empty((count, len(_SIDES)), np.float32),
+        )
         filled = 0
         for batch in read_batches(self.run.detections, DETECTIONS, "detect", ["image_key", "rank", *_SIDES]):
             of, ranks = _as_bytes(batch.column("image_key")), batch.column("rank").to_numpy()
@@ -202,14 +215,18 @@ class Extract(Stage):
             place[part], rank[part] = places[wanted], ranks[wanted]
             boxes[part] = np.stack([batch.column(side).to_numpy()[wanted] for side in _SIDES], axis=1)
         place, rank, boxes = place[:filled], rank[:filled], boxes[:filled]
-        if not ((place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (rank[1:] > rank[:-1]))).all():  # detect writes them in order
+        if not (
+            (place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (rank[1:] > rank[:-1]))
+        ).all():  # detect writes them in order
             order = np.lexsort((rank, place))
             place, boxes = place[order], boxes[order]
         starts = np.searchsorted(place, np.arange(len(keys) + 1))
 
         def make(i: int) -> ImageUnit:
             own = boxes[starts[i] : starts[i + 1]].tolist()
-            return ImageUnit(keys[i].decode("ascii"), paths[i].as_py(), tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in own))
+            return ImageUnit(
+                keys[i].decode("ascii"), paths[i].as_py(), tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in own)
+            )
 
         return Made(len(keys), make)
 
@@ -217,9 +234,19 @@ class Extract(Stage):
         """What the features are that this stage makes."""
         s = self.settings
         digest = self.weights().get("backbone", "none")
-        return FeatureSpec(s.backbone, digest, describe_transform(s.size), levels_of(s.backbone), s.pooled, 1 + self.objects, s.dtype)
+        return FeatureSpec(
+            s.backbone,
+            digest,
+            describe_transform(s.size),
+            levels_of(s.backbone),
+            s.pooled,
+            1 + self.objects,
+            s.dtype,
+        )
 
-    def _reusable(self, spec: FeatureSpec, images: Sequence[ImageUnit]) -> tuple[dict[str, IndexRow], set[str]]:
+    def _reusable(
+        self, spec: FeatureSpec, images: Sequence[ImageUnit]
+    ) -> tuple[dict[str, IndexRow], set[str]]:
         """The committed rows that this run would compute again to the same values, by image key; and the shards whose names are taken.
 
         A committed index stays true until the next one replaces it: no new shard bears the name of one that it means.
@@ -232,7 +259,11 @@ class Extract(Stage):
         if old_spec != spec:
             return {}, taken
         record = StageRecord.read(self.run.record(self.name))
-        if record is None or record.schema_version != self.schema_version or record.parameters != self.parameters():
+        if (
+            record is None
+            or record.schema_version != self.schema_version
+            or record.parameters != self.parameters()
+        ):
             # Killed between index and record: the same units come again under the same names, and find their shards there.
             return {}, set()
         wanted = {image.key: image.inputs for image in images}
@@ -244,7 +275,11 @@ class Extract(Stage):
                 continue
             if not shard.damaged_rows():
                 sound[name] = shard
-        return {row.image_key: row for row in rows if wanted.get(row.image_key) == row.inputs and row.shard in sound}, taken
+        return {
+            row.image_key: row
+            for row in rows
+            if wanted.get(row.image_key) == row.inputs and row.shard in sound
+        }, taken
 
     def _units(self, spec: FeatureSpec, images: Sequence[ImageUnit], taken: set[str]) -> Made[ShardUnit]:
         """Units of whole shards under names that are not taken."""
@@ -254,7 +289,9 @@ class Extract(Stage):
 
         def make(i: int) -> ShardUnit:
             group = tuple(images[i * s.shard_rows : (i + 1) * s.shard_rows])
-            return ShardUnit(f"{free[i]:05d}", str(self.run.features), spec, s.weights, s.size, arithmetic, group)
+            return ShardUnit(
+                f"{free[i]:05d}", str(self.run.features), spec, s.weights, s.size, arithmetic, group
+            )
 
         return Made(count, make)
 

@@ -24,7 +24,9 @@ __all__ = [
 ]
 
 DEMO_BACKBONE = "demo_resnet"
-_BACKBONES = rf"resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|{DEMO_BACKBONE}"
+_BACKBONES = (
+    rf"resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|{DEMO_BACKBONE}"
+)
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the upright image
 
@@ -83,7 +85,9 @@ class ShardUnit:
     @property
     def digest(self) -> str:
         spec = asdict(self.spec)
-        return digest_json({"spec": spec, **self.arithmetic.identity, "images": [[i.key, i.inputs] for i in self.images]})
+        return digest_json(
+            {"spec": spec, **self.arithmetic.identity, "images": [[i.key, i.inputs] for i in self.images]}
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -106,7 +110,9 @@ class ShardResult:
 
 def describe_transform(size: int) -> str:
     """What happens to pixels, in words, for the shards' attributes and the fingerprint."""
-    return f"PIL bilinear, plain resize to {size}x{size}; scaled to 0..1; ImageNet mean and standard deviation"
+    return (
+        f"PIL bilinear, plain resize to {size}x{size}; scaled to 0..1; ImageNet mean and standard deviation"
+    )
 
 
 def levels_of(backbone: str) -> tuple[int, int, int, int]:

@@ -32,7 +32,9 @@ def _cut(image: Image.Image, region: Box, size: int) -> Image.Image:
     left, top = math.floor(region[0]), math.floor(region[1])
     crop = image.crop((left, top, math.ceil(region[2]), math.ceil(region[3])))
     x0, y0, x1, y1 = region
-    return crop.resize((size, size), Image.Resampling.BILINEAR, box=(x0 - left, y0 - top, x1 - left, y1 - top))
+    return crop.resize(
+        (size, size), Image.Resampling.BILINEAR, box=(x0 - left, y0 - top, x1 - left, y1 - top)
+    )
 
 
 def _clip(box: Box, width: int, height: int) -> Box:

@@ -45,7 +45,9 @@ def extract_shard(unit: ShardUnit) -> ShardResult:
     rows: list[np.ndarray[Any, Any]] = []
     masks: list[np.ndarray[Any, Any]] = []
     views_of = prefetched(_views_or_reason(image, unit.size) for image in unit.images)
-    for group in partition_all(1 if device.type == "cpu" else _IMAGES_PER_GPU_BATCH, zip(unit.images, views_of, strict=True)):
+    for group in partition_all(
+        1 if device.type == "cpu" else _IMAGES_PER_GPU_BATCH, zip(unit.images, views_of, strict=True)
+    ):
         views: list[np.ndarray[Any, Any]] = []
         for image, found in group:
             if isinstance(found, str):
@@ -73,7 +75,12 @@ def extract_shard(unit: ShardUnit) -> ShardResult:
         view_mask=np.stack(masks) if masks else np.zeros((0, spec.views), np.bool_),
         pyramid=np.stack(rows) if rows else np.zeros((0, *spec.row_shape), STORAGE_DTYPES[spec.dtype]),
     )
-    index = tuple(IndexRow(*fields) for fields in zip(keys, [unit.path.name] * len(keys), range(len(keys)), checksums, inputs, strict=True))
+    index = tuple(
+        IndexRow(*fields)
+        for fields in zip(
+            keys, [unit.path.name] * len(keys), range(len(keys)), checksums, inputs, strict=True
+        )
+    )
     return ShardResult(index, tuple(failed))
 
 
@@ -96,7 +103,11 @@ def _committed(unit: ShardUnit) -> ShardResult | None:
         return None
     rows = zip(shard.keys, shard.checksums.tolist(), strict=True)
     return ShardResult(
-        tuple(IndexRow(key, unit.path.name, row, checksum, images[key].inputs) for row, (key, checksum) in enumerate(rows)), ()
+        tuple(
+            IndexRow(key, unit.path.name, row, checksum, images[key].inputs)
+            for row, (key, checksum) in enumerate(rows)
+        ),
+        (),
     )
 
 

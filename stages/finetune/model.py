@@ -33,7 +33,15 @@ class EndToEnd(HMNeT):
     augment: in training, each sample's views are mirrored together with probability 1/2, and made up to 10% brighter or darker.
     """
 
-    def __init__(self, text: HMNeT, backbone: Pyramid, *, unfreeze: int = 0, batch_norm: bool = False, augment: bool = False) -> None:
+    def __init__(
+        self,
+        text: HMNeT,
+        backbone: Pyramid,
+        *,
+        unfreeze: int = 0,
+        batch_norm: bool = False,
+        augment: bool = False,
+    ) -> None:
         with torch.random.fork_rng(devices=[]):  # the numbers drawn here are replaced at once
             super().__init__(text.config, text.encoder)
         self.load_state_dict(text.state_dict())
@@ -47,7 +55,12 @@ class EndToEnd(HMNeT):
     def train(self, mode: bool = True) -> "EndToEnd":
         super().train(mode)
         if self.batch_norm:
-            for layer in (layer for module in self.learning for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)):
+            for layer in (
+                layer
+                for module in self.learning
+                for layer in module.modules()
+                if isinstance(layer, nn.BatchNorm2d)
+            ):
                 layer.training = mode
         return self
 
@@ -77,7 +90,9 @@ class EndToEnd(HMNeT):
             values = normalise(pixels)
             if self.augment and self.training:
                 values = self._augmented(values, looked_at)
-            pyramid = pyramid.masked_scatter(looked_at[..., None, None, None], self.backbone(values).to(pyramid.dtype))
+            pyramid = pyramid.masked_scatter(
+                looked_at[..., None, None, None], self.backbone(values).to(pyramid.dtype)
+            )
         return replace(batch, views=pyramid)
 
     def _augmented(self, values: Tensor, looked_at: Tensor) -> Tensor:
@@ -92,13 +107,21 @@ class EndToEnd(HMNeT):
         """What HMNeT writes, and the backbone beside it. `config.features` then means the features of this very backbone."""
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / BACKBONE_FILE) as temporary:
-            save_file({name: value.detach().cpu().contiguous() for name, value in self.backbone.resnet.state_dict().items()}, temporary)
+            save_file(
+                {
+                    name: value.detach().cpu().contiguous()
+                    for name, value in self.backbone.resnet.state_dict().items()
+                },
+                temporary,
+            )
         features = {**(self.config.features or {}), "weights": digest_file(folder / BACKBONE_FILE)}
         self.config = replace(self.config, features=features)
         super().save_pretrained(folder, tokenizer)
 
     def text_state(self) -> dict[str, Tensor]:
-        return {name: value for name, value in super().text_state().items() if not name.startswith("backbone.")}
+        return {
+            name: value for name, value in super().text_state().items() if not name.startswith("backbone.")
+        }
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "EndToEnd":
@@ -107,5 +130,9 @@ class EndToEnd(HMNeT):
         text = HMNeT.from_pretrained(folder)
         features = text.config.features
         if not (folder / BACKBONE_FILE).is_file() or features is None:
-            raise WeightsError(f"{folder} holds no {BACKBONE_FILE}: it is a model on cached features; load it with HMNeT.from_pretrained")
-        return cls(text, build_pyramid(features["backbone"], str(folder / BACKBONE_FILE), features["pooled"])).eval()
+            raise WeightsError(
+                f"{folder} holds no {BACKBONE_FILE}: it is a model on cached features; load it with HMNeT.from_pretrained"
+            )
+        return cls(
+            text, build_pyramid(features["backbone"], str(folder / BACKBONE_FILE), features["pooled"])
+        ).eval()

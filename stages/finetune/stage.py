@@ -25,13 +25,21 @@ _TRAINED = "train"
 class FinetuneSettings:
     """The table [finetune] of run.toml; the rest of the recipe is in [train]."""
 
-    start: str = setting(PRETRAINED, "'pretrained' weights, 'train' (its model of this system and seed), or a folder", option="from")
+    start: str = setting(
+        PRETRAINED,
+        "'pretrained' weights, 'train' (its model of this system and seed), or a folder",
+        option="from",
+    )
     epochs: int = setting(0, "passes over the training split; 0: as many as [train] says")
-    unfreeze: int = setting(1, "how much of the backbone learns: 0 nothing, 1 its last stage, ... 4 all stages, 5 the stem too")
+    unfreeze: int = setting(
+        1, "how much of the backbone learns: 0 nothing, 1 its last stage, ... 4 all stages, 5 the stem too"
+    )
     backbone_learning_rate: float = setting(1e-5, "learning rate of the backbone")
     batch_norm: bool = setting(False, "let BatchNorm's statistics follow the data in the parts that learn")
     augment: bool = setting(False, "mirror and brighten or darken the training images at random")
-    recompute: bool = setting(False, "compute the backbone's activations twice instead of keeping them: less memory, more time")
+    recompute: bool = setting(
+        False, "compute the backbone's activations twice instead of keeping them: less memory, more time"
+    )
     decoders: int = setting(2, "threads that decode images")
 
     def __post_init__(self) -> None:
@@ -63,7 +71,9 @@ class Finetune(Train):
     def recipe(self) -> TrainSettings:
         """[train], with the epochs and the backbone's rate of [finetune]."""
         epochs = self.finetune.epochs or self.settings.epochs
-        return replace(self.settings, epochs=epochs, first_evaluation=min(self.settings.first_evaluation, epochs))
+        return replace(
+            self.settings, epochs=epochs, first_evaluation=min(self.settings.first_evaluation, epochs)
+        )
 
     @property
     def rates(self) -> dict[str, float]:
@@ -79,7 +89,11 @@ class Finetune(Train):
         """The folder of the model to start from, or None for pretrained weights. Raises InputError where there is none."""
         if self.finetune.start == PRETRAINED:
             return None
-        folder = self.run.model(self.system, self.seed) if self.finetune.start == _TRAINED else Path(self.finetune.start)
+        folder = (
+            self.run.model(self.system, self.seed)
+            if self.finetune.start == _TRAINED
+            else Path(self.finetune.start)
+        )
         if not (folder / "model.safetensors").is_file():
             remedy = f"run `hmnet-pipe train {self.run.path} --system {self.system} --seed {self.seed}` first, or use --from {PRETRAINED}"
             raise InputError(f"--from: {folder} holds no trained model; {remedy}")
@@ -87,11 +101,20 @@ class Finetune(Train):
 
     def parameters(self) -> dict[str, Any]:
         own = asdict(self.finetune)
-        for name in ("start", "epochs", "decoders", "recompute"):  # the start's digest is among the weights; the others change nothing
+        for name in (
+            "start",
+            "epochs",
+            "decoders",
+            "recompute",
+        ):  # the start's digest is among the weights; the others change nothing
             del own[name]
         visual = self.extraction.parameters()
         del visual["dtype"], visual["precision"]  # nothing is stored, and one precision is for all
-        return {**Train(self.run, self.recipe, self.task, self.system, self.seed).parameters(), **own, **visual}
+        return {
+            **Train(self.run, self.recipe, self.task, self.system, self.seed).parameters(),
+            **own,
+            **visual,
+        }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {

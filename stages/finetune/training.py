@@ -29,7 +29,9 @@ _TIMED = 3
 def finetune(stage: Finetune, tools: Tools) -> Counts:
     """Train one system from pixels. All ranks call it; rank 0 writes. Images that could not be read are rows of the outcomes table."""
     if not stage.visual:
-        raise InputError(f"{stage.system} reads no images: there is nothing to train end to end; use `hmnet-pipe train`")
+        raise InputError(
+            f"{stage.system} reads no images: there is nothing to train end to end; use `hmnet-pipe train`"
+        )
     ranks = join(stage)
     tools = tools if ranks.leads else SILENT
     extraction, s = stage.extraction, stage.finetune
@@ -37,17 +39,33 @@ def finetune(stage: Finetune, tools: Tools) -> Counts:
     pixels = Pixels(images, size=stage.extract.size, views=spec.views, decoders=s.decoders)
     data = read_data(stage, stage.recipe, pixels, tools)
     config = config_of(stage, data, spec)
-    text = _started(stage, config) if stage.start is not None else HMNeT.from_encoder(resolve_encoder(stage.settings.encoder), config)
-    with torch.random.fork_rng(devices=[]):  # training then goes on as train's does: the same head, order and dropout
-        backbone = build_pyramid(stage.extract.backbone, stage.extract.weights, stage.extract.pooled, recompute=s.recompute)
+    text = (
+        _started(stage, config)
+        if stage.start is not None
+        else HMNeT.from_encoder(resolve_encoder(stage.settings.encoder), config)
+    )
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # training then goes on as train's does: the same head, order and dropout
+        backbone = build_pyramid(
+            stage.extract.backbone, stage.extract.weights, stage.extract.pooled, recompute=s.recompute
+        )
     model = EndToEnd(text, backbone, unfreeze=s.unfreeze, batch_norm=s.batch_norm, augment=s.augment)
     model.to(resolve_device(stage.settings.device))
     _say_cost(stage, model, data, pixels, tools)
     counts = fit(stage, stage.recipe, stage.rates, model, data, pixels, ranks, tools)
     failures = {key: reason for part in ranks.gather(pixels.failures) for key, reason in part.items()}
     if ranks.leads:
-        used = {key for split in data.splits.values() for key in split.image_keys if key is not None and key in pixels}
-        rows = [{"image_key": key, "status": "failed" if key in failures else "done", "reason": failures.get(key)} for key in sorted(used)]
+        used = {
+            key
+            for split in data.splits.values()
+            for key in split.image_keys
+            if key is not None and key in pixels
+        }
+        rows = [
+            {"image_key": key, "status": "failed" if key in failures else "done", "reason": failures.get(key)}
+            for key in sorted(used)
+        ]
         write_table(stage.run.outcomes(stage.name), table_of(OUTCOMES, rows))
     return replace(counts, failed=len(failures))
 
@@ -58,7 +76,11 @@ def _started(stage: Finetune, config: ModelConfig) -> HMNeT:
     model = HMNeT.from_pretrained(stage.start)
     ours, theirs = ({**asdict(one), "encoder": None} for one in (config, model.config))
     for one in (ours, theirs):  # how features are stored does not matter here
-        one["features"] = {**(one["features"] or {}), "dtype": None, "levels": tuple((one["features"] or {}).get("levels", ()))}
+        one["features"] = {
+            **(one["features"] or {}),
+            "dtype": None,
+            "levels": tuple((one["features"] or {}).get("levels", ())),
+        }
     if different := [name for name in ours if ours[name] != theirs[name]]:
         name = different[0]
         raise StageError(
@@ -70,9 +92,21 @@ def _started(stage: Finetune, config: ModelConfig) -> HMNeT:
 def _say_cost(stage: Finetune, model: EndToEnd, data: Data, pixels: Pixels, tools: Tools) -> None:
     """Time some steps from pixels, and the same from their pyramids, and say what the cache would save. Nothing is learned from them."""
     split, size = data.splits["train"], stage.recipe.batch_size
-    order = [list(range(start, min(start + size, len(split)))) for start in range(0, min(len(split), (1 + _TIMED) * size), size)]
+    order = [
+        list(range(start, min(start + size, len(split))))
+        for start in range(0, min(len(split), (1 + _TIMED) * size), size)
+    ]
     label_ids = {label: number for number, label in enumerate(data.labels)}
-    made = list(batches(split, order, task=stage.task, pad_id=data.tokenizer.pad_token_id, label_ids=label_ids, visuals=pixels))
+    made = list(
+        batches(
+            split,
+            order,
+            task=stage.task,
+            pad_id=data.tokenizer.pad_token_id,
+            label_ids=label_ids,
+            visuals=pixels,
+        )
+    )
     device = next(model.parameters()).device
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     with torch.random.fork_rng():

@@ -28,7 +28,12 @@ _THREADS = min(4, os.cpu_count() or 1)
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 
 # The digests of files seen before: one row per file, `file` relative to the image folder, times in nanoseconds.
-_SEEN = pa.schema([(name, pa.string() if name in ("file", "key") else pa.int64()) for name in ("file", "size", "mtime", "ctime", "key")])
+_SEEN = pa.schema(
+    [
+        (name, pa.string() if name in ("file", "key") else pa.int64())
+        for name in ("file", "size", "mtime", "ctime", "key")
+    ]
+)
 
 # A file written within this time before it was read may be written once more without a change of its times, whose ticks are coarse.
 _SETTLED_NS = 2_000_000_000
@@ -78,7 +83,9 @@ class ImageFolder:
 
     def _locate(self, split: str, name: str) -> Path:
         """The file that `name` means in `split`. Raises UnusableImage where there is none or where the name leads out of the folder."""
-        windows = PureWindowsPath(name)  # parts at \ and at /, and knows drives: what it finds harmless is so on every system
+        windows = PureWindowsPath(
+            name
+        )  # parts at \ and at /, and knows drives: what it finds harmless is so on every system
         if "\0" in name or windows.anchor or ".." in windows.parts:
             raise UnusableImage("the name leads out of the image folder")
         others = [folder for other, folders in _SPLIT_FOLDERS.items() if other != split for folder in folders]
@@ -130,7 +137,10 @@ class ImageFolder:
     def _save(self, settled: dict[str, tuple[_Stamp, str]]) -> None:
         if not self.seen.parent.is_dir():  # a look at a run that does not exist must not create it
             return
-        rows = [dict(zip(_SEEN.names, (file, *astuple(stamp), key), strict=True)) for file, (stamp, key) in sorted(settled.items())]
+        rows = [
+            dict(zip(_SEEN.names, (file, *astuple(stamp), key), strict=True))
+            for file, (stamp, key) in sorted(settled.items())
+        ]
         try:
             write_table(self.seen, table_of(_SEEN, rows))
         except OSError:  # a run that may only be read can still be checked

@@ -63,7 +63,11 @@ def identify(samples: Iterable[Mapping[str, Any]]) -> dict[str, SplitIdentity]:
     digests: dict[str, list[str]] = {}
     for sample in samples:
         digests.setdefault(sample["split"], []).append(digest_json([sample[name] for name in _CONTENT]))
-    return {split: SplitIdentity(len(digests[split]), digest_json(sorted(digests[split]))) for split in SPLITS if split in digests}
+    return {
+        split: SplitIdentity(len(digests[split]), digest_json(sorted(digests[split])))
+        for split in SPLITS
+        if split in digests
+    }
 
 
 def compare_with_paper(preset: str, samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -40,7 +40,11 @@ def read_jsonl(file: TextFile, task: str) -> list[Draft]:
 
     Raises InputError that names the line.
     """
-    return [_draft(Line(file, number), text, task) for number, text in enumerate(file.lines, start=1) if text.strip()]
+    return [
+        _draft(Line(file, number), text, task)
+        for number, text in enumerate(file.lines, start=1)
+        if text.strip()
+    ]
 
 
 def split_words(text: str, cuts: Collection[int] = ()) -> list[tuple[int, int]]:
@@ -74,14 +78,18 @@ def _draft(line: Line, text: str, task: str) -> Draft:
     needed = _NEEDED[task, "text" if "text" in record else "tokens"]
     known = ", ".join(sorted(needed | _OPTIONAL))
     if unknown := sorted(record.keys() - needed - _OPTIONAL):
-        raise line.error(f"unknown key {shorten(unknown[0])}; such a sample of the task {task} may have {known}")
+        raise line.error(
+            f"unknown key {shorten(unknown[0])}; such a sample of the task {task} may have {known}"
+        )
     if missing := sorted(needed - record.keys()):
         raise line.error(f'"{missing[0]}" is missing; such a sample of the task {task} may have {known}')
     content = _entities(line, record) if task == "ner" else _relation(line, record)
     given = line.text("id", record["id"]) if "id" in record else None
     image = line.text("image", record["image"]) if "image" in record else None
     digest = digest_json({key: value for key, value in record.items() if key != "id"})
-    return Draft(line=line, name=given or digest[:12], digest=digest, image=image, given=given is not None, **content)
+    return Draft(
+        line=line, name=given or digest[:12], digest=digest, image=image, given=given is not None, **content
+    )
 
 
 def _object(line: Line, text: str) -> dict[str, Any]:
@@ -148,7 +156,9 @@ def _from_spans(line: Line, record: dict[str, Any]) -> dict[str, Any]:
 def _span(line: Line, name: str, span: Any, length: int) -> tuple[list[int], str]:
     if not isinstance(span, dict) or span.keys() != _SPAN_KEYS:
         line.fail(name, f"an object with the keys {', '.join(sorted(_SPAN_KEYS))}", span)
-    return line.span(name, [span["start"], span["end"]], length, "characters"), line.text(f"{name} type", span["type"])
+    return line.span(name, [span["start"], span["end"]], length, "characters"), line.text(
+        f"{name} type", span["type"]
+    )
 
 
 def _relation(line: Line, record: dict[str, Any]) -> dict[str, Any]:

@@ -24,13 +24,19 @@ def read_mnre(file: TextFile) -> list[Draft]:
     with warnings.catch_warnings():
         # The parser would print a warning for each "\_" in a tweet.
         warnings.simplefilter("ignore")
-        return [_draft(Line(file, number), text) for number, text in enumerate(file.lines, start=1) if text.strip()]
+        return [
+            _draft(Line(file, number), text)
+            for number, text in enumerate(file.lines, start=1)
+            if text.strip()
+        ]
 
 
 def _draft(line: Line, text: str) -> Draft:
     record = _literal(line, text)
     tokens = line.tokens("token", record["token"])
-    head, tail = (line.span(f"{key} pos", _position(line, key, record[key]), len(tokens), "words") for key in ("h", "t"))
+    head, tail = (
+        line.span(f"{key} pos", _position(line, key, record[key]), len(tokens), "words") for key in ("h", "t")
+    )
     written = line.text("relation", record["relation"])
     relation = _NEGATIVE.get(written, written)
     image = line.text("img_id", record["img_id"])
@@ -44,7 +50,9 @@ def _draft(line: Line, text: str) -> Draft:
         tail=tail,
         relation=relation,
         image=image,
-        repairs=[] if relation == written else [(line, f"relation {written} is the negative relation, read as {relation}")],
+        repairs=[]
+        if relation == written
+        else [(line, f"relation {written} is the negative relation, read as {relation}")],
     )
 
 
@@ -53,7 +61,9 @@ def _literal(line: Line, text: str) -> dict[str, Any]:
     try:
         record = ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise line.error(f"expected a Python literal {{'token': [...], ...}}, found {shorten(text)}") from error
+        raise line.error(
+            f"expected a Python literal {{'token': [...], ...}}, found {shorten(text)}"
+        ) from error
     if not isinstance(record, dict) or not set(_KEYS) <= record.keys():
         raise line.error(f"expected a dictionary with the keys {', '.join(_KEYS)}, found {shorten(text)}")
     return record

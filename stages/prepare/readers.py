@@ -19,7 +19,9 @@ FORMATS = ("auto", "twitter", "mnre", "jsonl")
 
 _SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
 # The space is in the published MNRE itself: "mnre_val .txt"; its first version has "mnre_org_val.txt".
-_FILE_NAME = re.compile(rf"(?P<mnre>mnre_(?:org_)?)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl)")
+_FILE_NAME = re.compile(
+    rf"(?P<mnre>mnre_(?:org_)?)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl)"
+)
 _TASK_OF = {"twitter": "ner", "mnre": "re"}
 _EXPECTED = {
     "auto": "train.txt, mnre_train.txt or train.jsonl",
@@ -53,20 +55,30 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}); check its permissions") from error
     matches = [(name, match) for name in names if (match := _FILE_NAME.fullmatch(name))]
-    candidates = {name: (match, kind) for name, match in matches if (kind := _format_of(match, task, format)) is not None}
+    candidates = {
+        name: (match, kind)
+        for name, match in matches
+        if (kind := _format_of(match, task, format)) is not None
+    }
     kinds = sorted({kind for _, kind in candidates.values()})
     if len(kinds) > 1:
-        raise InputError(f"{folder} holds files of the formats {' and '.join(kinds)}; say which format to read, or remove one")
+        raise InputError(
+            f"{folder} holds files of the formats {' and '.join(kinds)}; say which format to read, or remove one"
+        )
     files: dict[str, Path] = {}
     for name, (match, _) in candidates.items():
         split = _SPLIT_OF[match["split"]]
         if split in files:
-            raise InputError(f"{folder} holds two files for the split {split}, {files[split].name!r} and {name!r}; remove one")
+            raise InputError(
+                f"{folder} holds two files for the split {split}, {files[split].name!r} and {name!r}; remove one"
+            )
         files[split] = folder / name
     if "train" not in files:
         raise InputError(f"{folder} holds no training file; add {_EXPECTED[format]}")
     if _TASK_OF.get(kinds[0], task) != task:
-        raise InputError(f"{folder} holds {kinds[0]} files, which are for the task {_TASK_OF[kinds[0]]}, not {task}; change the task")
+        raise InputError(
+            f"{folder} holds {kinds[0]} files, which are for the task {_TASK_OF[kinds[0]]}, not {task}; change the task"
+        )
     return Texts(kinds[0], {split: files[split] for split in SPLITS if split in files})
 
 
@@ -111,7 +123,11 @@ def read_samples(text: Path, task: str, format: str = "auto") -> tuple[list[Samp
         for split, name, draft in rows
     ]
     kind = {"ner": "tag", "re": "relation"}[task]
-    problems = [ProblemRow(kind, name, line.where, reason) for _, name, draft in rows for line, reason in draft.repairs]
+    problems = [
+        ProblemRow(kind, name, line.where, reason)
+        for _, name, draft in rows
+        for line, reason in draft.repairs
+    ]
     return samples, problems
 
 
@@ -127,6 +143,8 @@ def _named(drafts: dict[str, list[Draft]]) -> list[tuple[str, str, Draft]]:
     for split, name, draft in rows:
         for scope in (split, "") if draft.given else (split,):
             if other := taken.get((scope, name)):
-                raise draft.line.error(f"id {name!r} is already that of {other.line}; every id must be unique, change one")
+                raise draft.line.error(
+                    f"id {name!r} is already that of {other.line}; every id must be unique, change one"
+                )
             taken[scope, name] = draft
     return rows

@@ -9,7 +9,16 @@ from typing import Any, NoReturn
 
 from ...manifests.errors import InputError
 
-__all__ = ["Draft", "Line", "ProblemRow", "SampleRow", "TextFile", "number_repeats", "open_mentions", "shorten"]
+__all__ = [
+    "Draft",
+    "Line",
+    "ProblemRow",
+    "SampleRow",
+    "TextFile",
+    "number_repeats",
+    "open_mentions",
+    "shorten",
+]
 
 
 @dataclass(frozen=True)
@@ -55,12 +64,16 @@ class TextFile:
         try:
             data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}); check the file and its permissions") from error
+            raise InputError(
+                f"{path} cannot be read ({error.strerror}); check the file and its permissions"
+            ) from error
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
-            raise InputError(f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8") from error
+            raise InputError(
+                f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+            ) from error
         if not text.strip():
             raise InputError(f"{path} is empty; fill it or remove it")
         return cls(path, [line.removesuffix("\r") for line in text.split("\n")])
@@ -111,7 +124,11 @@ class Line:
         """`value` if it is a non-empty half-open range [start, end) within 0 and `length`, which counts the text's `unit`."""
         expected = f"[start, end) with 0 <= start < end <= {length}, the number of {unit}"
         # bool is an int to Python: [false, true] would pass as [0, 1].
-        if not isinstance(value, list | tuple) or len(value) != 2 or any(type(bound) is not int for bound in value):
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) != 2
+            or any(type(bound) is not int for bound in value)
+        ):
             self.fail(name, expected, value)
         start, end = value
         if not 0 <= start < end <= length:

@@ -10,7 +10,16 @@ from ...manifests.errors import InputError, StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_file, digest_json, digest_table
 from ...manifests.run import RunFolder, StageRecord
-from ...manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_batches, read_table, sound_digests, table_of, write_table
+from ...manifests.tables import (
+    IMAGES,
+    PROBLEMS,
+    SAMPLES,
+    read_batches,
+    read_table,
+    sound_digests,
+    table_of,
+    write_table,
+)
 from ..images import UnusableImage, inspect_image
 from ..stage import SILENT, Counts, Stage, Tools, setting
 from .folder import Found, ImageFolder, in_threads
@@ -54,14 +63,23 @@ class Prepare(Stage):
         """Digests of each text file with its name (which the problems table gives) and of all images that samples refer to."""
         texts = find_texts(self.settings.text, self.settings.task, self.settings.format)
         samples, _ = self._read()
-        digests = {f"text.{split}": digest_json([path.name, digest_file(path)]) for split, path in texts.files.items()}
+        digests = {
+            f"text.{split}": digest_json([path.name, digest_file(path)])
+            for split, path in texts.files.items()
+        }
         if self.settings.images is not None:
             found = self._look_up(samples, tools)
-            digests["images"] = digest_json([[*wanted, image.key, image.reason] for wanted, image in sorted(found.items())])
+            digests["images"] = digest_json(
+                [[*wanted, image.key, image.reason] for wanted, image in sorted(found.items())]
+            )
         return digests
 
     def outputs(self) -> dict[str, str]:
-        tables = {"samples": (self.run.samples, SAMPLES), "images": (self.run.images, IMAGES), "problems": (self.run.problems, PROBLEMS)}
+        tables = {
+            "samples": (self.run.samples, SAMPLES),
+            "images": (self.run.images, IMAGES),
+            "problems": (self.run.problems, PROBLEMS),
+        }
         digests = sound_digests(tables)
         if "images" in digests and not self._lies_here():
             del digests["images"]
@@ -77,7 +95,9 @@ class Prepare(Stage):
     def compute(self, tools: Tools) -> Counts:
         samples, repairs = self._read()
         for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
-            tools.say(f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it")
+            tools.say(
+                f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it"
+            )
         self.run.record(self.name).parent.mkdir(parents=True, exist_ok=True)
         found = self._look_up(samples, tools)
         images = self._inspect(found.values(), tools)
@@ -93,10 +113,14 @@ class Prepare(Stage):
             else:
                 rows.append(sample)
                 missing += image.key is None
-                problems.append(ProblemRow("image", sample.id, str(sample.image), image.reason or reasons[image.key]))
+                problems.append(
+                    ProblemRow("image", sample.id, str(sample.image), image.reason or reasons[image.key])
+                )
         if found and not usable:
             where = self.settings.images
-            tools.say(f"warning: none of the {len(found)} images that the texts name is usable in {where}; is it the right folder?")
+            tools.say(
+                f"warning: none of the {len(found)} images that the texts name is usable in {where}; is it the right folder?"
+            )
         for path in (self.run.images, self.run.problems, self.run.samples):
             remove_temporaries(path.parent, path.name)
         write_table(self.run.images, table_of(IMAGES, images))
@@ -107,7 +131,11 @@ class Prepare(Stage):
             unit="samples",
             done=len(rows),
             details={
-                "samples per split": {split: number for split in SPLITS if (number := sum(sample.split == split for sample in samples))},
+                "samples per split": {
+                    split: number
+                    for split in SPLITS
+                    if (number := sum(sample.split == split for sample in samples))
+                },
                 ("mentions" if self.settings.task == "ner" else "relations") + " per split": _labels(samples),
                 "images": len(usable),
                 "samples whose image is missing": missing,
@@ -125,10 +153,14 @@ class Prepare(Stage):
         if self.settings.images is None:
             return {}
         if not self.settings.images.is_dir():
-            raise InputError(f"{self.settings.images} is not a folder; give the folder that holds the images, or none to use text alone")
+            raise InputError(
+                f"{self.settings.images} is not a folder; give the folder that holds the images, or none to use text alone"
+            )
         seen = self.run.path / "stages" / f"{self.name}.seen.parquet"
         folder = ImageFolder(self.settings.images.absolute(), seen)
-        return folder.look_up(((sample.split, sample.image) for sample in samples if sample.image is not None), tools)
+        return folder.look_up(
+            ((sample.split, sample.image) for sample in samples if sample.image is not None), tools
+        )
 
     def _inspect(self, found: Iterable[Found], tools: Tools) -> list[dict[str, Any]]:
         """A row of IMAGES for each distinct content, in the order of the key."""
@@ -181,5 +213,10 @@ def _labels(samples: list[SampleRow]) -> dict[str, dict[str, int]]:
     for sample in samples:
         if sample.relation is not None:
             counts[sample.split][sample.relation] += 1
-        counts[sample.split].update(tag.removeprefix("B-") for tag in sample.tags or [] if tag.startswith("B-"))
-    return {split: dict(sorted(labels.items(), key=lambda label: (-label[1], label[0]))) for split, labels in counts.items()}
+        counts[sample.split].update(
+            tag.removeprefix("B-") for tag in sample.tags or [] if tag.startswith("B-")
+        )
+    return {
+        split: dict(sorted(labels.items(), key=lambda label: (-label[1], label[0])))
+        for split, labels in counts.items()
+    }

@@ -66,13 +66,17 @@ def _tweets(file: TextFile) -> list[_Tweet]:
         else:
             token, tag = _word(line, text)
             if not inside:
-                raise line.error(f'expected "{_HEADER}<image id>" before the first word of a tweet, found {shorten(text)}')
+                raise line.error(
+                    f'expected "{_HEADER}<image id>" before the first word of a tweet, found {shorten(text)}'
+                )
             tweets[-1].tokens.append(token)
             tweets[-1].tags.append(tag)
             tweets[-1].lines.append(line)
     for tweet in tweets:
         if not tweet.tokens:
-            raise tweet.line.error(f"tweet {tweet.image_id} has no words; add its words below this line, or remove the line")
+            raise tweet.line.error(
+                f"tweet {tweet.image_id} has no words; add its words below this line, or remove the line"
+            )
     return tweets
 
 
@@ -86,5 +90,7 @@ def _word(line: Line, text: str) -> tuple[str, str]:
     if label == "O":
         return token, label
     if prefix not in ("B", "I") or kind not in _TYPES:
-        raise line.error(f"expected the label O, or B- or I- with one of {', '.join(_TYPES)}, found {shorten(label)}")
+        raise line.error(
+            f"expected the label O, or B- or I- with one of {', '.join(_TYPES)}, found {shorten(label)}"
+        )
     return token, f"{prefix}-{_TYPES[kind]}"

@@ -41,7 +41,11 @@ class Split:
 
     def take(self, numbers: Sequence[int]) -> "Split":
         """The samples of these numbers, in this order."""
-        lists: dict[str, Any] = {item.name: [getattr(self, item.name)[i] for i in numbers] for item in fields(self) if item.name != "name"}
+        lists: dict[str, Any] = {
+            item.name: [getattr(self, item.name)[i] for i in numbers]
+            for item in fields(self)
+            if item.name != "name"
+        }
         return replace(self, **lists)
 
 
@@ -73,7 +77,14 @@ def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max
     else:
         markers = {marker: tokenizer.convert_tokens_to_ids(marker) for marker in MARKERS}
         split.texts = [
-            encode_pair(words, tuple(row["head"]), tuple(row["tail"]), limit=max_length, special=special, markers=markers)
+            encode_pair(
+                words,
+                tuple(row["head"]),
+                tuple(row["tail"]),
+                limit=max_length,
+                special=special,
+                markers=markers,
+            )
             for words, row in zip(pieces, rows, strict=True)
         ]
     return split
@@ -96,13 +107,18 @@ def few_shots(split: Split, shots: int, seed: int) -> Split:
     A class is a relation, or an entity type; a sentence of several types counts for each. Rare classes are drawn first, and what is
     already drawn counts, so that no class has more samples than it must. Raises InputError where a class has fewer than `shots`.
     """
-    classes = [sorted({label[2:] if label[:2] in ("B-", "I-") else label for label in gold} - {"O"}) for gold in split.gold]
+    classes = [
+        sorted({label[2:] if label[:2] in ("B-", "I-") else label for label in gold} - {"O"})
+        for gold in split.gold
+    ]
     sizes = Counter(name for names in classes for name in names)
     chosen: set[int] = set()
     order = np.random.default_rng(seed).permutation(len(split)).tolist()
     for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
         if size < shots:
-            raise InputError(f"--shots {shots}: the training split has only {size} samples of {name!r}; take at most {min(sizes.values())}")
+            raise InputError(
+                f"--shots {shots}: the training split has only {size} samples of {name!r}; take at most {min(sizes.values())}"
+            )
         members = [i for i in order if name in classes[i]]
         missing = shots - sum(i in chosen for i in members)
         chosen.update([i for i in members if i not in chosen][: max(0, missing)])
@@ -136,7 +152,9 @@ def batches(
         positions = _padded([text.positions for text in texts], 0)
         labels = None
         if label_ids is not None and task == "ner":
-            labels = _padded([[label_ids[tag] for tag in split.gold[i][: split.texts[i].words]] for i in members], 0)
+            labels = _padded(
+                [[label_ids[tag] for tag in split.gold[i][: split.texts[i].words]] for i in members], 0
+            )
         elif label_ids is not None:
             labels = torch.tensor([label_ids[split.gold[i][0]] for i in members])
         views = view_mask = None

@@ -43,14 +43,18 @@ def _prefix_attention(
     if prefix is not None:
         batch, _, length, _ = query.shape
         # Padding is the same for every query, so that one row of the mask is enough. shape: (B, 1, 1, P + n)
-        text = prefix.mask.new_ones(batch, 1, 1, length) if attention_mask is None else attention_mask[:, :, :1]
+        text = (
+            prefix.mask.new_ones(batch, 1, 1, length) if attention_mask is None else attention_mask[:, :, :1]
+        )
         attention_mask = torch.cat([prefix.mask[:, None, None, :], text], dim=-1)
         key = torch.cat([prefix.keys.to(key.dtype), key], dim=2)
         value = torch.cat([prefix.values.to(value.dtype), value], dim=2)
         if attention_to_prefix is not None:
             scores = (query @ key.transpose(-1, -2) * scaling).masked_fill(~attention_mask, float("-inf"))
             attention_to_prefix[layer] = probabilities(scores)[..., : prefix.mask.shape[1]]
-    result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
+        module, query, key, value, attention_mask, **kwargs
+    )
     return result
 
 
@@ -75,22 +79,35 @@ def encode(
     kernels never make it, so that it is computed apart, and only where it is asked for.
     """
     asked = {} if attention_to_prefix is None else {"attention_to_prefix": attention_to_prefix}
-    states: Tensor = encoder(input_ids=input_ids, attention_mask=attention_mask, visual_prefix=prefix, **asked).last_hidden_state
+    states: Tensor = encoder(
+        input_ids=input_ids, attention_mask=attention_mask, visual_prefix=prefix, **asked
+    ).last_hidden_state
     return states
 
 
 def load_encoder(folder: Path) -> nn.Module:
     """The pretrained encoder in `folder`, without its pooler (which no head here reads)."""
-    if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")):
+    if not any(
+        (folder / name).is_file()
+        for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    ):
         raise WeightsError(f"{folder} holds no model.safetensors; random weights are never used in its place")
     try:
         encoder, loading = AutoModel.from_pretrained(
-            folder, attn_implementation=_ATTENTION, add_pooling_layer=False, output_loading_info=True, local_files_only=True
+            folder,
+            attn_implementation=_ATTENTION,
+            add_pooling_layer=False,
+            output_loading_info=True,
+            local_files_only=True,
         )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise WeightsError(f"{folder} cannot be loaded as a BERT-type encoder ({str(error).strip().splitlines()[0]})") from error
+        raise WeightsError(
+            f"{folder} cannot be loaded as a BERT-type encoder ({str(error).strip().splitlines()[0]})"
+        ) from error
     if missing := sorted(loading["missing_keys"]):
-        raise WeightsError(f"{folder} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which would be random")
+        raise WeightsError(
+            f"{folder} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which would be random"
+        )
     return _checked(encoder.float())
 
 
@@ -103,10 +120,16 @@ def encoder_from_config(config: dict[str, Any]) -> nn.Module:
 
 def _checked(encoder: nn.Module) -> nn.Module:
     """Raises WeightsError for an encoder whose attention would ignore the prefix: its layers must be numbered self-attentions."""
-    numbers = [m.layer_idx for m in encoder.modules() if getattr(m, "layer_idx", None) is not None and hasattr(m, "scaling")]
+    numbers = [
+        m.layer_idx
+        for m in encoder.modules()
+        if getattr(m, "layer_idx", None) is not None and hasattr(m, "scaling")
+    ]
     config: Any = encoder.config
     if numbers != list(range(config.num_hidden_layers)):
-        raise WeightsError(f"{config.model_type} is not a BERT-type encoder that takes a prefix (bert, roberta, xlm-roberta, ...)")
+        raise WeightsError(
+            f"{config.model_type} is not a BERT-type encoder that takes a prefix (bert, roberta, xlm-roberta, ...)"
+        )
     return encoder
 
 
@@ -115,9 +138,13 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{folder} holds no tokenizer that transformers can read ({str(error).splitlines()[0]})") from error
+        raise WeightsError(
+            f"{folder} holds no tokenizer that transformers can read ({str(error).splitlines()[0]})"
+        ) from error
     if not tokenizer.is_fast:
-        raise WeightsError(f"{folder} holds only a slow tokenizer; save a fast one (tokenizer.json) beside it")
+        raise WeightsError(
+            f"{folder} holds only a slow tokenizer; save a fast one (tokenizer.json) beside it"
+        )
     return tokenizer
 
 

@@ -31,20 +31,32 @@ class VisualPrefix(nn.Module):
     are split into heads exactly as the text's are: every head sees every view.
     """
 
-    def __init__(self, *, levels: Sequence[int], layers: int, hidden: int, heads: int, variant: Variant) -> None:
+    def __init__(
+        self, *, levels: Sequence[int], layers: int, hidden: int, heads: int, variant: Variant
+    ) -> None:
         super().__init__()
         self.levels, self.layers, self.heads, self.variant = tuple(levels), layers, heads, variant
         # Which levels each layer can see: all through the gate, one otherwise.
         last = len(levels) - 1
-        self.level_of_layer = [layer * len(levels) // layers if variant.routing == "blocks" else last for layer in range(layers)]
+        self.level_of_layer = [
+            layer * len(levels) // layers if variant.routing == "blocks" else last for layer in range(layers)
+        ]
         gated = variant.routing == "gate"
-        used = range(len(levels)) if gated else sorted({self.level_of_layer[layer] for layer in self.prefixed_layers})
+        used = (
+            range(len(levels))
+            if gated
+            else sorted({self.level_of_layer[layer] for layer in self.prefixed_layers})
+        )
         # Equations 1 and 2 (after pooling): one 1x1 convolution a level, shared by global and object views.
-        self.projections = nn.ModuleDict({str(level): nn.Conv2d(levels[level], hidden, kernel_size=1) for level in used})
+        self.projections = nn.ModuleDict(
+            {str(level): nn.Conv2d(levels[level], hidden, kernel_size=1) for level in used}
+        )
         # Equation 3: W_l, d -> c, of every layer.
         self.gates = nn.ModuleList(nn.Linear(hidden, len(levels)) for _ in range(layers if gated else 0))
         # Equation 8: W_l^phi, d -> 2d, of every layer that has a prefix.
-        self.phi = nn.ModuleDict({str(layer): nn.Linear(hidden, 2 * hidden) for layer in self.prefixed_layers})
+        self.phi = nn.ModuleDict(
+            {str(layer): nn.Linear(hidden, 2 * hidden) for layer in self.prefixed_layers}
+        )
 
     @property
     def prefixed_layers(self) -> range:
@@ -70,7 +82,11 @@ class VisualPrefix(nn.Module):
         levels = torch.stack([cells_of(level) for level in maps.values()], dim=2)  # shape: (B, V, c, p*p, d)
         # One product for all layers. shape: (B, V, L, p*p, d)
         gated = (gates @ levels.flatten(-2)).reshape(*gates.shape[:3], *levels.shape[-2:])
-        return {layer: part.flatten(1, 2) for layer, part in enumerate(gated.unbind(dim=2)) if layer in self.prefixed_layers}
+        return {
+            layer: part.flatten(1, 2)
+            for layer, part in enumerate(gated.unbind(dim=2))
+            if layer in self.prefixed_layers
+        }
 
     @property
     def first_view(self) -> int:
@@ -99,13 +115,17 @@ class VisualPrefix(nn.Module):
         maps = {}
         for level, conv in self.projections.items():
             assert isinstance(conv, nn.Conv2d)
-            cells = linear(cells_of(levels[int(level)]), conv.weight.flatten(1), conv.bias)  # shape: (B, V, p*p, d)
+            cells = linear(
+                cells_of(levels[int(level)]), conv.weight.flatten(1), conv.bias
+            )  # shape: (B, V, p*p, d)
             maps[int(level)] = cells.transpose(-1, -2).view(*pyramid.shape[:2], -1, *pyramid.shape[-2:])
         return maps
 
     def gate_probabilities(self, maps: dict[int, Tensor]) -> list[Tensor]:
         """Equations 3 and 4: for every layer the probabilities (B, V, c) of the levels, each view's from its own maps."""
-        squeezed = torch.stack([maps[level].mean(dim=(-2, -1)) for level in range(len(self.levels))]).mean(dim=0)  # (B, V, d)
+        squeezed = torch.stack([maps[level].mean(dim=(-2, -1)) for level in range(len(self.levels))]).mean(
+            dim=0
+        )  # (B, V, d)
         return [probabilities(leaky_relu(gate(squeezed))) for gate in self.gates]
 
     def _split_heads(self, sequence: Tensor) -> Tensor:

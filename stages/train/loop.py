@@ -88,7 +88,9 @@ class Trainer:
         self.epoch = 0  # finished epochs
         self.step = 0  # updates
         self.batch = 0  # batches done of the current epoch
-        self.order_state = self.order_generator.get_state()  # as it was before the current epoch's order was drawn
+        self.order_state = (
+            self.order_generator.get_state()
+        )  # as it was before the current epoch's order was drawn
         self.loss_sum = 0.0  # of the current epoch's samples so far
         self.seconds = 0.0  # that the current epoch took so far
         self.history: list[dict[str, Any]] = []
@@ -138,7 +140,9 @@ class Trainer:
         s, split = self.task.settings, self.task.splits["train"]
         self.model.train()
         self.order_state = self.order_generator.get_state()
-        order = bucketed_order([len(text.input_ids) for text in split.texts], s.batch_size, self.order_generator)
+        order = bucketed_order(
+            [len(text.input_ids) for text in split.texts], s.batch_size, self.order_generator
+        )
         rest = order[self.batch :]
         # A rank that a short last batch has no sample for computes one that counts nothing, since all ranks must take part.
         shares = [self.ranks.share(members) or members[:1] for members in rest]
@@ -189,7 +193,11 @@ class Trainer:
 
     def _gradients_meet(self, now: bool) -> AbstractContextManager[None]:
         """The context of a backward pass after which the ranks exchange gradients, or, of a batch before the update's last, do not yet."""
-        return self.loss.no_sync() if isinstance(self.loss, DistributedDataParallel) and not now else nullcontext()
+        return (
+            self.loss.no_sync()
+            if isinstance(self.loss, DistributedDataParallel) and not now
+            else nullcontext()
+        )
 
     def _read_losses(self, pending: list[tuple[Tensor, Batch]]) -> None:
         """Add losses to the epoch's sum. Raises StageError for one that is no number."""
@@ -236,8 +244,18 @@ class Trainer:
         if self.epoch < s.first_evaluation:
             return None
         numbers = self.ranks.share(range(len(valid)))
-        mine = predict_split(self.model, valid.take(numbers), visuals=self.task.visuals, pad_id=self.task.pad_id, precision=self.precision)
-        found = {i: labels for part in self.ranks.gather(list(zip(numbers, mine, strict=True))) for i, labels in part}
+        mine = predict_split(
+            self.model,
+            valid.take(numbers),
+            visuals=self.task.visuals,
+            pad_id=self.task.pad_id,
+            precision=self.precision,
+        )
+        found = {
+            i: labels
+            for part in self.ranks.gather(list(zip(numbers, mine, strict=True)))
+            for i, labels in part
+        }
         scores = score_split(valid, [found[i] for i in range(len(valid))], self.model.config.task)
         if self.best_scores is None or scores["f1"] > self.best_scores["f1"]:
             self._keep(scores)
@@ -269,11 +287,23 @@ class Trainer:
                 "schedule": self.schedule.state_dict(),
                 "order": self.order_state,
                 "ranks": ranks,
-                "progress": json.dumps([self.epoch, self.step, self.batch, self.seconds, self.history, self.best_epoch, self.best_scores]),
+                "progress": json.dumps(
+                    [
+                        self.epoch,
+                        self.step,
+                        self.batch,
+                        self.seconds,
+                        self.history,
+                        self.best_epoch,
+                        self.best_scores,
+                    ]
+                ),
             }
             s = self.task.settings
             self.checkpoints.save(
-                state, self.best_epoch, {"epoch": self.epoch, "epochs": s.epochs, "step": self.step, "steps": self.updates}
+                state,
+                self.best_epoch,
+                {"epoch": self.epoch, "epochs": s.epochs, "step": self.step, "steps": self.updates},
             )
         self._saved = time.monotonic()
         self._save_cost = self._saved - started
@@ -292,7 +322,9 @@ class Trainer:
             torch.cuda.set_rng_state(mine["cuda"])
         self.loss_sum = mine["loss_sum"]
         progress = json.loads(state["progress"])
-        self.epoch, self.step, self.batch, self.seconds, self.history, self.best_epoch, self.best_scores = progress
+        self.epoch, self.step, self.batch, self.seconds, self.history, self.best_epoch, self.best_scores = (
+            progress
+        )
         return True
 
 
@@ -305,7 +337,9 @@ def _curves(folder: Path | None, step: int) -> Iterator[Callable[[str, float | N
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise StageError("--tensorboard needs a package of its own; run `pip install 'hmnet-pipe[tensorboard]'`") from error
+        raise StageError(
+            "--tensorboard needs a package of its own; run `pip install 'hmnet-pipe[tensorboard]'`"
+        ) from error
     # What a killed training drew after its last checkpoint is drawn again.
     with SummaryWriter(str(folder), purge_step=step + 1 if step else None) as writer:  # type: ignore[no-untyped-call]
 

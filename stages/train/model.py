@@ -65,7 +65,9 @@ class Batch:
     ids: list[int]
 
     def to(self, device: torch.device) -> "Batch":
-        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {
+            name: value for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
@@ -114,7 +116,9 @@ class HMNeT(nn.Module):
         """A new model on the pretrained encoder in `folder`; entity markers are added to its vocabulary for relations."""
         encoder: Any = load_encoder(folder)
         if config.max_length > (limit := longest_text(encoder)):
-            raise InputError(f"max_length {config.max_length} is above the {limit} sub-words that the encoder {folder} has positions for")
+            raise InputError(
+                f"max_length {config.max_length} is above the {limit} sub-words that the encoder {folder} has positions for"
+            )
         if config.task == "re":
             encoder.resize_token_embeddings(encoder.config.vocab_size + len(MARKERS), mean_resizing=False)
         values = encoder.config.to_dict()
@@ -123,7 +127,12 @@ class HMNeT(nn.Module):
 
     def prefix(self, batch: Batch) -> list[LayerPrefix | None] | None:
         """The visual prefix of every layer, or None where there is no view at all: plain text, exactly, and without the cost."""
-        if self.fusion is None or batch.views is None or batch.view_mask is None or not self.fusion.sees(batch.view_mask):
+        if (
+            self.fusion is None
+            or batch.views is None
+            or batch.view_mask is None
+            or not self.fusion.sees(batch.view_mask)
+        ):
             return None
         prefixes: list[LayerPrefix | None] = self.fusion(batch.views, batch.view_mask)
         return prefixes
@@ -162,7 +171,9 @@ class HMNeT(nn.Module):
     def explain(self, batch: Batch) -> Explanation:
         """Gates and text-to-view attention of a batch, for figures. Raises InputError for a text-only system."""
         if self.fusion is None or batch.views is None or batch.view_mask is None:
-            raise InputError(f"{self.config.system} reads no images: there is no gate and no attention to views to show")
+            raise InputError(
+                f"{self.config.system} reads no images: there is no gate and no attention to views to show"
+            )
         prefix = self.prefix(batch)
         weights: dict[int, Tensor] = {}
         encode(self.encoder, batch.input_ids, batch.attention_mask, prefix, attention_to_prefix=weights)
@@ -170,7 +181,10 @@ class HMNeT(nn.Module):
         length, heads = batch.input_ids.shape[1], self.fusion.heads
         none = torch.zeros(len(seen), heads, length, seen.shape[1])
         # Cells of a view are neighbours. shape: (B, H, n, V*p*p) to (B, H, n, V)
-        layers = [weights[i].reshape(*none.shape, -1).sum(-1).cpu() if i in weights else none for i in range(self.fusion.layers)]
+        layers = [
+            weights[i].reshape(*none.shape, -1).sum(-1).cpu() if i in weights else none
+            for i in range(self.fusion.layers)
+        ]
         gates = self.fusion.gates_of(batch.views)
         return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers))
 
@@ -183,7 +197,10 @@ class HMNeT(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save_pretrained(folder / "tokenizer")
         with atomic_path(folder / "model.safetensors") as temporary:
-            save_file({name: value.detach().cpu().contiguous() for name, value in self.text_state().items()}, temporary)
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in self.text_state().items()},
+                temporary,
+            )
         write_text(folder / "config.json", json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
 
     @classmethod
@@ -192,13 +209,19 @@ class HMNeT(nn.Module):
         folder = Path(folder)
         try:
             values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            config = ModelConfig(**{**values, "labels": tuple(values["labels"]), "levels": tuple(values["levels"])})
+            config = ModelConfig(
+                **{**values, "labels": tuple(values["labels"]), "levels": tuple(values["levels"])}
+            )
             model = cls(config, encoder_from_config(config.encoder))
             model.load_state_dict(load_file(folder / "model.safetensors"))
         except FileNotFoundError as error:
-            raise WeightsError(f"{folder} holds no trained model ({error.filename} is missing); run `hmnet-pipe train` first") from error
+            raise WeightsError(
+                f"{folder} holds no trained model ({error.filename} is missing); run `hmnet-pipe train` first"
+            ) from error
         except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            raise WeightsError(f"{folder} holds a model that this version cannot read ({str(error).splitlines()[0]})") from error
+            raise WeightsError(
+                f"{folder} holds a model that this version cannot read ({str(error).splitlines()[0]})"
+            ) from error
         return model.eval()
 
 

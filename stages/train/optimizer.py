@@ -11,7 +11,9 @@ from .stage import TrainSettings
 __all__ = ["describe_groups", "make_optimizer", "make_schedule", "parameter_groups"]
 
 
-def parameter_groups(model: nn.Module, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, rates: Mapping[str, float], weight_decay: float
+) -> list[dict[str, Any]]:
     """Optimizer groups, each with and without decay (none on biases and the weights of LayerNorm and BatchNorm).
 
     rates: a learning rate for each top-level module of `model`; modules that it does not name are "head". Every trainable parameter is
@@ -45,11 +47,14 @@ def make_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, updates: int) -> torch.optim.lr_scheduler.LambdaLR:
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, updates: int
+) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up over the first share `settings.warmup` of the updates, then linear decay to zero."""
     warmup = max(1, round(settings.warmup * updates))
     return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, max(0.0, (updates - step) / max(1, updates - warmup)))
+        optimizer,
+        lambda step: min((step + 1) / warmup, max(0.0, (updates - step) / max(1, updates - warmup))),
     )
 
 

@@ -15,7 +15,14 @@ __all__ = ["predict_split", "predictions_table", "score_split"]
 
 
 def predict_split(
-    model: HMNeT, split: Split, *, visuals: Visuals | None, pad_id: int, precision: str, tools: Tools = SILENT, batch_size: int = 64
+    model: HMNeT,
+    split: Split,
+    *,
+    visuals: Visuals | None,
+    pad_id: int,
+    precision: str,
+    tools: Tools = SILENT,
+    batch_size: int = 64,
 ) -> list[list[str]]:
     """The predicted tags of ALL words of each sample (O beyond the length limit), or lists of one relation. Order as in `split`."""
     model.eval()

@@ -39,7 +39,11 @@ def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[lis
         return []
     # A word of the text that is spelled like a special token or a marker is not one.
     encoded = tokenizer(
-        [list(words) for words in texts], is_split_into_words=True, add_special_tokens=False, split_special_tokens=True, verbose=False
+        [list(words) for words in texts],
+        is_split_into_words=True,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        verbose=False,
     )
     result = []
     for number, words in enumerate(texts):
@@ -77,7 +81,9 @@ def encode_pair(
     """
     budget = limit - 2 - len(MARKERS)
     if budget < 2:
-        raise InputError(f"max_length {limit} leaves no room for the four entity markers; set it to at least {len(MARKERS) + 4}")
+        raise InputError(
+            f"max_length {limit} leaves no room for the four entity markers; set it to at least {len(MARKERS) + 4}"
+        )
     kept = _words_that_fit(pieces, head, tail, budget)
     opening: dict[int, list[int]] = {head[0]: [], tail[0]: []}
     closing: dict[int, list[int]] = {head[1]: [], tail[1]: []}
@@ -96,7 +102,9 @@ def encode_pair(
     return EncodedText(ids, [0, ids.index(markers["[E1]"]), ids.index(markers["[E2]"])], words)
 
 
-def _words_that_fit(pieces: Sequence[Sequence[int]], head: tuple[int, int], tail: tuple[int, int], budget: int) -> list[Sequence[int]]:
+def _words_that_fit(
+    pieces: Sequence[Sequence[int]], head: tuple[int, int], tail: tuple[int, int], budget: int
+) -> list[Sequence[int]]:
     """The pieces of each word, emptied for the words farthest from both arguments until `budget` sub-words are left."""
     kept = list(pieces)
     size = sum(map(len, kept))

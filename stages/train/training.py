@@ -70,7 +70,10 @@ def read_data(stage: Train, settings: TrainSettings, visuals: Visuals | None, to
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     samples = read_table(stage.run.samples, SAMPLES, "prepare")
     limit = settings.max_length
-    splits = {name: encode_split(samples, name, tokenizer, task=stage.task, max_length=limit) for name in ("train", "valid", "test")}
+    splits = {
+        name: encode_split(samples, name, tokenizer, task=stage.task, max_length=limit)
+        for name in ("train", "valid", "test")
+    }
     if settings.shots:
         splits["train"] = few_shots(splits["train"], settings.shots, stage.seed)
     labels = labels_of(splits["train"], stage.task)
@@ -83,7 +86,9 @@ def config_of(stage: Train, data: Data, spec: FeatureSpec | None) -> ModelConfig
     s = stage.settings
     levels = spec.levels if spec is not None else ()
     features = asdict(spec) if spec is not None else None
-    return ModelConfig(stage.system, stage.task, data.labels, levels, s.relation_head, s.max_length, {}, features)
+    return ModelConfig(
+        stage.system, stage.task, data.labels, levels, s.relation_head, s.max_length, {}, features
+    )
 
 
 def fit(
@@ -99,7 +104,16 @@ def fit(
     """Train `model`, resuming if it can, and let rank 0 write the model of the best epoch, its scores, predictions and history."""
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
     logs = stage.run.logs(stage.name) if settings.tensorboard else None
-    task = Task(stage.name.replace("-seed-", " seed ").replace("-", " ", 1), settings, stage.seed, splits, visuals, pad_id, rates, logs)
+    task = Task(
+        stage.name.replace("-seed-", " seed ").replace("-", " ", 1),
+        settings,
+        stage.seed,
+        splits,
+        visuals,
+        pad_id,
+        rates,
+        logs,
+    )
     folder = stage.checkpoint_folder(stage.parameters(), stage.inputs(), stage.weights())
     trainer = Trainer(task, model, Checkpoints(folder), ranks)
     seen = trainer.run(tools)
@@ -107,7 +121,9 @@ def fit(
     if ranks.leads:
         remove_temporaries(stage.folder)
         model.save_pretrained(stage.folder, data.tokenizer)
-        predictions = predict_split(model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools)
+        predictions = predict_split(
+            model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools
+        )
         metrics: dict[str, Any] = {
             "system": stage.system,
             "task": stage.task,
@@ -117,7 +133,9 @@ def fit(
             "test": score_split(splits["test"], predictions, stage.task) if len(splits["test"]) else None,
             "parameter_groups": trainer.parameter_groups,
         }
-        write_table(stage.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals))
+        write_table(
+            stage.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals)
+        )
         write_table(stage.folder / "history.parquet", table_of(HISTORY, trainer.history))
         write_text(stage.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         headline = metrics["test"] or metrics["valid"]
@@ -125,26 +143,42 @@ def fit(
     return Counts("training samples", done=seen, details=details)
 
 
-def _warn(stage: Train, tools: Tools, splits: dict[str, Split], labels: Sequence[str], visuals: Visuals | None) -> None:
+def _warn(
+    stage: Train, tools: Tools, splits: dict[str, Split], labels: Sequence[str], visuals: Visuals | None
+) -> None:
     if not len(splits["train"]):
-        raise StageError(f"{stage.run.samples} holds no training sample; check the training file that prepare read")
+        raise StageError(
+            f"{stage.run.samples} holds no training sample; check the training file that prepare read"
+        )
     for name in ("valid", "test"):
         split = splits[name]
         if not len(split):
             consequence = "the last epoch is kept" if name == "valid" else "no test score is made"
             tools.say(f"warning: there is no {name} split; {consequence}")
         elif unseen := sorted({label for gold in split.gold for label in gold} - set(labels)):
-            tools.say(f"warning: {name} holds labels that training never saw, which can only be missed: {', '.join(unseen)}")
+            tools.say(
+                f"warning: {name} holds labels that training never saw, which can only be missed: {', '.join(unseen)}"
+            )
         elif all(label in ("O", "None") for gold in split.gold for label in gold):
-            tools.say(f"warning: {name} holds nothing to find (every label is negative); its F1 is 0 by definition")
-    cut = sum(text.words < len(words) for split in splits.values() for text, words in zip(split.texts, split.tokens, strict=True))
+            tools.say(
+                f"warning: {name} holds nothing to find (every label is negative); its F1 is 0 by definition"
+            )
+    cut = sum(
+        text.words < len(words)
+        for split in splits.values()
+        for text, words in zip(split.texts, split.tokens, strict=True)
+    )
     if cut:
-        tools.say(f"warning: {cut} texts are longer than max_length {stage.settings.max_length} sub-words and were shortened")
+        tools.say(
+            f"warning: {cut} texts are longer than max_length {stage.settings.max_length} sub-words and were shortened"
+        )
     if visuals is not None:
         total = sum(map(len, splits.values()))
         seen = sum(key in visuals for split in splits.values() for key in split.image_keys)
         if seen < total:
-            tools.say(f"note: {total - seen} of {total} samples have no image features; for them the model is its text encoder")
+            tools.say(
+                f"note: {total - seen} of {total} samples have no image features; for them the model is its text encoder"
+            )
 
 
 def labels_of(split: Split, task: str) -> tuple[str, ...]:
@@ -152,4 +186,7 @@ def labels_of(split: Split, task: str) -> tuple[str, ...]:
     seen = {label for gold in split.gold for label in gold}
     if task == "re":
         return tuple(sorted(seen))
-    return ("O", *(f"{prefix}-{kind}" for kind in sorted({tag[2:] for tag in seen if tag != "O"}) for prefix in "BI"))
+    return (
+        "O",
+        *(f"{prefix}-{kind}" for kind in sorted({tag[2:] for tag in seen if tag != "O"}) for prefix in "BI"),
+    )
