@@ -107,7 +107,7 @@ bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/be
 	$(BIN)/python benchmarks/planning.py
 
 demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
-	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/demo/demo_fasterrcnn.safetensors
+	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/vision/demo_fasterrcnn.safetensors
 
 test: lint types  ## style, types and tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

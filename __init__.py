@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cache.reader import FeatureCache
-    from .stages.train.model import HMNeT
+    from .stages.systems.hmnet import HMNeT
 
 __all__ = ["FeatureCache", "HMNeT", "__version__"]
 
@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "HMNeT":
-        from .stages.train.model import HMNeT
+        from .stages.systems.hmnet import HMNeT
 
         return HMNeT
     if name == "FeatureCache":

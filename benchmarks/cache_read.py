@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
-from hmnet_pipe.cache.shards import FeatureSpec, rewrite_shard, write_shard
+from hmnet_pipe.cache.shards import rewrite_shard, write_shard
+from hmnet_pipe.cache.spec import FeatureSpec
 from report import Result, report
 
 SPEC = FeatureSpec("resnet50", "0" * 64, "made up", (256, 512, 1024, 2048), 2, 4, "float16")

@@ -19,13 +19,14 @@ from pathlib import Path
 
 import torch
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import IMAGES, read_table
-from hmnet_pipe.pipeline.cluster import default_workers
-from hmnet_pipe.stages.compute import Arithmetic, autocast
+from hmnet_pipe.manifests.schemas import IMAGES
+from hmnet_pipe.manifests.tables import read_table
+from hmnet_pipe.pipeline.cluster.dask import default_workers
+from hmnet_pipe.stages.base.arithmetic import Arithmetic, autocast
 from hmnet_pipe.stages.demo.scenes import KINDS, draw_scene, stream
-from hmnet_pipe.stages.detect.detector import Detector, build_detector
-from hmnet_pipe.stages.fused import for_inference
-from hmnet_pipe.stages.images import open_image
+from hmnet_pipe.stages.vision.detectors.torchvision import Detector, build_detector
+from hmnet_pipe.stages.vision.fused import for_inference
+from hmnet_pipe.stages.vision.images import open_image
 from photo_run import make_run, timed_stage, warm_cluster
 from PIL import Image
 from report import Result, report

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 import torchvision
-from hmnet_pipe.pipeline.cluster import default_workers
-from hmnet_pipe.stages.compute import Arithmetic, autocast
-from hmnet_pipe.stages.demo import DEMO_WEIGHTS
-from hmnet_pipe.stages.extract.pyramid import Pyramid, build_pyramid
-from hmnet_pipe.stages.extract.views import cut_views, normalise
-from hmnet_pipe.stages.fused import for_inference
-from hmnet_pipe.stages.images import open_image
+from hmnet_pipe.pipeline.cluster.dask import default_workers
+from hmnet_pipe.stages.base.arithmetic import Arithmetic, autocast
+from hmnet_pipe.stages.vision.backbones.torchvision import Pyramid, build_pyramid
+from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
+from hmnet_pipe.stages.vision.fused import for_inference
+from hmnet_pipe.stages.vision.images import open_image
+from hmnet_pipe.stages.vision.views import cut_views, normalise
 from photo_run import Call, make_run, on_every_worker, timed_stage, warm_cluster, with_boxes
 from report import Result, report
 from torch import Tensor

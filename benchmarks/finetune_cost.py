@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 
 import torch
-from hmnet_pipe.stages.compute import autocast, resolve_precision
-from hmnet_pipe.stages.extract.pyramid import build_pyramid
-from hmnet_pipe.stages.finetune.model import EndToEnd
-from hmnet_pipe.stages.train.model import Batch, HMNeT, ModelConfig
-from hmnet_pipe.stages.train.optimizer import make_optimizer, parameter_groups
-from hmnet_pipe.stages.train.stage import TrainSettings
+from hmnet_pipe.stages.base.arithmetic import autocast, resolve_precision
+from hmnet_pipe.stages.learning.optimizer import make_optimizer, parameter_groups
+from hmnet_pipe.stages.learning.recipe import TrainSettings
+from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
+from hmnet_pipe.stages.systems.end_to_end import EndToEnd
+from hmnet_pipe.stages.systems.hmnet import HMNeT
+from hmnet_pipe.stages.vision.backbones.torchvision import build_pyramid
 from report import Result, report
 from train_speed import BATCH, LABELS, SPEC, make_encoder
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import DETECTIONS, IMAGES, read_table, table_of, write_table
-from hmnet_pipe.pipeline.cluster import Cluster
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import run_stage
-from hmnet_pipe.stages.stage import SILENT, Tools
+from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES
+from hmnet_pipe.manifests.tables import read_table, table_of, write_table
+from hmnet_pipe.pipeline.cluster.dask import Cluster
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT, Tools
 
 __all__ = ["Call", "make_run", "on_every_worker", "timed_stage", "warm_cluster", "with_boxes"]
 
@@ -82,8 +83,8 @@ def warm_cluster(workers: int) -> Iterator[tuple[Cluster, float]]:
 
 
 def _import_all(call: Call) -> None:
-    import hmnet_pipe.stages.detect.worker
-    import hmnet_pipe.stages.extract.worker  # noqa: F401
+    import hmnet_pipe.stages.detect.work
+    import hmnet_pipe.stages.extract.work  # noqa: F401
 
     time.sleep(call.seconds)  # so that every worker gets one
 

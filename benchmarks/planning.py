@@ -22,18 +22,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from hmnet_pipe.cache.reader import IndexRow, write_index
-from hmnet_pipe.cache.shards import FeatureSpec, write_shard
-from hmnet_pipe.manifests.run import RunFolder, StageRecord
-from hmnet_pipe.manifests.tables import DETECTIONS, IMAGES, OUTCOMES, PROBLEMS, SAMPLES, table_of, write_table
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import expected_record, run_stage
-from hmnet_pipe.pipeline.sources import settings_of
+from hmnet_pipe.cache.shards import write_shard
+from hmnet_pipe.cache.spec import FeatureSpec
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES, OUTCOMES, PROBLEMS, SAMPLES
+from hmnet_pipe.manifests.tables import table_of, write_table
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.freshness import settings_of
+from hmnet_pipe.pipeline.run.runner import expected_record, run_stage
+from hmnet_pipe.stages.base.stage import Stage
+from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.extract.stage import Extract
-from hmnet_pipe.stages.stage import Stage, Tools
 from report import Result, report
 
 WORDS, BOXES, SHARD_ROWS = 15, 3, 256
-# What pipeline.memory sets for the commands themselves.
+# What pipeline.cluster.memory sets for the commands themselves.
 _AS_THE_COMMAND = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "ARROW_DEFAULT_MEMORY_POOL": "system"}
 _LINKS = 50_000  # of one file; ext4 allows 65,000
 # In between stands a small process: to Linux the largest resident set of a process includes that of the one that started it.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hmnet_pipe.pipeline.machine import machine_kind
-from hmnet_pipe.pipeline.report import text_table
+from hmnet_pipe.pipeline.cluster.machine import machine_kind
+from hmnet_pipe.pipeline.report.text import text_table
 
 __all__ = ["Result", "report"]
 

@@ -23,21 +23,25 @@ import numpy as np
 import torch
 import torchvision
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
-from hmnet_pipe.cache.shards import FeatureSpec, write_shard
+from hmnet_pipe.cache.shards import write_shard
+from hmnet_pipe.cache.spec import FeatureSpec
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import SAMPLES, read_table
-from hmnet_pipe.pipeline.config import preset
-from hmnet_pipe.pipeline.memory import keep_freed_memory
-from hmnet_pipe.pipeline.runner import run_stage
-from hmnet_pipe.stages.stage import SILENT
-from hmnet_pipe.stages.train.checkpoint import Checkpoints
-from hmnet_pipe.stages.train.data import Split, batches, bucketed_order, encode_split
-from hmnet_pipe.stages.train.encoder import load_tokenizer
-from hmnet_pipe.stages.train.encoder_files import DEMO_ENCODER, resolve_encoder
-from hmnet_pipe.stages.train.loop import Task, Trainer
-from hmnet_pipe.stages.train.model import HMNeT, ModelConfig
-from hmnet_pipe.stages.train.ranks import Ranks
-from hmnet_pipe.stages.train.stage import TrainSettings
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import read_table
+from hmnet_pipe.pipeline.cluster.memory import keep_freed_memory
+from hmnet_pipe.pipeline.run.config import preset
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT
+from hmnet_pipe.stages.learning.batches import batches, bucketed_order
+from hmnet_pipe.stages.learning.checkpoint import Checkpoints
+from hmnet_pipe.stages.learning.loop import Task, Trainer
+from hmnet_pipe.stages.learning.ranks import Ranks
+from hmnet_pipe.stages.learning.recipe import TrainSettings
+from hmnet_pipe.stages.learning.splits import Split, encode_split
+from hmnet_pipe.stages.systems.batch import ModelConfig
+from hmnet_pipe.stages.systems.hmnet import HMNeT
+from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
+from hmnet_pipe.stages.text.encoders.files import DEMO_ENCODER, resolve_encoder
 from report import Result, report
 from torch import nn
 from transformers import AutoTokenizer, BertConfig, BertModel

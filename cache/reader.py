@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
 from ..manifests.fingerprint import canonical_json
-from .shards import STORAGE_DTYPES, FeatureSpec, Rows, Shard, ShardError
+from .shards import Rows, Shard, ShardError
+from .spec import STORAGE_DTYPES, FeatureSpec
 
 __all__ = ["FeatureCache", "IndexRow", "read_index", "write_index"]
 

@@ -14,11 +14,9 @@ temporary name, the rename, and a checksum in every row. The checksum is over co
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,12 +28,11 @@ import pyarrow as pa
 
 from ..manifests.errors import HmnetPipeError, StageError
 from ..manifests.files import atomic_path
+from .spec import STORAGE_DTYPES, FeatureSpec
 
 __all__ = [
     "SCHEMA_VERSION",
-    "STORAGE_DTYPES",
     "ArchiveError",
-    "FeatureSpec",
     "Rows",
     "Shard",
     "ShardError",
@@ -47,13 +44,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 
-# bfloat16 has no HDF5 type; its bits are kept as uint16.
-STORAGE_DTYPES: dict[str, type[np.generic]] = {
-    "float16": np.float16,
-    "float32": np.float32,
-    "bfloat16": np.uint16,
-}
-
 # What HDF5 and h5py raise over a file that is not as it should be.
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 
@@ -64,35 +54,6 @@ class ShardError(StageError):
 
 class ArchiveError(HmnetPipeError):
     """A shard is compressed, and what decompresses it is not installed. No ShardError: what is damaged is computed again, this is not."""
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """What the numbers of a feature set are; equal specs can be read together.
-
-    levels: channels of each pyramid level, from fine to coarse. pooled: the side p of each level after pooling.
-    views: 1 + m. transform: how pixels became the network's input, in words. weights: the digest of the backbone's weights.
-    """
-
-    backbone: str
-    weights: str
-    transform: str
-    levels: tuple[int, ...]
-    pooled: int
-    views: int
-    dtype: str
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "FeatureSpec":
-        values = json.loads(text)
-        return cls(**{**values, "levels": tuple(values["levels"])})
-
-    @property
-    def row_shape(self) -> tuple[int, int, int, int]:
-        return (self.views, sum(self.levels), self.pooled, self.pooled)
 
 
 def row_checksum(key: str, mask: npt.NDArray[np.bool_], pyramid: npt.NDArray[Any]) -> int:

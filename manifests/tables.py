@@ -15,16 +15,11 @@ import pyarrow.parquet as pq
 from .errors import StageError
 from .files import atomic_path
 from .fingerprint import digest_batches, remembered
+from .schemas import (
+    IMAGES,
+)
 
 __all__ = [
-    "DETECTIONS",
-    "EXPLANATIONS",
-    "HISTORY",
-    "IMAGES",
-    "OUTCOMES",
-    "PREDICTIONS",
-    "PROBLEMS",
-    "SAMPLES",
     "any_usable",
     "read_batches",
     "read_table",
@@ -39,103 +34,6 @@ __all__ = [
 # takes a few MB of who reads.
 _BATCH_ROWS = 2**14
 _GROUP_ROWS = 2**17
-
-
-def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
-    return pa.schema([pa.field(name, kind) for name, kind in fields])
-
-
-_RANGE = pa.list_(pa.int32(), 2)  # half-open [start, end) of word indices
-
-# One row per sample, in the order (split, id). `tags` is filled for task "ner"; head, tail and relation for task "re".
-# `groups` names, for each mention in the order of the text (or for the one pair), a group that scores are reported for apart.
-# `image` is the name that the input gave, `image_key` the sha256 of that image's content, or null where there is no usable image.
-SAMPLES = _schema(
-    ("id", pa.string()),
-    ("split", pa.string()),
-    ("task", pa.string()),
-    ("tokens", pa.list_(pa.string())),
-    ("tags", pa.list_(pa.string())),
-    ("head", _RANGE),
-    ("tail", _RANGE),
-    ("relation", pa.string()),
-    ("groups", pa.list_(pa.string())),
-    ("image", pa.string()),
-    ("image_key", pa.string()),
-)
-
-# One row per distinct image CONTENT, in the order of `key`. `width` and `height` are pixels after EXIF rotation; `path` is where
-# one copy of the content lies (in no digest). `status` is "ok" or "unreadable", the latter with its `reason` and a size of 0 by 0.
-IMAGES = _schema(
-    ("key", pa.string()),
-    ("path", pa.string()),
-    ("width", pa.int32()),
-    ("height", pa.int32()),
-    ("status", pa.string()),
-    ("reason", pa.string()),
-)
-
-# What prepare refused or repaired: one row each. `kind` is "image" (sample kept, without its image), "tag" (an orphan I- tag) or
-# "relation" (the negative relation in another spelling).
-PROBLEMS = _schema(
-    ("kind", pa.string()),
-    ("sample", pa.string()),
-    ("where", pa.string()),
-    ("reason", pa.string()),
-)
-
-# One row per (image_key, rank), rank 0 having the highest score. Boxes are pixels of the upright image: x0, y0, x1, y1.
-DETECTIONS = _schema(
-    ("image_key", pa.string()),
-    ("rank", pa.int8()),
-    ("x0", pa.float32()),
-    ("y0", pa.float32()),
-    ("x1", pa.float32()),
-    ("y1", pa.float32()),
-    ("label", pa.string()),
-    ("score", pa.float32()),
-)
-
-# One row per image that a visual stage went through. `status` is "done" or "failed"; `reason` is set for failed ones.
-OUTCOMES = _schema(
-    ("image_key", pa.string()),
-    ("status", pa.string()),
-    ("reason", pa.string()),
-)
-
-# One row per scored sample. For "ner" gold and predicted are tag sequences as long as `tokens`; for "re" lists of one relation.
-PREDICTIONS = _schema(
-    ("id", pa.string()),
-    ("split", pa.string()),
-    ("tokens", pa.list_(pa.string())),
-    ("gold", pa.list_(pa.string())),
-    ("predicted", pa.list_(pa.string())),
-    ("has_image", pa.bool_()),
-)
-
-# What a model looked at in a sample, for figures. positions: the words, or [CLS], [E1] and [E2], that `attention` is of. views: for each
-# view that the system sees, whether the sample has it. gates: layer, view, level. attention: layer, position, view; the mean over heads.
-_CUBE = pa.list_(pa.list_(pa.list_(pa.float32())))
-EXPLANATIONS = _schema(
-    ("id", pa.string()),
-    ("split", pa.string()),
-    ("image_key", pa.string()),
-    ("positions", pa.list_(pa.string())),
-    ("views", pa.list_(pa.bool_())),
-    ("gates", _CUBE),
-    ("attention", _CUBE),
-)
-
-# One row per training epoch. Times are seconds.
-HISTORY = _schema(
-    ("epoch", pa.int32()),
-    ("step", pa.int32()),
-    ("loss", pa.float64()),
-    ("learning_rate", pa.float64()),
-    ("valid_f1", pa.float64()),
-    ("seconds", pa.float64()),
-    ("samples_per_second", pa.float64()),
-)
 
 
 def table_of(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

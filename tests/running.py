@@ -20,10 +20,10 @@ from hmnet_pipe import FeatureCache
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.fingerprint import digest_table
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import Report, run_stage
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.runner import Report, run_stage
+from hmnet_pipe.stages.base.tools import SILENT, Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
-from hmnet_pipe.stages.stage import SILENT, Tools
 
 _MARK = "HMNET_PIPE_TEST_PROCESS"
 

@@ -16,25 +16,17 @@ import pytest
 import torch
 from hmnet_pipe.cache.integrity import find_damage
 from hmnet_pipe.cache.reader import FeatureCache
-from hmnet_pipe.cache.shards import (
-    STORAGE_DTYPES,
-    FeatureSpec,
-    Shard,
-    ShardError,
-    check_shard,
-    rewrite_shard,
-    row_checksum,
-    write_shard,
-)
+from hmnet_pipe.cache.shards import Shard, ShardError, check_shard, rewrite_shard, row_checksum, write_shard
+from hmnet_pipe.cache.spec import STORAGE_DTYPES, FeatureSpec
 from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.archive import archive_run
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.status import run_status
-from hmnet_pipe.pipeline.verify import rerun_run, verify_run
+from hmnet_pipe.pipeline.checks.status import run_status
+from hmnet_pipe.pipeline.checks.verify import rerun_run, verify_run
+from hmnet_pipe.pipeline.run.archive import archive_run
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
-from hmnet_pipe.stages.stage import SILENT
 from torch.utils.data import DataLoader
 
 from .running import bring_up_to_date, hmnet_words
@@ -382,7 +374,7 @@ def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_com
 
 
 def test_a_running_extract_keeps_archive_out(run):
-    from hmnet_pipe.pipeline.runner import locked
+    from hmnet_pipe.pipeline.run.runner import locked
 
     with (
         locked(RunConfig.read(run.config).stage("extract", run)),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, read_index, write_index
-from hmnet_pipe.cache.shards import STORAGE_DTYPES, FeatureSpec, Shard, ShardError, row_checksum, write_shard
+from hmnet_pipe.cache.shards import Shard, ShardError, row_checksum, write_shard
+from hmnet_pipe.cache.spec import STORAGE_DTYPES, FeatureSpec
 from hmnet_pipe.manifests.errors import StageError
 from torch.utils.data import DataLoader, Dataset
 

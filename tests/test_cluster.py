@@ -12,8 +12,8 @@ from pathlib import Path
 import cloudpickle
 import pytest
 from hmnet_pipe.manifests.errors import InputError, StageError
-from hmnet_pipe.pipeline.cluster import Cluster
-from hmnet_pipe.stages.stage import UnitFailure
+from hmnet_pipe.pipeline.cluster.dask import Cluster
+from hmnet_pipe.stages.base.tools import UnitFailure
 
 from . import running
 

@@ -1,9 +1,9 @@
 """The demonstration says what images are worth. Relations only: entities take twice as long and show the same (`make demo`)."""
 
 import pytest
-from hmnet_pipe.pipeline.demo import DemoTable, run_demo
-from hmnet_pipe.pipeline.runner import Report
-from hmnet_pipe.stages.stage import Tools
+from hmnet_pipe.pipeline.run.demo import DemoTable, run_demo
+from hmnet_pipe.pipeline.run.runner import Report
+from hmnet_pipe.stages.base.tools import Tools
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hmnet_pipe.pipeline.config import PRESETS
-from hmnet_pipe.stages.demo import DEMO_WEIGHTS
-from hmnet_pipe.stages.demo.nets import DEMO_CATEGORIES, STAGE_WIDTHS, demo_fasterrcnn, demo_resnet
+from hmnet_pipe.pipeline.run.config import PRESETS
 from hmnet_pipe.stages.demo.scenes import KINDS, SceneObject, stream
 from hmnet_pipe.stages.demo.train_weights import random_scene, view_tensor, views_of
+from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
+from hmnet_pipe.stages.vision.demo_nets import DEMO_CATEGORIES, STAGE_WIDTHS, demo_fasterrcnn, demo_resnet
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval

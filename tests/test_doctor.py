@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline import doctor
-from hmnet_pipe.pipeline.config import preset
-from hmnet_pipe.pipeline.doctor import Finding, examine
+from hmnet_pipe.pipeline.checks import doctor
+from hmnet_pipe.pipeline.checks.doctor import Finding, examine
+from hmnet_pipe.pipeline.run.config import preset
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from hmnet_pipe.cache.shards import Shard
 from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import OUTCOMES, read_table
+from hmnet_pipe.manifests.schemas import OUTCOMES
+from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.cli import main
 from PIL import Image
 

@@ -19,25 +19,27 @@ from hmnet_pipe import FeatureCache, HMNeT
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.fingerprint import digest_file
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import SAMPLES, read_table
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.refresh import refresh_features
-from hmnet_pipe.pipeline.runner import run_stage
-from hmnet_pipe.pipeline.status import run_status
-from hmnet_pipe.stages.demo import DEMO_WEIGHTS
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import read_table
+from hmnet_pipe.pipeline.checks.status import run_status
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.refresh import refresh_features
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT, Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
-from hmnet_pipe.stages.extract.pyramid import build_pyramid
-from hmnet_pipe.stages.extract.views import normalise
-from hmnet_pipe.stages.finetune.model import EndToEnd
-from hmnet_pipe.stages.finetune.pixels import Pixels
-from hmnet_pipe.stages.finetune.stage import FinetuneSettings
-from hmnet_pipe.stages.stage import SILENT, Tools
-from hmnet_pipe.stages.train.data import batches, encode_split
-from hmnet_pipe.stages.train.encoder import load_tokenizer
-from hmnet_pipe.stages.train.model import ModelConfig
-from hmnet_pipe.stages.train.text import MARKERS
-from hmnet_pipe.stages.train.training import labels_of
+from hmnet_pipe.stages.finetune.settings import FinetuneSettings
+from hmnet_pipe.stages.learning.batches import batches
+from hmnet_pipe.stages.learning.fit import labels_of
+from hmnet_pipe.stages.learning.splits import encode_split
+from hmnet_pipe.stages.systems.batch import ModelConfig
+from hmnet_pipe.stages.systems.end_to_end import EndToEnd
+from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
+from hmnet_pipe.stages.text.limits import MARKERS
+from hmnet_pipe.stages.vision.backbones.torchvision import build_pyramid
+from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
+from hmnet_pipe.stages.vision.pixels import Pixels
+from hmnet_pipe.stages.vision.views import normalise
 from safetensors.torch import load_file
 from torch import nn
 

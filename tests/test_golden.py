@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from hmnet_pipe.cache.reader import IndexRow, write_index
-from hmnet_pipe.cache.shards import FeatureSpec, write_shard
-from hmnet_pipe.manifests.run import RunFolder, StageRecord
-from hmnet_pipe.manifests.tables import DETECTIONS, IMAGES, SAMPLES, table_of, write_table
-from hmnet_pipe.pipeline.config import SETTINGS, RunConfig, preset
-from hmnet_pipe.pipeline.runner import expected_record
+from hmnet_pipe.cache.shards import write_shard
+from hmnet_pipe.cache.spec import FeatureSpec
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES, SAMPLES
+from hmnet_pipe.manifests.tables import table_of, write_table
+from hmnet_pipe.pipeline.run.config import SETTINGS, RunConfig, preset
+from hmnet_pipe.pipeline.run.runner import expected_record
 
 GOLDEN = Path(__file__).with_name("golden.json")
 KEY = hashlib.sha256(b"an image").hexdigest()

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import SAMPLES, read_table
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.cli import main
+from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.prepare.identity import UNKNOWN, compare_with_paper, identify
 from hmnet_pipe.stages.prepare.readers import read_samples
-from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
-from hmnet_pipe.stages.stage import Tools
+from hmnet_pipe.stages.prepare.settings import PrepareSettings
+from hmnet_pipe.stages.prepare.stage import Prepare
 
 PAIR = {
     "token": ["Ada", "of", "London"],

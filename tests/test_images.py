@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hmnet_pipe.stages.images import (
+from hmnet_pipe.stages.vision.images import (
     MAX_PIXELS,
     UnusableImage,
     image_from_bytes,

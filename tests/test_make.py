@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.config import preset
-from hmnet_pipe.pipeline.runner import run_stage
+from hmnet_pipe.pipeline.run.config import preset
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
-from hmnet_pipe.stages.stage import SILENT
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(

@@ -11,8 +11,9 @@ import pytest
 from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX, atomic_path, remove_temporaries, write_text
 from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
-from hmnet_pipe.manifests.run import StageRecord
-from hmnet_pipe.manifests.tables import IMAGES, OUTCOMES, read_table, table_of, write_table
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.schemas import IMAGES, OUTCOMES
+from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 
 RECORD = StageRecord(
     "extract",

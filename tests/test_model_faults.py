@@ -14,22 +14,29 @@ import numpy as np
 import pytest
 import torch
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
-from hmnet_pipe.cache.shards import FeatureSpec, write_shard
+from hmnet_pipe.cache.shards import write_shard
+from hmnet_pipe.cache.spec import FeatureSpec
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.files import write_text
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import HISTORY, PREDICTIONS, SAMPLES, read_table, table_of, write_table
-from hmnet_pipe.stages.extract.pyramid import Pyramid, build_pyramid
-from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
-from hmnet_pipe.stages.stage import Tools
-from hmnet_pipe.stages.train import loop, training
-from hmnet_pipe.stages.train.data import Split, batches, encode_split
-from hmnet_pipe.stages.train.encoder import encode, load_tokenizer
-from hmnet_pipe.stages.train.model import Batch, HMNeT, ModelConfig
-from hmnet_pipe.stages.train.optimizer import parameter_groups
-from hmnet_pipe.stages.train.predict import predict_split, score_split
-from hmnet_pipe.stages.train.stage import Train, TrainSettings
-from hmnet_pipe.stages.train.text import MARKERS
+from hmnet_pipe.manifests.schemas import HISTORY, PREDICTIONS, SAMPLES
+from hmnet_pipe.manifests.tables import read_table, table_of, write_table
+from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.learning import fit as training
+from hmnet_pipe.stages.learning import loop
+from hmnet_pipe.stages.learning.batches import batches
+from hmnet_pipe.stages.learning.optimizer import parameter_groups
+from hmnet_pipe.stages.learning.predictions import predict_split, score_split
+from hmnet_pipe.stages.learning.recipe import TrainSettings
+from hmnet_pipe.stages.learning.splits import Split, encode_split
+from hmnet_pipe.stages.prepare.settings import PrepareSettings
+from hmnet_pipe.stages.prepare.stage import Prepare
+from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
+from hmnet_pipe.stages.systems.hmnet import HMNeT
+from hmnet_pipe.stages.text.encoders.bert import encode, load_tokenizer
+from hmnet_pipe.stages.text.limits import MARKERS
+from hmnet_pipe.stages.train.stage import Train
+from hmnet_pipe.stages.vision.backbones.torchvision import Pyramid, build_pyramid
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn

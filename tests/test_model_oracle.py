@@ -11,10 +11,13 @@ import pytest
 import torch
 import torchvision
 from hmnet_pipe.manifests.errors import InputError
-from hmnet_pipe.stages.extract.pyramid import Pyramid
-from hmnet_pipe.stages.train.encoder import encode, encoder_from_config
-from hmnet_pipe.stages.train.fusion import LayerPrefix, as_sequence
-from hmnet_pipe.stages.train.model import Batch, HMNeT, ModelConfig, bio_crf
+from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
+from hmnet_pipe.stages.systems.fusion import as_sequence
+from hmnet_pipe.stages.systems.heads import bio_crf
+from hmnet_pipe.stages.systems.hmnet import HMNeT
+from hmnet_pipe.stages.text.encoders.bert import encode, encoder_from_config
+from hmnet_pipe.stages.text.prefix import LayerPrefix
+from hmnet_pipe.stages.vision.backbones.torchvision import Pyramid
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from . import oracle

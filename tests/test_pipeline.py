@@ -17,14 +17,16 @@ import pytest
 from hmnet_pipe import FeatureCache, HMNeT
 from hmnet_pipe.cache.reader import read_index
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
-from hmnet_pipe.manifests.run import RunFolder, StageRecord
-from hmnet_pipe.manifests.tables import DETECTIONS, table_of, write_table
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import Report, run_stage
-from hmnet_pipe.pipeline.status import run_status
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import DETECTIONS
+from hmnet_pipe.manifests.tables import table_of, write_table
+from hmnet_pipe.pipeline.checks.status import run_status
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.runner import Report, run_stage
+from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
-from hmnet_pipe.stages.stage import Tools
 from safetensors.numpy import load_file
 
 from .running import bring_up_to_date, hmnet_words, made_by

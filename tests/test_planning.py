@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import DETECTIONS, IMAGES, table_of, write_table
-from hmnet_pipe.pipeline.config import preset
-from hmnet_pipe.stages.detect.unit import DetectSettings
-from hmnet_pipe.stages.extract.pyramid import build_pyramid
+from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES
+from hmnet_pipe.manifests.tables import table_of, write_table
+from hmnet_pipe.pipeline.run.config import preset
+from hmnet_pipe.stages.base.ahead import Made
+from hmnet_pipe.stages.detect.settings import DetectSettings
+from hmnet_pipe.stages.extract.settings import ExtractSettings
 from hmnet_pipe.stages.extract.stage import Extract
-from hmnet_pipe.stages.extract.unit import ExtractSettings, levels_of
-from hmnet_pipe.stages.stage import Made
+from hmnet_pipe.stages.extract.unit import levels_of
+from hmnet_pipe.stages.vision.backbones.torchvision import build_pyramid
 
 KEYS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(200)]
 

@@ -13,11 +13,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.manifests.errors import InputError
-from hmnet_pipe.manifests.run import RunFolder, StageRecord
-from hmnet_pipe.manifests.tables import IMAGES, PROBLEMS, SAMPLES, read_table, table_of, write_table
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
+from hmnet_pipe.manifests.tables import read_table, table_of, write_table
+from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.prepare.identity import identify
-from hmnet_pipe.stages.prepare.stage import Prepare, PrepareSettings
-from hmnet_pipe.stages.stage import Tools
+from hmnet_pipe.stages.prepare.settings import PrepareSettings
+from hmnet_pipe.stages.prepare.stage import Prepare
 from PIL import Image
 
 Rows = list[dict[str, Any]]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from hmnet_pipe.manifests.errors import InputError
-from hmnet_pipe.stages.prepare.jsonl import split_words
+from hmnet_pipe.stages.prepare.formats.rows import number_repeats, open_mentions
 from hmnet_pipe.stages.prepare.readers import SampleRow, find_texts, read_samples
-from hmnet_pipe.stages.prepare.rows import number_repeats, open_mentions
+from hmnet_pipe.stages.text.words import split_words
 from seqeval.metrics.sequence_labeling import get_entities
 
 TWEET = "IMGID:7\nAda\tB-PER\nis\tO\nhere\tO\n\n"

@@ -2,7 +2,7 @@
 
 import statistics
 
-from hmnet_pipe.pipeline.report import score_table, seeds_table
+from hmnet_pipe.pipeline.report.text import score_table, seeds_table
 
 
 def metrics(system: str, valid: float, test: float | None) -> dict:

@@ -16,13 +16,13 @@ import tomlkit
 from hmnet_pipe.manifests.errors import InputError, StageError, WeightsError
 from hmnet_pipe.manifests.fingerprint import digest_file, digest_table
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.cluster import Cluster
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.lock import lock_run, read_lock
-from hmnet_pipe.pipeline.reproduce import Finding, Reproduction, reproduce
-from hmnet_pipe.pipeline.runner import run_stage
+from hmnet_pipe.pipeline.cluster.dask import Cluster
+from hmnet_pipe.pipeline.reproduce.lock import lock_run, read_lock
+from hmnet_pipe.pipeline.reproduce.reproduce import Finding, Reproduction, reproduce
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
-from hmnet_pipe.stages.stage import Tools
 from safetensors.numpy import load_file, save_file
 
 SIZES = {"train": 24, "valid": 8, "test": 8}

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from hmnet_pipe.stages.scores import score_entities, score_relations
+from hmnet_pipe.stages.learning.scores import score_entities, score_relations
 
 TYPES = ("LOC", "MISC", "PER")
 RELATIONS = ("None", "/per/loc", "/per/org", "/loc/loc")

@@ -17,17 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
-from hmnet_pipe.cache.shards import FeatureSpec
+from hmnet_pipe.cache.spec import FeatureSpec
 from hmnet_pipe.manifests import fingerprint
 from hmnet_pipe.manifests.fingerprint import digest_file, digest_json, digest_table
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.tables import DETECTIONS, SAMPLES, table_digest, table_of, write_table
-from hmnet_pipe.pipeline import status
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import run_stage
-from hmnet_pipe.pipeline.status import StageStatus, run_status
+from hmnet_pipe.manifests.schemas import DETECTIONS, SAMPLES
+from hmnet_pipe.manifests.tables import table_digest, table_of, write_table
+from hmnet_pipe.pipeline.checks import status
+from hmnet_pipe.pipeline.checks.status import StageStatus, run_status
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT, Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
-from hmnet_pipe.stages.stage import SILENT, Tools
 
 from .running import bring_up_to_date
 

@@ -5,10 +5,11 @@ from itertools import accumulate, chain
 
 import pytest
 from hmnet_pipe.manifests.errors import InputError
-from hmnet_pipe.manifests.tables import SAMPLES, table_of
-from hmnet_pipe.stages.train.data import encode_split
-from hmnet_pipe.stages.train.encoder import load_tokenizer
-from hmnet_pipe.stages.train.text import MARKERS, encode_pair, encode_words, special_tokens, word_pieces
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import table_of
+from hmnet_pipe.stages.learning.splits import encode_split
+from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
+from hmnet_pipe.stages.text.limits import MARKERS, encode_pair, encode_words, special_tokens, word_pieces
 
 SPECIAL = (901, 902)
 MARKER_IDS = dict(zip(MARKERS, (911, 912, 913, 914), strict=True))

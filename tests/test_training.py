@@ -19,14 +19,14 @@ import pytest
 import torch
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import run_stage
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.ahead import prefetched
+from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
-from hmnet_pipe.stages.prefetch import prefetched
-from hmnet_pipe.stages.stage import Tools
-from hmnet_pipe.stages.train.data import Split, few_shots
-from hmnet_pipe.stages.train.text import EncodedText
+from hmnet_pipe.stages.learning.splits import Split, few_shots
+from hmnet_pipe.stages.text.limits import EncodedText
 from safetensors.torch import load_file
 
 SIZES = {"train": 42, "valid": 12, "test": 12}

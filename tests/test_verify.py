@@ -15,13 +15,15 @@ import pytest
 from hmnet_pipe.cache.integrity import find_damage
 from hmnet_pipe.cache.reader import FeatureCache, read_index, write_index
 from hmnet_pipe.cache.shards import Shard, write_shard
-from hmnet_pipe.manifests.run import RunFolder, StageRecord
-from hmnet_pipe.manifests.tables import DETECTIONS, table_of, write_table
-from hmnet_pipe.pipeline.config import RunConfig, preset
-from hmnet_pipe.pipeline.runner import run_stage
-from hmnet_pipe.pipeline.verify import Rerun, _sample, mend_run, rerun_run, verify_run
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import DETECTIONS
+from hmnet_pipe.manifests.tables import table_of, write_table
+from hmnet_pipe.pipeline.checks.verify import Rerun, _sample, mend_run, rerun_run, verify_run
+from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
-from hmnet_pipe.stages.stage import Tools
 from safetensors.numpy import load_file, save_file
 
 

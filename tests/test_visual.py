@@ -14,19 +14,21 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hmnet_pipe.cache.shards import FeatureSpec, Shard
+from hmnet_pipe.cache.shards import Shard
+from hmnet_pipe.cache.spec import FeatureSpec
 from hmnet_pipe.manifests.errors import InputError, WeightsError
-from hmnet_pipe.stages.compute import Arithmetic, autocast
-from hmnet_pipe.stages.demo import DEMO_WEIGHTS
+from hmnet_pipe.stages.base.arithmetic import Arithmetic, autocast
 from hmnet_pipe.stages.demo.scenes import draw_scene, stream
-from hmnet_pipe.stages.detect import detector as detector_module
-from hmnet_pipe.stages.detect.detector import _WITHOUT_EPSILON, build_detector
-from hmnet_pipe.stages.extract.pyramid import MEAN, STD, build_pyramid
-from hmnet_pipe.stages.extract.unit import ImageUnit, ShardUnit
-from hmnet_pipe.stages.extract.views import cut_views, normalise
-from hmnet_pipe.stages.extract.worker import _stored, extract_shard
-from hmnet_pipe.stages.fused import for_inference
-from hmnet_pipe.stages.weights import weights_of
+from hmnet_pipe.stages.extract.unit import ShardUnit
+from hmnet_pipe.stages.extract.work import _stored, extract_shard
+from hmnet_pipe.stages.vision.backbones.torchvision import MEAN, STD, build_pyramid
+from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
+from hmnet_pipe.stages.vision.detectors import torchvision as detector_module
+from hmnet_pipe.stages.vision.detectors.torchvision import _WITHOUT_EPSILON, build_detector
+from hmnet_pipe.stages.vision.fused import for_inference
+from hmnet_pipe.stages.vision.plan import ImageUnit
+from hmnet_pipe.stages.vision.views import cut_views, normalise
+from hmnet_pipe.stages.vision.weights import weights_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.models._utils import IntermediateLayerGetter
@@ -457,9 +459,9 @@ def test_torchs_own_kernels_give_the_same_features(tmp_path):
 _PEAK = """
 import resource, sys
 from hmnet_pipe.cache.shards import FeatureSpec
-from hmnet_pipe.stages.compute import Arithmetic
+from hmnet_pipe.stages.base.arithmetic import Arithmetic
 from hmnet_pipe.stages.extract.unit import ImageUnit, ShardUnit
-from hmnet_pipe.stages.extract.worker import extract_shard
+from hmnet_pipe.stages.extract.work import extract_shard
 folder, *images = sys.argv[1:]
 spec = FeatureSpec("demo_resnet", "w", "t", (24, 48, 96, 192), 2, 2, "float16")
 units = tuple(ImageUnit(*image.split(":"), ((0.0, 0.0, 1000.0, 1000.0),)) for image in images)

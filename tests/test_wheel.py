@@ -23,7 +23,7 @@ def test_the_wheel_installs_one_name_with_types_and_weights_and_without_tests(wh
     names = zipfile.ZipFile(wheel).namelist()
     packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert packages == {"hmnet_pipe"}
-    assert {"hmnet_pipe/py.typed", "hmnet_pipe/stages/demo/demo_fasterrcnn.safetensors"} <= set(names)
+    assert {"hmnet_pipe/py.typed", "hmnet_pipe/stages/vision/demo_fasterrcnn.safetensors"} <= set(names)
     assert {name.split("/")[1] for name in names if name.count("/") > 1 and ".dist-info" not in name} == {
         "cache",
         "manifests",

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from numpy.random import Generator
 
 from ...manifests.files import write_text
-from ..stage import SILENT, Tools
+from ..base.tools import SILENT, Tools
 from .scenes import DISTRACTORS, draw_scene, stream
 
 __all__ = [

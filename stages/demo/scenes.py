@@ -15,11 +15,10 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
+from ..vision.demo import DECIDING_KINDS, DISTRACTORS, KINDS
+
 __all__ = ["DECIDING_KINDS", "DISTRACTORS", "KINDS", "Box", "SceneObject", "draw_scene", "stream"]
 
-DECIDING_KINDS = ("person", "building", "logo", "trophy")
-DISTRACTORS = ("tree", "ball")
-KINDS = DECIDING_KINDS + DISTRACTORS
 
 Box = tuple[
     int, int, int, int

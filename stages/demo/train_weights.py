@@ -25,7 +25,7 @@ from torchvision.models import ResNet
 from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
-from .nets import demo_fasterrcnn, demo_resnet
+from ..vision.demo_nets import demo_fasterrcnn, demo_resnet
 from .scenes import KINDS, SceneObject, draw_scene, stream
 
 __all__ = [

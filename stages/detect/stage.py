@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_json
-from ...manifests.run import RunFolder, StageRecord
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES
 from ...manifests.tables import (
-    DETECTIONS,
-    IMAGES,
-    OUTCOMES,
     any_usable,
     read_table,
     sound_digests,
@@ -30,10 +29,13 @@ from ...manifests.tables import (
     usable_images,
     write_table,
 )
-from ..compute import Arithmetic
-from ..stage import SILENT, Counts, Made, Stage, Tools, UnitFailure
-from ..weights import weights_of
-from .unit import ChunkUnit, DetectSettings, chunk_tables
+from ..base.ahead import Made
+from ..base.arithmetic import Arithmetic
+from ..base.stage import Stage
+from ..base.tools import SILENT, Counts, Tools, UnitFailure
+from ..vision.weights import weights_of
+from .settings import DetectSettings
+from .unit import ChunkUnit, chunk_tables
 
 __all__ = ["Detect"]
 
@@ -182,6 +184,6 @@ class Detect(Stage):
 
 def _detect_chunk(unit: ChunkUnit) -> Path:
     """Imported by who works, not by who plans."""
-    from .worker import detect_chunk
+    from .work import detect_chunk
 
     return detect_chunk(unit)

@@ -4,45 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_json
-from ..compute import Arithmetic
-from ..stage import setting
+from ..base.arithmetic import Arithmetic
 
-__all__ = ["DEMO_DETECTOR", "ChunkUnit", "DetectSettings", "chunk_tables"]
-
-DEMO_DETECTOR = "demo_fasterrcnn"
-DETECTORS = (
-    "fasterrcnn_resnet50_fpn_v2",
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    DEMO_DETECTOR,
-)
-
-
-@dataclass(frozen=True)
-class DetectSettings:
-    """The table [detect] of run.toml."""
-
-    detector: str = setting(
-        "fasterrcnn_resnet50_fpn_v2", "one of torchvision's Faster R-CNNs, or demo_fasterrcnn"
-    )
-    weights: str = setting("default", "'default' (torchvision's COCO weights), a file, or 'random'")
-    objects: int = setting(3, "objects kept an image, the paper's m")
-    min_score: float = setting(0.05, "objects below this score are not kept")
-    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
-    crops: bool = setting(True, "write crops/ for people to look at")
-    chunk: int = setting(32, "images a task; what a kill can lose of each worker")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-
-    def __post_init__(self) -> None:
-        if self.detector not in DETECTORS:
-            raise InputError(f"detector {self.detector!r} is not one of {', '.join(DETECTORS)}")
-        if self.objects < 0 or self.objects > 100:
-            raise InputError(f"detect: objects must be from 0 to 100, not {self.objects}")
-        if self.chunk < 1:
-            raise InputError("detect: chunk must be at least 1")
+__all__ = ["ChunkUnit", "chunk_tables"]
 
 
 @dataclass(frozen=True)

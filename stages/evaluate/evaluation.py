@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.reader import FeatureCache
-from ...cache.shards import FeatureSpec
+from ...cache.spec import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import write_text
 from ...manifests.run import RunFolder
-from ...manifests.tables import SAMPLES, read_table, write_table
-from ..compute import resolve_device, resolve_precision
+from ...manifests.schemas import SAMPLES
+from ...manifests.tables import read_table, write_table
+from ..base.arithmetic import resolve_device, resolve_precision
+from ..base.tools import SILENT, Tools
 from ..extract.stage import Extract
-from ..finetune.model import BACKBONE_FILE, EndToEnd
-from ..finetune.pixels import Pixels
-from ..scores import Scores
-from ..stage import SILENT, Tools
-from ..train.data import Visuals, encode_split, shuffled_images
-from ..train.encoder import load_tokenizer
-from ..train.model import HMNeT
-from ..train.predict import predict_split, predictions_table, score_split
+from ..learning.batches import Visuals
+from ..learning.predictions import predict_split, predictions_table, score_split
+from ..learning.scores import Scores
+from ..learning.splits import encode_split, shuffled_images
+from ..systems.end_to_end import BACKBONE_FILE, EndToEnd
+from ..systems.hmnet import HMNeT
+from ..text.encoders.bert import load_tokenizer
+from ..vision.pixels import Pixels
 from .explanation import explanations_table
 
 __all__ = ["evaluate"]

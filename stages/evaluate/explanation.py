@@ -3,12 +3,14 @@
 import pyarrow as pa
 import torch
 
-from ...manifests.tables import EXPLANATIONS, table_of
-from ..compute import autocast
-from ..stage import SILENT, Tools
-from ..train.data import Split, Visuals, batches
-from ..train.model import HMNeT
-from ..train.text import MARKERS
+from ...manifests.schemas import EXPLANATIONS
+from ...manifests.tables import table_of
+from ..base.arithmetic import autocast
+from ..base.tools import SILENT, Tools
+from ..learning.batches import Visuals, batches
+from ..learning.splits import Split
+from ..systems.hmnet import HMNeT
+from ..text.limits import MARKERS
 
 __all__ = ["explanations_table"]
 

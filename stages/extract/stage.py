@@ -12,37 +12,34 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
-from ...cache.shards import SCHEMA_VERSION, FeatureSpec, Shard, ShardError, check_shard
+from ...cache.shards import SCHEMA_VERSION, Shard, ShardError, check_shard
+from ...cache.spec import FeatureSpec
 from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
-from ...manifests.run import RunFolder, StageRecord
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES
 from ...manifests.tables import (
-    DETECTIONS,
-    IMAGES,
-    OUTCOMES,
     any_usable,
-    read_batches,
-    read_table,
     sound_digests,
     table_digest,
     table_of,
     usable_images,
     write_table,
 )
-from ..compute import Arithmetic
-from ..stage import SILENT, Counts, Made, Stage, Tools, UnitFailure
-from ..weights import weights_of
-from .unit import ExtractSettings, ImageUnit, ShardResult, ShardUnit, describe_transform, levels_of
+from ..base.ahead import Made
+from ..base.arithmetic import Arithmetic
+from ..base.stage import Stage
+from ..base.tools import SILENT, Counts, Tools, UnitFailure
+from ..vision.plan import ImageUnit, planned_images
+from ..vision.weights import weights_of
+from .settings import ExtractSettings
+from .unit import ShardResult, ShardUnit, describe_transform, levels_of
 
 __all__ = ["Extract"]
-
-_SIDES = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True)
@@ -194,41 +191,8 @@ class Extract(Stage):
         )
 
     def images(self) -> Made[ImageUnit]:
-        """Every usable image with the boxes that are its views, by falling score, in the order of the keys."""
-        images = usable_images(self.run.images)
-        keys, paths = _as_bytes(images.column("key")), images.column("path")
-        del images  # and with it the keys a second time
-        # Of each box its image's place among the keys, instead of the key: of a million images these would be 200 MB.
-        count = read_table(self.run.detections, DETECTIONS, "detect", columns=[]).num_rows
-        place, rank, boxes = (
-            np.empty(count, np.int32),
-            np.empty(count, np.int8),
-            np.empty((count, len(_SIDES)), np.float32),
-        )
-        filled = 0
-        for batch in read_batches(self.run.detections, DETECTIONS, "detect", ["image_key", "rank", *_SIDES]):
-            of, ranks = _as_bytes(batch.column("image_key")), batch.column("rank").to_numpy()
-            places = np.searchsorted(keys, of)
-            wanted = (places < len(keys)) & (ranks < self.objects)
-            wanted[wanted] = keys[places[wanted]] == of[wanted]
-            part = slice(filled, filled := filled + int(wanted.sum()))
-            place[part], rank[part] = places[wanted], ranks[wanted]
-            boxes[part] = np.stack([batch.column(side).to_numpy()[wanted] for side in _SIDES], axis=1)
-        place, rank, boxes = place[:filled], rank[:filled], boxes[:filled]
-        if not (
-            (place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (rank[1:] > rank[:-1]))
-        ).all():  # detect writes them in order
-            order = np.lexsort((rank, place))
-            place, boxes = place[order], boxes[order]
-        starts = np.searchsorted(place, np.arange(len(keys) + 1))
-
-        def make(i: int) -> ImageUnit:
-            own = boxes[starts[i] : starts[i + 1]].tolist()
-            return ImageUnit(
-                keys[i].decode("ascii"), paths[i].as_py(), tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in own)
-            )
-
-        return Made(len(keys), make)
+        """Every usable image with the boxes that are its views."""
+        return planned_images(self.run.images, self.run.detections, self.objects)
 
     def spec(self) -> FeatureSpec:
         """What the features are that this stage makes."""
@@ -298,16 +262,10 @@ class Extract(Stage):
 
 def _extract_shard(unit: ShardUnit) -> ShardResult:
     """Imported by who works, not by who plans."""
-    from .worker import extract_shard
+    from .work import extract_shard
 
     return extract_shard(unit)
 
 
 def _identity_of(spec: FeatureSpec) -> dict[str, Any]:
     return {name: value for name, value in asdict(spec).items() if name != "levels"}
-
-
-def _as_bytes(keys: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bytes_]:
-    """Image keys as numpy's fixed bytes, in which to search: 64 of them a key, where Python's texts take twice that."""
-    parts = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
-    return np.concatenate([np.zeros(0, "S64"), *(np.array(part.to_pylist(), "S64") for part in parts)])

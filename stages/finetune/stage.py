@@ -9,44 +9,16 @@ from typing import Any
 
 from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_file
-from ...manifests.tables import DETECTIONS, IMAGES, OUTCOMES, SAMPLES, sound_digests, table_digest
+from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES, SAMPLES
+from ...manifests.tables import sound_digests, table_digest
+from ..base.tools import SILENT, Counts, Tools
+from ..extract.settings import ExtractSettings
 from ..extract.stage import Extract
-from ..extract.unit import ExtractSettings
-from ..stage import SILENT, Counts, Tools, setting
-from ..train.stage import Train, TrainSettings
+from ..learning.recipe import TrainSettings
+from ..train.stage import Train
+from .settings import _TRAINED, PRETRAINED, FinetuneSettings
 
-__all__ = ["PRETRAINED", "Finetune", "FinetuneSettings"]
-
-PRETRAINED = "pretrained"
-_TRAINED = "train"
-
-
-@dataclass(frozen=True)
-class FinetuneSettings:
-    """The table [finetune] of run.toml; the rest of the recipe is in [train]."""
-
-    start: str = setting(
-        PRETRAINED,
-        "'pretrained' weights, 'train' (its model of this system and seed), or a folder",
-        option="from",
-    )
-    epochs: int = setting(0, "passes over the training split; 0: as many as [train] says")
-    unfreeze: int = setting(
-        1, "how much of the backbone learns: 0 nothing, 1 its last stage, ... 4 all stages, 5 the stem too"
-    )
-    backbone_learning_rate: float = setting(1e-5, "learning rate of the backbone")
-    batch_norm: bool = setting(False, "let BatchNorm's statistics follow the data in the parts that learn")
-    augment: bool = setting(False, "mirror and brighten or darken the training images at random")
-    recompute: bool = setting(
-        False, "compute the backbone's activations twice instead of keeping them: less memory, more time"
-    )
-    decoders: int = setting(2, "threads that decode images")
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.unfreeze <= 5:
-            raise InputError(f"finetune: unfreeze must be between 0 and 5, not {self.unfreeze}")
-        if self.decoders < 1 or self.epochs < 0:
-            raise InputError("finetune: decoders must be at least 1, and epochs not negative")
+__all__ = ["Finetune"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +108,6 @@ class Finetune(Train):
         return found
 
     def compute(self, tools: Tools) -> Counts:
-        from .training import finetune
+        from .work import finetune
 
         return finetune(self, tools)

@@ -1,9 +1,7 @@
 """The image folder: which file a name means, and the content digest of each, without reading again what has not changed."""
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TypeVar
@@ -13,16 +11,14 @@ import pyarrow as pa
 from ...manifests.errors import StageError
 from ...manifests.fingerprint import digest_file
 from ...manifests.tables import read_table, table_of, write_table
-from ..images import UnusableImage
-from ..stage import Tools
+from ..base.ahead import in_threads
+from ..base.tools import Tools
+from ..vision.images import UnusableImage
 
-__all__ = ["Found", "ImageFolder", "in_threads"]
+__all__ = ["Found", "ImageFolder"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# Each thread holds one decoded image, at worst 0.7 GB of it, and there is nothing to gain beyond the cores.
-_THREADS = min(4, os.cpu_count() or 1)
 
 # MNRE keeps one folder of images per split; the sample's own split is looked at first, the others in this order.
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
@@ -145,13 +141,3 @@ class ImageFolder:
             write_table(self.seen, table_of(_SEEN, rows))
         except OSError:  # a run that may only be read can still be checked
             return
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`function` of each item in the order of `items`, computed by a few threads; for work that lets go of the interpreter lock."""
-    pool = ThreadPoolExecutor(_THREADS)
-    try:
-        yield from pool.map(function, items)
-    finally:
-        # After Ctrl-C the items still queued would otherwise all be worked off first.
-        pool.shutdown(cancel_futures=True)

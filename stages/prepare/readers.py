@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...manifests.errors import InputError
-from .jsonl import read_jsonl
-from .mnre import read_mnre
-from .rows import Draft, ProblemRow, SampleRow, TextFile, number_repeats
-from .twitter import read_twitter
+from .formats.jsonl import read_jsonl
+from .formats.mnre import read_mnre
+from .formats.rows import Draft, ProblemRow, SampleRow, TextFile, number_repeats
+from .formats.twitter import read_twitter
 
 __all__ = ["FORMATS", "SPLITS", "TASKS", "ProblemRow", "SampleRow", "Texts", "find_texts", "read_samples"]
 

@@ -2,41 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_file, digest_json, digest_table
-from ...manifests.run import RunFolder, StageRecord
-from ...manifests.tables import (
-    IMAGES,
-    PROBLEMS,
-    SAMPLES,
-    read_batches,
-    read_table,
-    sound_digests,
-    table_of,
-    write_table,
-)
-from ..images import UnusableImage, inspect_image
-from ..stage import SILENT, Counts, Stage, Tools, setting
-from .folder import Found, ImageFolder, in_threads
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.schemas import IMAGES, PROBLEMS, SAMPLES
+from ...manifests.tables import read_batches, read_table, sound_digests, table_of, write_table
+from ..base.ahead import in_threads
+from ..base.stage import Stage
+from ..base.tools import SILENT, Counts, Tools
+from ..vision.images import UnusableImage, inspect_image
+from .folder import Found, ImageFolder
 from .identity import identify
-from .readers import FORMATS, SPLITS, ProblemRow, SampleRow, find_texts, read_samples
+from .readers import SPLITS, ProblemRow, SampleRow, find_texts, read_samples
+from .settings import PrepareSettings
 
-__all__ = ["Prepare", "PrepareSettings"]
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """The table [prepare] of run.toml. `task` is "ner" or "re"; in the file it stands above the tables."""
-
-    text: Path = setting(MISSING, "folder with one text file a split")
-    task: str = setting(MISSING, "ner or re")
-    images: Path | None = setting(None, "folder of the images; left out: text only")
-    format: str = setting("auto", f"one of {', '.join(FORMATS)}; auto goes by the files' names")
+__all__ = ["Prepare"]
 
 
 class Prepare(Stage):

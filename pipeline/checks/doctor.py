@@ -1,0 +1,350 @@
+"""`hmnet-pipe doctor`: whether this machine, and the place of a run, have what the pipeline needs; what is wrong, and the remedy.
+
+Each check looks at one thing and answers with one Finding. A check that fails itself says so, and the others go on.
+"""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from ...manifests.errors import HmnetPipeError
+from ...manifests.run import RunFolder
+from ...stages.vision.weights import DEFAULT, weights_of
+from ..run.config import RunConfig, preset
+
+__all__ = ["Finding", "examine"]
+
+_LITTLE_MEMORY = 4 * 2**30
+_LITTLE_DISK = 5 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of `subject`. state: "ok", "warning" (it works, but slower, or only with internet) or "problem" (it does not work).
+
+    text: what there is, in words; remedy: what to do about it, empty where all is well.
+    """
+
+    subject: str
+    state: str
+    text: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def line(self) -> str:
+        return f"{self.state:<7}  {self.subject:<18}  {self.text}" + (
+            f"; {self.remedy}" if self.remedy else ""
+        )
+
+
+def examine(run: RunFolder | None) -> list[Finding]:
+    """All findings, about `run` or, without one, about the default settings. Never raises, and downloads nothing."""
+    findings: list[Finding] = []
+    config, place = _settings(run, findings)
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("python", _python),
+        ("torch", _torch),
+        ("precision", _precision),
+        ("threads", _threads),
+        ("memory", _memory),
+        ("packages", _packages),
+        ("tested versions", _tested),
+        ("compiler", _compiler),
+        (
+            "detector weights",
+            lambda: _weights("detector weights", config.detect.detector, config.detect.weights),
+        ),
+        (
+            "backbone weights",
+            lambda: _weights("backbone weights", config.extract.backbone, config.extract.weights),
+        ),
+        ("text encoder", lambda: _encoder(config.train.encoder)),
+        ("run's folder", lambda: _writable(place)),
+        ("disk of the run", lambda: _disk("disk of the run", place)),
+        ("disk of weights", lambda: _disk("disk of weights", _existing(_torch_cache()))),
+        ("HDF5", lambda: _hdf5(place)),
+    ]
+    for subject, check in checks:
+        try:
+            findings.append(check())
+        except HmnetPipeError as error:  # its message carries the remedy
+            findings.append(Finding(subject, "problem", _one_line(error)))
+        except Exception as error:  # a check is for what is broken, and may meet anything
+            findings.append(
+                Finding(
+                    subject, "warning", f"could not be found out ({type(error).__name__}: {_one_line(error)})"
+                )
+            )
+    return findings
+
+
+def _settings(run: RunFolder | None, findings: list[Finding]) -> tuple[RunConfig, Path]:
+    """The settings to look at, and the nearest folder to the run's that exists."""
+    default = preset("custom", task="ner", text=Path(), images=None, format="auto")
+    if run is None:
+        return default, Path.cwd()
+    if run.config.is_file():
+        try:
+            return RunConfig.read(run.config), run.path
+        except HmnetPipeError as error:
+            findings.append(
+                Finding(
+                    "run.toml",
+                    "problem",
+                    _one_line(error),
+                    "correct the file; the default settings are looked at below",
+                )
+            )
+        except OSError as error:
+            findings.append(
+                Finding(
+                    "run.toml",
+                    "problem",
+                    f"{run.config} cannot be read ({_one_line(error)})",
+                    "check its permissions",
+                )
+            )
+    else:
+        findings.append(
+            Finding("run.toml", "ok", f"{run.path} is not a run yet; the default settings are looked at")
+        )
+    return default, _existing(run.path)
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Finding(
+            "torch",
+            "problem",
+            f"cannot be imported ({_one_line(error)})",
+            "run `pip install --force-reinstall torch`",
+        )
+    devices = (
+        [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    return Finding("torch", "ok", f"{torch.__version__}, devices: {', '.join([*devices, 'cpu'])}")
+
+
+def _precision() -> Finding:
+    from ...stages.base.arithmetic import resolve_device, resolve_precision
+
+    device = resolve_device("auto")
+    precision = resolve_precision("auto", device)
+    if precision == "bf16":
+        return Finding("precision", "ok", f"auto means bf16 on {device.type}, which multiplies it")
+    return Finding(
+        "precision", "ok", f"auto means fp32 on {device.type}, which does not multiply bf16 in hardware"
+    )
+
+
+def _threads() -> Finding:
+    import torch
+
+    from ..cluster.dask import default_workers
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    variable = os.environ.get("OMP_NUM_THREADS")
+    text = f"{cores} cores, torch trains with {torch.get_num_threads()} threads, OMP_NUM_THREADS is {variable or 'not set'}"
+    text += f"; detect and extract start {default_workers()} workers of 1 thread"
+    if torch.get_num_threads() < cores and variable:
+        return Finding("threads", "warning", text, "unset OMP_NUM_THREADS to train with every core")
+    return Finding("threads", "ok", text)
+
+
+def _memory() -> Finding:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    text = f"{_gigabytes(memory.available)} of {_gigabytes(memory.total)} free"
+    if memory.available < _LITTLE_MEMORY:
+        return Finding(
+            "memory",
+            "warning",
+            text,
+            "a Faster R-CNN takes 2 GB a worker: use --workers 1, or close other programs",
+        )
+    return Finding("memory", "ok", text)
+
+
+def _packages() -> Finding:
+    """What hmnet-pipe cannot run without, by its own metadata."""
+    from packaging.requirements import Requirement
+
+    wrong = []
+    for text in requires("hmnet-pipe") or []:
+        needed = Requirement(text)
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(needed.name)
+        if found is None or not needed.specifier.contains(found, prereleases=True):
+            wrong.append(f"{needed.name} {found or 'is absent'} (needs {needed.specifier})")
+    if wrong:
+        return Finding("packages", "problem", ", ".join(wrong), "run `pip install --upgrade hmnet-pipe`")
+    return Finding("packages", "ok", "all that hmnet-pipe needs are installed")
+
+
+def _tested() -> Finding:
+    constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
+    if not constraints.is_file():
+        return Finding(
+            "tested versions", "ok", "the tested set, constraints.txt, is not part of this installation"
+        )
+    others = []
+    for line in constraints.read_text(encoding="utf-8").splitlines():
+        name, separator, tested = line.partition("==")
+        found = _version(name) if separator else None
+        if found is not None and found.partition("+")[0] != tested.partition("+")[0]:
+            others.append(f"{name} {found} (tested with {tested})")
+    if others:
+        return Finding(
+            "tested versions",
+            "warning",
+            ", ".join(others),
+            "run `pip install -c constraints.txt hmnet-pipe` for the tested set",
+        )
+    return Finding("tested versions", "ok", "every installed package is of the version that was tested")
+
+
+def _compiler() -> Finding:
+    name = os.environ.get("CXX") or next(
+        (found for found in ("g++", "clang++", "c++") if shutil.which(found)), None
+    )
+    if name is None or shutil.which(name) is None:
+        return Finding(
+            "compiler",
+            "warning",
+            "no C++ compiler, which torch.compile needs",
+            "install g++ for faster networks on processors",
+        )
+    return Finding("compiler", "ok", f"{shutil.which(name)} for torch.compile")
+
+
+def _weights(subject: str, architecture: str, choice: str) -> Finding:
+    """Whether the file is there; unlike the stages this asks for nothing from the internet."""
+    source = weights_of(architecture, choice)
+    if choice != DEFAULT:
+        path = source.path()  # raises where it is not a file
+        return Finding(subject, "ok", f"{architecture}: {path or 'random'}")
+    default = source.default()
+    if isinstance(default, Path):
+        return Finding(subject, "ok" if default.is_file() else "problem", f"{architecture}: {default}")
+    path = _torch_cache() / Path(urlparse(default).path).name
+    if path.is_file():
+        return Finding(subject, "ok", f"{architecture}: {path}")
+    remedy = f"they are downloaded on first use; without internet get {default} elsewhere and put it at {path}, or use --weights FILE"
+    return Finding(subject, "warning", f"{architecture}: {path.name} is not here yet", remedy)
+
+
+def _encoder(name: str) -> Finding:
+    from huggingface_hub import try_to_load_from_cache
+
+    from ...stages.text.encoders.files import DEMO_ENCODER, resolve_encoder
+
+    folder = Path(name).expanduser()
+    if name == DEMO_ENCODER or folder.is_dir() or folder.is_absolute() or name.startswith((".", "~")):
+        return Finding("text encoder", "ok", f"{name}: {resolve_encoder(name)}")
+    files = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
+    if any(isinstance(try_to_load_from_cache(name, file), str) for file in files):
+        return Finding("text encoder", "ok", f"{name}, from the Hugging Face cache")
+    remedy = (
+        f"it is downloaded on first use; without internet run `hf download {name} --local-dir FOLDER` elsewhere, copy FOLDER here and "
+        "give --encoder FOLDER"
+    )
+    return Finding("text encoder", "warning", f"{name} is not here yet", remedy)
+
+
+def _writable(place: Path) -> Finding:
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".tmp-doctor-"):
+            return Finding("run's folder", "ok", f"{place} can be written")
+    except OSError as error:
+        return Finding(
+            "run's folder",
+            "problem",
+            f"{place} cannot be written ({error.strerror})",
+            "choose another, or change its owner",
+        )
+
+
+def _disk(subject: str, place: Path) -> Finding:
+    free = shutil.disk_usage(place).free
+    text = f"{_gigabytes(free)} free at {place}"
+    if free < _LITTLE_DISK:
+        return Finding(
+            subject, "warning", text, "features take about 0.12 MB an image and a model 0.5 GB: make room"
+        )
+    return Finding(subject, "ok", text)
+
+
+def _hdf5(place: Path) -> Finding:
+    """Written, and read while it is open, where the run's features will lie: some network file systems refuse HDF5's locks."""
+    import h5py
+
+    with tempfile.TemporaryDirectory(dir=place, prefix=".tmp-doctor-") as folder:
+        path = Path(folder) / "try.h5"
+        try:
+            with h5py.File(path, "w") as file:
+                file["numbers"] = [1, 2, 3]
+        except OSError as error:
+            remedy = "set HDF5_USE_FILE_LOCKING=FALSE, or put the run on another file system"
+            return Finding(
+                "HDF5", "problem", f"no HDF5 file can be written at {place} ({_one_line(error)})", remedy
+            )
+        with h5py.File(path, "r") as first, path.open("rb") as handle, h5py.File(handle, "r") as second:
+            if list(first["numbers"]) != [1, 2, 3] or list(second["numbers"]) != [1, 2, 3]:
+                return Finding(
+                    "HDF5",
+                    "problem",
+                    f"a file at {place} does not hold what was written",
+                    "put the run on another file system",
+                )
+    return Finding("HDF5", "ok", f"files at {place} can be written, locked and read while they are open")
+
+
+def _torch_cache() -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder at or above `path` that exists."""
+    return next((folder for folder in _upwards(path.absolute()) if folder.is_dir()), Path.cwd())
+
+
+def _upwards(path: Path) -> Iterator[Path]:
+    yield path
+    yield from path.parents
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GB"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,5 @@
+"""`python -m hmnet_pipe.pipeline.cli`: the commands without an installed script."""
+
+from . import main
+
+main()

@@ -1,0 +1,267 @@
+"""Units of work on Dask: a cluster in this machine by default, any running scheduler by its address.
+
+A unit is a frozen dataclass with a length and `halves()`. Its function is idempotent and returns a small record. A unit over which its
+worker dies or runs out of memory is run again with nothing beside it, and halved if it does so again, until the image that does it is
+alone; that image becomes a UnitFailure, and the rest is completed.
+"""
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, Self, TypeVar
+
+import dask
+
+from ...manifests.errors import StageError
+from ...manifests.files import disk_error
+from ...stages.base.tools import UnitFailure
+from .memory import keep_freed_memory
+
+__all__ = ["Cluster", "default_workers"]
+
+# How often one task may see its worker die before it counts as the cause (Dask's allowed-failures). This governs worker death;
+# `retries` below governs exceptions, of which a passing fault of a network file system is the only kind worth one more try.
+_ALLOWED_DEATHS = 1
+_RETRIES = 1
+_CRASHED = (
+    f"its worker process died {_ALLOWED_DEATHS + 1} times over it (out of memory, or a crash in a decoder)"
+)
+_TOO_LARGE = "it needs more memory than its worker may use"
+_BYTES_PER_WORKER = 2 * 2**30
+_LOOK_SECONDS = 5.0  # without a result for so long, it is looked whether there is a worker at all
+_RESTART_SECONDS = 60.0  # a worker of our own that dies is back after a few
+_DASK = {
+    "distributed.scheduler.allowed-failures": _ALLOWED_DEATHS,
+    # A unit's result is a small record, so that there is nothing to spill. A worker that pauses when its memory is nearly full waits for
+    # its own results to go, and would wait for ever for memory that torch keeps; it goes on, and beyond the last limit it is killed.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+    # Dask gives up a worker that happens to be starting again this long after an earlier death, and then none is left; nannies never do.
+    "distributed.deploy.lost-worker-timeout": "10000h",
+    # How long the silence of a machine that has lost its power is taken for a slow network.
+    "distributed.comm.timeouts.tcp": "30s",
+    # Looking into a worker's Python every 10 ms and at its event loop every 20 takes 5% of a network's time (benchmarks/extract_speed.py).
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+}
+_RECONNECT = "10s"
+# A terminal sends Ctrl-C to the workers too; this process stops them, and their tracebacks would bury what it says. So would the
+# complaints of destructors, of which HDF5 has one for every object of a file that does not fit on the disk.
+_QUIET = """
+import signal, sys
+def dask_setup(worker):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.unraisablehook = lambda what: None
+"""
+
+
+class _Unit(Protocol):
+    def __len__(self) -> int: ...
+    def halves(self) -> tuple[Self, Self]: ...
+
+
+U = TypeVar("U", bound=_Unit)
+R = TypeVar("R")
+
+
+def default_workers() -> int:
+    """One worker a core, as far as memory allows (a Faster R-CNN needs about 2 GB)."""
+    from distributed.system import MEMORY_LIMIT  # the machine's, or that of the container
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(MEMORY_LIMIT) // _BYTES_PER_WORKER))
+
+
+def _on_worker(function: Callable[[U], R], unit: U, started_in: str) -> R:
+    """One thread whatever the worker's share of the machine: a kernel may add up in another order with another number of threads, and
+    processes of one thread each are faster than one process of many."""
+    import torch
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    with suppress(OSError):  # where there is no such folder, paths are absolute
+        os.chdir(started_in)
+    try:
+        return function(unit)
+    except Exception as error:
+        # An exception travels without those that it was raised over.
+        if (cause := disk_error(error)) is not None:
+            raise OSError(cause.errno, cause.strerror) from error
+        # On a processor torch has no type for it.
+        if isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+@contextmanager
+def _lost_scheduler() -> Iterator[None]:
+    from distributed import CancelledError
+    from distributed.comm.core import CommClosedError
+
+    try:
+        yield
+    except (CommClosedError, CancelledError, TimeoutError) as error:
+        raise StageError(
+            f"the Dask scheduler is gone ({type(error).__name__}); finished work is kept: run the same command again to resume"
+        ) from error
+
+
+class Cluster:
+    """A context manager whose `map` starts the cluster when there is something to do."""
+
+    def __init__(self, scheduler: str | None, workers: int | None, say: Callable[[str], None]) -> None:
+        self._scheduler, self._workers, self._say = scheduler, workers, say
+        self._client: Any = None
+        self._cluster: Any = None
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for part in (self._client, self._cluster):
+            if part is not None:
+                part.close()
+
+    def map(self, function: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[U, R | UnitFailure]]:
+        """Apply `function` to each unit, and yield (unit, result) as they complete. Raises what a unit raised, or StageError where the
+        scheduler is lost; what was committed until then stays."""
+        if not units:
+            return
+        from distributed.scheduler import KilledWorker
+
+        waiting = deque(range(len(units)))  # their places: a unit is made when its turn comes
+        suspects: deque[U] = deque()
+        running: dict[Any, U] = {}
+        here = os.getcwd()  # noqa: PTH109  (a text travels)
+        with _lost_scheduler():
+            client = self._connect(len(units))
+            # A bounded window: the scheduler holds two tasks a worker, not the whole data set.
+            window = 2 * max(1, len(self._workers_at_work()))
+        while waiting or suspects or running:
+            # Dask blames a death on every task that its worker had been given. Only what runs alone is surely its cause; the rest must
+            # stay whole, since the images that go through a network together are part of the numbers.
+            alone = bool(suspects) and not waiting and not running
+            queue, most = (suspects, 1) if alone else (waiting, window)
+            with _lost_scheduler():
+                while queue and len(running) < most:
+                    unit = suspects.popleft() if alone else units[waiting.popleft()]
+                    running[client.submit(_on_worker, function, unit, here, pure=False, retries=_RETRIES)] = (
+                        unit
+                    )
+                done = self._next(running)
+            for future in done:
+                unit = running.pop(future)
+                try:
+                    if future.status == "error":
+                        future.result()  # the unit's own error, whatever its type
+                    with _lost_scheduler():
+                        try:
+                            result: Any = future.result(timeout=_LOOK_SECONDS)
+                        except (
+                            TimeoutError
+                        ):  # its worker died before the record was fetched, and it waits to be run again
+                            running[future] = unit
+                            continue
+                except (KilledWorker, MemoryError) as error:
+                    if not alone:
+                        suspects.append(unit)
+                    elif len(unit) > 1:
+                        suspects.extendleft(reversed(unit.halves()))
+                    else:
+                        yield unit, UnitFailure(self._reason(error))
+                else:
+                    yield unit, result
+                future.release()
+
+    def _next(self, running: dict[Any, U]) -> list[Any]:
+        """The futures that are done, as soon as one is. Says so where no worker is left."""
+        from distributed import wait
+
+        alive, told = time.monotonic(), False
+        while True:
+            try:
+                with self._client.as_current():
+                    return list(
+                        wait(list(running), timeout=_LOOK_SECONDS, return_when="FIRST_COMPLETED").done
+                    )
+            except TimeoutError:
+                if self._workers_at_work():
+                    alive, told = time.monotonic(), False
+                elif self._scheduler is None and time.monotonic() - alive > _RESTART_SECONDS:
+                    raise StageError(
+                        "no worker process stays alive (is the memory full?); finished work is kept: run the same command again, with "
+                        "fewer --workers"
+                    ) from None
+                elif self._scheduler is not None and not told:
+                    self._say(
+                        f"no worker is left at {self._scheduler}, or its memory is full: {self._start_one()}"
+                    )
+                    told = True
+
+    def _workers_at_work(self) -> list[str]:
+        """The addresses of the workers that take tasks."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        return [address for address, worker in workers.items() if worker["status"] == "running"]
+
+    def _reason(self, error: Any) -> str:
+        """Why an image failed that ran alone. error: MemoryError, or KilledWorker, which knows the worker but not who killed it."""
+        if isinstance(error, MemoryError):
+            return _TOO_LARGE
+        killed = {event["worker"] for _, event in self._client.get_events("worker-restart-memory")}
+        return _TOO_LARGE if error.last_worker.address in killed else _CRASHED
+
+    def _start_one(self) -> str:
+        return f"start one with `dask worker {self._scheduler} --nthreads 1`"
+
+    def _connect(self, units: int) -> Any:
+        if self._client is not None:
+            return self._client
+        from distributed import Client, LocalCluster
+        from distributed.system import MEMORY_LIMIT
+
+        dask.config.set(_DASK)
+        # A killed worker and a lost scheduler are expected and handled; the log lines would bury the one sentence.
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        if self._scheduler is not None:
+            try:
+                self._client = Client(self._scheduler, timeout=_RECONNECT, set_as_default=False)
+            except (OSError, TimeoutError, ValueError) as error:
+                raise StageError(
+                    f"no Dask scheduler answers at {self._scheduler} ({error}); start one with `dask scheduler`"
+                ) from error
+            self._client.run_on_scheduler(_set_allowed_failures, allowed=_ALLOWED_DEATHS)
+            if not self._workers_at_work():
+                self._say(f"waiting for a worker at {self._scheduler}: {self._start_one()}")
+                self._client.wait_for_workers(1)
+        else:
+            workers = min(self._workers or default_workers(), units)
+            self._cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                # Dask's own choice is a core's share of the memory, however few of the cores work.
+                memory_limit=MEMORY_LIMIT // workers,
+                dashboard_address="127.0.0.1:0",  # any free port: several runs may share a machine
+                silence_logs=logging.CRITICAL,
+                preload=[_QUIET],
+            )
+            self._client = Client(self._cluster, set_as_default=False)
+        if _has_dashboard():
+            self._say(f"Dask dashboard: {self._client.dashboard_link}")
+        return self._client
+
+
+def _set_allowed_failures(dask_scheduler: Any, allowed: int) -> None:
+    dask_scheduler.allowed_failures = allowed
+
+
+def _has_dashboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("bokeh") is not None

@@ -1,0 +1,275 @@
+"""`hmnet-pipe lock`: what a result was made from and what came out, in one small file to commit beside a paper.
+
+The file is TOML: stages in their order, keys in a fixed one, no path, host or time of day, so that two locks differ where their runs
+do. `hmnet-pipe reproduce` makes the run again from it. docs/reproducibility.md says what each table holds.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomlkit
+
+from ...cache.reader import FeatureCache
+from ...manifests.errors import InputError, StageError
+from ...manifests.files import write_text
+from ...manifests.fingerprint import digest_json
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.schemas import DETECTIONS, IMAGES, SAMPLES
+from ...manifests.tables import read_table
+from ...stages.base.stage import Stage
+from ...stages.base.tools import SILENT, Tools
+from ...stages.prepare.identity import identify
+from ...stages.train.stage import Train
+from ...stages.vision.weights import DEFAULT, RANDOM
+from ..checks.status import command_of, run_stages
+from ..run.config import SETTINGS, RunConfig
+from ..run.runner import expected_record, stage_state
+
+__all__ = [
+    "LOCK_NAME",
+    "data_facts",
+    "environment_of",
+    "feature_values",
+    "lock_run",
+    "read_lock",
+    "scores_of",
+]
+
+LOCK_NAME = "hmnet-pipe.lock"
+FORMAT = 1
+
+_HEAD = (
+    "What a run was made from and what came out. Made by `hmnet-pipe lock`; do not edit.",
+    "To make it again and compare: hmnet-pipe reproduce FILE --text FOLDER --images FOLDER",
+)
+_TABLES = ("config", "data", "stages", "environments")
+_STAGE_KEYS = ("schema_version", "environment", "parameters", "inputs", "outputs")
+# Settings that may name a file or folder, and their values that are words, whatever lies under such a name.
+_PLACES = {"weights": (DEFAULT, RANDOM), "encoder": (), "start": ("pretrained", "train")}
+_SCORES = ("f1", "precision", "recall")
+# The probes: of how many boxes and images, and how many values of an image's whole view, the lock holds the numbers themselves.
+_BOXES, _IMAGES, _VALUES = 16, 4, 16
+
+
+def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) -> Path:
+    """Write the lock of `run` to `output` (default: into its folder) and return where it is.
+
+    Raises StageError that names the first stage which is not finished and fresh, and the command to run.
+    """
+    config = RunConfig.read(run.config)
+    finished = _finished(run, config, tools)
+    environments: list[dict[str, Any]] = []
+    stages = {}
+    for stage, record in finished:
+        environment = environment_of(record)
+        if environment not in environments:
+            environments.append(environment)
+        stages[stage.name] = {
+            "schema_version": record.schema_version,
+            "fingerprint": record.fingerprint,
+            "environment": environments.index(environment) + 1,
+            "parameters": record.parameters,
+            "inputs": record.inputs,
+            "weights": record.weights,
+            "outputs": record.outputs,
+        }
+    values = {
+        "format": FORMAT,
+        "preset": config.preset,
+        "task": config.task,
+        "config": {name: _portable(getattr(config, name)) for name in SETTINGS},
+        "data": data_facts(run),
+        "stages": stages,
+        "scores": {stage.name: scores_of(stage) for stage, _ in finished if isinstance(stage, Train)},
+        "environments": {
+            str(number): environment for number, environment in enumerate(environments, start=1)
+        },
+        "probes": {
+            "detections": _first_boxes(run) if "detect" in stages else [],
+            "features": _first_features(run) if "extract" in stages else [],
+        },
+    }
+    path = output or run.path / LOCK_NAME
+    write_text(path, _toml(values))
+    return path
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """The content of a lock. Raises InputError where `path` is none, or one of another format."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); give the file that `hmnet-pipe lock` wrote"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is not valid TOML ({error}); make it again with `hmnet-pipe lock`"
+        ) from error
+    if values.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is not a lock of format {FORMAT}, which this hmnet-pipe reads; make it again with `hmnet-pipe lock`"
+        )
+    if missing := _missing(values):
+        raise InputError(f"{path} lacks {missing[0]}; make it again with `hmnet-pipe lock`")
+    return values
+
+
+def _missing(values: Mapping[str, Any]) -> list[str]:
+    """What a lock must hold and `values` do not."""
+    if missing := [name for name in _TABLES if not isinstance(values.get(name), dict)]:
+        return missing
+    needed: dict[str, tuple[Any, tuple[str, ...]]] = {
+        f"stages.{name}": (stage, _STAGE_KEYS) for name, stage in values["stages"].items()
+    }
+    needed["data.images"] = (values["data"].get("images"), ("usable", "digest"))
+    return [
+        f"{name}.{key}"
+        for name, (table, keys) in needed.items()
+        for key in keys
+        if not isinstance(table, dict) or key not in table
+    ]
+
+
+def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Stage, StageRecord]]:
+    """Every stage of the run with its record, all of them fresh. Detection and extraction are left out if they were never begun."""
+    if begun := sorted(path.stem for path in (run.path / "stages").glob("*.parts")):
+        raise StageError(
+            f"{begun[0]} of {run.path} is not finished; run it to its end and lock again (hmnet-pipe status {run.path})"
+        )
+    optional = {"detect": run.detections, "extract": run.features}
+    finished = []
+    for stage in run_stages(config, run):
+        record = StageRecord.read(run.record(stage.name))
+        if record is None and stage.name in optional and not optional[stage.name].exists():
+            continue
+        state, reasons = stage_state(stage, expected_record(stage, tools))
+        if record is None or state != "fresh":
+            because = f" because of {'; '.join(reasons)}" if reasons else ""
+            raise StageError(
+                f"{stage.name} of {run.path} is {state}{because}; run `{command_of(stage)}` and lock again"
+            )
+        finished.append((stage, record))
+    return finished
+
+
+def _portable(settings: Any) -> dict[str, Any]:
+    """The settings of one stage without paths: of a local file or folder its name, as ./NAME; of the images whether there were any."""
+    values: dict[str, Any] = {}
+    for name, value in asdict(settings).items():
+        if name in _PLACES and value not in _PLACES[name] and _is_local(value):
+            values[name] = f"./{Path(value).name}"
+        elif name == "images":
+            values[name] = value is not None
+        elif name not in ("text", "task") and value is not None:
+            values[name] = value
+    return values
+
+
+def _is_local(name: str) -> bool:
+    path = Path(name).expanduser()
+    return path.is_absolute() or name.startswith(".") or path.exists()
+
+
+def data_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Of each split the number, digest and name of its samples, and how many have an image; of the usable images number and digest."""
+    samples = read_table(run.samples, SAMPLES, "prepare").to_pylist()
+    usable = [
+        row["key"] for row in read_table(run.images, IMAGES, "prepare").to_pylist() if row["status"] == "ok"
+    ]
+    facts: dict[str, dict[str, Any]] = {
+        split: {
+            "samples": identity.samples,
+            "with_image": sum(row["split"] == split and row["image_key"] is not None for row in samples),
+            "known_as": identity.known_as,
+            "digest": identity.digest,
+        }
+        for split, identity in identify(samples).items()
+    }
+    return {**facts, "images": {"usable": len(usable), "digest": digest_json(sorted(usable))}}
+
+
+def environment_of(record: StageRecord) -> dict[str, Any]:
+    """What a stage ran in, as far as it can change the last bits of a number: machine kind, Python, packages."""
+    facts = record.facts
+    return {**facts.get("machine", {}), "python": facts.get("python"), "versions": facts.get("versions", {})}
+
+
+def scores_of(stage: Train) -> dict[str, Any]:
+    """System, seed and scores of a finished training; a split that it had not is left out."""
+    metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
+    splits = {
+        split: {name: round(metrics[split][name], 6) for name in _SCORES}
+        for split in ("valid", "test")
+        if metrics[split] is not None
+    }
+    return {"system": stage.system, "seed": stage.seed, "best_epoch": metrics["best_epoch"], **splits}
+
+
+def _first_boxes(run: RunFolder) -> list[dict[str, Any]]:
+    rows = read_table(run.detections, DETECTIONS, "detect").slice(0, _BOXES).to_pylist()
+    return [
+        {
+            "image": row["image_key"],
+            "label": row["label"],
+            "score": _short(row["score"]),
+            "box": [_short(row[side]) for side in ("x0", "y0", "x1", "y1")],
+        }
+        for row in rows
+    ]
+
+
+def _first_features(run: RunFolder) -> list[dict[str, Any]]:
+    cache = FeatureCache(run.features)
+    return [{"image": key, "values": feature_values(cache, key)} for key in sorted(cache)[:_IMAGES]]
+
+
+def feature_values(cache: FeatureCache, key: str) -> list[float]:
+    """Values at even distances from the whole view of one image (C, p, p), which no detected box can change."""
+    values = cache.gather([key])[0][0, 0].ravel()
+    return [_short(value) for value in values[np.linspace(0, len(values) - 1, _VALUES).round().astype(int)]]
+
+
+def _short(value: Any) -> float:
+    """Enough digits for a distance, and few enough to read."""
+    return float(f"{float(value):.6g}")
+
+
+def _toml(values: Mapping[str, Any]) -> str:
+    document = tomlkit.document()
+    for line in _HEAD:
+        document.add(tomlkit.comment(line))
+    for name, value in values.items():
+        if value not in (None, {}, []):
+            document.add(name, _item(value))
+    return tomlkit.dumps(document)
+
+
+def _item(value: Any) -> Any:
+    """A table of tables has no header of its own; a list of records is one record a line, and scores are one line a split."""
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        array = tomlkit.array().multiline(True)
+        for record in value:
+            array.append(_line(record))
+        return array
+    if not isinstance(value, Mapping):
+        return tomlkit.item(value)
+    if set(value) == set(_SCORES):
+        return _line(value)
+    table = tomlkit.table(is_super_table=all(isinstance(part, Mapping) for part in value.values()))
+    for name, part in value.items():
+        if part not in (None, {}, []):
+            table.add(name, _item(part))
+    return table
+
+
+def _line(record: Mapping[str, Any]) -> Any:
+    line = tomlkit.inline_table()
+    line.update(record)
+    return line

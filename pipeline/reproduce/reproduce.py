@@ -1,0 +1,447 @@
+"""`hmnet-pipe reproduce`: the run of a lock made again from the data, and field by field what came out equal and what did not.
+
+Data and weights are compared before anything is computed. A number that came out otherwise is a failure, unless the machine, the
+versions or the precision are other ones too: then rounding is to be expected, and its size is told instead (docs/reproducibility.md).
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...cache.reader import FeatureCache
+from ...manifests.errors import HmnetPipeError, InputError, StageError, WeightsError
+from ...manifests.files import write_text
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.schemas import DETECTIONS
+from ...manifests.tables import read_table
+from ...stages.base.stage import Stage
+from ...stages.base.tools import Tools
+from ...stages.prepare.identity import identify
+from ...stages.prepare.readers import SPLITS, read_samples
+from ...stages.text.encoders.files import encoder_digest, resolve_encoder
+from ...stages.train.stage import Train
+from ...stages.vision.weights import weights_of
+from ..run.config import RunConfig
+from ..run.runner import Report, run_stage
+from .lock import data_facts, environment_of, feature_values, read_lock, scores_of
+
+__all__ = ["F1_TOLERANCE", "Finding", "Reproduction", "reproduce"]
+
+# The largest difference of an F1 that rounding elsewhere may explain: a training amplifies its last bits to about as much as another
+# seed would, on a test set of some thousand samples.
+F1_TOLERANCE = 0.02
+# Features computed in bf16 lie 0.4 to 0.6% from those in fp32 (demo_resnet, ResNet-50 and -101). Ten times as far is something else.
+_FEATURE_TOLERANCE = 0.05
+# A box counts as found again with this intersection over union and the same label; of weak detections near the threshold some go.
+_SAME_BOX = 0.9
+_FOUND_AGAIN = 0.5
+# Parameters that are arithmetic, not method.
+_ARITHMETIC = ("precision", "device")
+# An output that follows from parameters, data and weights, which are compared; it also names where the encoder lay and its library.
+_DESCRIPTION = "config.json"
+_WEIGHTS_KEYS = {
+    "encoder": ("train", "encoder"),
+    "detector": ("detect", "weights"),
+    "backbone": ("extract", "weights"),
+}
+_WEIGHTS_OPTIONS = {
+    "detector": "--detector-weights FILE",
+    "backbone": "--backbone-weights FILE",
+    "encoder": "--encoder FOLDER",
+}
+_COPY = "reproduces.lock"
+_REPORT = "reproduction.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was compared. state: "equal", "noted" (differs, and is no failure in itself), "rounding" (a result that differs
+    where the arithmetic does), or "different" (not reproduced)."""
+
+    group: str
+    what: str
+    state: str
+    text: str = ""
+
+
+@dataclass
+class Reproduction:
+    """What came of it. `complete`: every stage of the lock was run; otherwise data or weights were other ones and nothing was computed."""
+
+    lock: str
+    run: str
+    tolerance: float
+    complete: bool = False
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def different(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.state == "different"]
+
+    @property
+    def reproduced(self) -> bool:
+        return self.complete and not self.different
+
+    def to_json(self) -> dict[str, Any]:
+        return {"reproduced": self.reproduced, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        width = max(len(f"{finding.group}: {finding.what}") for finding in self.findings)
+        rows = [
+            f"  {finding.state:<9}  {f'{finding.group}: {finding.what}':<{width}}  {finding.text}"
+            for finding in self.findings
+        ]
+        return [*(row.rstrip() for row in rows), self._verdict()]
+
+    def _verdict(self) -> str:
+        if not self.complete:
+            return f"reproduce: NOT reproduced; {self.different[0].group} other than the lock's, so that nothing more was computed"
+        if self.different:
+            return f"reproduce: NOT reproduced; {len(self.different)} of {len(self.findings)} comparisons differ -> {self.run}"
+        if any(finding.state == "rounding" for finding in self.findings):
+            return f"reproduce: reproduced but for rounding, every F1 within {self.tolerance} -> {self.run}"
+        return f"reproduce: reproduced, every result is equal -> {self.run}"
+
+
+def reproduce(
+    lock: Path,
+    run: RunFolder,
+    *,
+    text: Path,
+    images: Path | None,
+    tools: Tools,
+    encoder: str | None = None,
+    detector_weights: str | None = None,
+    backbone_weights: str | None = None,
+    tolerance: float = F1_TOLERANCE,
+    report: Callable[[Report], None] = lambda report: None,
+) -> Reproduction:
+    """Make the run of `lock` again in `run`, which must be new or an interrupted reproduction of the same lock, and compare.
+
+    The outcome is also written to reproduction.json in the run's folder. Raises StageError where `run` is something else, WeightsError
+    where weights cannot be had.
+    """
+    wanted = read_lock(lock)
+    chosen = {"encoder": encoder, "detector": detector_weights, "backbone": backbone_weights}
+    config = _configuration(wanted, lock, text, images, chosen)
+    _check_folder(run, lock)
+    result = Reproduction(lock.name, str(run.path), tolerance)
+    result.findings += [*_compare_texts(wanted, config), *_compare_weights(wanted, config)]
+    write_text(run.path / _COPY, lock.read_text(encoding="utf-8"))
+    try:
+        if not result.different:
+            _compute(wanted, config, run, tools, report, result)
+    finally:
+        write_text(run.path / _REPORT, json.dumps(result.to_json(), indent=2) + "\n")
+    return result
+
+
+def _configuration(
+    wanted: Mapping[str, Any], lock: Path, text: Path, images: Path | None, chosen: Mapping[str, str | None]
+) -> RunConfig:
+    """The lock's configuration with the paths of this machine in it."""
+    tables = {name: dict(table) for name, table in wanted["config"].items()}
+    with_images = tables.setdefault("prepare", {}).pop("images", False)
+    if with_images and images is None:
+        raise InputError(f"{lock} is of a run with images; give their folder with --images")
+    if images is not None and not with_images:
+        raise InputError(f"{lock} is of a run on text alone; leave --images out")
+    tables["prepare"]["text"] = str(text.resolve())
+    if images is not None:
+        tables["prepare"]["images"] = str(images.resolve())
+    for name, (table, key) in _WEIGHTS_KEYS.items():
+        if (given := chosen[name]) is not None:
+            tables.setdefault(table, {})[key] = str(Path(given).resolve()) if Path(given).exists() else given
+    return RunConfig.of_values(
+        {"preset": wanted.get("preset", "custom"), "task": wanted.get("task"), **tables}, lock
+    )
+
+
+def _check_folder(run: RunFolder, lock: Path) -> None:
+    """Only a new folder, or one that a copy of the same lock marks, is written to: a reproduction never mixes with another run."""
+    copy = run.path / _COPY
+    if copy.is_file() and copy.read_bytes() == lock.read_bytes():
+        return
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise StageError(
+            f"{run.path} is not empty and no reproduction of {lock}; give a new folder with --run"
+        )
+
+
+def _compute(
+    wanted: Mapping[str, Any],
+    config: RunConfig,
+    run: RunFolder,
+    tools: Tools,
+    report: Callable[[Report], None],
+    result: Reproduction,
+) -> None:
+    """Run every stage of the lock and compare each; after prepare only if the images are the lock's."""
+    config.write(run.config)
+    reasons: list[
+        str
+    ] = []  # why the arithmetic may differ, so far: a stage inherits the rounding of those before it
+    for name, locked in wanted["stages"].items():
+        stage = _stage(config, run, name, locked)
+        report(run_stage(stage, tools))
+        record = StageRecord.read(run.record(name))
+        assert record is not None
+        reasons += [reason for reason in _arithmetic(wanted, locked, record) if reason not in reasons]
+        result.findings += _compare_causes(name, locked, record)
+        if name == "prepare":
+            result.findings += _compare_prepared(wanted, locked, record, run)
+            if result.different:
+                return
+        else:
+            result.findings += _compare_outputs(wanted, locked, record, run, reasons)
+        if isinstance(stage, Train):
+            result.findings += _compare_scores(
+                name, wanted.get("scores", {}).get(name, {}), scores_of(stage), result.tolerance
+            )
+    result.findings += [
+        Finding("environment", reason.split(":")[0], "noted", reason.split(": ", 1)[1]) for reason in reasons
+    ]
+    result.complete = True
+
+
+def _stage(config: RunConfig, run: RunFolder, name: str, locked: Mapping[str, Any]) -> Stage:
+    """The stage of this name; that of a training begins with the word by which the configuration knows it."""
+    chosen = {key: value for key, value in locked["parameters"].items() if key in ("system", "seed")}
+    return config.stage(name.partition("-")[0], run, **chosen)
+
+
+def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Finding]:
+    samples, _ = read_samples(config.prepare.text, config.task, config.prepare.format)
+    found = identify(map(vars, samples))
+    findings = []
+    for split in (split for split in SPLITS if split in found or split in wanted["data"]):
+        here, there = found.get(split), wanted["data"].get(split)
+        if here is None or there is None:
+            holder = "the lock's data" if here is None else "this data"
+            findings.append(Finding("data", split, "different", f"only {holder} has this split"))
+        elif here.digest == there["digest"]:
+            findings.append(Finding("data", split, "equal", f"{here.samples} samples; {here}"))
+        else:
+            numbers = f"{here.samples} samples, lock {there['samples']}; digest {there['digest'][:12]} -> {here.digest[:12]}"
+            findings.append(
+                Finding(
+                    "data", split, "different", f"not the data of the lock ({numbers}); found {here.known_as}"
+                )
+            )
+    return findings
+
+
+def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Finding]:
+    """Each weights file that the lock's stages used, against the one found under its name here or given."""
+    digests: dict[str, Callable[[], str]] = {
+        "detector": lambda: weights_of(config.detect.detector, config.detect.weights).digest(),
+        "backbone": lambda: weights_of(config.extract.backbone, config.extract.weights).digest(),
+        "encoder": lambda: encoder_digest(resolve_encoder(config.train.encoder)),
+    }
+    findings = []
+    named = {
+        name: digest
+        for stage in wanted["stages"].values()
+        for name, digest in stage.get("weights", {}).items()
+        if name in digests
+    }
+    for name, digest in named.items():
+        try:
+            found = digests[name]()
+        except HmnetPipeError as error:
+            wish = f"give it with {_WEIGHTS_OPTIONS[name]}"
+            raise WeightsError(
+                f"the {name} of the lock, with the digest {digest}, is not here; {wish} ({error})"
+            ) from error
+        if found == digest:
+            findings.append(Finding("weights", name, "equal", digest[:12]))
+        else:
+            wish = f"wanted is digest {digest}, found {found[:12]}; give it with {_WEIGHTS_OPTIONS[name]}"
+            findings.append(Finding("weights", name, "different", wish))
+    return findings
+
+
+def _arithmetic(wanted: Mapping[str, Any], locked: Mapping[str, Any], record: StageRecord) -> list[str]:
+    """How the machine, the versions or the precision of a stage differ from the lock's, as `processor: that -> this`."""
+    there = wanted["environments"].get(str(locked["environment"]), {})
+    pairs = [*_differences(_flat(there), _flat(environment_of(record)))]
+    pairs += _differences(
+        *(
+            {name: values.get(name) for name in _ARITHMETIC}
+            for values in (locked["parameters"], record.parameters)
+        )
+    )
+    return [f"{name}: {old} -> {new}" for name, old, new in pairs]
+
+
+def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in environment.items() if name != "versions"},
+        **environment.get("versions", {}),
+    }
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    names = sorted({*old, *new})
+    return [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
+
+
+def _compare_causes(name: str, locked: Mapping[str, Any], record: StageRecord) -> list[Finding]:
+    """Parameters and schema version; of the weights those that could not be compared before. Inputs are outputs of the stages before."""
+    old = {"schema_version": locked["schema_version"], **locked["parameters"], **locked.get("weights", {})}
+    new = {"schema_version": record.schema_version, **record.parameters, **record.weights}
+    changed = [part for part in _differences(old, new) if part[0] not in _ARITHMETIC]
+    if not changed:
+        return [Finding(name, "parameters", "equal")]
+    return [Finding(name, part, "different", f"{there} -> {here}") for part, there, here in changed]
+
+
+def _compare_prepared(
+    wanted: Mapping[str, Any], locked: Mapping[str, Any], record: StageRecord, run: RunFolder
+) -> list[Finding]:
+    facts, data = data_facts(run), wanted["data"]
+    there, here = data["images"], facts["images"]
+    findings = []
+    if here == there:
+        findings.append(Finding("data", "images", "equal", f"{here['usable']} usable"))
+    else:
+        numbers = f"{here['usable']} usable, lock {there['usable']}; digest {there['digest'][:12]} -> {here['digest'][:12]}"
+        splits = [split for split in SPLITS if split in facts]
+        per_split = ", ".join(
+            f"{split} {facts[split]['with_image']}, lock {data[split]['with_image']}" for split in splits
+        )
+        findings.append(
+            Finding(
+                "data",
+                "images",
+                "different",
+                f"not the images of the lock ({numbers}; samples with one: {per_split})",
+            )
+        )
+    same = record.outputs["samples"] == locked["outputs"]["samples"]
+    remark = "" if same else "other ids, groups or images of the same texts"
+    findings.append(Finding("data", "samples", "equal" if same else "different", remark))
+    if record.inputs != locked["inputs"] or record.outputs["problems"] != locked["outputs"]["problems"]:
+        findings.append(
+            Finding(
+                "data", "files", "noted", "other bytes or order of lines than the lock's, of the same content"
+            )
+        )
+    return findings
+
+
+def _compare_outputs(
+    wanted: Mapping[str, Any],
+    locked: Mapping[str, Any],
+    record: StageRecord,
+    run: RunFolder,
+    reasons: Sequence[str],
+) -> list[Finding]:
+    """Each output by its digest; where it is another one, what the lock's probes tell of the distance."""
+    probes = wanted.get("probes", {})
+    distances: dict[str, Callable[[], tuple[bool, str]]] = {
+        "detections": lambda: _box_distance(probes.get("detections", []), run),
+        "features": lambda: _feature_distance(probes.get("features", []), run),
+    }
+    findings = []
+    for name in sorted({*locked["outputs"], *record.outputs}):
+        there, here = locked["outputs"].get(name), record.outputs.get(name)
+        if there == here:
+            findings.append(Finding(record.stage, name, "equal", str(here)[:12]))
+            continue
+        if name == _DESCRIPTION and there and here:
+            findings.append(
+                Finding(
+                    record.stage,
+                    name,
+                    "noted",
+                    "the model is described in other words, such as the encoder's place",
+                )
+            )
+            continue
+        near, text = (
+            distances[name]()
+            if name in distances
+            else (True, f"digest {str(there)[:12]} -> {str(here)[:12]}")
+        )
+        if not reasons:
+            text += "; nothing else differs that could explain it"
+        findings.append(Finding(record.stage, name, "rounding" if near and reasons else "different", text))
+    return findings
+
+
+def _box_distance(probes: Sequence[Mapping[str, Any]], run: RunFolder) -> tuple[bool, str]:
+    """Whether enough of the lock's boxes are found again, and how far off they are. A box is compared with the one that fits it best."""
+    if not probes:
+        return True, "the lock holds no box to compare"
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in read_table(run.detections, DETECTIONS).to_pylist():
+        rows.setdefault(row["image_key"], []).append(row)
+    moved, scores = [], []
+    for probe in probes:
+        same = [row for row in rows.get(probe["image"], []) if row["label"] == probe["label"]]
+        best = max(same, key=lambda row: _overlap(probe["box"], _box(row)), default=None)
+        if best is not None and _overlap(probe["box"], _box(best)) >= _SAME_BOX:
+            moved.append(max(abs(a - b) for a, b in zip(probe["box"], _box(best), strict=True)))
+            scores.append(abs(probe["score"] - best["score"]))
+    text = f"{len(moved)} of {len(probes)} sampled boxes are found again"
+    if moved:
+        text += f", at most {max(moved):.2g} pixels and {max(scores):.2g} of score away"
+    return len(moved) >= _FOUND_AGAIN * len(probes), text
+
+
+def _box(row: Mapping[str, Any]) -> list[float]:
+    return [row[side] for side in ("x0", "y0", "x1", "y1")]
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes."""
+    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    inside = max(width, 0.0) * max(height, 0.0)
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - inside
+    return inside / union if union else float(list(one) == list(other))
+
+
+def _feature_distance(probes: Sequence[Mapping[str, Any]], run: RunFolder) -> tuple[bool, str]:
+    """Whether the lock's sampled values of whole views are near those of the same images here, and how near."""
+    cache = FeatureCache(run.features)
+    shared = [probe for probe in probes if probe["image"] in cache]
+    if not shared:
+        return True, "the lock holds no value to compare"
+    there = np.array([probe["values"] for probe in shared])
+    here = np.array([feature_values(cache, probe["image"]) for probe in shared])
+    if there.shape != here.shape:
+        return False, "the lock's values are of another shape"
+    off = np.abs(there - here)
+    relative = float(np.linalg.norm(there - here) / max(float(np.linalg.norm(there)), 1e-12))
+    text = f"{off.size} sampled values are at most {off.max():.2g} and on average {off.mean():.2g} away ({relative:.2%} of their norm)"
+    return relative <= _FEATURE_TOLERANCE, text
+
+
+def _compare_scores(
+    name: str, locked: Mapping[str, Any], here: Mapping[str, Any], tolerance: float
+) -> list[Finding]:
+    """Precision, recall and F1 of each split; F1 decides."""
+    findings = []
+    for split in ("valid", "test"):
+        old, new = locked.get(split), here.get(split)
+        if old is None and new is None:
+            continue
+        if old is None or new is None:
+            findings.append(Finding(name, f"{split} scores", "different", "only one of the two has them"))
+            continue
+        text = ", ".join(
+            f"{score} {old[score]:.4f} -> {new[score]:.4f} ({new[score] - old[score]:+.4f})" for score in new
+        )
+        state = (
+            "equal" if new == old else "rounding" if abs(new["f1"] - old["f1"]) <= tolerance else "different"
+        )
+        findings.append(
+            Finding(name, f"{split} scores", state, f"f1 {new['f1']:.4f}" if state == "equal" else text)
+        )
+    return findings

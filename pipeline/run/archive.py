@@ -1,0 +1,45 @@
+"""`hmnet-pipe archive`: a run's features compressed, or as they were made. Their contents, and so what depends on them, stay the same."""
+
+import time
+
+from ...cache.reader import FeatureCache
+from ...cache.shards import rewrite_shard
+from ...manifests.files import remove_temporaries
+from ...manifests.run import RunFolder
+from ...stages.base.tools import SILENT, Tools
+from .config import RunConfig
+from .runner import Report, disk_errors, locked
+
+__all__ = ["archive_run"]
+
+
+def archive_run(run: RunFolder, *, restore: bool = False, tools: Tools = SILENT) -> Report:
+    """Rewrite every shard of `run` in the archive layout, or with `restore` in the contiguous one, one by one: killed at any moment, each
+    is whole in one of both, and the same command goes on.
+
+    Raises StageError where `run` has no features, where extract is running, or where a shard is damaged (it and those behind it stay as
+    they are), and ArchiveError without hdf5plugin.
+    """
+    started = time.monotonic()
+    stage = RunConfig.read(run.config).stage("extract", run)
+    with disk_errors(stage), locked(stage):
+        remove_temporaries(run.features)
+        paths = [run.features / name for name in FeatureCache(run.features).shards()]
+        before = sum(path.stat().st_size for path in paths if path.is_file())
+        bar = tools.bar(len(paths), "restore" if restore else "archive", "shard")
+        rewritten = 0
+        for path in paths:
+            rewritten += rewrite_shard(path, archived=not restore)
+            bar.update()
+        bar.close()
+        after = sum(path.stat().st_size for path in paths)
+    return Report(
+        "archive",
+        "done" if rewritten else "fresh",
+        "shards",
+        done=rewritten,
+        skipped=len(paths) - rewritten,
+        failed=0,
+        seconds=time.monotonic() - started,
+        details={"bytes": {"before": before, "after": after}, "output": str(run.features)},
+    )

@@ -1,0 +1,38 @@
+"""`hmnet-pipe finetune --refresh`: the features of a fine-tuned backbone, beside the old ones, as a run of their own.
+
+Such a run has the same samples, images and boxes, and differs in [extract]'s weights: whatever can be done with a run can be done with
+it. What was detected is not detected again.
+"""
+
+import shutil
+from dataclasses import replace
+
+from ...manifests.run import RunFolder
+from ...stages.base.tools import Tools
+from ...stages.systems.end_to_end import BACKBONE_FILE
+from .config import RunConfig
+from .runner import Report, run_stage
+
+__all__ = ["refresh_features"]
+
+
+def refresh_features(config: RunConfig, run: RunFolder, system: str, seed: int, tools: Tools) -> Report:
+    """Make or bring up to date the run of the features of finetune's backbone. Raises StageError where detect has not run."""
+    new = RunFolder(run.refreshed(system, seed))
+    (new.path / "stages").mkdir(parents=True, exist_ok=True)
+    tables = [
+        run.samples,
+        run.images,
+        run.problems,
+        run.detections,
+        run.outcomes("detect"),
+        run.record("prepare"),
+        run.record("detect"),
+    ]
+    for path in tables:
+        if path.is_file():
+            shutil.copy2(path, new.path / path.relative_to(run.path))
+    weights = str((run.finetuned(system, seed) / BACKBONE_FILE).resolve())
+    refreshed = replace(config, extract=replace(config.extract, weights=weights))
+    refreshed.write(new.config)
+    return run_stage(refreshed.stage("extract", new), tools)

@@ -1,0 +1,57 @@
+"""Making what comes next while what is there is being worked on."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar, overload
+
+__all__ = ["Made", "in_threads", "prefetched"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def prefetched(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """The same items in the same order, made up to `depth` ahead by a thread while the caller computes. Errors arrive in their place."""
+    source = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+        waiting: list[Future[Any]] = [thread.submit(next, source, end) for _ in range(depth)]
+        while (item := waiting.pop(0).result()) is not end:
+            waiting.append(thread.submit(next, source, end))
+            yield item
+        for future in waiting:
+            future.cancel()
+
+
+class Made(Sequence[Item]):
+    """A sequence whose items are made each time they are asked for: as objects, a million images with their boxes take gigabytes."""
+
+    def __init__(self, length: int, make: Callable[[int], Item]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(self._length)[index]]
+        return self._make(range(self._length)[index])
+
+
+# Each thread holds one decoded image, at worst 0.7 GB of it, and there is nothing to gain beyond the cores.
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`function` of each item in the order of `items`, computed by a few threads; for work that lets go of the interpreter lock."""
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        yield from pool.map(function, items)
+    finally:
+        # After Ctrl-C the items still queued would otherwise all be worked off first.
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,66 @@
+"""What the pipeline lends to a stage, and what a stage answers when it ends."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+__all__ = ["SILENT", "Counts", "ProgressBar", "Tools", "UnitFailure"]
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+
+class ProgressBar(Protocol):
+    """Wraps an iterable, or counts by hand through `update`; tqdm's interface, as far as stages use it."""
+
+    def update(self, n: int = 1) -> Any: ...
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> Any: ...
+    def close(self) -> Any: ...
+
+
+class _Silent:
+    def update(self, n: int = 1) -> None: ...
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class UnitFailure:
+    """A unit of work that crashed its worker every time, down to the smallest part: `reason` is for the failure table."""
+
+    reason: str
+
+
+def _map_here(
+    function: Callable[[Unit], Result], units: Sequence[Unit]
+) -> Iterator[tuple[Unit, Result | UnitFailure]]:
+    for unit in units:
+        yield unit, function(unit)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the pipeline lends to a stage; the defaults run in this process and print nothing, for tests and notebooks.
+
+    map: applies a function to units of work, in any order, on whatever cluster there is, and yields (unit, result).
+    bar: `bar(total, description, unit)` opens a progress bar.
+    say: prints one line to the user.
+    """
+
+    map: Callable[..., Iterator[tuple[Any, Any]]] = _map_here
+    bar: Callable[[int, str, str], ProgressBar] = lambda total, description, unit: _Silent()
+    say: Callable[[str], None] = lambda line: None
+
+
+SILENT = Tools()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How a stage ended. `unit` names what was counted; `details` are further numbers and lines for the summary."""
+
+    unit: str
+    done: int
+    skipped: int = 0
+    failed: int = 0
+    details: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,41 @@
+"""The settings of the detect stage."""
+
+from dataclasses import dataclass
+
+from ...manifests.errors import InputError
+from ..base.settings import setting
+from ..vision.demo import DEMO_DETECTOR
+
+__all__ = ["DetectSettings"]
+
+DETECTORS = (
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    DEMO_DETECTOR,
+)
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """The table [detect] of run.toml."""
+
+    detector: str = setting(
+        "fasterrcnn_resnet50_fpn_v2", "one of torchvision's Faster R-CNNs, or demo_fasterrcnn"
+    )
+    weights: str = setting("default", "'default' (torchvision's COCO weights), a file, or 'random'")
+    objects: int = setting(3, "objects kept an image, the paper's m")
+    min_score: float = setting(0.05, "objects below this score are not kept")
+    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
+    crops: bool = setting(True, "write crops/ for people to look at")
+    chunk: int = setting(32, "images a task; what a kill can lose of each worker")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+
+    def __post_init__(self) -> None:
+        if self.detector not in DETECTORS:
+            raise InputError(f"detector {self.detector!r} is not one of {', '.join(DETECTORS)}")
+        if self.objects < 0 or self.objects > 100:
+            raise InputError(f"detect: objects must be from 0 to 100, not {self.objects}")
+        if self.chunk < 1:
+            raise InputError("detect: chunk must be at least 1")

@@ -1,0 +1,39 @@
+"""The settings of the extract stage."""
+
+import re
+from dataclasses import dataclass
+
+from ...cache.spec import STORAGE_DTYPES
+from ...manifests.errors import InputError
+from ..base.settings import setting
+from ..vision.demo import DEMO_BACKBONE
+
+__all__ = ["ExtractSettings"]
+
+_BACKBONES = (
+    rf"resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|{DEMO_BACKBONE}"
+)
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """The table [extract] of run.toml."""
+
+    backbone: str = setting("resnet50", "one of torchvision's ResNets, or demo_resnet")
+    weights: str = setting("default", "'default' (torchvision's ImageNet weights), a file, or 'random'")
+    size: int = setting(224, "side of a view in pixels")
+    pooled: int = setting(2, "side of a pooled pyramid level, the p of docs/method.md")
+    dtype: str = setting("float16", "what is stored: float16, bfloat16 or float32")
+    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
+    shard_rows: int = setting(256, "images a shard, which is a task; what a kill can lose of each worker")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(_BACKBONES, self.backbone):
+            raise InputError(
+                f"backbone {self.backbone!r} is neither a torchvision ResNet (resnet50, wide_resnet50_2, ...) nor {DEMO_BACKBONE}"
+            )
+        if self.dtype not in STORAGE_DTYPES:
+            raise InputError(f"extract: dtype {self.dtype!r} is not one of {', '.join(STORAGE_DTYPES)}")
+        if min(self.size, self.pooled, self.shard_rows) < 1:
+            raise InputError("extract: size, pooled and shard_rows must be at least 1")

@@ -1,0 +1,84 @@
+"""From the samples of a split to batches of tensors, bucketed by length and padded as little as possible."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..systems.batch import Batch
+from .splits import Split
+
+__all__ = ["Visuals", "batches", "bucketed_order"]
+
+# Batches whose samples are sorted by length together: large enough for little padding, small enough for a random order.
+_BATCHES_PER_BUCKET = 50
+
+
+class Visuals(Protocol):
+    """Where a batch's images come from: the feature cache, or pixels for the end-to-end stage."""
+
+    def __contains__(self, key: object, /) -> bool: ...
+
+    def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """The views (B, V, ...) of a batch and their mask (B, V); a key that is None or unknown has no view."""
+        ...
+
+
+def bucketed_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+    """Batches of sample numbers in a random order that holds texts of like length together; every sample is in exactly one."""
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    bucket = batch_size * _BATCHES_PER_BUCKET
+    groups: list[list[int]] = []
+    for start in range(0, len(order), bucket):
+        members = sorted(order[start : start + bucket], key=lambda sample: lengths[sample])
+        groups += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+    return [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+
+
+def batches(
+    split: Split,
+    order: Sequence[Sequence[int]],
+    *,
+    task: str,
+    pad_id: int,
+    label_ids: dict[str, int] | None,
+    visuals: Visuals | None,
+) -> Iterator[Batch]:
+    """The batches of sample numbers in `order` as tensors. label_ids: None where no gold is needed. visuals: None for text only."""
+    for members in order:
+        texts = [split.texts[i] for i in members]
+        input_ids = _padded([text.input_ids for text in texts], pad_id)
+        positions = _padded([text.positions for text in texts], 0)
+        labels = None
+        if label_ids is not None and task == "ner":
+            labels = _padded(
+                [[label_ids[tag] for tag in split.gold[i][: split.texts[i].words]] for i in members], 0
+            )
+        elif label_ids is not None:
+            labels = torch.tensor([label_ids[split.gold[i][0]] for i in members])
+        views = view_mask = None
+        if visuals is not None:
+            values, mask = visuals.gather([split.image_keys[i] for i in members])
+            views, view_mask = torch.from_numpy(values), torch.from_numpy(mask)
+        yield Batch(
+            input_ids,
+            _mask([len(text.input_ids) for text in texts]),
+            positions,
+            _mask([len(text.positions) for text in texts]),
+            labels,
+            views,
+            view_mask,
+            list(members),
+        )
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+
+
+def _mask(lengths: Sequence[int]) -> Tensor:
+    return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]

@@ -1,0 +1,31 @@
+"""Curves of a training for TensorBoard."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...manifests.errors import StageError
+
+__all__ = []
+
+
+@contextmanager
+def _curves(folder: Path | None, step: int) -> Iterator[Callable[[str, float | None, int], None]]:
+    """Draws named numbers over updates with TensorBoard, or does nothing without a folder. step: what a resumed training starts from."""
+    if folder is None:
+        yield lambda name, value, step: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise StageError(
+            "--tensorboard needs a package of its own; run `pip install 'hmnet-pipe[tensorboard]'`"
+        ) from error
+    # What a killed training drew after its last checkpoint is drawn again.
+    with SummaryWriter(str(folder), purge_step=step + 1 if step else None) as writer:  # type: ignore[no-untyped-call]
+
+        def draw(name: str, value: float | None, step: int) -> None:
+            if value is not None:
+                writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+        yield draw

@@ -1,0 +1,181 @@
+"""One training from tables to a model's folder: what the stage `train` computes, in parts that `finetune` shares."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ...cache.spec import FeatureSpec
+from ...manifests.errors import InputError, StageError
+from ...manifests.files import remove_temporaries, write_text
+from ...manifests.schemas import HISTORY, SAMPLES
+from ...manifests.tables import read_table, table_of, write_table
+from ..base.tools import Counts, Tools
+from ..systems.batch import ModelConfig
+from ..systems.hmnet import HMNeT
+from ..text.encoders.bert import load_tokenizer
+from ..text.encoders.files import resolve_encoder
+from ..text.limits import MARKERS
+from ..train.stage import Train
+from .batches import Visuals
+from .checkpoint import Checkpoints
+from .loop import Task, Trainer
+from .predictions import predict_split, predictions_table, score_split
+from .ranks import Ranks, current_ranks
+from .recipe import TrainSettings
+from .splits import Split, encode_split, few_shots
+
+__all__ = ["Data", "config_of", "fit", "join", "labels_of", "read_data"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The texts of a training: its splits as sub-words, its labels, and the tokenizer."""
+
+    splits: dict[str, Split]
+    labels: tuple[str, ...]
+    tokenizer: Any
+
+
+def join(stage: Train) -> Ranks:
+    """The ranks that train together, seeded. Raises InputError where they are not as many as run.toml says."""
+    ranks, wanted = current_ranks(), stage.settings.processes
+    if ranks.size != wanted:
+        command = stage.name.partition("-")[0]
+        raise InputError(
+            f"{stage.run.config} says processes = {wanted} in [train], and there are {ranks.size}; set it there or with --processes "
+            f"{ranks.size}, or start `torchrun --nproc-per-node {wanted} --no-python hmnet-pipe {command} {stage.run.path}`"
+        )
+    torch.manual_seed(stage.seed)
+    return ranks
+
+
+def read_data(stage: Train, settings: TrainSettings, visuals: Visuals | None, tools: Tools) -> Data:
+    """Read and encode the samples, and say what is unusual about them. Raises StageError where there is nothing to train on."""
+    tokenizer = load_tokenizer(resolve_encoder(settings.encoder))
+    if stage.task == "re":
+        tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+    samples = read_table(stage.run.samples, SAMPLES, "prepare")
+    limit = settings.max_length
+    splits = {
+        name: encode_split(samples, name, tokenizer, task=stage.task, max_length=limit)
+        for name in ("train", "valid", "test")
+    }
+    if settings.shots:
+        splits["train"] = few_shots(splits["train"], settings.shots, stage.seed)
+    labels = labels_of(splits["train"], stage.task)
+    _warn(stage, tools, splits, labels, visuals)
+    return Data(splits, labels, tokenizer)
+
+
+def config_of(stage: Train, data: Data, spec: FeatureSpec | None) -> ModelConfig:
+    """The configuration of a new model. spec: of the features that it reads, None for text alone."""
+    s = stage.settings
+    levels = spec.levels if spec is not None else ()
+    features = asdict(spec) if spec is not None else None
+    return ModelConfig(
+        stage.system, stage.task, data.labels, levels, s.relation_head, s.max_length, {}, features
+    )
+
+
+def fit(
+    stage: Train,
+    settings: TrainSettings,
+    rates: dict[str, float],
+    model: HMNeT,
+    data: Data,
+    visuals: Visuals | None,
+    ranks: Ranks,
+    tools: Tools,
+) -> Counts:
+    """Train `model`, resuming if it can, and let rank 0 write the model of the best epoch, its scores, predictions and history."""
+    splits, pad_id = data.splits, data.tokenizer.pad_token_id
+    logs = stage.run.logs(stage.name) if settings.tensorboard else None
+    task = Task(
+        stage.name.replace("-seed-", " seed ").replace("-", " ", 1),
+        settings,
+        stage.seed,
+        splits,
+        visuals,
+        pad_id,
+        rates,
+        logs,
+    )
+    folder = stage.checkpoint_folder(stage.parameters(), stage.inputs(), stage.weights())
+    trainer = Trainer(task, model, Checkpoints(folder), ranks)
+    seen = trainer.run(tools)
+    details: dict[str, Any] = {"best epoch": trainer.best_epoch}
+    if ranks.leads:
+        remove_temporaries(stage.folder)
+        model.save_pretrained(stage.folder, data.tokenizer)
+        predictions = predict_split(
+            model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools
+        )
+        metrics: dict[str, Any] = {
+            "system": stage.system,
+            "task": stage.task,
+            "seed": stage.seed,
+            "best_epoch": trainer.best_epoch,
+            "valid": trainer.best_scores,
+            "test": score_split(splits["test"], predictions, stage.task) if len(splits["test"]) else None,
+            "parameter_groups": trainer.parameter_groups,
+        }
+        write_table(
+            stage.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals)
+        )
+        write_table(stage.folder / "history.parquet", table_of(HISTORY, trainer.history))
+        write_text(stage.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        headline = metrics["test"] or metrics["valid"]
+        details |= {"f1": headline["f1"] if headline else None, "output": str(stage.folder)}
+    return Counts("training samples", done=seen, details=details)
+
+
+def _warn(
+    stage: Train, tools: Tools, splits: dict[str, Split], labels: Sequence[str], visuals: Visuals | None
+) -> None:
+    if not len(splits["train"]):
+        raise StageError(
+            f"{stage.run.samples} holds no training sample; check the training file that prepare read"
+        )
+    for name in ("valid", "test"):
+        split = splits[name]
+        if not len(split):
+            consequence = "the last epoch is kept" if name == "valid" else "no test score is made"
+            tools.say(f"warning: there is no {name} split; {consequence}")
+        elif unseen := sorted({label for gold in split.gold for label in gold} - set(labels)):
+            tools.say(
+                f"warning: {name} holds labels that training never saw, which can only be missed: {', '.join(unseen)}"
+            )
+        elif all(label in ("O", "None") for gold in split.gold for label in gold):
+            tools.say(
+                f"warning: {name} holds nothing to find (every label is negative); its F1 is 0 by definition"
+            )
+    cut = sum(
+        text.words < len(words)
+        for split in splits.values()
+        for text, words in zip(split.texts, split.tokens, strict=True)
+    )
+    if cut:
+        tools.say(
+            f"warning: {cut} texts are longer than max_length {stage.settings.max_length} sub-words and were shortened"
+        )
+    if visuals is not None:
+        total = sum(map(len, splits.values()))
+        seen = sum(key in visuals for split in splits.values() for key in split.image_keys)
+        if seen < total:
+            tools.say(
+                f"note: {total - seen} of {total} samples have no image features; for them the model is its text encoder"
+            )
+
+
+def labels_of(split: Split, task: str) -> tuple[str, ...]:
+    """BIO tags (O first) or relations, in alphabetical order, of the training split."""
+    seen = {label for gold in split.gold for label in gold}
+    if task == "re":
+        return tuple(sorted(seen))
+    return (
+        "O",
+        *(f"{prefix}-{kind}" for kind in sorted({tag[2:] for tag in seen if tag != "O"}) for prefix in "BI"),
+    )

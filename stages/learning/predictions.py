@@ -1,0 +1,70 @@
+"""Prediction over a split, its scores, and its table."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from ...manifests.schemas import PREDICTIONS
+from ...manifests.tables import table_of
+from ..base.arithmetic import autocast
+from ..base.tools import SILENT, Tools
+from ..systems.hmnet import HMNeT
+from .batches import Visuals, batches
+from .scores import Scores, score_entities, score_relations
+from .splits import Split
+
+__all__ = ["predict_split", "predictions_table", "score_split"]
+
+
+def predict_split(
+    model: HMNeT,
+    split: Split,
+    *,
+    visuals: Visuals | None,
+    pad_id: int,
+    precision: str,
+    tools: Tools = SILENT,
+    batch_size: int = 64,
+) -> list[list[str]]:
+    """The predicted tags of ALL words of each sample (O beyond the length limit), or lists of one relation. Order as in `split`."""
+    model.eval()
+    device = next(model.parameters()).device
+    by_length = sorted(range(len(split)), key=lambda i: len(split.texts[i].input_ids))
+    order = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    task = model.config.task
+    result: list[list[str]] = [[] for _ in range(len(split))]
+    bar = tools.bar(len(split), f"predict {split.name}", "sample")
+    for batch in batches(split, order, task=task, pad_id=pad_id, label_ids=None, visuals=visuals):
+        bar.update(len(batch.ids))
+        with autocast(device, precision):
+            predicted = model.predict(batch.to(device))
+        for i, labels in zip(batch.ids, predicted, strict=True):
+            missing = len(split.gold[i]) - len(labels)
+            result[i] = [*labels, *["O"] * missing]
+    bar.close()
+    return result
+
+
+def score_split(split: Split, predicted: Sequence[Sequence[str]], task: str) -> Scores:
+    """The scores of predictions in the order of `split`."""
+    if task == "ner":
+        return score_entities(split.gold, predicted, split.groups)
+    return score_relations([gold[0] for gold in split.gold], [guess[0] for guess in predicted], split.groups)
+
+
+def predictions_table(split: Split, predicted: Sequence[Sequence[str]], visuals: Visuals | None) -> pa.Table:
+    rows = zip(split.ids, split.tokens, split.gold, predicted, split.image_keys, strict=True)
+    return table_of(
+        PREDICTIONS,
+        [
+            {
+                "id": id_,
+                "split": split.name,
+                "tokens": tokens,
+                "gold": gold,
+                "predicted": guess,
+                "has_image": visuals is not None and key in visuals,
+            }
+            for id_, tokens, gold, guess, key in rows
+        ],
+    )

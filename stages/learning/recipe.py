@@ -1,0 +1,67 @@
+"""The recipe of a training: everything but its data and what is trained."""
+
+from dataclasses import dataclass
+
+from ...manifests.errors import InputError
+from ..base.settings import setting
+from ..systems.registry import RELATION_HEADS
+
+__all__ = ["TrainSettings"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The table [train] of run.toml: the recipe of the paper's appendix B."""
+
+    encoder: str = setting("bert-base-uncased", "text encoder: a Hugging Face name or a local folder")
+    epochs: int = setting(30, "passes over the training split")
+    first_evaluation: int = setting(1, "first epoch (from 1) after which the validation split is scored")
+    patience: int = setting(0, "stop after this many epochs without a better validation F1; 0: never")
+    shots: int = setting(
+        0, "low-resource: train on this many samples of each class, drawn without replacement; 0: all"
+    )
+    batch_size: int = setting(8, "samples a batch, over all processes")
+    accumulate: int = setting(1, "batches an update")
+    learning_rate: float = setting(3e-5, "learning rate of the text encoder")
+    head_learning_rate: float = setting(1e-3, "learning rate of the classifier and the CRF")
+    fusion_learning_rate: float = setting(1e-4, "learning rate of the projections, gates and prefixes")
+    weight_decay: float = setting(0.01, "weight decay of all but biases and LayerNorm weights")
+    warmup: float = setting(
+        0.1, "share of the updates over which the learning rates rise; they fall linearly after"
+    )
+    clip_norm: float = setting(1.0, "largest norm of the gradient; 0: no clipping")
+    max_length: int = setting(128, "sub-words a text, with special tokens")
+    relation_head: str = setting(
+        "markers", "for relations: 'markers' (both opening entity markers) or 'cls' ([CLS])"
+    )
+    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    processes: int = setting(1, "processes that train together; torchrun sets it")
+    tensorboard: bool = setting(False, "draw losses, rates and scores for TensorBoard, in logs/")
+
+    def __post_init__(self) -> None:
+        if self.relation_head not in RELATION_HEADS:
+            raise InputError(
+                f"train: relation_head {self.relation_head!r} is not one of {', '.join(RELATION_HEADS)}"
+            )
+        if min(self.epochs, self.first_evaluation, self.batch_size, self.accumulate, self.processes) < 1:
+            raise InputError(
+                "train: epochs, first_evaluation, batch_size, accumulate and processes must be at least 1"
+            )
+        if min(self.patience, self.shots) < 0:
+            raise InputError("train: patience and shots must not be negative")
+        if self.max_length < 8:
+            raise InputError(f"train: max_length must be at least 8, not {self.max_length}")
+        if self.first_evaluation > self.epochs:
+            raise InputError(
+                f"train: first_evaluation {self.first_evaluation} comes after the last of {self.epochs} epochs"
+            )
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each part of the model."""
+        return {
+            "encoder": self.learning_rate,
+            "head": self.head_learning_rate,
+            "fusion": self.fusion_learning_rate,
+        }

@@ -1,0 +1,108 @@
+"""From tables and cache to batches: samples of one split, encoded once, bucketed by length and padded as little as possible."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...manifests.errors import InputError
+from ..text.limits import MARKERS, EncodedText, encode_pair, encode_words, special_tokens, word_pieces
+
+__all__ = ["Split", "encode_split", "few_shots", "shuffled_images"]
+
+
+@dataclass
+class Split:
+    """The samples of one split as the model reads them; all lists are parallel.
+
+    gold: tag sequences over ALL words (NER) or [relation] (RE). image_keys: None where a sample has no usable image.
+    """
+
+    name: str
+    ids: list[str]
+    tokens: list[list[str]]
+    gold: list[list[str]]
+    groups: list[list[str]]
+    image_keys: list[str | None]
+    texts: list[EncodedText] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, numbers: Sequence[int]) -> "Split":
+        """The samples of these numbers, in this order."""
+        lists: dict[str, Any] = {
+            item.name: [getattr(self, item.name)[i] for i in numbers]
+            for item in fields(self)
+            if item.name != "name"
+        }
+        return replace(self, **lists)
+
+
+def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max_length: int) -> Split:
+    """The split `name` of samples.parquet, with its texts as sub-words. See stages.text.limits for the length rule."""
+    rows = [row for row in samples.to_pylist() if row["split"] == name]
+    split = Split(
+        name,
+        [row["id"] for row in rows],
+        [row["tokens"] for row in rows],
+        [row["tags"] if task == "ner" else [row["relation"]] for row in rows],
+        [row["groups"] or [] for row in rows],
+        [row["image_key"] for row in rows],
+    )
+    special = special_tokens(tokenizer)
+    pieces = word_pieces(tokenizer, split.tokens)
+    if task == "ner":
+        split.texts = [encode_words(words, limit=max_length, special=special) for words in pieces]
+    else:
+        markers = {marker: tokenizer.convert_tokens_to_ids(marker) for marker in MARKERS}
+        split.texts = [
+            encode_pair(
+                words,
+                tuple(row["head"]),
+                tuple(row["tail"]),
+                limit=max_length,
+                special=special,
+                markers=markers,
+            )
+            for words, row in zip(pieces, rows, strict=True)
+        ]
+    return split
+
+
+def shuffled_images(split: Split, seed: int) -> Split:
+    """The same split with its images dealt out at random among the samples that have one; none keeps its own content if it can."""
+    holders = [i for i, key in enumerate(split.image_keys) if key is not None]
+    order = np.random.default_rng(seed).permutation(holders).tolist()
+    keys = list(split.image_keys)
+    # A rotation of a random order: with distinct images nobody keeps their own.
+    for giver, receiver in zip(order, [*order[1:], *order[:1]], strict=True):
+        keys[receiver] = split.image_keys[giver]
+    return replace(split, image_keys=keys)
+
+
+def few_shots(split: Split, shots: int, seed: int) -> Split:
+    """The low-resource setting: `shots` samples of each class, drawn without replacement, in the split's order.
+
+    A class is a relation, or an entity type; a sentence of several types counts for each. Rare classes are drawn first, and what is
+    already drawn counts, so that no class has more samples than it must. Raises InputError where a class has fewer than `shots`.
+    """
+    classes = [
+        sorted({label[2:] if label[:2] in ("B-", "I-") else label for label in gold} - {"O"})
+        for gold in split.gold
+    ]
+    sizes = Counter(name for names in classes for name in names)
+    chosen: set[int] = set()
+    order = np.random.default_rng(seed).permutation(len(split)).tolist()
+    for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
+        if size < shots:
+            raise InputError(
+                f"--shots {shots}: the training split has only {size} samples of {name!r}; take at most {min(sizes.values())}"
+            )
+        members = [i for i in order if name in classes[i]]
+        missing = shots - sum(i in chosen for i in members)
+        chosen.update([i for i in members if i not in chosen][: max(0, missing)])
+    return split.take(sorted(chosen))

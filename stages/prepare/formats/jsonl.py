@@ -1,0 +1,180 @@
+"""The project's own format for users' data: one JSON object a line.
+
+Entities (task "ner"), with words and BIO tags, or with a text and half-open character ranges:
+
+    {"tokens": ["Ada", "is", "here"], "tags": ["B-PER", "O", "O"]}
+    {"text": "Ada is here", "spans": [{"start": 0, "end": 3, "type": "PER"}]}
+
+Relations (task "re"), with half-open ranges of words or, with a text, of characters:
+
+    {"tokens": ["Ada", "of", "London"], "head": [0, 1], "tail": [2, 3], "relation": "/per/loc/place_of_residence"}
+    {"text": "Ada of London", "head": [0, 3], "tail": [7, 13], "relation": "/per/loc/place_of_residence"}
+
+Each may have "id" (unique over all splits), "image" (a name in the image folder) and "groups" (a list of names that scores are
+reported for apart: one for each mention in the order of the text, or of "spans"; for a relation, one). Null means absent.
+"""
+
+import json
+from collections.abc import Collection
+from itertools import pairwise
+from typing import Any
+
+from ....manifests.fingerprint import digest_json
+from ...text.words import split_words
+from .rows import Draft, Line, TextFile, open_mentions, shorten
+
+__all__ = ["read_jsonl"]
+
+_OPTIONAL = {"id", "image", "groups"}
+_NEEDED = {
+    ("ner", "tokens"): {"tokens", "tags"},
+    ("ner", "text"): {"text", "spans"},
+    ("re", "tokens"): {"tokens", "head", "tail", "relation"},
+    ("re", "text"): {"text", "head", "tail", "relation"},
+}
+_SPAN_KEYS = {"start", "end", "type"}
+
+
+def read_jsonl(file: TextFile, task: str) -> list[Draft]:
+    """The samples of one file; blank lines are skipped. Without an "id" the id is 12 digits of the content's digest.
+
+    Raises InputError that names the line.
+    """
+    return [
+        _draft(Line(file, number), text, task)
+        for number, text in enumerate(file.lines, start=1)
+        if text.strip()
+    ]
+
+
+def _draft(line: Line, text: str, task: str) -> Draft:
+    record = {key: value for key, value in _object(line, text).items() if value is not None}
+    if ("tokens" in record) == ("text" in record):
+        raise line.error('expected either "tokens" or "text"')
+    needed = _NEEDED[task, "text" if "text" in record else "tokens"]
+    known = ", ".join(sorted(needed | _OPTIONAL))
+    if unknown := sorted(record.keys() - needed - _OPTIONAL):
+        raise line.error(
+            f"unknown key {shorten(unknown[0])}; such a sample of the task {task} may have {known}"
+        )
+    if missing := sorted(needed - record.keys()):
+        raise line.error(f'"{missing[0]}" is missing; such a sample of the task {task} may have {known}')
+    content = _entities(line, record) if task == "ner" else _relation(line, record)
+    given = line.text("id", record["id"]) if "id" in record else None
+    image = line.text("image", record["image"]) if "image" in record else None
+    digest = digest_json({key: value for key, value in record.items() if key != "id"})
+    return Draft(
+        line=line, name=given or digest[:12], digest=digest, image=image, given=given is not None, **content
+    )
+
+
+def _object(line: Line, text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise line.error(f"expected one JSON object, found {shorten(text)} ({error})") from error
+    if not isinstance(record, dict):
+        raise line.error(f"expected one JSON object, found {shorten(text)}")
+    return record
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """json keeps the last of two equal keys and drops the first without a word."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError("the same key twice")
+    return record
+
+
+def _entities(line: Line, record: dict[str, Any]) -> dict[str, Any]:
+    if "text" in record:
+        return _from_spans(line, record)
+    tokens = line.tokens("tokens", record["tokens"])
+    written = line.texts("tags", record["tags"])
+    if len(written) != len(tokens):
+        raise line.error(f"expected a tag for each of the {len(tokens)} tokens, found {len(written)} tags")
+    for index, tag in enumerate(written):
+        if tag != "O" and (tag[:2] not in ("B-", "I-") or len(tag) == 2):
+            line.fail(f"tags[{index}]", "O, or B- or I- with a type", tag)
+    tags, reasons = open_mentions(written)
+    mentions = sum(tag.startswith("B-") for tag in tags)
+    return {
+        "tokens": tokens,
+        "tags": tags,
+        "groups": _groups(line, record, mentions, "mention"),
+        "repairs": [(line, reason) for reason in reasons.values()],
+    }
+
+
+def _from_spans(line: Line, record: dict[str, Any]) -> dict[str, Any]:
+    text = line.text("text", record["text"])
+    if not isinstance(record["spans"], list):
+        line.fail("spans", "a list", record["spans"])
+    spans = [_span(line, f"spans[{index}]", span, len(text)) for index, span in enumerate(record["spans"])]
+    groups = _groups(line, record, len(spans), "span")
+    order = sorted(range(len(spans)), key=lambda index: spans[index][0])
+    for one, other in pairwise(order):
+        if spans[one][0][1] > spans[other][0][0]:
+            raise line.error(f"spans[{one}] and spans[{other}] overlap; keep one of them")
+    words = _words(line, text, [bound for span, _ in spans for bound in span])
+    tags = ["O"] * len(words)
+    for index in order:
+        (start, end), kind = spans[index]
+        first, last = _word_range(line, f"spans[{index}]", (start, end), words)
+        tags[first:last] = [f"B-{kind}", *[f"I-{kind}"] * (last - first - 1)]
+    return {
+        "tokens": [text[start:end] for start, end in words],
+        "tags": tags,
+        "groups": groups and [groups[index] for index in order],
+    }
+
+
+def _span(line: Line, name: str, span: Any, length: int) -> tuple[list[int], str]:
+    if not isinstance(span, dict) or span.keys() != _SPAN_KEYS:
+        line.fail(name, f"an object with the keys {', '.join(sorted(_SPAN_KEYS))}", span)
+    return line.span(name, [span["start"], span["end"]], length, "characters"), line.text(
+        f"{name} type", span["type"]
+    )
+
+
+def _relation(line: Line, record: dict[str, Any]) -> dict[str, Any]:
+    if "text" in record:
+        text = line.text("text", record["text"])
+        head, tail = (line.span(name, record[name], len(text), "characters") for name in ("head", "tail"))
+        words = _words(line, text, [*head, *tail])
+        tokens = [text[start:end] for start, end in words]
+        head, tail = (_word_range(line, name, span, words) for name, span in (("head", head), ("tail", tail)))
+    else:
+        tokens = line.tokens("tokens", record["tokens"])
+        head, tail = (line.span(name, record[name], len(tokens), "words") for name in ("head", "tail"))
+    return {
+        "tokens": tokens,
+        "head": head,
+        "tail": tail,
+        "relation": line.text("relation", record["relation"]),
+        "groups": _groups(line, record, 1, "relation"),
+    }
+
+
+def _groups(line: Line, record: dict[str, Any], count: int, unit: str) -> list[str] | None:
+    if "groups" not in record:
+        return None
+    groups = line.texts("groups", record["groups"])
+    if len(groups) != count:
+        raise line.error(f'expected {count} "groups", one for each {unit}, found {len(groups)}')
+    return groups
+
+
+def _words(line: Line, text: str, cuts: list[int]) -> list[tuple[int, int]]:
+    if not (words := split_words(text, frozenset(cuts))):
+        line.fail("text", "more than white space", text)
+    return words
+
+
+def _word_range(line: Line, name: str, span: Collection[int], words: list[tuple[int, int]]) -> list[int]:
+    """The half-open range of words inside a span of characters; the span's ends are cuts, so that no word lies half inside."""
+    start, end = span
+    inside = [index for index, (first, last) in enumerate(words) if start <= first and last <= end]
+    if not inside:
+        raise line.error(f'"{name}" covers white space only; give it a word')
+    return [inside[0], inside[-1] + 1]

@@ -1,0 +1,202 @@
+"""What the readers of all formats share: rows, lines that word their own errors, BIO tags, and ids that ignore the order of lines."""
+
+import codecs
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ....manifests.errors import InputError
+
+__all__ = [
+    "Draft",
+    "Line",
+    "ProblemRow",
+    "SampleRow",
+    "TextFile",
+    "number_repeats",
+    "open_mentions",
+    "shorten",
+]
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A row of the table manifests.tables.SAMPLES."""
+
+    id: str
+    split: str
+    task: str
+    tokens: list[str]
+    tags: list[str] | None = None
+    head: list[int] | None = None
+    tail: list[int] | None = None
+    relation: str | None = None
+    groups: list[str] | None = None
+    image: str | None = None
+    image_key: str | None = None
+
+
+@dataclass(frozen=True)
+class ProblemRow:
+    """A row of the table manifests.tables.PROBLEMS."""
+
+    kind: str
+    sample: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """One split's text file, read whole. Line n is `lines[n - 1]`, without its line break."""
+
+    path: Path
+    lines: list[str]
+
+    @classmethod
+    def read(cls, path: Path) -> "TextFile":
+        r"""Lines end at \n alone, or \r\n: tweets hold U+2028 and \x85, at which str.splitlines would cut. A BOM is dropped.
+
+        Raises InputError where the file cannot be read, is empty or is not UTF-8.
+        """
+        try:
+            data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be read ({error.strerror}); check the file and its permissions"
+            ) from error
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise InputError(
+                f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+            ) from error
+        if not text.strip():
+            raise InputError(f"{path} is empty; fill it or remove it")
+        return cls(path, [line.removesuffix("\r") for line in text.split("\n")])
+
+
+@dataclass(frozen=True)
+class Line:
+    """A place in a text file: checks the values found there and words the error, always with file and line."""
+
+    file: TextFile
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file.path} line {self.number}"
+
+    @property
+    def where(self) -> str:
+        """For a table: without the folder, which differs between machines."""
+        return f"{self.file.path.name}:{self.number}"
+
+    def error(self, message: str) -> InputError:
+        return InputError(f"{self}: {message}")
+
+    def fail(self, name: str, expected: str, found: Any) -> NoReturn:
+        raise self.error(f'"{name}" must be {expected}, found {shorten(found)}')
+
+    def text(self, name: str, value: Any) -> str:
+        """`value` if it is a string with at least one character that a UTF-8 file can hold."""
+        if not _is_text(value):
+            self.fail(name, "a non-empty string of valid Unicode", value)
+        return str(value)
+
+    def texts(self, name: str, value: Any) -> list[str]:
+        """`value` if it is a list of such strings, possibly empty."""
+        if not isinstance(value, list | tuple):
+            self.fail(name, "a list of strings", value)
+        for number, part in enumerate(value):
+            self.text(f"{name}[{number}]", part)
+        return list(value)
+
+    def tokens(self, name: str, value: Any) -> list[str]:
+        """`value` if it is a list of at least one such string."""
+        if not (tokens := self.texts(name, value)):
+            self.fail(name, "a list of at least one word", value)
+        return tokens
+
+    def span(self, name: str, value: Any, length: int, unit: str) -> list[int]:
+        """`value` if it is a non-empty half-open range [start, end) within 0 and `length`, which counts the text's `unit`."""
+        expected = f"[start, end) with 0 <= start < end <= {length}, the number of {unit}"
+        # bool is an int to Python: [false, true] would pass as [0, 1].
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) != 2
+            or any(type(bound) is not int for bound in value)
+        ):
+            self.fail(name, expected, value)
+        start, end = value
+        if not 0 <= start < end <= length:
+            self.fail(name, expected, value)
+        return [start, end]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A sample as a file gives it. `name` is its id once repeats are numbered, unless `given`, when it must be unique as it is.
+
+    `digest` is over the content as written; `repairs` are the (line, reason) of each tag that was read as another.
+    """
+
+    line: Line
+    name: str
+    digest: str
+    tokens: list[str]
+    tags: list[str] | None = None
+    head: list[int] | None = None
+    tail: list[int] | None = None
+    relation: str | None = None
+    groups: list[str] | None = None
+    image: str | None = None
+    given: bool = False
+    repairs: list[tuple[Line, str]] = field(default_factory=list)
+
+
+def shorten(value: Any) -> str:
+    """`value` as Python writes it, cut to what fits a one-line message."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python agrees to write
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode("utf-8"))
+    except UnicodeEncodeError:  # half of a surrogate pair, which "\ud83d" in JSON and in a literal can write
+        return False
+
+
+def open_mentions(tags: Sequence[str]) -> tuple[list[str], dict[int, str]]:
+    """`tags` with every mention opened by B-, and for each tag that this changed its index and the reason.
+
+    seqeval's default reading opens a mention at an I- tag that follows O, the start, or another type. Writing B- there leaves its
+    mentions as they are and makes the tags strict IOB2.
+    """
+    opened, reasons, before = list(tags), {}, ""
+    for index, tag in enumerate(tags):
+        kind = tag[2:]
+        if tag.startswith("I-") and kind != before:
+            opened[index] = f"B-{kind}"
+            reasons[index] = f"word {index}: {tag} continues no mention, read as B-{kind}"
+        before = kind
+    return opened, reasons
+
+
+def number_repeats(names: Sequence[str], digests: Sequence[str]) -> list[str]:
+    """`names` with "-2", "-3", ... added to the second and later ones of equal names, taken in the order of `digests`.
+
+    What has the same name and the same digest is the same sample, so that the order of the lines changes no row.
+    """
+    numbered, seen = list(names), Counter[str]()
+    for index in sorted(range(len(names)), key=lambda index: (names[index], digests[index])):
+        seen[names[index]] += 1
+        if (repeat := seen[names[index]]) > 1:
+            numbered[index] = f"{names[index]}-{repeat}"
+    return numbered

@@ -1,0 +1,19 @@
+"""The settings of the prepare stage."""
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+from ..base.settings import setting
+from .readers import FORMATS
+
+__all__ = ["PrepareSettings"]
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """The table [prepare] of run.toml. `task` is "ner" or "re"; in the file it stands above the tables."""
+
+    text: Path = setting(MISSING, "folder with one text file a split")
+    task: str = setting(MISSING, "ner or re")
+    images: Path | None = setting(None, "folder of the images; left out: text only")
+    format: str = setting("auto", f"one of {', '.join(FORMATS)}; auto goes by the files' names")

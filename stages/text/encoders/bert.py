@@ -1,0 +1,155 @@
+"""The text encoder: any BERT-type model of transformers, whose self-attention also sees a visual prefix (equation 9).
+
+The prefix enters through transformers' attention interface, so that the pretrained weights load unchanged and the rest of the
+encoder (position embeddings, LayerNorm, feed-forward) is not touched. Without a prefix the attention is transformers' own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, AutoTokenizer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.utils import logging
+
+from ....manifests.errors import WeightsError
+from ..prefix import LayerPrefix, probabilities
+
+__all__ = ["encode", "encoder_from_config", "load_encoder", "load_tokenizer", "longest_text"]
+
+_ATTENTION = "hmnet_prefix"
+
+
+def _prefix_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    visual_prefix: Sequence[LayerPrefix | None] | None = None,
+    attention_to_prefix: dict[int, Tensor] | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Equation 9: softmax(Q [phi_k; K]^T / sqrt(d/H) + mask) [phi_v; V]. Queries are text only.
+
+    query, key, value: (B, H, n, d/H). attention_mask: (B, 1, n, n) bool, true where attended, or None where nothing is padding.
+    """
+    layer: Any = module.layer_idx
+    scaling: Any = module.scaling
+    prefix = visual_prefix[layer] if visual_prefix is not None else None
+    if prefix is not None:
+        batch, _, length, _ = query.shape
+        # Padding is the same for every query, so that one row of the mask is enough. shape: (B, 1, 1, P + n)
+        text = (
+            prefix.mask.new_ones(batch, 1, 1, length) if attention_mask is None else attention_mask[:, :, :1]
+        )
+        attention_mask = torch.cat([prefix.mask[:, None, None, :], text], dim=-1)
+        key = torch.cat([prefix.keys.to(key.dtype), key], dim=2)
+        value = torch.cat([prefix.values.to(value.dtype), value], dim=2)
+        if attention_to_prefix is not None:
+            scores = (query @ key.transpose(-1, -2) * scaling).masked_fill(~attention_mask, float("-inf"))
+            attention_to_prefix[layer] = probabilities(scores)[..., : prefix.mask.shape[1]]
+    result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
+        module, query, key, value, attention_mask, **kwargs
+    )
+    return result
+
+
+# The report on unused tensors (the pooler) is noise here: `load_encoder` turns what matters, missing tensors, into an error.
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+AttentionInterface.register(_ATTENTION, _prefix_attention)
+AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+
+
+def encode(
+    encoder: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    prefix: Sequence[LayerPrefix | None] | None,
+    attention_to_prefix: dict[int, Tensor] | None = None,
+) -> Tensor:
+    """The last hidden states, (B, n, d). input_ids, attention_mask: (B, n). prefix: one entry a layer, or None for plain text.
+
+    attention_to_prefix: where to put the attention to the prefix, (B, H, n, P), of every layer that has one; the fast attention
+    kernels never make it, so that it is computed apart, and only where it is asked for.
+    """
+    asked = {} if attention_to_prefix is None else {"attention_to_prefix": attention_to_prefix}
+    states: Tensor = encoder(
+        input_ids=input_ids, attention_mask=attention_mask, visual_prefix=prefix, **asked
+    ).last_hidden_state
+    return states
+
+
+def load_encoder(folder: Path) -> nn.Module:
+    """The pretrained encoder in `folder`, without its pooler (which no head here reads)."""
+    if not any(
+        (folder / name).is_file()
+        for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    ):
+        raise WeightsError(f"{folder} holds no model.safetensors; random weights are never used in its place")
+    try:
+        encoder, loading = AutoModel.from_pretrained(
+            folder,
+            attn_implementation=_ATTENTION,
+            add_pooling_layer=False,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        raise WeightsError(
+            f"{folder} cannot be loaded as a BERT-type encoder ({str(error).strip().splitlines()[0]})"
+        ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise WeightsError(
+            f"{folder} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which would be random"
+        )
+    return _checked(encoder.float())
+
+
+def encoder_from_config(config: dict[str, Any]) -> nn.Module:
+    """An encoder of this configuration with random weights, for a state dict to be loaded into."""
+    values = dict(config)
+    hf_config = AutoConfig.for_model(values.pop("model_type"), **values)
+    return _checked(AutoModel.from_config(hf_config, attn_implementation=_ATTENTION, add_pooling_layer=False))
+
+
+def _checked(encoder: nn.Module) -> nn.Module:
+    """Raises WeightsError for an encoder whose attention would ignore the prefix: its layers must be numbered self-attentions."""
+    numbers = [
+        m.layer_idx
+        for m in encoder.modules()
+        if getattr(m, "layer_idx", None) is not None and hasattr(m, "scaling")
+    ]
+    config: Any = encoder.config
+    if numbers != list(range(config.num_hidden_layers)):
+        raise WeightsError(
+            f"{config.model_type} is not a BERT-type encoder that takes a prefix (bert, roberta, xlm-roberta, ...)"
+        )
+    return encoder
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The encoder's own fast tokenizer. RoBERTa's needs a space before every word, which others ignore."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{folder} holds no tokenizer that transformers can read ({str(error).splitlines()[0]})"
+        ) from error
+    if not tokenizer.is_fast:
+        raise WeightsError(
+            f"{folder} holds only a slow tokenizer; save a fast one (tokenizer.json) beside it"
+        )
+    return tokenizer
+
+
+def longest_text(encoder: nn.Module) -> int:
+    """How many sub-words with special tokens the encoder has positions for. RoBERTa's start after the padding index."""
+    config: Any = encoder.config
+    padding = getattr(encoder.embeddings, "padding_idx", None)
+    return int(config.max_position_embeddings) - (0 if padding is None else int(padding) + 1)

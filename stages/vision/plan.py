@@ -1,0 +1,74 @@
+"""Which views each image has, from the tables of images and detections: what extract, finetune and evaluate cut them by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ...manifests.fingerprint import digest_json
+from ...manifests.schemas import DETECTIONS
+from ...manifests.tables import read_batches, read_table, usable_images
+from ..base.ahead import Made
+
+__all__ = ["Box", "ImageUnit", "planned_images"]
+
+_SIDES = ("x0", "y0", "x1", "y1")
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the upright image
+
+
+@dataclass(frozen=True)
+class ImageUnit:
+    key: str
+    path: str
+    boxes: tuple[Box, ...]
+
+    @property
+    def inputs(self) -> str:
+        return digest_json([list(box) for box in self.boxes])
+
+
+def planned_images(images_table: Path, detections: Path, objects: int) -> Made[ImageUnit]:
+    """Every usable image with the boxes that are its views, by falling score, in the order of the keys."""
+    images = usable_images(images_table)
+    keys, paths = _as_bytes(images.column("key")), images.column("path")
+    del images  # and with it the keys a second time
+    # Of each box its image's place among the keys, instead of the key: of a million images these would be 200 MB.
+    count = read_table(detections, DETECTIONS, "detect", columns=[]).num_rows
+    place, rank, boxes = (
+        np.empty(count, np.int32),
+        np.empty(count, np.int8),
+        np.empty((count, len(_SIDES)), np.float32),
+    )
+    filled = 0
+    for batch in read_batches(detections, DETECTIONS, "detect", ["image_key", "rank", *_SIDES]):
+        of, ranks = _as_bytes(batch.column("image_key")), batch.column("rank").to_numpy()
+        places = np.searchsorted(keys, of)
+        wanted = (places < len(keys)) & (ranks < objects)
+        wanted[wanted] = keys[places[wanted]] == of[wanted]
+        part = slice(filled, filled := filled + int(wanted.sum()))
+        place[part], rank[part] = places[wanted], ranks[wanted]
+        boxes[part] = np.stack([batch.column(side).to_numpy()[wanted] for side in _SIDES], axis=1)
+    place, rank, boxes = place[:filled], rank[:filled], boxes[:filled]
+    if not (
+        (place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (rank[1:] > rank[:-1]))
+    ).all():  # detect writes them in order
+        order = np.lexsort((rank, place))
+        place, boxes = place[order], boxes[order]
+    starts = np.searchsorted(place, np.arange(len(keys) + 1))
+
+    def make(i: int) -> ImageUnit:
+        own = boxes[starts[i] : starts[i + 1]].tolist()
+        return ImageUnit(
+            keys[i].decode("ascii"), paths[i].as_py(), tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in own)
+        )
+
+    return Made(len(keys), make)
+
+
+def _as_bytes(keys: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bytes_]:
+    """Image keys as numpy's fixed bytes, in which to search: 64 of them a key, where Python's texts take twice that."""
+    parts = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
+    return np.concatenate([np.zeros(0, "S64"), *(np.array(part.to_pylist(), "S64") for part in parts)])

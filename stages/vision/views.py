@@ -1,0 +1,62 @@
+"""From an image and its boxes to the views that the backbone sees: the global image first, then the objects by falling score."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .backbones.torchvision import MEAN, STD
+from .images import open_keyed
+from .plan import Box, ImageUnit
+
+__all__ = ["cut_views", "normalise", "read_views"]
+
+
+def cut_views(image: Image.Image, boxes: Sequence[Box], size: int) -> npt.NDArray[np.uint8]:
+    """The global view and one view a box, each resized to size x size without regard to aspect. Shape (1 + len(boxes), size, size, 3).
+
+    Boxes are cut from the original pixels, with sub-pixel edges; one that is thinner than a pixel is widened to it.
+    """
+    whole = (0.0, 0.0, float(image.width), float(image.height))
+    regions = [whole, *(_clip(box, image.width, image.height) for box in boxes)]
+    return np.stack([np.asarray(_cut(image, region, size)) for region in regions])
+
+
+def _cut(image: Image.Image, region: Box, size: int) -> Image.Image:
+    """Cropped to whole pixels first: a resize of the region alone would blend in what lies beyond its edges."""
+    left, top = math.floor(region[0]), math.floor(region[1])
+    crop = image.crop((left, top, math.ceil(region[2]), math.ceil(region[3])))
+    x0, y0, x1, y1 = region
+    return crop.resize(
+        (size, size), Image.Resampling.BILINEAR, box=(x0 - left, y0 - top, x1 - left, y1 - top)
+    )
+
+
+def _clip(box: Box, width: int, height: int) -> Box:
+    x0, x1 = _clip_side(box[0], box[2], width)
+    y0, y1 = _clip_side(box[1], box[3], height)
+    return (x0, y0, x1, y1)
+
+
+def _clip_side(low: float, high: float, limit: int) -> tuple[float, float]:
+    low = min(max(low, 0.0), limit - 1.0)
+    return low, min(max(high, low + 1.0), float(limit))
+
+
+def read_views(image: ImageUnit, size: int) -> npt.NDArray[np.uint8]:
+    """`cut_views` of the image's file and boxes, decoded once. Raises UnusableImage."""
+    return cut_views(open_keyed(Path(image.path), image.key), image.boxes, size)
+
+
+def normalise(views: Tensor) -> Tensor:
+    """views: (N, S, S, 3) uint8. Returns (N, 3, S, S) float32 in channels-last memory, normalised as the backbone was trained."""
+    side = views.shape[2]
+    # Whole rows of pixels at a time: arithmetic over a last dimension of three is eight times slower.
+    mean, std = (torch.tensor(of, device=views.device).mul(255.0).repeat(side) for of in (MEAN, STD))
+    rows = views.reshape(*views.shape[:2], -1).to(torch.float32).sub_(mean).div_(std)
+    return rows.reshape(views.shape).permute(0, 3, 1, 2)

@@ -1,0 +1,140 @@
+"""Where model weights come from: torchvision's own download, a file of the user's, or, only by that name, chance.
+
+No function here ever falls back from one of these to another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from ...manifests.errors import InputError, WeightsError
+from ...manifests.fingerprint import digest_file
+from .demo import DEMO_WEIGHTS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["DEFAULT", "RANDOM", "WeightsSource", "load_into", "weights_of"]
+
+DEFAULT = "default"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Weights by the user's word (`choice`: "default", "random" or a file's path) and the default that the architecture has.
+
+    `default` gives the address of torchvision's weights, or a file that ships with this package; it is asked only when needed.
+    """
+
+    choice: str
+    default: Callable[[], str | Path]
+
+    def path(self) -> Path | None:
+        """The file that holds the weights, downloaded if need be; None for random ones.
+
+        Raises WeightsError where a file is missing; the message names it, its address and where to put it.
+        """
+        if self.choice == RANDOM:
+            return None
+        if self.choice != DEFAULT:
+            path = Path(self.choice)
+            if not path.is_file():
+                raise InputError(f"--weights: {path} is not a file (give a file, 'default' or 'random')")
+            return path
+        default = self.default()
+        return default if isinstance(default, Path) else _downloaded(default)
+
+    def digest(self) -> str:
+        """The sha256 of the weights file, or of the word "random" (which stands for the seed 0 of `load_into`)."""
+        path = self.path()
+        return hashlib.sha256(RANDOM.encode()).hexdigest() if path is None else digest_file(path)
+
+
+def weights_of(architecture: str, choice: str) -> WeightsSource:
+    """The weights that `choice` means for an architecture, by its torchvision name or one of the demonstration's."""
+
+    def default() -> str | Path:
+        if architecture.startswith("demo_"):
+            return DEMO_WEIGHTS
+        import torchvision
+
+        url: str = torchvision.models.get_model_weights(architecture).DEFAULT.url
+        return url
+
+    return WeightsSource(choice, default)
+
+
+def _downloaded(url: str) -> Path:
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"{path.name} is not here and cannot be downloaded ({error}); on a machine with internet get {url} and put it "
+                f"at {path}, or give its place with --weights FILE"
+            ) from error
+    return path
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a .safetensors file or in torch's own format, never unpickling anything but tensors."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights ({error}); it must be .safetensors or a torch state dict"
+        ) from error
+    except (
+        Exception
+    ) as error:  # torch raises its own pickle.UnpicklingError, and refuses whatever is not a tensor with it
+        raise WeightsError(
+            f"{path} holds something other than tensors, which is never unpickled ({type(error).__name__})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(
+            f"{path} is not a state dict of tensors; save it with torch.save(model.state_dict(), FILE)"
+        )
+    return state
+
+
+def load_into(
+    build: Callable[[dict[str, torch.Tensor] | None], nn.Module], source: WeightsSource
+) -> nn.Module:
+    """Build a network and load its weights strictly: an architecture that does not fit is an error that names the file.
+
+    build: makes the network with its own random initialisation, given the state that it will hold or None for random weights,
+    which are drawn from seed 0. It may look at the state (for the number of classes) and drop or rename entries in place.
+    """
+    import torch
+
+    path = source.path()
+    if path is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return build(None)
+    state: dict[str, Any] = dict(read_state(path))
+    try:
+        network = build(state)
+        network.load_state_dict(state)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:3])[:300]
+        raise WeightsError(f"{path} does not fit the architecture: {reason}") from error
+    return network
