@@ -1,23 +1,29 @@
-"""The errors that a user can cause, and that therefore carry their remedy. The command line prints them without a traceback."""
+"""The errors that a user can cause. Each names its remedy; the command line prints no traceback."""
 
 __all__ = ["HmnetPipeError", "InputError", "StageError", "WeightsError"]
 
 
 class HmnetPipeError(Exception):
-    """Base of every error whose one-sentence message names what is wrong and what to do. `exit_code` is the process's."""
+    """Base of every error whose message says in one sentence what is wrong and what to do.
+
+    `exit_code` is the exit code of the process.
+    """
 
     exit_code = 2
 
 
 class InputError(HmnetPipeError):
-    """A path, an option or a line of the user's input is wrong. The message names the file and, where there is one, the line."""
+    """A path, an option or a line of the user's input is wrong. The message names the file and any line."""
 
 
 class WeightsError(HmnetPipeError):
-    """Model weights are missing, unreadable or made for another architecture. The message names the file and where to put it."""
+    """Model weights are missing, unreadable or made for another architecture.
+
+    The message names the file and where to put it.
+    """
 
 
 class StageError(HmnetPipeError):
-    """A stage cannot run or cannot finish: the stage before it has not run, a lock is held, the disk is full, no worker is left."""
+    """A stage cannot start or finish: input missing, a lock held, the disk full, no worker left."""
 
     exit_code = 1

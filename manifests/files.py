@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all."""
+"""Writing files so that each exists whole or not at all."""
 
 import errno
 import os
@@ -19,8 +19,10 @@ __all__ = [
 TEMPORARY_PREFIX = ".tmp-"
 
 _REMEDIES = {
-    errno.ENOSPC: "the disk that holds {} is full; make room and run the same command again: finished work is kept",
-    errno.EDQUOT: "the disk quota of {} is used up; make room and run the same command again: finished work is kept",
+    errno.ENOSPC: "the disk that holds {} is full; make room and run the same command again: "
+    "finished work is kept",
+    errno.EDQUOT: "the disk quota of {} is used up; make room and run the same command again: "
+    "finished work is kept",
     errno.EROFS: "{} is on a read-only file system; choose a run folder that can be written",
     errno.EACCES: "{} cannot be written (permission denied); choose a run folder that belongs to you",
 }
@@ -28,11 +30,12 @@ _REMEDIES = {
 
 @contextmanager
 def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; on success it is fsynced and renamed to `path`, on failure removed.
+    """Yield a temporary name beside `path`; fsync and rename it to `path` on success, remove it on failure.
 
-    A reader, or a process started after a kill, therefore sees the old file or the new one, never a part of one. The name holds
-    the process id, so that two processes (Dask may run a task twice) never write to one temporary file. Without `durable` the
-    disk is not waited for: enough for what nothing depends on, and what a power cut may take.
+    A reader, or a process started after a kill, therefore sees the old file or the new one, never a part of
+    one. The name holds the process id, so that two processes (Dask may run a task twice) never write to one
+    temporary file. With `durable=False` the call does not wait for the disk: a power cut may then lose the
+    file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
@@ -64,25 +67,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The error of a full, read-only or forbidden disk that `error` is or was raised over; None where it is another fault.
+    """Return the error of a full, read-only or forbidden disk behind `error`, or None for any other fault.
 
-    A library that cannot close what it could not write may raise an error of its own over the one that knows the reason.
+    A library that cannot close a file it could not write may raise an error of its own over the one with the
+    reason.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _REMEDIES:
-            return seen
-        seen = seen.__cause__ or seen.__context__
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in _REMEDIES:
+            return link
+        link = link.__cause__ or link.__context__
     return None
 
 
 def disk_remedy(error: OSError, path: Path) -> str:
-    """What a `disk_error` means for `path`, and what to do."""
+    """Return a sentence that says what a `disk_error` means for `path`, and what to do."""
     return _REMEDIES[error.errno or 0].format(path)
 
 
 def remove_temporaries(folder: Path, name: str = "*") -> None:
-    """Remove what a killed process left in `folder` under temporary names of `name` (a glob pattern). Only for who alone writes these, the
-    holder of the stage's lock."""
+    """Remove the temporary files that a killed process left in `folder` for `name` (a glob pattern).
+
+    Only the holder of the stage's lock may call this: it alone writes these files.
+    """
     for path in folder.glob(f"{TEMPORARY_PREFIX}[0-9]*-{name}"):
         path.unlink(missing_ok=True)

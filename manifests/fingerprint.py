@@ -1,7 +1,8 @@
-"""Canonical digests: the same content has the same digest, whatever file, order of keys or machine it comes from."""
+"""Canonical digests: equal content has an equal digest, whatever its file, order of keys or machine."""
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -12,33 +13,55 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["canonical_json", "digest_batches", "digest_file", "digest_json", "digest_table", "remembered"]
+__all__ = [
+    "NOT_DIGESTED",
+    "SETTLING_NS",
+    "canonical_json",
+    "digest_batches",
+    "digest_file",
+    "digest_json",
+    "digest_table",
+    "digested",
+    "is_settled",
+    "remembered",
+]
 
-_SETTLED_NS = 2_000_000_000
+NOT_DIGESTED: Mapping[str, str] = {"digest": "no"}
+"""The metadata of a schema's field that `digest_table` leaves out."""
+
+SETTLING_NS = 2_000_000_000
+"""How long a file may be written again without a change of its times: file systems' clocks tick coarsely."""
 
 
 def canonical_json(value: Any) -> str:
-    """`value` as JSON with sorted keys, no white space and no NaN, so that equal values give equal text.
+    """Return `value` as JSON without white space or NaN, keys sorted, so that equal values give equal text.
 
-    Raises TypeError for a value that JSON does not hold and ValueError for NaN or an infinity.
+    Raises TypeError for a value that JSON cannot hold and ValueError for NaN or an infinity.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest_json(value: Mapping[str, Any] | list[Any]) -> str:
-    """The sha256 (64 hexadecimal digits) of the canonical JSON of `value`."""
+    """Return the sha256 (64 hexadecimal digits) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def remembered(function: Callable[..., str], path: Path, *arguments: Any) -> str:
-    """function(path, *arguments), once a process for each state of the file.
+def is_settled(status: os.stat_result, now: int, settling_ns: int = SETTLING_NS) -> bool:
+    """Return whether a later write must change a file's times; `now` (ns) is before `status` was read."""
+    return now - max(status.st_mtime_ns, status.st_ctime_ns) >= settling_ns
 
-    A state is the file's device, inode, size and both its times: unlike that of the last modification, the time of the last change of
-    status can be set by no copy and no `touch`. A file written a moment ago is not remembered, since the ticks of its times are coarse.
-    Nothing is kept from one process to the next, so that a wrong belief cannot outlive its command.
+
+def remembered(
+    function: Callable[..., str], path: Path, *arguments: Any, settling_ns: int = SETTLING_NS
+) -> str:
+    """Return function(path, *arguments), called once in a process for each state of the file.
+
+    A state is the file's device, inode, size and both its times: no copy and no `touch` can set the time of
+    the last change of status. A file that has not settled is not remembered. Nothing is kept from one process
+    to the next, so that a wrong belief cannot outlive its command.
     """
     now, status = time.time_ns(), path.stat()
-    if now - max(status.st_mtime_ns, status.st_ctime_ns) < _SETTLED_NS:
+    if not is_settled(status, now, settling_ns):
         return function(path, *arguments)
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return _remembered(function, path, state, *arguments)
@@ -49,9 +72,9 @@ def _remembered(function: Callable[..., str], path: Path, state: tuple[int, ...]
     return function(path, *arguments)
 
 
-def digest_file(path: Path) -> str:
-    """The sha256 of a file's bytes; see `remembered`."""
-    return remembered(_digest_bytes, path)
+def digest_file(path: Path, *, settling_ns: int = SETTLING_NS) -> str:
+    """Return the sha256 of a file's bytes; see `remembered`."""
+    return remembered(_digest_bytes, path, settling_ns=settling_ns)
 
 
 def _digest_bytes(path: Path) -> str:
@@ -59,17 +82,25 @@ def _digest_bytes(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_table(table: pa.Table) -> str:
-    """The sha256 of a table's schema and rows, in the order of its rows; chunks, slices, encodings and file metadata do not matter.
+def digested(schema: pa.Schema) -> pa.Schema:
+    """Return `schema` without the fields that are marked NOT_DIGESTED."""
+    [(name, value)] = NOT_DIGESTED.items()
+    return pa.schema(
+        [field for field in schema if (field.metadata or {}).get(name.encode()) != value.encode()]
+    )
 
-    A column `path` is left out: where a thing lies is no part of what it is.
+
+def digest_table(table: pa.Table) -> str:
+    """Return the sha256 of a table's schema and rows, in their order, without fields marked NOT_DIGESTED.
+
+    Chunks, slices, encodings and file metadata do not matter.
     """
-    return digest_batches(table.schema, table.num_rows, table.to_batches())
+    return digest_batches(digested(table.schema), table.num_rows, table.to_batches())
 
 
 def digest_batches(schema: pa.Schema, rows: int, batches: Iterable[pa.RecordBatch]) -> str:
-    """The digest of `digest_table` over a table in parts, of which one at a time need be in memory."""
-    columns = {field.name: _ColumnDigest(field.type) for field in schema if field.name != "path"}
+    """Return the digest of the columns of `schema` in a table of `rows` rows, which is given in parts."""
+    columns = {field.name: _ColumnDigest(field.type) for field in schema}
     for batch in batches:
         for name, column in columns.items():
             column.update(batch.column(name))
@@ -79,10 +110,10 @@ def digest_batches(schema: pa.Schema, rows: int, batches: Iterable[pa.RecordBatc
 
 
 class _ColumnDigest:
-    """The content of a column, part by part: which values are null, how long each is (text and lists), and the values that are not null.
+    """The content of a column: which values are null, their lengths (text and lists), and the others' bytes.
 
-    Arrow's own buffers are not canonical: bits of nulls, offsets and unused bytes depend on how an array was made. Each part has a digest
-    of its own, so that a column is read once.
+    Arrow's own buffers are not canonical: bits of nulls, offsets and unused bytes depend on how an array was
+    made. Each of the three has a digest of its own, so that a column is read once.
     """
 
     def __init__(self, kind: pa.DataType) -> None:
@@ -116,13 +147,13 @@ class _ColumnDigest:
             self._content.update(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data)
 
     def parts(self) -> list[str]:
-        """The digest of every part, of a list's items last."""
+        """Return the digest of each part; those of a list's items come last."""
         own = [part.hexdigest() for part in (self._nulls, self._lengths, self._content)]
         return own + (self._items.parts() if self._items is not None else [])
 
 
 def _text_of(values: pa.StringArray) -> memoryview:
-    """The UTF-8 bytes of an array without nulls, one text behind the other: the part of its buffer that its offsets mean."""
+    """Return the UTF-8 bytes of an array without nulls: the part of its buffer between its offsets."""
     _, offsets, data = values.buffers()
     if data is None or not len(values):
         return memoryview(b"")

@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from .fingerprint import NOT_DIGESTED
+
 __all__ = [
     "DETECTIONS",
     "EXPLANATIONS",
@@ -11,18 +13,30 @@ __all__ = [
     "PREDICTIONS",
     "PROBLEMS",
     "SAMPLES",
+    "SPLITS",
+    "TASKS",
 ]
 
 
-def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
-    return pa.schema([pa.field(name, kind) for name, kind in fields])
+TASKS = ("ner", "re")
+SPLITS = ("train", "valid", "test")
+
+
+def _schema(*fields: tuple[str, pa.DataType], not_digested: tuple[str, ...] = ()) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field(name, kind, metadata=NOT_DIGESTED if name in not_digested else None)
+            for name, kind in fields
+        ]
+    )
 
 
 _RANGE = pa.list_(pa.int32(), 2)  # half-open [start, end) of word indices
 
-# One row per sample, in the order (split, id). `tags` is filled for task "ner"; head, tail and relation for task "re".
-# `groups` names, for each mention in the order of the text (or for the one pair), a group that scores are reported for apart.
-# `image` is the name that the input gave, `image_key` the sha256 of that image's content, or null where there is no usable image.
+# One row per sample, in the order (split, id). `split` is one of SPLITS, `task` one of TASKS. `tags` is
+# filled for task "ner"; head, tail and relation for task "re". `groups` names, for each mention in the order
+# of the text (or for the one pair), a group whose scores are reported separately. `image` is the name that
+# the input gave, `image_key` the sha256 of that image's content, or null where there is no usable image.
 SAMPLES = _schema(
     ("id", pa.string()),
     ("split", pa.string()),
@@ -37,8 +51,9 @@ SAMPLES = _schema(
     ("image_key", pa.string()),
 )
 
-# One row per distinct image CONTENT, in the order of `key`. `width` and `height` are pixels after EXIF rotation; `path` is where
-# one copy of the content lies (in no digest). `status` is "ok" or "unreadable", the latter with its `reason` and a size of 0 by 0.
+# One row per distinct image CONTENT, in the order of `key`. `width` and `height` are pixels after EXIF
+# rotation. `path` is where one copy of the content lies; it is in no digest, so that a run can be moved.
+# `status` is "ok" or "unreadable", the latter with its `reason` and a size of 0 by 0.
 IMAGES = _schema(
     ("key", pa.string()),
     ("path", pa.string()),
@@ -46,10 +61,11 @@ IMAGES = _schema(
     ("height", pa.int32()),
     ("status", pa.string()),
     ("reason", pa.string()),
+    not_digested=("path",),
 )
 
-# What prepare refused or repaired: one row each. `kind` is "image" (sample kept, without its image), "tag" (an orphan I- tag) or
-# "relation" (the negative relation in another spelling).
+# One row for each thing that prepare refused or repaired. `kind` is "image" (the sample is kept without its
+# image), "tag" (an orphan I- tag) or "relation" (the negative relation in another spelling).
 PROBLEMS = _schema(
     ("kind", pa.string()),
     ("sample", pa.string()),
@@ -57,7 +73,8 @@ PROBLEMS = _schema(
     ("reason", pa.string()),
 )
 
-# One row per (image_key, rank), rank 0 having the highest score. Boxes are pixels of the upright image: x0, y0, x1, y1.
+# One row per (image_key, rank), rank 0 having the highest score. Boxes are pixels of the upright image: x0,
+# y0, x1, y1.
 DETECTIONS = _schema(
     ("image_key", pa.string()),
     ("rank", pa.int8()),
@@ -69,14 +86,16 @@ DETECTIONS = _schema(
     ("score", pa.float32()),
 )
 
-# One row per image that a visual stage went through. `status` is "done" or "failed"; `reason` is set for failed ones.
+# One row per image that a visual stage processed. `status` is "done" or "failed"; `reason` is set for failed
+# ones.
 OUTCOMES = _schema(
     ("image_key", pa.string()),
     ("status", pa.string()),
     ("reason", pa.string()),
 )
 
-# One row per scored sample. For "ner" gold and predicted are tag sequences as long as `tokens`; for "re" lists of one relation.
+# One row per scored sample. For "ner" gold and predicted are tag sequences as long as `tokens`; for "re" they
+# are lists of one relation.
 PREDICTIONS = _schema(
     ("id", pa.string()),
     ("split", pa.string()),
@@ -86,8 +105,9 @@ PREDICTIONS = _schema(
     ("has_image", pa.bool_()),
 )
 
-# What a model looked at in a sample, for figures. positions: the words, or [CLS], [E1] and [E2], that `attention` is of. views: for each
-# view that the system sees, whether the sample has it. gates: layer, view, level. attention: layer, position, view; the mean over heads.
+# What a model looked at in a sample, for figures. positions: the words, or [CLS], [E1] and [E2], that
+# `attention` belongs to. views: whether the sample has each view that the system sees. gates: layer, view,
+# level. attention: layer, position, view; the mean over heads.
 _CUBE = pa.list_(pa.list_(pa.list_(pa.float32())))
 EXPLANATIONS = _schema(
     ("id", pa.string()),

@@ -1,6 +1,7 @@
-"""The tables that stages pass to one another: their schemas, and the only functions that read and write them.
+"""Reading, writing and digesting the tables that stages pass to one another; nothing else opens these files.
 
-Every table is one parquet file with a fixed pyarrow schema, written atomically; pandas opens each of them.
+Every table is one parquet file with a fixed schema (manifests.schemas), written atomically; pandas opens each
+of them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,10 +15,8 @@ import pyarrow.parquet as pq
 
 from .errors import StageError
 from .files import atomic_path
-from .fingerprint import digest_batches, remembered
-from .schemas import (
-    IMAGES,
-)
+from .fingerprint import digest_batches, digested, remembered
+from .schemas import IMAGES
 
 __all__ = [
     "any_usable",
@@ -30,14 +29,17 @@ __all__ = [
     "write_table",
 ]
 
-# Tables need not be in memory whole: how many rows are read at a time, and how many lie together in a file, where every column of them
-# takes a few MB of who reads.
+# A table need not fit into memory: a reader holds so many rows at a time, and a few MB for each column of a
+# row group.
 _BATCH_ROWS = 2**14
 _GROUP_ROWS = 2**17
 
 
 def table_of(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """A table of `rows` with exactly the columns of `schema`; a missing value is null, an unknown key an error."""
+    """Return a table of `rows` with exactly the columns of `schema`; a missing value is null.
+
+    Raises KeyError for a key that is no column.
+    """
     rows = list(rows)
     for row in rows:
         if unknown := set(row) - set(schema.names):
@@ -45,18 +47,19 @@ def table_of(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write `table` to the parquet file `path`, whole or not at all."""
+def write_table(path: Path, table: pa.Table, *, group_rows: int = _GROUP_ROWS) -> None:
+    """Write `table` to the parquet file `path`, whole or not at all, in row groups of `group_rows`."""
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, row_group_size=_GROUP_ROWS, compression="zstd")
+        pq.write_table(table, temporary, row_group_size=group_rows, compression="zstd")
 
 
 def read_table(
     path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read the parquet file `path`, which must have `schema`; of `columns`, only these. `made_by` names the command that makes it.
+    """Read the parquet file `path`, which must have `schema`: only `columns`, where these are given.
 
-    Raises StageError where the file is missing, is not parquet or has other columns.
+    `made_by` names the command that makes the file. Raises StageError where the file is missing, is not
+    parquet or has other columns.
     """
     _check_schema(path, schema, made_by)
     with _parquet_errors(path):
@@ -66,7 +69,10 @@ def read_table(
 def read_batches(
     path: Path, schema: pa.Schema, made_by: str = "", columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """What `read_table` gives, in parts, for who wants to hold something smaller of each."""
+    """Yield the table that `read_table` returns in parts, for a caller that keeps less of each part.
+
+    Raises StageError as `read_table` does.
+    """
     _check_schema(path, schema, made_by)
     with _open_parquet(path) as file:
         yield from _batches(file, columns)
@@ -80,22 +86,24 @@ def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
         found = pq.read_schema(path)
     if not found.equals(schema):
         raise StageError(
-            f"{path} has the columns {found.names}, expected {schema.names}; delete it and run its stage again"
+            f"{path} has the columns {found.names}, expected {schema.names}; "
+            "delete it and run its stage again"
         )
 
 
 @contextmanager
 def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A file to be read in parts."""
-    # Pages are read as they are needed: without a buffer's size a column's whole row group would be.
+    # With a buffer size pages are read as they are needed; without it, a column's whole row group at once.
     with _parquet_errors(path), pq.ParquetFile(path, buffer_size=2**20) as file:
         yield file
 
 
-def _batches(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    # Group by group: what arrow keeps of each would else be kept until the last.
+def _batches(
+    file: pq.ParquetFile, columns: Sequence[str] | None = None, rows: int = _BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    # Group by group: otherwise arrow keeps what it has read of every group until the last one.
     for group in range(file.num_row_groups):
-        yield from file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns)
+        yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
 
 @contextmanager
@@ -109,7 +117,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 
 def usable_images(path: Path) -> pa.Table:
-    """The columns key and path of the images table `path`, of every image that a stage can use, in the order of the keys."""
+    """Return key and path of every usable image in the images table `path`, in the order of the keys."""
     batches = read_batches(path, IMAGES, "prepare", ["key", "path", "status"])
     parts = [
         batch.filter(pc.equal(batch.column("status"), "ok")).select(["key", "path"]) for batch in batches
@@ -118,28 +126,30 @@ def usable_images(path: Path) -> pa.Table:
 
 
 def any_usable(path: Path) -> bool:
-    """Whether the images table `path` holds an image that a stage can use."""
+    """Return whether the images table `path` holds an image that a stage can use."""
     return bool(
         pc.any(pc.equal(read_table(path, IMAGES, "prepare", ["status"]).column("status"), "ok")).as_py()
     )
 
 
-def table_digest(path: Path, schema: pa.Schema, made_by: str = "") -> str:
-    """The digest of the table that `read_table` would give, without ever holding more than a part of one column; see `remembered`.
+def table_digest(path: Path, schema: pa.Schema, made_by: str = "", *, batch_rows: int = _BATCH_ROWS) -> str:
+    """Return the digest of the table `path`, holding `batch_rows` of its rows at a time; see `remembered`.
 
     Raises StageError as `read_table` does.
     """
     _check_schema(path, schema, made_by)
-    return remembered(_parquet_digest, path)
+    # By the caller's schema: files of earlier versions do not say which columns are in no digest.
+    return remembered(_parquet_digest, path, tuple(digested(schema).names), batch_rows)
 
 
-def _parquet_digest(path: Path) -> str:
+def _parquet_digest(path: Path, columns: tuple[str, ...], batch_rows: int) -> str:
     with _open_parquet(path) as file:
-        return digest_batches(file.schema_arrow, file.metadata.num_rows, _batches(file))
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        return digest_batches(schema, file.metadata.num_rows, _batches(file, columns, batch_rows))
 
 
 def sound_digests(tables: Mapping[str, tuple[Path, pa.Schema]]) -> dict[str, str]:
-    """The content digest of each named (path, schema); a table that is missing, damaged or has other columns is left out."""
+    """Return the content digest of each named (path, schema) that is there, whole and of that schema."""
     found: dict[str, str] = {}
     for name, (path, schema) in tables.items():
         with suppress(StageError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hmnet_pipe.manifests.schemas import SPLITS, TASKS
 from hmnet_pipe.stages.demo import corpus as corpus_module
 from hmnet_pipe.stages.demo import scenes as scenes_module
 from hmnet_pipe.stages.demo.corpus import (
@@ -17,7 +18,6 @@ from hmnet_pipe.stages.demo.corpus import (
     OPEN_MENTIONS,
     OPEN_PAIRS,
     RELATION_SCENES,
-    SPLITS,
     TEXT_MENTIONS,
     TEXT_PAIRS,
     TYPE_SCENES,
@@ -31,7 +31,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 Corpus = dict[str, list[dict[str, Any]]]
-TASKS = ("ner", "re")
 
 
 def read(folder: Path) -> Corpus:

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX, atomic_path, remove_temporaries, write_text
 from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.schemas import IMAGES, OUTCOMES
-from hmnet_pipe.manifests.tables import read_table, table_of, write_table
+from hmnet_pipe.manifests.tables import read_table, table_digest, table_of, usable_images, write_table
 
 RECORD = StageRecord(
     "extract",
@@ -108,6 +109,24 @@ def test_tables_that_differ_anywhere_have_other_digests_and_equal_ones_the_same(
 def test_where_a_file_lies_is_in_no_digest():
     rows = [{"key": "k", "path": path, "width": 1, "height": 1, "status": "ok"} for path in ("/a", "/b")]
     assert digest_table(table_of(IMAGES, rows[:1])) == digest_table(table_of(IMAGES, rows[1:]))
+
+
+def test_a_path_is_in_the_digest_of_a_table_whose_schema_does_not_leave_it_out():
+    schema = pa.schema([("key", pa.string()), ("path", pa.string())])
+    tables = [pa.Table.from_pylist([{"key": "k", "path": path}], schema=schema) for path in ("a", "b")]
+    assert digest_table(tables[0]) != digest_table(tables[1])
+
+
+def test_a_file_whose_schema_does_not_mark_its_columns_has_the_digest_of_one_that_does(tmp_path):
+    """Earlier versions wrote images.parquet without the mark."""
+    table = table_of(IMAGES, [{"key": "k", "path": "/a", "width": 1, "height": 1, "status": "ok"}])
+    unmarked = pa.schema([(field.name, field.type) for field in IMAGES])
+    write_table(tmp_path / "new.parquet", table)
+    write_table(tmp_path / "old.parquet", table.cast(unmarked))
+    assert table_digest(tmp_path / "new.parquet", IMAGES) == digest_table(table)
+    assert digest_table(pq.read_table(tmp_path / "new.parquet")) == digest_table(table)
+    assert table_digest(tmp_path / "old.parquet", IMAGES) == digest_table(table)
+    assert usable_images(tmp_path / "old.parquet").equals(usable_images(tmp_path / "new.parquet"))
 
 
 def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path):

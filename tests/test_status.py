@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
 from hmnet_pipe.cache.spec import FeatureSpec
-from hmnet_pipe.manifests import fingerprint
 from hmnet_pipe.manifests.fingerprint import digest_file, digest_json, digest_table
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, SAMPLES
@@ -228,12 +227,8 @@ def test_the_command_prints_all_of_it_as_json(run):
     }
 
 
-def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path, monkeypatch):
+def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path):
     """The canonical bytes are written out here, independently of arrow's buffers."""
-    from hmnet_pipe.manifests import tables
-
-    monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
-    monkeypatch.setattr(tables, "_GROUP_ROWS", 4)
     words = ["Ä", "", "b" * 40, "\N{SNOWMAN}"]
     rows = [
         {
@@ -245,10 +240,10 @@ def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path, monkeypatch)
         for i in range(10)
     ]
     path = tmp_path / "samples.parquet"
-    write_table(path, table_of(SAMPLES, rows))
+    write_table(path, table_of(SAMPLES, rows), group_rows=4)
     table = pq.read_table(path)
     assert (
-        table_digest(path, SAMPLES)
+        table_digest(path, SAMPLES, batch_rows=3)
         == digest_table(table)
         == digest_table(pa.concat_tables([table[:4], table[4:]]))
     )
@@ -290,14 +285,13 @@ def test_the_digest_of_features_is_that_of_their_canonical_json(tmp_path, keys):
     assert list(cache) == sorted(keys)
 
 
-def test_a_remembered_digest_is_never_that_of_an_older_content(tmp_path, monkeypatch):
+def test_a_remembered_digest_is_never_that_of_an_older_content(tmp_path):
     """A file of the same size, with its old time of modification put back."""
-    monkeypatch.setattr(fingerprint, "_SETTLED_NS", 0)  # what was written this moment is remembered too
     path = tmp_path / "weights"
     path.write_bytes(b"old!")
     os.utime(path, ns=(10**18, 10**18))
-    first = digest_file(path)
+    first = digest_file(path, settling_ns=0)  # remembers what was written this moment too
     time.sleep(0.05)  # longer than a tick of the file system's clock
     path.write_bytes(b"new!")
     os.utime(path, ns=(10**18, 10**18))
-    assert digest_file(path) != first
+    assert digest_file(path, settling_ns=0) != first

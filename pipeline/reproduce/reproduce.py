@@ -17,12 +17,12 @@ from ...manifests.errors import HmnetPipeError, InputError, StageError, WeightsE
 from ...manifests.files import write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DETECTIONS
+from ...manifests.schemas import DETECTIONS, SPLITS
 from ...manifests.tables import read_table
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools
 from ...stages.prepare.identity import identify
-from ...stages.prepare.readers import SPLITS, read_samples
+from ...stages.prepare.readers import read_samples
 from ...stages.text.encoders.files import encoder_digest, resolve_encoder
 from ...stages.train.stage import Train
 from ...stages.vision.weights import weights_of

@@ -15,6 +15,7 @@ import tomlkit
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import write_text
 from ...manifests.run import RunFolder
+from ...manifests.schemas import TASKS
 from ...stages.detect.settings import DetectSettings
 from ...stages.detect.stage import Detect
 from ...stages.extract.settings import ExtractSettings
@@ -29,7 +30,6 @@ from ...stages.train.stage import Train
 
 __all__ = ["PRESETS", "SETTINGS", "RunConfig", "preset"]
 
-TASKS = ("ner", "re")
 
 # The paper's appendix B. Everything that is not said here is the default of the stage's settings.
 _MNER: dict[str, Any] = {"batch_size": 8, "learning_rate": 3e-5, "epochs": 30, "first_evaluation": 16}

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from numpy.random import Generator
 
 from ...manifests.files import write_text
+from ...manifests.schemas import SPLITS, TASKS
 from ..base.tools import SILENT, Tools
 from .scenes import DISTRACTORS, draw_scene, stream
 
@@ -29,14 +30,12 @@ __all__ = [
     "OPEN_MENTIONS",
     "OPEN_PAIRS",
     "RELATION_SCENES",
-    "SPLITS",
     "TEXT_MENTIONS",
     "TEXT_PAIRS",
     "TYPE_SCENES",
     "write_demo_corpus",
 ]
 
-SPLITS = ("train", "valid", "test")
 DEFAULT_SIZES: Mapping[str, int] = MappingProxyType({"train": 900, "valid": 150, "test": 300})
 
 # What a scene shows, and which answer that decides.
@@ -295,8 +294,8 @@ def write_demo_corpus(
     purpose. The same arguments write the same bytes.
     Raises ValueError for another task or split.
     """
-    if task not in ("ner", "re"):
-        raise ValueError(f"no demonstration corpus for the task {task!r}, expected 'ner' or 're'")
+    if task not in TASKS:
+        raise ValueError(f"no demonstration corpus for the task {task!r}, expected one of {', '.join(TASKS)}")
     if unknown := set(sizes) - set(SPLITS):
         raise ValueError(f"unknown splits {sorted(unknown)}, expected some of {', '.join(SPLITS)}")
     images = folder / "images"

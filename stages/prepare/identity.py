@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...manifests.fingerprint import digest_json
-from .readers import SPLITS
+from ...manifests.schemas import SPLITS
 
 __all__ = ["KNOWN_SPLITS", "UNKNOWN", "SplitIdentity", "compare_with_paper", "identify"]
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...manifests.errors import InputError
+from ...manifests.schemas import SPLITS, TASKS
 from .formats.jsonl import read_jsonl
 from .formats.mnre import read_mnre
 from .formats.rows import Draft, ProblemRow, SampleRow, TextFile, number_repeats
 from .formats.twitter import read_twitter
 
-__all__ = ["FORMATS", "SPLITS", "TASKS", "ProblemRow", "SampleRow", "Texts", "find_texts", "read_samples"]
+__all__ = ["FORMATS", "SPLITS", "ProblemRow", "SampleRow", "Texts", "find_texts", "read_samples"]
 
-TASKS = ("ner", "re")
-SPLITS = ("train", "valid", "test")
 FORMATS = ("auto", "twitter", "mnre", "jsonl")
 
 _SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
