@@ -1,6 +1,6 @@
 """SIGKILL of extract's whole process group, again and again. In a file apart from detect's, so that the two run side by side."""
 
-from . import running
+from ... import running
 
 
 def test_extract_killed_thirty_times_makes_the_same_features(tmp_path):

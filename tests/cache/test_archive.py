@@ -29,7 +29,7 @@ from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from torch.utils.data import DataLoader
 
-from .running import bring_up_to_date, hmnet_words
+from ..running import bring_up_to_date, hmnet_words
 from .test_cache import write_cache
 
 SPEC = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "float16")

@@ -1,6 +1,6 @@
 """SIGKILL of detect's whole process group, again and again. In a file apart from extract's, so that the two run side by side."""
 
-from . import running
+from ... import running
 
 
 def test_detect_killed_thirty_times_makes_the_same_detections(tmp_path):

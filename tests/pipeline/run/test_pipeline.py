@@ -29,7 +29,7 @@ from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from safetensors.numpy import load_file
 
-from .running import bring_up_to_date, hmnet_words, made_by
+from ...running import bring_up_to_date, hmnet_words, made_by
 
 SIZES = {"train": 40, "valid": 12, "test": 12}
 

@@ -29,7 +29,7 @@ from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT, Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 
-from .running import bring_up_to_date
+from ...running import bring_up_to_date
 
 TEXTS = {"train": 12, "valid": 2, "test": 2}
 

@@ -15,7 +15,7 @@ from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.pipeline.cluster.dask import Cluster
 from hmnet_pipe.stages.base.tools import UnitFailure
 
-from . import running
+from ... import running
 
 # Workers cannot import a test module by its name.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -20,7 +20,7 @@ from hmnet_pipe.stages.text.prefix import LayerPrefix
 from hmnet_pipe.stages.vision.backbones.torchvision import Pyramid
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from . import oracle
+from ... import oracle
 
 HIDDEN, HEADS, LAYERS, CHANNELS, SIDE = 12, 2, 4, (3, 5, 2, 4), 2
 VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")

@@ -19,7 +19,7 @@ from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.cli import main
 from PIL import Image
 
-from . import running
+from ... import running
 
 STAGES = ["detect", "extract"]
 
