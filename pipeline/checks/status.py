@@ -147,7 +147,7 @@ def run_stages(config: RunConfig, run: RunFolder) -> list[Stage]:
 
 
 def command_of(stage: Stage) -> str:
-    if isinstance(stage, Train):
+    if isinstance(stage, (Train, Finetune)):
         command = "finetune" if isinstance(stage, Finetune) else "train"
         return f"hmnet-pipe {command} {stage.run.path} --system {stage.system} --seed {stage.seed}"
     return f"hmnet-pipe {stage.name} {stage.run.path}"
@@ -192,10 +192,8 @@ def _progress(stage: Stage, expected: StageRecord) -> Progress | None:
     if isinstance(stage, Extract):
         done, total, shards = stage.kept()
         return Progress(done, total, "images", {"new shards": shards}) if done else None
-    if isinstance(stage, Train):
-        path = (
-            stage.checkpoint_folder(expected.parameters, expected.inputs, expected.weights) / "progress.json"
-        )
+    if isinstance(stage, (Train, Finetune)):
+        path = stage.checkpoints(expected.parameters, expected.inputs, expected.weights) / "progress.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return Progress(

@@ -29,6 +29,7 @@ from ...stages.base.tools import Tools, UnitFailure
 from ...stages.detect.stage import Detect
 from ...stages.detect.unit import chunk_tables
 from ...stages.extract.stage import Extract
+from ...stages.finetune.stage import Finetune
 from ...stages.prepare.stage import Prepare
 from ...stages.train.stage import Train
 from ..cluster.machine import machine_kind
@@ -148,9 +149,9 @@ def rerun_run(run: RunFolder, share: float, train: bool, tools: Tools) -> Iterat
 def _rerun(
     stage: Stage, record: StageRecord, share: float, train: bool, scratch: RunFolder, tools: Tools
 ) -> Rerun:
-    if isinstance(stage, Train) and not (train or share >= 1):
+    if isinstance(stage, (Train, Finetune)) and not (train or share >= 1):
         return Rerun(stage.name, "not run", remarks=["a training is repeated only with --rerun 1 or --train"])
-    if not isinstance(stage, (Prepare, Detect, Extract, Train)):
+    if not isinstance(stage, (Prepare, Detect, Extract, Train, Finetune)):
         return Rerun(stage.name, "not run", remarks=["there is no way yet to repeat it"])
     if isinstance(stage, Prepare):
         return _rerun_prepare(stage, record, scratch, tools)
@@ -273,7 +274,7 @@ def _rerun_extract(stage: Extract, share: float, scratch: RunFolder, tools: Tool
     )
 
 
-def _rerun_train(stage: Train, record: StageRecord, scratch: RunFolder, tools: Tools) -> Rerun:
+def _rerun_train(stage: Train | Finetune, record: StageRecord, scratch: RunFolder, tools: Tools) -> Rerun:
     from safetensors.numpy import load_file
 
     for path in (stage.run.samples, stage.run.images, stage.run.detections, stage.run.features):

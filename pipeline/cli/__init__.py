@@ -434,7 +434,7 @@ def evaluate(
             split=split,
             shuffle_images=shuffle_images,
             explain=explain,
-            extraction=scored_config.stage("extract", scored) if finetuned else None,
+            plan=scored_config.stage("extract", scored).plan() if finetuned else None,
             device=device,
             precision=precision,
             tools=tools,

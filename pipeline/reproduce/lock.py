@@ -24,6 +24,7 @@ from ...manifests.schemas import DETECTIONS, IMAGES, SAMPLES
 from ...manifests.tables import read_table
 from ...stages.base.stage import Stage
 from ...stages.base.tools import SILENT, Tools
+from ...stages.finetune.stage import Finetune
 from ...stages.prepare.identity import identify
 from ...stages.train.stage import Train
 from ...stages.vision.weights import DEFAULT, RANDOM
@@ -86,7 +87,9 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
         "config": {name: _portable(getattr(config, name)) for name in SETTINGS},
         "data": data_facts(run),
         "stages": stages,
-        "scores": {stage.name: scores_of(stage) for stage, _ in finished if isinstance(stage, Train)},
+        "scores": {
+            stage.name: scores_of(stage) for stage, _ in finished if isinstance(stage, (Train, Finetune))
+        },
         "environments": {
             str(number): environment for number, environment in enumerate(environments, start=1)
         },
@@ -201,7 +204,7 @@ def environment_of(record: StageRecord) -> dict[str, Any]:
     return {**facts.get("machine", {}), "python": facts.get("python"), "versions": facts.get("versions", {})}
 
 
-def scores_of(stage: Train) -> dict[str, Any]:
+def scores_of(stage: Train | Finetune) -> dict[str, Any]:
     """System, seed and scores of a finished training; a split that it had not is left out."""
     metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
     splits = {

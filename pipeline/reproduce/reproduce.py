@@ -21,6 +21,7 @@ from ...manifests.schemas import DETECTIONS, SPLITS
 from ...manifests.tables import read_table
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools
+from ...stages.finetune.stage import Finetune
 from ...stages.prepare.identity import identify
 from ...stages.prepare.readers import read_samples
 from ...stages.text.encoders.files import encoder_digest, resolve_encoder
@@ -199,7 +200,7 @@ def _compute(
                 return
         else:
             result.findings += _compare_outputs(wanted, locked, record, run, reasons)
-        if isinstance(stage, Train):
+        if isinstance(stage, (Train, Finetune)):
             result.findings += _compare_scores(
                 name, wanted.get("scores", {}).get(name, {}), scores_of(stage), result.tolerance
             )

@@ -83,7 +83,13 @@ class RunConfig:
             return Extract(run, self.extract, self.detect.objects)
         if name == "finetune":
             return Finetune(
-                run, self.train, self.task, system, seed, self.finetune, self.extract, self.detect.objects
+                run,
+                self.train,
+                self.task,
+                system,
+                seed,
+                self.finetune,
+                Extract(run, self.extract, self.detect.objects),
             )
         return Train(run, self.train, self.task, system, seed)
 

@@ -14,6 +14,7 @@ from typing import Any
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...stages.base.stage import Stage
+from ...stages.finetune.stage import Finetune
 from ...stages.prepare.readers import find_texts
 from ...stages.prepare.stage import Prepare
 from ...stages.systems.registry import system_is_visual
@@ -110,11 +111,11 @@ def _output(stage: Stage, name: str) -> Path:
     known = {"outcomes": stage.run.outcomes(stage.name), "features": stage.run.features / "index.parquet"}
     if name in known:
         return known[name]
-    return stage.folder / name if isinstance(stage, Train) else stage.run.path / f"{name}.parquet"
+    return stage.folder / name if isinstance(stage, (Train, Finetune)) else stage.run.path / f"{name}.parquet"
 
 
 def _stages_before(stage: Stage) -> tuple[str, ...]:
-    if isinstance(stage, Train):
+    if isinstance(stage, (Train, Finetune)):
         return ("prepare", "extract") if stage.visual else ("prepare",)
     return {"prepare": (), "detect": ("prepare",)}.get(stage.name, ("prepare", "detect"))
 

@@ -15,7 +15,6 @@ from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table, write_table
 from ..base.arithmetic import resolve_device, resolve_precision
 from ..base.tools import SILENT, Tools
-from ..extract.stage import Extract
 from ..learning.batches import Visuals
 from ..learning.predictions import predict_split, predictions_table, score_split
 from ..learning.scores import Scores
@@ -24,6 +23,7 @@ from ..systems.end_to_end import BACKBONE_FILE, EndToEnd
 from ..systems.hmnet import HMNeT
 from ..text.encoders.bert import load_tokenizer
 from ..vision.pixels import Pixels
+from ..vision.plan import ViewPlan
 from .explanation import explanations_table
 
 __all__ = ["evaluate"]
@@ -37,7 +37,7 @@ def evaluate(
     shuffle_images: bool = False,
     shuffle_seed: int = 0,
     explain: bool = False,
-    extraction: Extract | None = None,
+    plan: ViewPlan | None = None,
     device: str = "auto",
     precision: str = "auto",
     tools: Tools = SILENT,
@@ -46,7 +46,7 @@ def evaluate(
 
     The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and .parquet, and with `explain`
     what the model looked at as explanation-<split>[-shuffled].parquet.
-    A model that finetune made sees pixels: it needs `extraction`, the stage that would extract the views of `data`.
+    A model that finetune made sees pixels: it needs `plan`, the views that extract would see of `data`.
     Raises InputError where the split has no sample or the labels are of another task, StageError where the features are others.
     """
     from_pixels = (folder / BACKBONE_FILE).is_file()
@@ -66,7 +66,7 @@ def evaluate(
         )
     visuals: Visuals | None = None
     if from_pixels:
-        visuals = _pixels(extraction, config.features)
+        visuals = _pixels(data, plan, config.features)
     elif config.levels:
         visuals = _features(data, config.features)
     if shuffle_images:
@@ -109,17 +109,15 @@ def _features(data: RunFolder, trained_on: dict[str, Any] | None) -> FeatureCach
     return cache
 
 
-def _pixels(extraction: Extract | None, trained_on: dict[str, Any] | None) -> Pixels:
-    """The pixels of `extraction`'s views, which must be as many and of the size that the model was trained on."""
-    if extraction is None:
+def _pixels(data: RunFolder, plan: ViewPlan | None, trained_on: dict[str, Any] | None) -> Pixels:
+    """Return the pixels of the planned views, which must be as many and of the size that the model was trained on."""
+    if plan is None:
         raise InputError(
-            "a model that finetune made sees pixels: give the extract stage of the run whose images it shall see"
+            "a model that finetune made sees pixels: give the plan of the views that it shall see, "
+            "as the extract stage of their run makes it"
         )
-    spec = extraction.spec()
-    _check(
-        str(extraction.run.config), spec, trained_on, ("dtype", "weights")
-    )  # the model brings its own weights
-    return Pixels(extraction.images(), size=extraction.settings.size, views=spec.views, decoders=2)
+    _check(str(data.config), plan.spec, trained_on, ("dtype", "weights"))  # the model brings its own weights
+    return Pixels(plan.images, size=plan.size, views=plan.spec.views, decoders=2)
 
 
 def _check(where: str, spec: FeatureSpec, trained_on: dict[str, Any] | None, but: Sequence[str]) -> None:

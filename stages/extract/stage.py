@@ -34,7 +34,7 @@ from ..base.ahead import Made
 from ..base.arithmetic import Arithmetic
 from ..base.stage import Stage
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
-from ..vision.plan import ImageUnit, planned_images
+from ..vision.plan import ImageUnit, ViewPlan, planned_images
 from ..vision.weights import weights_of
 from .settings import ExtractSettings
 from .unit import ShardResult, ShardUnit, describe_transform, levels_of
@@ -193,6 +193,10 @@ class Extract(Stage):
     def images(self) -> Made[ImageUnit]:
         """Every usable image with the boxes that are its views."""
         return planned_images(self.run.images, self.run.detections, self.objects)
+
+    def plan(self) -> ViewPlan:
+        """Return all that is needed to see what this stage sees, without its cache."""
+        return ViewPlan(self.images(), self.spec(), self.settings.size, self.settings.weights)
 
     def spec(self) -> FeatureSpec:
         """What the features are that this stage makes."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from ...manifests.errors import InputError
 from ..base.settings import setting
 
-__all__ = ["PRETRAINED", "FinetuneSettings"]
+__all__ = ["PRETRAINED", "TRAINED", "FinetuneSettings"]
 
 PRETRAINED = "pretrained"
-_TRAINED = "train"
+TRAINED = "train"
 
 
 @dataclass(frozen=True)

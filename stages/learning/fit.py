@@ -1,4 +1,4 @@
-"""One training from tables to a model's folder: what the stage `train` computes, in parts that `finetune` shares."""
+"""One training from tables to a model's folder, in the parts that `train` and `finetune` share. It imports no stage."""
 
 import json
 from collections.abc import Sequence
@@ -16,15 +16,13 @@ from ..base.tools import Counts, Tools
 from ..systems.batch import ModelConfig
 from ..systems.hmnet import HMNeT
 from ..text.encoders.bert import load_tokenizer
-from ..text.encoders.files import resolve_encoder
 from ..text.limits import MARKERS
-from ..train.stage import Train
 from .batches import Visuals
 from .checkpoint import Checkpoints
 from .loop import Task, Trainer
 from .predictions import predict_split, predictions_table, score_split
 from .ranks import Ranks, current_ranks
-from .recipe import TrainSettings
+from .recipe import TrainingJob
 from .splits import Split, encode_split, few_shots
 
 __all__ = ["Data", "config_of", "fit", "join", "labels_of", "read_data"]
@@ -39,106 +37,84 @@ class Data:
     tokenizer: Any
 
 
-def join(stage: Train) -> Ranks:
-    """The ranks that train together, seeded. Raises InputError where they are not as many as run.toml says."""
-    ranks, wanted = current_ranks(), stage.settings.processes
+def join(job: TrainingJob) -> Ranks:
+    """Return the ranks that train together, seeded. Raises InputError where they are not as many as run.toml says."""
+    ranks, wanted = current_ranks(), job.recipe.processes
     if ranks.size != wanted:
-        command = stage.name.partition("-")[0]
         raise InputError(
-            f"{stage.run.config} says processes = {wanted} in [train], and there are {ranks.size}; set it there or with --processes "
-            f"{ranks.size}, or start `torchrun --nproc-per-node {wanted} --no-python hmnet-pipe {command} {stage.run.path}`"
+            f"{job.config} says processes = {wanted} in [train], and there are {ranks.size}; set it there or with "
+            f"--processes {ranks.size}, or start `torchrun --nproc-per-node {wanted} --no-python {job.command}`"
         )
-    torch.manual_seed(stage.seed)
+    torch.manual_seed(job.seed)
     return ranks
 
 
-def read_data(stage: Train, settings: TrainSettings, visuals: Visuals | None, tools: Tools) -> Data:
-    """Read and encode the samples, and say what is unusual about them. Raises StageError where there is nothing to train on."""
-    tokenizer = load_tokenizer(resolve_encoder(settings.encoder))
-    if stage.task == "re":
+def read_data(job: TrainingJob, visuals: Visuals | None, tools: Tools) -> Data:
+    """Read and encode the samples, and say what is unusual about them. Raises StageError without a training sample."""
+    tokenizer = load_tokenizer(job.encoder)
+    if job.task == "re":
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
-    samples = read_table(stage.run.samples, SAMPLES, "prepare")
-    limit = settings.max_length
+    samples = read_table(job.samples, SAMPLES, "prepare")
     splits = {
-        name: encode_split(samples, name, tokenizer, task=stage.task, max_length=limit)
+        name: encode_split(samples, name, tokenizer, task=job.task, max_length=job.recipe.max_length)
         for name in ("train", "valid", "test")
     }
-    if settings.shots:
-        splits["train"] = few_shots(splits["train"], settings.shots, stage.seed)
-    labels = labels_of(splits["train"], stage.task)
-    _warn(stage, tools, splits, labels, visuals)
+    if job.shots:
+        splits["train"] = few_shots(splits["train"], job.shots, job.subset_seed)
+    labels = labels_of(splits["train"], job.task)
+    _warn(job, tools, splits, labels, visuals)
     return Data(splits, labels, tokenizer)
 
 
-def config_of(stage: Train, data: Data, spec: FeatureSpec | None) -> ModelConfig:
-    """The configuration of a new model. spec: of the features that it reads, None for text alone."""
-    s = stage.settings
+def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelConfig:
+    """Return the configuration of a new model. spec: of the features that it reads, None for text alone."""
+    recipe = job.recipe
     levels = spec.levels if spec is not None else ()
     features = asdict(spec) if spec is not None else None
     return ModelConfig(
-        stage.system, stage.task, data.labels, levels, s.relation_head, s.max_length, {}, features
+        job.system, job.task, data.labels, levels, recipe.relation_head, recipe.max_length, {}, features
     )
 
 
 def fit(
-    stage: Train,
-    settings: TrainSettings,
-    rates: dict[str, float],
-    model: HMNeT,
-    data: Data,
-    visuals: Visuals | None,
-    ranks: Ranks,
-    tools: Tools,
+    job: TrainingJob, model: HMNeT, data: Data, visuals: Visuals | None, ranks: Ranks, tools: Tools
 ) -> Counts:
-    """Train `model`, resuming if it can, and let rank 0 write the model of the best epoch, its scores, predictions and history."""
+    """Train `model`, resuming if it can; rank 0 writes the model of the best epoch, its scores, predictions and history."""
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
-    logs = stage.run.logs(stage.name) if settings.tensorboard else None
-    task = Task(
-        stage.name.replace("-seed-", " seed ").replace("-", " ", 1),
-        settings,
-        stage.seed,
-        splits,
-        visuals,
-        pad_id,
-        rates,
-        logs,
-    )
-    folder = stage.checkpoint_folder(stage.parameters(), stage.inputs(), stage.weights())
-    trainer = Trainer(task, model, Checkpoints(folder), ranks)
+    task = Task(job.title, job.recipe, job.seed, splits, visuals, pad_id, job.rates, job.logs)
+    trainer = Trainer(task, model, Checkpoints(job.checkpoints), ranks)
     seen = trainer.run(tools)
     details: dict[str, Any] = {"best epoch": trainer.best_epoch}
     if ranks.leads:
-        remove_temporaries(stage.folder)
-        model.save_pretrained(stage.folder, data.tokenizer)
+        remove_temporaries(job.folder)
+        model.save_pretrained(job.folder, data.tokenizer)
         predictions = predict_split(
             model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools
         )
         metrics: dict[str, Any] = {
-            "system": stage.system,
-            "task": stage.task,
-            "seed": stage.seed,
+            "system": job.system,
+            "task": job.task,
+            "seed": job.seed,
             "best_epoch": trainer.best_epoch,
             "valid": trainer.best_scores,
-            "test": score_split(splits["test"], predictions, stage.task) if len(splits["test"]) else None,
+            "test": score_split(splits["test"], predictions, job.task) if len(splits["test"]) else None,
             "parameter_groups": trainer.parameter_groups,
         }
         write_table(
-            stage.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals)
+            job.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals)
         )
-        write_table(stage.folder / "history.parquet", table_of(HISTORY, trainer.history))
-        write_text(stage.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.history))
+        write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         headline = metrics["test"] or metrics["valid"]
-        details |= {"f1": headline["f1"] if headline else None, "output": str(stage.folder)}
+        details |= {"f1": headline["f1"] if headline else None, "output": str(job.folder)}
     return Counts("training samples", done=seen, details=details)
 
 
 def _warn(
-    stage: Train, tools: Tools, splits: dict[str, Split], labels: Sequence[str], visuals: Visuals | None
+    job: TrainingJob, tools: Tools, splits: dict[str, Split], labels: Sequence[str], visuals: Visuals | None
 ) -> None:
     if not len(splits["train"]):
-        raise StageError(
-            f"{stage.run.samples} holds no training sample; check the training file that prepare read"
-        )
+        raise StageError(f"{job.samples} holds no training sample; check the training file that prepare read")
     for name in ("valid", "test"):
         split = splits[name]
         if not len(split):
@@ -159,7 +135,7 @@ def _warn(
     )
     if cut:
         tools.say(
-            f"warning: {cut} texts are longer than max_length {stage.settings.max_length} sub-words and were shortened"
+            f"warning: {cut} texts are longer than max_length {job.recipe.max_length} sub-words and were shortened"
         )
     if visuals is not None:
         total = sum(map(len, splits.values()))

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ class Task:
     splits: dict[str, Split]
     visuals: Visuals | None
     pad_id: int
-    rates: dict[str, float]
+    rates: Mapping[str, float]
     logs: Path | None
 
 

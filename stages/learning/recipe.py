@@ -1,12 +1,14 @@
-"""The recipe of a training: everything but its data and what is trained."""
+"""What a training is told: its recipe, which run.toml holds, and its job, which a stage makes of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...manifests.errors import InputError
 from ..base.settings import setting
 from ..systems.registry import RELATION_HEADS
 
-__all__ = ["TrainSettings"]
+__all__ = ["TrainSettings", "TrainingJob"]
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,32 @@ class TrainSettings:
             "head": self.head_learning_rate,
             "fusion": self.fusion_learning_rate,
         }
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training in plain facts: what is trained, how, and where its files lie.
+
+    name: the stage's, as in its record. title: the same for people. command: how a user starts it. rates: the
+    learning rate of each part of the model. shots: samples of each class in the low-resource setting, drawn with
+    subset_seed; 0: all. samples: the table of samples. config: the run.toml that holds the recipe. encoder: the
+    folder of the pretrained text encoder. folder: where the model is written. checkpoints: where an interrupted
+    training keeps its state. logs: TensorBoard's folder, or None.
+    """
+
+    name: str
+    title: str
+    command: str
+    task: str
+    system: str
+    seed: int
+    shots: int
+    subset_seed: int
+    recipe: TrainSettings
+    rates: Mapping[str, float]
+    encoder: Path
+    samples: Path
+    config: Path
+    folder: Path
+    checkpoints: Path
+    logs: Path | None

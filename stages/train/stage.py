@@ -1,26 +1,25 @@
 """The train stage: one system, one seed, on the cached features.
 
-The model of the epoch with the best validation F1 is kept, and the test split is scored once, by that model. A killed training
-resumes from its last checkpoint with the optimizer, the schedule, the generators and the order of the data as they were, at the
-update where it was.
+The model of the epoch with the best validation F1 is kept, and the test split is scored once, by that model. A
+killed training resumes from its last checkpoint with the optimizer, the schedule, the generators and the order of
+the data as they were, at the update where it was.
 """
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...cache.reader import FeatureCache
-from ...manifests.fingerprint import digest_file, digest_json
 from ...manifests.run import RunFolder
-from ...manifests.schemas import PREDICTIONS, SAMPLES
-from ...manifests.tables import sound_digests, table_digest
-from ..base.arithmetic import resolve_device, resolve_precision
+from ...manifests.schemas import SAMPLES
+from ...manifests.tables import table_digest
 from ..base.stage import Stage
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.recipe import TrainSettings
+from ..learning.causes import checkpoint_folder, encoder_weights, model_outputs, recipe_parameters
+from ..learning.recipe import TrainingJob, TrainSettings
 from ..systems.registry import system_is_visual
-from ..text.encoders.files import encoder_digest, resolve_encoder
+from ..text.encoders.files import resolve_encoder
 
 __all__ = ["Train"]
 
@@ -43,18 +42,16 @@ class Train(Stage):
 
     @property
     def folder(self) -> Path:
+        """Where the model is written."""
         return self.run.model(self.system, self.seed)
 
     @property
     def visual(self) -> bool:
+        """Whether the system reads the cached features."""
         return system_is_visual(self.system, self.task)
 
     def parameters(self) -> dict[str, Any]:
-        values = asdict(self.settings)
-        device = resolve_device(values.pop("device"))
-        del values["encoder"], values["tensorboard"]  # the encoder's digest is among the weights
-        values["precision"] = resolve_precision(values["precision"], device)
-        return {**values, "device": device.type, "system": self.system, "seed": self.seed}
+        return recipe_parameters(self.settings, system=self.system, seed=self.seed)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         digests = {"samples": table_digest(self.run.samples, SAMPLES, "prepare")}
@@ -63,26 +60,39 @@ class Train(Stage):
         return digests
 
     def weights(self) -> dict[str, str]:
-        return {"encoder": encoder_digest(resolve_encoder(self.settings.encoder))}
+        return encoder_weights(self.settings)
 
     def outputs(self) -> dict[str, str]:
-        found = sound_digests({"predictions.parquet": (self.folder / "predictions.parquet", PREDICTIONS)})
-        for name in ("model.safetensors", "metrics.json", "config.json"):
-            if (self.folder / name).is_file():
-                found[name] = digest_file(self.folder / name)
-        return found
+        return model_outputs(self.folder)
 
-    def checkpoint_folder(
+    def checkpoints(
         self, parameters: dict[str, Any], inputs: dict[str, str], weights: dict[str, str]
     ) -> Path:
-        """Where a training with these causes keeps its checkpoint: one of other settings is never resumed."""
-        decides = {"parameters": parameters, "inputs": inputs, "weights": weights}
-        return self.run.work(self.name) / digest_json(decides)[:16]
+        """Return where a training with these causes keeps its checkpoint."""
+        return checkpoint_folder(self.run.work(self.name), parameters, inputs, weights)
 
     def compute(self, tools: Tools) -> Counts:
         from .work import train
 
-        return train(self, tools)
+        job = TrainingJob(
+            name=self.name,
+            title=f"train {self.system} seed {self.seed}",
+            command=f"hmnet-pipe train {self.run.path}",
+            task=self.task,
+            system=self.system,
+            seed=self.seed,
+            shots=self.settings.shots,
+            subset_seed=self.seed,
+            recipe=self.settings,
+            rates=self.settings.rates,
+            encoder=resolve_encoder(self.settings.encoder),
+            samples=self.run.samples,
+            config=self.run.config,
+            folder=self.folder,
+            checkpoints=self.checkpoints(self.parameters(), self.inputs(), self.weights()),
+            logs=self.run.logs(self.name) if self.settings.tensorboard else None,
+        )
+        return train(job, self.run.features if self.visual else None, tools)
 
     def finish(self) -> None:
         shutil.rmtree(self.run.work(self.name), ignore_errors=True)

@@ -1,18 +1,21 @@
 """Which views each image has, from the tables of images and detections: what extract, finetune and evaluate cut them by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ...cache.spec import FeatureSpec
 from ...manifests.fingerprint import digest_json
 from ...manifests.schemas import DETECTIONS
 from ...manifests.tables import read_batches, read_table, usable_images
 from ..base.ahead import Made
 
-__all__ = ["Box", "ImageUnit", "planned_images"]
+__all__ = ["Box", "ImageUnit", "ViewPlan", "ViewSource", "planned_images"]
 
 _SIDES = ("x0", "y0", "x1", "y1")
 
@@ -28,6 +31,33 @@ class ImageUnit:
     @property
     def inputs(self) -> str:
         return digest_json([list(box) for box in self.boxes])
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """How pixels become features: the images with their boxes, what the features are, the side of a view in pixels,
+    and the backbone's weights as the settings name them."""
+
+    images: Sequence[ImageUnit]
+    spec: FeatureSpec
+    size: int
+    weights: str
+
+
+class ViewSource(Protocol):
+    """What a stage that goes through the backbone itself asks of the one that extracts."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what decides the features, for a fingerprint."""
+        ...
+
+    def weights(self) -> dict[str, str]:
+        """Return the digest of the backbone's weights."""
+        ...
+
+    def plan(self) -> ViewPlan:
+        """Return the images, boxes and views that are extracted."""
+        ...
 
 
 def planned_images(images_table: Path, detections: Path, objects: int) -> Made[ImageUnit]:

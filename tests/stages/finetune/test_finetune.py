@@ -268,10 +268,9 @@ def test_augmented_training_is_another_one_and_the_same_twice(copy, run, tmp_pat
     assert digests[1] == digests[2] != digests[0]
 
 
-def test_finetune_says_what_the_cache_saves_and_status_knows_it(copy):
+def test_status_knows_finetune_and_a_changed_setting_is_named(copy):
     said: list[str] = []
     bring_up_to_date(copy, "finetune", said.append, epochs=1)
-    assert any("times as fast" in line for line in said)
     assert {row.stage: row.state for row in run_status(RunFolder(copy)).stages}[
         "finetune-hmnet-seed-1"
     ] == "fresh"
@@ -351,7 +350,7 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy):
     )
     # What finetune's model sees in pixels is what the new cache holds: both ways give one score and the same predictions.
     extraction = config.stage("extract", folder)
-    from_pixels = evaluate(folder.finetuned("hmnet", 1), folder, extraction=extraction)[0]
+    from_pixels = evaluate(folder.finetuned("hmnet", 1), folder, plan=extraction.plan())[0]
     assert from_pixels == json.loads((folder.finetuned("hmnet", 1) / "metrics.json").read_text())["test"]
     model, cache = EndToEnd.from_pretrained(folder.finetuned("hmnet", 1)), FeatureCache(new.features)
     images = extraction.images()
