@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torchcrf import CRF
 
-__all__ = ["bio_crf"]
+__all__ = ["best_tags", "bio_crf", "tag_loss"]
 
 
 class _Forbid(nn.Module):
@@ -37,3 +37,20 @@ def bio_crf(labels: Sequence[str]) -> CRF:
     parametrize.register_parametrization(crf, "transitions", _Forbid(transitions))
     parametrize.register_parametrization(crf, "start_transitions", _Forbid(start))
     return crf
+
+
+def tag_loss(crf: CRF, emissions: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean negative log-likelihood of the tags of B texts (equation 10).
+
+    emissions: (B, T, tags). labels, mask: (B, T).
+    """
+    with parametrize.cached():  # the CRF reads its transitions at every word
+        likelihood: Tensor = crf(emissions, labels, mask=mask, reduction="mean")
+    return -likelihood
+
+
+def best_tags(crf: CRF, emissions: Tensor, mask: Tensor) -> list[list[int]]:
+    """Return the numbers of the most likely tags of each of B texts. emissions: (B, T, tags). mask: (B, T)."""
+    with parametrize.cached():  # as in `tag_loss`
+        paths: list[list[int]] = crf.decode(emissions, mask=mask)
+    return paths

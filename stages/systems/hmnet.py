@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import atomic_path, write_text
@@ -23,7 +22,7 @@ from ..text.limits import MARKERS
 from ..text.prefix import LayerPrefix
 from .batch import Batch, ModelConfig
 from .fusion import VisualPrefix
-from .heads import bio_crf
+from .heads import best_tags, bio_crf, tag_loss
 from .registry import VARIANTS
 
 __all__ = ["Explanation", "HMNeT"]
@@ -112,9 +111,7 @@ class HMNeT(nn.Module):
         assert batch.labels is not None
         if self.config.task == "re":
             return nn.functional.cross_entropy(scores, batch.labels)
-        with parametrize.cached():  # the CRF reads its transitions at every word
-            likelihood: Tensor = self.crf(scores, batch.labels, mask=batch.position_mask, reduction="mean")
-        return -likelihood
+        return tag_loss(self.crf, scores, batch.labels, batch.position_mask)
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[list[str]]:
@@ -122,7 +119,7 @@ class HMNeT(nn.Module):
         scores = self(batch)
         if self.config.task == "re":
             return [[self.config.labels[i]] for i in scores.argmax(dim=-1).tolist()]
-        paths = self.crf.decode(scores, mask=batch.position_mask)
+        paths = best_tags(self.crf, scores, batch.position_mask)
         return [[self.config.labels[i] for i in path] for path in paths]
 
     @torch.inference_mode()
