@@ -1,0 +1,1 @@
+"""Arrays by image key; it knows no model and no data set."""

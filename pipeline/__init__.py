@@ -1,0 +1,1 @@
+"""What runs, checks, reproduces and reports the stages; each room is a folder."""

@@ -1,0 +1,1 @@
+"""Whether a run is fresh and sound, and whether this machine can make one."""

@@ -1,0 +1,1 @@
+"""Work on Dask, within the memory of the machine."""

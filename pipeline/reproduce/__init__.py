@@ -1,0 +1,1 @@
+"""A run made again elsewhere, and compared with its lock."""

@@ -1,0 +1,1 @@
+"""The stage that finds the objects of each image."""

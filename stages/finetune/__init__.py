@@ -1,0 +1,1 @@
+"""The stage that trains a system end to end, through the backbone."""

@@ -1,0 +1,1 @@
+"""Any system trained on any split; imports no stage."""

@@ -1,0 +1,1 @@
+"""The stage that turns texts and images into the tables of samples and images."""

@@ -1,0 +1,1 @@
+"""The stage that trains a system on cached features."""

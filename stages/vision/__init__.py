@@ -1,0 +1,1 @@
+"""From pixels to arrays: images, views, backbones and detectors."""

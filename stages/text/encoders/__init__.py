@@ -1,0 +1,1 @@
+"""Text encoders, each with what reads text for it."""
