@@ -98,7 +98,7 @@ def stages_in(output: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, tiny_encoder) -> Run:
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Run:
     """A finished run, made by the functions that the commands wrap. Tests leave it up to date."""
     run = Run(tmp_path_factory.mktemp("make"), tiny_encoder)
     write_demo_corpus(run.corpus, "ner", sizes={"train": 8, "valid": 4, "test": 4})
@@ -113,7 +113,7 @@ def made(tmp_path_factory, tiny_encoder) -> Run:
     return run
 
 
-def test_a_second_run_does_nothing_and_says_so_with_the_same_words_or_with_none(made):
+def test_a_second_run_does_nothing_and_says_so_with_the_same_words_or_with_none(made: Run) -> None:
     before = made.times()
     assert "Nothing to be done for 'run'" in made.make(*made.first)
     assert "Nothing to be done for 'run'" in made.make()
@@ -121,7 +121,7 @@ def test_a_second_run_does_nothing_and_says_so_with_the_same_words_or_with_none(
     assert made.times() == before
 
 
-def test_a_touched_image_is_looked_at_again_recomputes_nothing_and_leaves_make_satisfied(made):
+def test_a_touched_image_is_looked_at_again_recomputes_nothing_and_leaves_make_satisfied(made: Run) -> None:
     before = made.times()
     min((made.corpus / "images").iterdir()).touch()
     announced = made.announced()
@@ -131,13 +131,13 @@ def test_a_touched_image_is_looked_at_again_recomputes_nothing_and_leaves_make_s
     assert made.announced() == []
 
 
-def test_a_fresh_stage_that_is_run_by_hand_disturbs_nothing(made):
+def test_a_fresh_stage_that_is_run_by_hand_disturbs_nothing(made: Run) -> None:
     command = [Path(sys.executable).parent / "hmnet-pipe", "extract", made.folder]
     assert "up to date" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert made.announced() == []
 
 
-def test_a_changed_option_runs_exactly_what_depends_on_it(made):
+def test_a_changed_option_runs_exactly_what_depends_on_it(made: Run) -> None:
     """Given by variable or in run.toml; asking what would happen changes nothing."""
     config = made.folder / "run.toml"
     before = config.read_text()
@@ -157,14 +157,14 @@ def test_a_changed_option_runs_exactly_what_depends_on_it(made):
     assert made.announced("TRAIN=--max-length 128") == ["train hmnet"]
 
 
-def test_a_setting_that_changes_no_result_is_asked_about_once(made):
+def test_a_setting_that_changes_no_result_is_asked_about_once(made: Run) -> None:
     before = made.times()
     assert made.announced("TRAIN=--tensorboard") == made.ran("TRAIN=--tensorboard") == ["train hmnet"]
     assert made.times() == before
     assert made.announced() == []
 
 
-def test_an_output_that_is_gone_is_made_again(made):
+def test_an_output_that_is_gone_is_made_again(made: Run) -> None:
     detections = made.folder / "detections.parquet"
     detections.rename(made.folder / "elsewhere")
     assert made.announced() == ["detect", "extract", "train hmnet"]
@@ -177,7 +177,7 @@ def test_an_output_that_is_gone_is_made_again(made):
     assert made.announced() == []
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(made, tiny_encoder, tmp_path):
+def test_a_run_that_is_killed_goes_on_where_it_was(made: Run, tiny_encoder: Path, tmp_path: Path) -> None:
     run = Run(tmp_path, tiny_encoder)
     shutil.copytree(made.corpus, run.corpus)
     words = [*run.first, "SYSTEM=bert-crf", "TRAIN=--epochs 100 --first-evaluation 100"]
@@ -202,7 +202,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(made, tiny_encoder, tmp_path)
     assert run.announced(*words) == []
 
 
-def test_a_stage_that_fails_keeps_the_record_from_before(made):
+def test_a_stage_that_fails_keeps_the_record_from_before(made: Run) -> None:
     record = RunFolder(made.folder).record("detect")
     before, config = record.read_text(), (made.folder / "run.toml").read_text()
     done = subprocess.run(
@@ -228,7 +228,7 @@ def test_a_stage_that_fails_keeps_the_record_from_before(made):
         (["BIN=nowhere"], "run `make install` first"),
     ],
 )
-def test_what_make_cannot_do_is_one_sentence(made, arguments, words):
+def test_what_make_cannot_do_is_one_sentence(made: Run, arguments: list[str], words: str) -> None:
     done = subprocess.run(
         [*made.command(), *arguments], capture_output=True, text=True, check=False, env=environment()
     )
@@ -237,7 +237,9 @@ def test_what_make_cannot_do_is_one_sentence(made, arguments, words):
     assert "Traceback" not in done.stderr
 
 
-def test_two_systems_side_by_side_run_each_stage_once_and_make_one_table(made, tiny_encoder, tmp_path):
+def test_two_systems_side_by_side_run_each_stage_once_and_make_one_table(
+    made: Run, tiny_encoder: Path, tmp_path: Path
+) -> None:
     run = Run(tmp_path, tiny_encoder)
     shutil.copytree(made.folder, run.folder)
     shutil.rmtree(run.folder / "models")

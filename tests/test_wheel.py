@@ -12,14 +12,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT]
     subprocess.run(command, check=True, capture_output=True)
     return next(folder.glob("hmnet_pipe-*.whl"))
 
 
-def test_the_wheel_installs_one_name_with_types_and_weights_and_without_tests(wheel):
+def test_the_wheel_installs_one_name_with_types_and_weights_and_without_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert packages == {"hmnet_pipe"}
@@ -40,7 +40,7 @@ def test_the_wheel_installs_one_name_with_types_and_weights_and_without_tests(wh
     }
 
 
-def test_the_installed_wheel_runs_outside_the_checkout(wheel, tmp_path):
+def test_the_installed_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, wheel]
     subprocess.run(command, check=True, capture_output=True)

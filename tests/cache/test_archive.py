@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -62,7 +63,7 @@ def archive(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("dtype", list(STORAGE_DTYPES))
-def test_an_archive_reads_as_the_cache_that_it_was_made_from(tmp_path, dtype):
+def test_an_archive_reads_as_the_cache_that_it_was_made_from(tmp_path: Path, dtype: Any) -> None:
     spec = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, dtype)
     keys, pyramid, mask = make_cache(tmp_path, shards=3, spec=spec)
     order = [keys[5], None, keys[0], keys[11], "f" * 64, keys[5]]
@@ -82,7 +83,7 @@ def test_an_archive_reads_as_the_cache_that_it_was_made_from(tmp_path, dtype):
     assert find_damage(tmp_path) == []
 
 
-def test_restoring_gives_back_the_very_bytes_and_archiving_twice_changes_nothing(tmp_path):
+def test_restoring_gives_back_the_very_bytes_and_archiving_twice_changes_nothing(tmp_path: Path) -> None:
     make_cache(tmp_path)
     paths = sorted(tmp_path.glob("shard-*.h5"))
     whole = [path.read_bytes() for path in paths]
@@ -96,7 +97,7 @@ def test_restoring_gives_back_the_very_bytes_and_archiving_twice_changes_nothing
     assert [path.read_bytes() for path in paths] == compressed
 
 
-def test_a_shard_without_rows_is_the_same_in_both_layouts(tmp_path):
+def test_a_shard_without_rows_is_the_same_in_both_layouts(tmp_path: Path) -> None:
     path = tmp_path / "shard-00000.h5"
     write_shard(
         path,
@@ -110,7 +111,7 @@ def test_a_shard_without_rows_is_the_same_in_both_layouts(tmp_path):
     assert Shard(path).pyramid.shape == (0, *SPEC.row_shape)
 
 
-def test_plain_h5py_with_hdf5plugin_reads_it_and_its_checksums(tmp_path):
+def test_plain_h5py_with_hdf5plugin_reads_it_and_its_checksums(tmp_path: Path) -> None:
     keys, pyramid, _ = make_cache(tmp_path, shards=1)
     large = FeatureSpec("resnet50", "w" * 64, "as is", (300, 500), 2, 4, "float16")
     make_cache(tmp_path / "large", shards=1, spec=large)
@@ -131,7 +132,7 @@ def test_plain_h5py_with_hdf5plugin_reads_it_and_its_checksums(tmp_path):
             assert row_checksum(key, file["view_mask"][row], dataset[row]) == file["checksum"][row]
 
 
-def test_every_flipped_bit_of_the_compressed_rows_is_found(tmp_path):
+def test_every_flipped_bit_of_the_compressed_rows_is_found(tmp_path: Path) -> None:
     make_cache(tmp_path, shards=1)
     (path,) = archive(tmp_path)
     with h5py.File(path) as file:
@@ -146,7 +147,7 @@ def test_every_flipped_bit_of_the_compressed_rows_is_found(tmp_path):
             assert Shard(path).damaged_rows() == [row]
 
 
-def test_a_flipped_bit_anywhere_in_the_file_is_found_or_changes_nothing(tmp_path):
+def test_a_flipped_bit_anywhere_in_the_file_is_found_or_changes_nothing(tmp_path: Path) -> None:
     keys, pyramid, mask = make_cache(tmp_path, shards=1, rows=40)
     (path,) = archive(tmp_path)
     sound = path.read_bytes()
@@ -170,7 +171,7 @@ def test_a_flipped_bit_anywhere_in_the_file_is_found_or_changes_nothing(tmp_path
     assert found > 700  # the rest is unused room between HDF5's parts
 
 
-def test_a_damaged_row_is_one_sentence_to_who_reads_it_and_the_others_are_read(tmp_path):
+def test_a_damaged_row_is_one_sentence_to_who_reads_it_and_the_others_are_read(tmp_path: Path) -> None:
     keys, pyramid, _ = make_cache(tmp_path, shards=1)
     (path,) = archive(tmp_path)
     with h5py.File(path) as file:
@@ -187,7 +188,7 @@ def test_a_damaged_row_is_one_sentence_to_who_reads_it_and_the_others_are_read(t
     ]
 
 
-def test_truncation_at_every_4_kb_is_found(tmp_path):
+def test_truncation_at_every_4_kb_is_found(tmp_path: Path) -> None:
     make_cache(tmp_path, shards=1, rows=300)
     (path,) = archive(tmp_path)
     sound = path.read_bytes()
@@ -200,7 +201,7 @@ def test_truncation_at_every_4_kb_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("archived", [True, False])
-def test_a_damaged_shard_is_not_rewritten_under_new_checksums(tmp_path, archived):
+def test_a_damaged_shard_is_not_rewritten_under_new_checksums(tmp_path: Path, archived: bool) -> None:
     make_cache(tmp_path, shards=1)
     path = tmp_path / "shard-00000.h5"
     if not archived:
@@ -229,7 +230,7 @@ class _Rows(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_dataloader_workers_read_an_archive_that_was_already_open(tmp_path, method):
+def test_dataloader_workers_read_an_archive_that_was_already_open(tmp_path: Path, method: str) -> None:
     keys, pyramid, _ = make_cache(tmp_path, shards=3, rows=20)
     archive(tmp_path)
     cache = FeatureCache(tmp_path)
@@ -245,7 +246,7 @@ def test_dataloader_workers_read_an_archive_that_was_already_open(tmp_path, meth
 
 
 @pytest.mark.parametrize("archived", [False, True])
-def test_a_cache_of_more_shards_than_file_descriptors_is_read(tmp_path, archived):
+def test_a_cache_of_more_shards_than_file_descriptors_is_read(tmp_path: Path, archived: bool) -> None:
     make_cache(tmp_path, shards=100, rows=1)
     if archived:
         archive(tmp_path)
@@ -258,14 +259,14 @@ def test_a_cache_of_more_shards_than_file_descriptors_is_read(tmp_path, archived
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive") / "corpus"
     write_demo_corpus(folder, "ner", sizes={"train": 16, "valid": 4, "test": 4})
     return folder
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, corpus) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """A run with features in shards of 5 images, without the image of one sample."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(corpus, folder / "corpus")
@@ -281,7 +282,7 @@ def finished(tmp_path_factory, corpus) -> Path:
 
 
 @pytest.fixture
-def run(finished, tmp_path) -> RunFolder:
+def run(finished: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
 
 
@@ -299,7 +300,7 @@ def layouts(run: RunFolder) -> list[bool]:
     return [Shard(path).archived for path in sorted(run.features.glob("shard-*.h5"))]
 
 
-def test_an_archived_run_stays_fresh_and_sound_and_is_smaller(run):
+def test_an_archived_run_stays_fresh_and_sound_and_is_smaller(run: RunFolder) -> None:
     before = sum(path.stat().st_size for path in run.features.glob("*.h5"))
     done = hmnet("archive", run.path, "--json")
     assert done.returncode == 0, done.stderr
@@ -322,7 +323,7 @@ def test_an_archived_run_stays_fresh_and_sound_and_is_smaller(run):
     assert not any(layouts(run))
 
 
-def test_a_new_image_reuses_the_archived_rows(run, corpus):
+def test_a_new_image_reuses_the_archived_rows(run: RunFolder, corpus: Path) -> None:
     archive_run(run)
     source = Path(RunConfig.read(run.config).prepare.text)
     own = Path(shutil.copytree(source, run.path.parent / "corpus"))
@@ -341,7 +342,9 @@ def test_a_new_image_reuses_the_archived_rows(run, corpus):
     assert find_damage(run.features) == []
 
 
-def test_training_on_an_archive_gives_the_same_model(run, tmp_path, tiny_encoder):
+def test_training_on_an_archive_gives_the_same_model(
+    run: RunFolder, tmp_path: Path, tiny_encoder: Path
+) -> None:
     archived = RunFolder(Path(shutil.copytree(run.path, tmp_path / "archived")))
     archive_run(archived)
     for one in (run, archived):
@@ -350,7 +353,9 @@ def test_training_on_an_archive_gives_the_same_model(run, tmp_path, tiny_encoder
     assert models[0] == models[1]
 
 
-def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_computed_again(run):
+def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_computed_again(
+    run: RunFolder,
+) -> None:
     (run.path.parent / "hdf5plugin.py").write_text("raise ModuleNotFoundError(__name__)")
     absent = {"PYTHONPATH": str(run.path.parent)}
     done = hmnet("archive", run.path, environment=absent)
@@ -373,7 +378,7 @@ def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_com
     assert {path: path.stat().st_mtime_ns for path in run.features.iterdir()} == before
 
 
-def test_a_running_extract_keeps_archive_out(run):
+def test_a_running_extract_keeps_archive_out(run: RunFolder) -> None:
     from hmnet_pipe.pipeline.run.runner import locked
 
     with (
@@ -384,7 +389,7 @@ def test_a_running_extract_keeps_archive_out(run):
     assert not any(layouts(run))
 
 
-def test_no_features_and_no_run_are_one_sentence(run, tmp_path):
+def test_no_features_and_no_run_are_one_sentence(run: RunFolder, tmp_path: Path) -> None:
     shutil.rmtree(run.features)
     with pytest.raises(StageError, match="hmnet-pipe extract"):
         archive_run(run)
@@ -393,7 +398,9 @@ def test_no_features_and_no_run_are_one_sentence(run, tmp_path):
 
 
 @pytest.mark.parametrize("restore", [False, True])
-def test_killed_at_any_moment_every_shard_is_whole_and_the_same_command_goes_on(run, restore):
+def test_killed_at_any_moment_every_shard_is_whole_and_the_same_command_goes_on(
+    run: RunFolder, restore: bool
+) -> None:
     shutil.rmtree(run.features)
     keys, pyramid, _ = make_cache(run.features, shards=80, rows=4)
     if restore:
@@ -425,7 +432,7 @@ def test_killed_at_any_moment_every_shard_is_whole_and_the_same_command_goes_on(
     assert not list(run.features.glob(f"{TEMPORARY_PREFIX}*"))
 
 
-def test_help_says_what_is_read_and_written_with_an_example():
+def test_help_says_what_is_read_and_written_with_an_example() -> None:
     text = hmnet("archive", "--help").stdout
     for word in ("Reads", "Writes", "Example: hmnet-pipe archive"):
         assert word in text

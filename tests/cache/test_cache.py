@@ -48,7 +48,7 @@ def make_cache(folder: Path, shards: int = 2, rows: int = 3) -> tuple[list[str],
     return keys, pyramid, mask
 
 
-def test_gathers_rows_by_key_from_several_shards_in_the_asked_order(tmp_path):
+def test_gathers_rows_by_key_from_several_shards_in_the_asked_order(tmp_path: Path) -> None:
     keys, pyramid, mask = make_cache(tmp_path)
     order = [5, 0, 3, 3]
     got, got_mask = FeatureCache(tmp_path).gather([keys[i] for i in order])
@@ -56,7 +56,7 @@ def test_gathers_rows_by_key_from_several_shards_in_the_asked_order(tmp_path):
     assert np.array_equal(got_mask, mask[order])
 
 
-def test_an_absent_image_is_zeros_that_no_mask_shows(tmp_path):
+def test_an_absent_image_is_zeros_that_no_mask_shows(tmp_path: Path) -> None:
     keys, pyramid, _ = make_cache(tmp_path)
     got, mask = FeatureCache(tmp_path).gather([None, "f" * 64, keys[0]])
     assert not got[:2].any()
@@ -64,14 +64,14 @@ def test_an_absent_image_is_zeros_that_no_mask_shows(tmp_path):
     assert np.array_equal(got[2], pyramid[0])
 
 
-def test_a_batch_of_nothing_is_empty(tmp_path):
+def test_a_batch_of_nothing_is_empty(tmp_path: Path) -> None:
     make_cache(tmp_path)
     got, mask = FeatureCache(tmp_path).gather([])
     assert got.shape == (0, *SPEC.row_shape)
     assert mask.shape == (0, SPEC.views)
 
 
-def test_the_pyramid_is_contiguous_and_plain_h5py_reads_it(tmp_path):
+def test_the_pyramid_is_contiguous_and_plain_h5py_reads_it(tmp_path: Path) -> None:
     keys, pyramid, mask = make_cache(tmp_path, shards=1)
     with h5py.File(tmp_path / "shard-00000.h5") as file:
         assert file["pyramid"].chunks is None
@@ -81,13 +81,13 @@ def test_the_pyramid_is_contiguous_and_plain_h5py_reads_it(tmp_path):
         assert [key.decode() for key in file["image_key"][()]] == keys
 
 
-def test_equal_content_gives_equal_bytes(tmp_path):
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     make_cache(tmp_path / "a")
     make_cache(tmp_path / "b")
     assert (tmp_path / "a/shard-00001.h5").read_bytes() == (tmp_path / "b/shard-00001.h5").read_bytes()
 
 
-def test_bfloat16_is_stored_as_bits_and_read_back_as_the_same_numbers(tmp_path):
+def test_bfloat16_is_stored_as_bits_and_read_back_as_the_same_numbers(tmp_path: Path) -> None:
     spec = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "bfloat16")
     numbers = torch.randn(1, *spec.row_shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     bits = numbers.view(torch.uint16).numpy()
@@ -99,7 +99,7 @@ def test_bfloat16_is_stored_as_bits_and_read_back_as_the_same_numbers(tmp_path):
     assert torch.equal(torch.from_numpy(got), numbers.float())
 
 
-def test_every_flipped_bit_of_the_data_region_is_found(tmp_path):
+def test_every_flipped_bit_of_the_data_region_is_found(tmp_path: Path) -> None:
     path = tmp_path / "shard-00000.h5"
     make_cache(tmp_path, shards=1, rows=4)
     with h5py.File(path) as file:
@@ -113,7 +113,7 @@ def test_every_flipped_bit_of_the_data_region_is_found(tmp_path):
         assert Shard(path).damaged_rows() == [bit // 8 // (size // 4)]
 
 
-def test_a_flipped_bit_of_mask_key_or_checksum_is_found(tmp_path):
+def test_a_flipped_bit_of_mask_key_or_checksum_is_found(tmp_path: Path) -> None:
     path = tmp_path / "shard-00000.h5"
     make_cache(tmp_path, shards=1)
     sound = path.read_bytes()
@@ -126,7 +126,7 @@ def test_a_flipped_bit_of_mask_key_or_checksum_is_found(tmp_path):
         assert Shard(path).damaged_rows() == [0]
 
 
-def test_truncation_at_every_4_kb_is_found(tmp_path):
+def test_truncation_at_every_4_kb_is_found(tmp_path: Path) -> None:
     path = tmp_path / "shard-00000.h5"
     pyramid, mask = values_of(300)
     write_shard(path, unit="u", spec=SPEC, keys=keys_of(300), view_mask=mask, pyramid=pyramid)
@@ -137,7 +137,7 @@ def test_truncation_at_every_4_kb_is_found(tmp_path):
             Shard(path)
 
 
-def test_a_shard_without_its_completeness_mark_is_refused(tmp_path):
+def test_a_shard_without_its_completeness_mark_is_refused(tmp_path: Path) -> None:
     make_cache(tmp_path, shards=1)
     with h5py.File(tmp_path / "shard-00000.h5", "r+") as file:
         file.attrs["complete"] = False
@@ -145,7 +145,7 @@ def test_a_shard_without_its_completeness_mark_is_refused(tmp_path):
         Shard(tmp_path / "shard-00000.h5")
 
 
-def test_another_schema_version_is_named(tmp_path):
+def test_another_schema_version_is_named(tmp_path: Path) -> None:
     make_cache(tmp_path, shards=1)
     with h5py.File(tmp_path / "shard-00000.h5", "r+") as file:
         file.attrs["schema_version"] = 99
@@ -153,7 +153,7 @@ def test_another_schema_version_is_named(tmp_path):
         Shard(tmp_path / "shard-00000.h5")
 
 
-def test_a_missing_shard_and_a_foreign_one_are_named(tmp_path):
+def test_a_missing_shard_and_a_foreign_one_are_named(tmp_path: Path) -> None:
     keys, *_ = make_cache(tmp_path)
     other = FeatureSpec("resnet18", "w" * 64, "as is", (3, 5), 2, 4, "float16")
     pyramid, mask = values_of(3)
@@ -167,7 +167,7 @@ def test_a_missing_shard_and_a_foreign_one_are_named(tmp_path):
         FeatureCache(tmp_path).gather(keys[:1])
 
 
-def test_a_shard_with_rows_in_other_places_is_found_on_reading(tmp_path):
+def test_a_shard_with_rows_in_other_places_is_found_on_reading(tmp_path: Path) -> None:
     keys, pyramid, mask = make_cache(tmp_path, shards=1)
     write_shard(
         tmp_path / "shard-00000.h5", unit="u", spec=SPEC, keys=keys[::-1], view_mask=mask, pyramid=pyramid
@@ -176,18 +176,18 @@ def test_a_shard_with_rows_in_other_places_is_found_on_reading(tmp_path):
         FeatureCache(tmp_path).gather([keys[0]])
 
 
-def test_no_index_says_what_to_run(tmp_path):
+def test_no_index_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="hmnet-pipe extract"):
         read_index(tmp_path)
 
 
-def test_the_digest_does_not_depend_on_how_rows_are_dealt_to_shards(tmp_path):
+def test_the_digest_does_not_depend_on_how_rows_are_dealt_to_shards(tmp_path: Path) -> None:
     make_cache(tmp_path / "a", shards=2, rows=3)
     make_cache(tmp_path / "b", shards=3, rows=2)
     assert FeatureCache(tmp_path / "a").digest() == FeatureCache(tmp_path / "b").digest()
 
 
-def test_the_checksum_covers_key_mask_and_values():
+def test_the_checksum_covers_key_mask_and_values() -> None:
     pyramid, mask = values_of(2)
     keys = keys_of(2)
     sums = {
@@ -212,7 +212,7 @@ class _Rows(Dataset):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_dataloader_workers_read_a_cache_that_was_already_open(tmp_path, method):
+def test_dataloader_workers_read_a_cache_that_was_already_open(tmp_path: Path, method: str) -> None:
     keys, pyramid, _ = make_cache(tmp_path)
     cache = FeatureCache(tmp_path)
     cache.gather(keys)  # its shards are open before the workers start
@@ -222,7 +222,7 @@ def test_dataloader_workers_read_a_cache_that_was_already_open(tmp_path, method)
     assert np.array_equal(got.numpy(), pyramid)
 
 
-def test_reading_needs_no_write_permission_and_no_lock(tmp_path):
+def test_reading_needs_no_write_permission_and_no_lock(tmp_path: Path) -> None:
     keys, pyramid, _ = make_cache(tmp_path / "features")
     shutil.copytree(tmp_path / "features", tmp_path / "copy")
     for path in (tmp_path / "copy").iterdir():

@@ -30,7 +30,7 @@ def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table"
     write_text(path, "old")
     with pytest.raises(FileNotFoundError), atomic_path(path) as temporary:
@@ -39,7 +39,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names_in(tmp_path) == ["table"]
 
 
-def test_a_killed_write_leaves_the_old_file_and_a_temporary_that_can_be_removed(tmp_path):
+def test_a_killed_write_leaves_the_old_file_and_a_temporary_that_can_be_removed(tmp_path: Path) -> None:
     path = tmp_path / "table"
     write_text(path, "old")
     code = (
@@ -54,7 +54,7 @@ def test_a_killed_write_leaves_the_old_file_and_a_temporary_that_can_be_removed(
     assert names_in(tmp_path) == ["table"]
 
 
-def test_canonical_json_does_not_depend_on_the_order_of_keys_and_refuses_nan():
+def test_canonical_json_does_not_depend_on_the_order_of_keys_and_refuses_nan() -> None:
     assert (
         canonical_json({"b": 1, "a": [1.5, None]})
         == canonical_json({"a": [1.5, None], "b": 1})
@@ -64,7 +64,7 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys_and_refuses_nan():
         canonical_json({"a": float("nan")})
 
 
-def test_a_tables_digest_is_of_its_rows_and_not_of_its_chunks():
+def test_a_tables_digest_is_of_its_rows_and_not_of_its_chunks() -> None:
     rows = [{"image_key": str(i), "status": "done", "reason": None} for i in range(5)]
     whole = table_of(OUTCOMES, rows)
     chunked = pa.concat_tables([table_of(OUTCOMES, rows[:2]), table_of(OUTCOMES, rows[2:])])
@@ -73,7 +73,7 @@ def test_a_tables_digest_is_of_its_rows_and_not_of_its_chunks():
     assert digest_table(whole) != digest_table(table_of(OUTCOMES, rows[::-1]))
 
 
-def test_tables_that_differ_anywhere_have_other_digests_and_equal_ones_the_same():
+def test_tables_that_differ_anywhere_have_other_digests_and_equal_ones_the_same() -> None:
     schema = pa.schema(
         [
             ("a", pa.list_(pa.string())),
@@ -106,18 +106,20 @@ def test_tables_that_differ_anywhere_have_other_digests_and_equal_ones_the_same(
     assert digest_table(moved[0]) != digest_table(moved[1])
 
 
-def test_where_a_file_lies_is_in_no_digest():
+def test_where_a_file_lies_is_in_no_digest() -> None:
     rows = [{"key": "k", "path": path, "width": 1, "height": 1, "status": "ok"} for path in ("/a", "/b")]
     assert digest_table(table_of(IMAGES, rows[:1])) == digest_table(table_of(IMAGES, rows[1:]))
 
 
-def test_a_path_is_in_the_digest_of_a_table_whose_schema_does_not_leave_it_out():
+def test_a_path_is_in_the_digest_of_a_table_whose_schema_does_not_leave_it_out() -> None:
     schema = pa.schema([("key", pa.string()), ("path", pa.string())])
     tables = [pa.Table.from_pylist([{"key": "k", "path": path}], schema=schema) for path in ("a", "b")]
     assert digest_table(tables[0]) != digest_table(tables[1])
 
 
-def test_a_file_whose_schema_does_not_mark_its_columns_has_the_digest_of_one_that_does(tmp_path):
+def test_a_file_whose_schema_does_not_mark_its_columns_has_the_digest_of_one_that_does(
+    tmp_path: Path,
+) -> None:
     """Earlier versions wrote images.parquet without the mark."""
     table = table_of(IMAGES, [{"key": "k", "path": "/a", "width": 1, "height": 1, "status": "ok"}])
     unmarked = pa.schema([(field.name, field.type) for field in IMAGES])
@@ -129,7 +131,7 @@ def test_a_file_whose_schema_does_not_mark_its_columns_has_the_digest_of_one_tha
     assert usable_images(tmp_path / "old.parquet").equals(usable_images(tmp_path / "new.parquet"))
 
 
-def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path):
+def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path: Path) -> None:
     table = table_of(OUTCOMES, [{"image_key": "k", "status": "done"}])
     write_table(tmp_path / "t.parquet", table)
     assert read_table(tmp_path / "t.parquet", OUTCOMES).equals(table)
@@ -144,7 +146,7 @@ def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path):
         table_of(OUTCOMES, [{"nonsense": 1}])
 
 
-def test_a_record_names_each_field_that_changed():
+def test_a_record_names_each_field_that_changed() -> None:
     newer = StageRecord(
         "extract", 1, {"backbone": "resnet101", "size": 224}, {"images": "d" * 64}, {"backbone": "b" * 64}, {}
     )
@@ -155,19 +157,19 @@ def test_a_record_names_each_field_that_changed():
     assert RECORD.fingerprint != newer.fingerprint
 
 
-def test_outputs_and_facts_are_not_part_of_the_fingerprint():
+def test_outputs_and_facts_are_not_part_of_the_fingerprint() -> None:
     other = StageRecord(
         "extract", 1, RECORD.parameters, RECORD.inputs, RECORD.weights, {}, {"host": "elsewhere"}
     )
     assert other.fingerprint == RECORD.fingerprint
 
 
-def test_a_records_fingerprint_is_the_golden_one():
+def test_a_records_fingerprint_is_the_golden_one() -> None:
     """Computed once by hand from the canonical JSON: a change here changes the freshness of every run that exists."""
     assert RECORD.fingerprint == "72a4e6bdfd8dc059e67de9b5b544c81ada4c1c4859657c68dd9129588c22e0c1"
 
 
-def test_a_record_reads_back_and_a_damaged_one_is_named(tmp_path):
+def test_a_record_reads_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "extract.json"
     assert StageRecord.read(path) is None
     RECORD.write(path)

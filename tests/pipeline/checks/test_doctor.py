@@ -14,7 +14,7 @@ from hmnet_pipe.pipeline.run.config import preset
 
 
 @pytest.fixture
-def run(tmp_path) -> RunFolder:
+def run(tmp_path: Path) -> RunFolder:
     """A run of the demonstration's networks, of which only run.toml is there yet."""
     run = RunFolder(tmp_path / "run")
     preset("demo", task="ner", text=tmp_path, images=None, format="auto").write(run.config)
@@ -31,7 +31,7 @@ def rewrite(run: RunFolder, old: str, new: str) -> None:
     run.config.write_text(text.replace(old, new))
 
 
-def test_a_run_with_all_that_it_needs_has_no_problem_and_nothing_is_left_behind(run):
+def test_a_run_with_all_that_it_needs_has_no_problem_and_nothing_is_left_behind(run: RunFolder) -> None:
     before = sorted(run.path.rglob("*"))
     findings = found(run)
     assert [finding for finding in findings.values() if finding.state == "problem"] == []
@@ -49,8 +49,8 @@ def test_a_run_with_all_that_it_needs_has_no_problem_and_nothing_is_left_behind(
 
 
 def test_missing_weights_are_named_with_file_address_and_place_and_nothing_is_downloaded(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     finding = found(None)["detector weights"]
     assert finding.state == "warning"
@@ -88,14 +88,22 @@ def test_missing_weights_are_named_with_file_address_and_place_and_nothing_is_do
         ("run.toml", "[detect]", "[detekt]", "detekt"),
     ],
 )
-def test_what_a_run_asks_for_and_is_not_there_is_said(run, monkeypatch, tmp_path, subject, old, new, words):
+def test_what_a_run_asks_for_and_is_not_there_is_said(
+    run: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    subject: str,
+    old: str,
+    new: str,
+    words: str,
+) -> None:
     rewrite(run, old, new)
     finding = found(run)[subject]
     assert finding.state == ("warning" if "hf download" in words else "problem")
     assert words in finding.line()
 
 
-def test_a_place_that_cannot_be_written_is_a_problem(run, monkeypatch):
+def test_a_place_that_cannot_be_written_is_a_problem(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -109,7 +117,7 @@ def test_a_place_that_cannot_be_written_is_a_problem(run, monkeypatch):
     assert "cannot be written" in finding.line()
 
 
-def test_other_versions_than_the_tested_ones_are_named(monkeypatch):
+def test_other_versions_than_the_tested_ones_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._version("no-such-package") is None
     real = doctor._version
     monkeypatch.setattr(
@@ -121,7 +129,9 @@ def test_other_versions_than_the_tested_ones_are_named(monkeypatch):
     assert "click 0.0.1 (needs >=8.1)" in findings["packages"].text
 
 
-def test_a_check_that_fails_says_so_and_the_others_go_on(run, monkeypatch):
+def test_a_check_that_fails_says_so_and_the_others_go_on(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> Finding:
         raise RuntimeError("the sensor is\ngone")
 
@@ -132,7 +142,7 @@ def test_a_check_that_fails_says_so_and_the_others_go_on(run, monkeypatch):
     assert findings["HDF5"].state == "ok"
 
 
-def test_the_command_exits_1_only_for_a_problem(run, tmp_path):
+def test_the_command_exits_1_only_for_a_problem(run: RunFolder, tmp_path: Path) -> None:
     def command(place: Path) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "doctor", str(place), "--json"]
         return subprocess.run(words, capture_output=True, text=True, check=False)

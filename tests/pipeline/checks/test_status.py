@@ -35,7 +35,7 @@ TEXTS = {"train": 12, "valid": 2, "test": 2}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with detections and features, in chunks of 4 images and shards of 5."""
     folder = tmp_path_factory.mktemp("status")
     write_demo_corpus(folder / "corpus", "ner", sizes=TEXTS)
@@ -51,7 +51,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(finished, tmp_path) -> RunFolder:
+def run(finished: Path, tmp_path: Path) -> RunFolder:
     """A copy of it. Copied with its times, as `make` needs them."""
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
 
@@ -71,7 +71,7 @@ def stopping_after(units_done: int) -> Tools:
     return Tools(map=map_some)
 
 
-def test_a_finished_run_is_fresh_and_training_comes_next(run):
+def test_a_finished_run_is_fresh_and_training_comes_next(run: RunFolder) -> None:
     result = run_status(run)
     assert [(row.stage, row.state, row.reasons, row.progress) for row in result.stages] == [
         (stage, "fresh", [], None) for stage in ("prepare", "detect", "extract")
@@ -79,7 +79,9 @@ def test_a_finished_run_is_fresh_and_training_comes_next(run):
     assert result.next_command == f"hmnet-pipe train {run.path}"
 
 
-def test_the_sizes_of_the_parts_are_those_of_the_files(run, monkeypatch):
+def test_the_sizes_of_the_parts_are_those_of_the_files(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def size(paths: Iterator[Path]) -> int:
         return sum(path.stat().st_size for path in paths if path.is_file())
 
@@ -98,7 +100,7 @@ def test_the_sizes_of_the_parts_are_those_of_the_files(run, monkeypatch):
 
 
 @pytest.mark.parametrize("stage", ["detect", "extract"])
-def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run, stage):
+def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run: RunFolder, stage: str) -> None:
     run.record(stage).unlink()
     total = len(FeatureCache(run.features))
     if stage == "extract":
@@ -128,7 +130,7 @@ def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run, stage):
     assert row(run, stage).state == "fresh"
 
 
-def test_what_an_interrupted_run_left_under_other_settings_does_not_count(run):
+def test_what_an_interrupted_run_left_under_other_settings_does_not_count(run: RunFolder) -> None:
     with pytest.raises(KeyboardInterrupt):
         bring_up_to_date(run.path, "extract", stopping_after(1), pooled=1)
     assert row(run, "extract").progress is not None
@@ -140,8 +142,8 @@ def test_what_an_interrupted_run_left_under_other_settings_does_not_count(run):
 
 
 def test_a_training_shows_its_checkpoint_and_one_of_other_settings_does_not_count(
-    run, tiny_encoder, monkeypatch
-):
+    run: RunFolder, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HMNET_PIPE_CHECKPOINT_SECONDS", "0")
     command = [
         sys.executable,
@@ -173,7 +175,7 @@ def test_a_training_shows_its_checkpoint_and_one_of_other_settings_does_not_coun
     assert row(run, "train-bert-crf-seed-3").state == "never run"
 
 
-def test_failed_images_are_counted_by_their_reason(run):
+def test_failed_images_are_counted_by_their_reason(run: RunFolder) -> None:
     outcomes = pq.read_table(run.outcomes("extract"))
     rows = outcomes.to_pylist()
     for number, reason in ((0, "changed"), (1, "truncated"), (2, "changed")):
@@ -184,7 +186,9 @@ def test_failed_images_are_counted_by_their_reason(run):
     assert row(run, "prepare").failures == {reason: problems.count(reason) for reason in set(problems)}
 
 
-def test_a_text_that_is_changed_after_prepare_makes_it_stale_and_a_touched_one_does_not(run, tmp_path):
+def test_a_text_that_is_changed_after_prepare_makes_it_stale_and_a_touched_one_does_not(
+    run: RunFolder, tmp_path: Path
+) -> None:
     own = Path(shutil.copytree(Path(RunConfig.read(run.config).prepare.text), tmp_path / "corpus"))
     config = RunConfig.read(run.config)
     replace(config, prepare=replace(config.prepare, text=own)).write(run.config)
@@ -198,14 +202,14 @@ def test_a_text_that_is_changed_after_prepare_makes_it_stale_and_a_touched_one_d
     assert any(reason.startswith("inputs.text.valid: ") for reason in found.reasons)
 
 
-def test_a_stage_whose_weights_are_missing_is_blocked_with_the_remedy(run):
+def test_a_stage_whose_weights_are_missing_is_blocked_with_the_remedy(run: RunFolder) -> None:
     RunConfig.read(run.config).override("extract", {"weights": "nowhere.pth"}).write(run.config)
     found = row(run, "extract")
     assert found.state == "blocked"
     assert "nowhere.pth is not a file" in found.reasons[0]
 
 
-def test_the_command_prints_all_of_it_as_json(run):
+def test_the_command_prints_all_of_it_as_json(run: RunFolder) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "status", str(run.path), "--json"],
         capture_output=True,
@@ -227,7 +231,7 @@ def test_the_command_prints_all_of_it_as_json(run):
     }
 
 
-def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path):
+def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path: Path) -> None:
     """The canonical bytes are written out here, independently of arrow's buffers."""
     words = ["Ä", "", "b" * 40, "\N{SNOWMAN}"]
     rows = [
@@ -273,7 +277,7 @@ def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path):
 
 
 @pytest.mark.parametrize("keys", [["a" * 64, "b" * 64, "c" * 64], ['quo"te', "back\\slash", "é"], []])
-def test_the_digest_of_features_is_that_of_their_canonical_json(tmp_path, keys):
+def test_the_digest_of_features_is_that_of_their_canonical_json(tmp_path: Path, keys: Any) -> None:
     spec = FeatureSpec("resnet50", "w", 'transform "t"', (1, 2), 1, 4, "float16")
     write_index(
         tmp_path, spec, [IndexRow(key, f"shard-{i}.h5", i, 2**63 + i, "i") for i, key in enumerate(keys)]
@@ -285,7 +289,7 @@ def test_the_digest_of_features_is_that_of_their_canonical_json(tmp_path, keys):
     assert list(cache) == sorted(keys)
 
 
-def test_a_remembered_digest_is_never_that_of_an_older_content(tmp_path):
+def test_a_remembered_digest_is_never_that_of_an_older_content(tmp_path: Path) -> None:
     """A file of the same size, with its old time of modification put back."""
     path = tmp_path / "weights"
     path.write_bytes(b"old!")

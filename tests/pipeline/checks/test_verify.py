@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save_file
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with four shards."""
     folder = tmp_path_factory.mktemp("verify")
     write_demo_corpus(folder / "corpus", "ner", sizes={"train": 16, "valid": 4, "test": 4})
@@ -44,7 +44,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(finished, tmp_path) -> RunFolder:
+def run(finished: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
 
 
@@ -72,13 +72,13 @@ def damage(run: RunFolder, kind: str) -> Path:
 KINDS = ("bit", "truncated", "missing", "exchanged", "foreign")
 
 
-def test_an_undamaged_run_is_as_recorded(run):
+def test_an_undamaged_run_is_as_recorded(run: RunFolder) -> None:
     assert find_damage(run.features) == []
     assert verify_run(run) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_damage_is_named_and_only_it_is_mended(run, kind):
+def test_each_damage_is_named_and_only_it_is_mended(run: RunFolder, kind: str) -> None:
     whole = FeatureCache(run.features).digest()
     before = {path: path.stat().st_mtime_ns for path in run.features.glob("shard-*.h5")}
     suffered = damage(run, kind)
@@ -92,7 +92,7 @@ def test_each_damage_is_named_and_only_it_is_mended(run, kind):
     assert [path for path in untouched if path.stat().st_mtime_ns != before[path]] == []
 
 
-def test_a_changed_table_is_named_and_made_again(run):
+def test_a_changed_table_is_named_and_made_again(run: RunFolder) -> None:
     content = run.detections.read_bytes()
     shutil.copy(run.outcomes("detect"), run.detections)
     problems = verify_run(run)
@@ -102,7 +102,7 @@ def test_a_changed_table_is_named_and_made_again(run):
     assert verify_run(run) == []
 
 
-def test_the_command_exits_1_until_it_has_mended(run):
+def test_the_command_exits_1_until_it_has_mended(run: RunFolder) -> None:
     def verify(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "verify", str(run.path), *options]
         return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -122,7 +122,7 @@ def rerun(run: RunFolder, share: float = 1.0) -> dict[str, Rerun]:
     return {result.stage: result for result in rerun_run(run, share, False, Tools())}
 
 
-def test_stages_that_are_run_again_come_out_equal_and_change_nothing(run):
+def test_stages_that_are_run_again_come_out_equal_and_change_nothing(run: RunFolder) -> None:
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     results = rerun(run)
     assert {stage: result.verdict for stage, result in results.items()} == dict.fromkeys(
@@ -137,7 +137,7 @@ def test_stages_that_are_run_again_come_out_equal_and_change_nothing(run):
     assert not list(run.path.glob(".tmp-*"))
 
 
-def test_a_small_share_is_one_unit_and_always_the_same(run):
+def test_a_small_share_is_one_unit_and_always_the_same(run: RunFolder) -> None:
     assert _sample(range(1000), 0.01) == _sample(range(1000), 0.01)
     assert (len(_sample(range(1000), 0.01)), len(_sample(range(3), 0.01)), _sample(range(3), 1)) == (
         10,
@@ -159,7 +159,9 @@ def forge_record(run: RunFolder, stage: str, **facts: Any) -> None:
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.05, "close"), (20.0, "different")])
-def test_boxes_that_are_not_what_the_detector_finds_are_told_with_their_distance(run, shift, verdict):
+def test_boxes_that_are_not_what_the_detector_finds_are_told_with_their_distance(
+    run: RunFolder, shift: float, verdict: str
+) -> None:
     rows = pq.read_table(run.detections).to_pylist()
     rows[0]["x0"] += shift
     write_table(run.detections, table_of(DETECTIONS, rows))
@@ -172,7 +174,9 @@ def test_boxes_that_are_not_what_the_detector_finds_are_told_with_their_distance
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.001, "close"), (0.0, "different")])
-def test_features_that_are_not_what_the_backbone_makes_are_told_by_level(run, factor, verdict):
+def test_features_that_are_not_what_the_backbone_makes_are_told_by_level(
+    run: RunFolder, factor: float, verdict: str
+) -> None:
     path = sorted(run.features.glob("shard-*.h5"))[0]
     shard = Shard(path)
     levels = shard.spec.levels
@@ -198,7 +202,7 @@ def test_features_that_are_not_what_the_backbone_makes_are_told_by_level(run, fa
     assert result.remarks[-1].startswith("torch: 0.1 -> ")
 
 
-def test_a_source_that_has_changed_since_prepare_is_named(run, tmp_path):
+def test_a_source_that_has_changed_since_prepare_is_named(run: RunFolder, tmp_path: Path) -> None:
     own = Path(shutil.copytree(RunConfig.read(run.config).prepare.text, tmp_path / "corpus"))
     config = RunConfig.read(run.config)
     replace(config, prepare=replace(config.prepare, text=own)).write(run.config)
@@ -212,7 +216,9 @@ def test_a_source_that_has_changed_since_prepare_is_named(run, tmp_path):
     assert rerun(run, 0.01)["prepare"].verdict == "not run"
 
 
-def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_told(run, tiny_encoder):
+def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_told(
+    run: RunFolder, tiny_encoder: Path
+) -> None:
     config = RunConfig.read(run.config).override(
         "train", {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1}
     )
@@ -235,7 +241,7 @@ def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_tol
     assert result.distances["weights"] == pytest.approx(0.25, rel=1e-3)
 
 
-def test_the_command_exits_1_where_a_rerun_is_different(run):
+def test_the_command_exits_1_where_a_rerun_is_different(run: RunFolder) -> None:
     rows = pq.read_table(run.detections).to_pylist()
     write_table(run.detections, table_of(DETECTIONS, [{**row, "label": "someone else"} for row in rows]))
     forge_record(run, "detect")

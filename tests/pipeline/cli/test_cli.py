@@ -29,7 +29,7 @@ def hmnet(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared run without images."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "text").mkdir()
@@ -41,7 +41,7 @@ def run(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_says_what_is_read_and_written_with_an_example(command):
+def test_help_says_what_is_read_and_written_with_an_example(command: str) -> None:
     done = hmnet(command, "--help")
     assert done.returncode == 0
     for word in (
@@ -76,7 +76,9 @@ def test_help_says_what_is_read_and_written_with_an_example(command):
         (["detect", "RUN", "--device", "cuda:99"], ["cuda:99", "--device cpu"]),
     ],
 )
-def test_wrong_usage_exits_2_with_one_sentence_and_no_traceback(run, tmp_path, arguments, words):
+def test_wrong_usage_exits_2_with_one_sentence_and_no_traceback(
+    run: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
     config = run / "run.toml"
     before = config.read_text()
     done = hmnet(*(argument.replace("RUN", str(run)) for argument in arguments))
@@ -88,14 +90,14 @@ def test_wrong_usage_exits_2_with_one_sentence_and_no_traceback(run, tmp_path, a
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_typo_in_an_option_is_answered_with_the_option(run):
+def test_a_typo_in_an_option_is_answered_with_the_option(run: Path) -> None:
     done = hmnet("train", run, "--epoch", 3)
     assert done.returncode == 2
     assert "--epochs" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_stage_before_its_time_names_the_command_to_run_first(run, tiny_encoder):
+def test_a_stage_before_its_time_names_the_command_to_run_first(run: Path, tiny_encoder: Path) -> None:
     done = hmnet("evaluate", run)
     assert done.returncode == 2
     assert done.stderr.strip().endswith("run `hmnet-pipe train` first")
@@ -104,7 +106,7 @@ def test_a_stage_before_its_time_names_the_command_to_run_first(run, tiny_encode
     assert done.stderr.strip().endswith("index.parquet does not exist; run `hmnet-pipe extract` first")
 
 
-def test_an_unknown_key_in_run_toml_is_an_error_that_names_it(run):
+def test_an_unknown_key_in_run_toml_is_an_error_that_names_it(run: Path) -> None:
     config = run / "run.toml"
     before = config.read_text()
     config.write_text(before.replace("epochs =", "epoch ="))
@@ -114,13 +116,13 @@ def test_an_unknown_key_in_run_toml_is_an_error_that_names_it(run):
     assert "unknown key 'epoch' in [train]" in done.stderr
 
 
-def test_an_option_is_written_into_run_toml(run):
+def test_an_option_is_written_into_run_toml(run: Path) -> None:
     assert hmnet("detect", run, "--objects", 2).returncode == 0
     assert "objects = 2" in (run / "run.toml").read_text()
     hmnet("detect", run, "--objects", 3)
 
 
-def test_json_is_the_only_thing_on_stdout(run):
+def test_json_is_the_only_thing_on_stdout(run: Path) -> None:
     done = hmnet("status", run, "--json")
     assert done.returncode == 0
     stages = {row["stage"]: row["state"] for row in json.loads(done.stdout)["stages"]}
@@ -136,7 +138,7 @@ def test_json_is_the_only_thing_on_stdout(run):
     }
 
 
-def test_missing_weights_name_the_file_its_address_and_its_place(tmp_path, data):
+def test_missing_weights_name_the_file_its_address_and_its_place(tmp_path: Path, data: Path) -> None:
     pairs = data / "twitter2015_pairs"
     hmnet(
         "prepare", tmp_path / "run", "--preset", "twitter2015", "--text", pairs, "--images", pairs / "images"
@@ -155,7 +157,7 @@ def test_missing_weights_name_the_file_its_address_and_its_place(tmp_path, data)
     assert not (tmp_path / "run/detections.parquet").exists()
 
 
-def test_importing_the_package_and_its_commands_loads_nothing_heavy():
+def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "dask", "sklearn")
     code = f"import sys, hmnet_pipe.pipeline.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -73,7 +73,7 @@ def write_once_the_worker_was_killed(unit: Numbers) -> int:
     return write_numbers(unit)
 
 
-def test_every_unit_is_done_once_by_workers_with_one_thread_each(tmp_path):
+def test_every_unit_is_done_once_by_workers_with_one_thread_each(tmp_path: Path) -> None:
     units = [Numbers(str(tmp_path), (i,)) for i in range(12)]
     with Cluster(None, 2, print) as cluster:
         results = dict(cluster.map(write_numbers, units))
@@ -83,7 +83,7 @@ def test_every_unit_is_done_once_by_workers_with_one_thread_each(tmp_path):
     assert str(os.getpid()) not in workers
 
 
-def test_a_number_that_kills_its_worker_is_cornered_and_the_rest_is_done(tmp_path):
+def test_a_number_that_kills_its_worker_is_cornered_and_the_rest_is_done(tmp_path: Path) -> None:
     units = [Numbers(str(tmp_path), (1, 2, 3, 4)), Numbers(str(tmp_path), (5, -6, 7, 8))]
     with Cluster(None, 1, print) as cluster:
         results = list(cluster.map(write_numbers, units))
@@ -93,7 +93,7 @@ def test_a_number_that_kills_its_worker_is_cornered_and_the_rest_is_done(tmp_pat
     assert sorted(n for unit, _ in results for n in unit.numbers) == [-6, 1, 2, 3, 4, 5, 7, 8]
 
 
-def test_what_waits_beside_a_number_that_kills_is_not_blamed(tmp_path):
+def test_what_waits_beside_a_number_that_kills_is_not_blamed(tmp_path: Path) -> None:
     """Dask counts a worker's death against every task that the worker had been given."""
     units = [Numbers(str(tmp_path), numbers) for numbers in ((-1,), (2, 3), (-4,), (5, 6))]
     with Cluster(None, 1, print) as cluster:
@@ -102,7 +102,7 @@ def test_what_waits_beside_a_number_that_kills_is_not_blamed(tmp_path):
     assert all("its worker process died 2 times over it" in results[unit].reason for unit in units[::2])
 
 
-def test_numbers_that_need_more_memory_than_there_is_are_cornered_and_say_so(tmp_path):
+def test_numbers_that_need_more_memory_than_there_is_are_cornered_and_say_so(tmp_path: Path) -> None:
     units = [
         Numbers(str(tmp_path), (1, 90, 2)),
         Numbers(str(tmp_path), (91, 3)),
@@ -116,7 +116,7 @@ def test_numbers_that_need_more_memory_than_there_is_are_cornered_and_say_so(tmp
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 3, 4, 5]
 
 
-def test_a_worker_that_is_killed_from_outside_costs_nothing(tmp_path):
+def test_a_worker_that_is_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
     import threading
 
     def kill_when_it_works() -> None:
@@ -133,19 +133,19 @@ def test_a_worker_that_is_killed_from_outside_costs_nothing(tmp_path):
     assert [result for _, result in results] == [1]
 
 
-def test_an_error_of_a_unit_is_the_users_error(tmp_path):
+def test_an_error_of_a_unit_is_the_users_error(tmp_path: Path) -> None:
     with Cluster(None, 1, print) as cluster, pytest.raises(InputError, match="the number 7 is not liked"):
         list(cluster.map(refuse, [Numbers(str(tmp_path), (7,))]))
 
 
-def test_no_units_start_no_cluster(tmp_path):
+def test_no_units_start_no_cluster(tmp_path: Path) -> None:
     said: list[str] = []
     with Cluster("tcp://127.0.0.1:1", None, said.append) as cluster:
         assert list(cluster.map(write_numbers, [])) == []
     assert said == []
 
 
-def test_a_scheduler_that_is_not_there_is_one_sentence(tmp_path):
+def test_a_scheduler_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     cluster = Cluster("tcp://127.0.0.1:1", None, print)
     with cluster, pytest.raises(StageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"):
         list(cluster.map(write_numbers, [Numbers(str(tmp_path), (1,))]))
@@ -167,7 +167,7 @@ def lose_the_first_record(unit: Numbers) -> object:
     return write_numbers(unit)
 
 
-def test_a_record_that_is_lost_with_the_last_worker_is_made_again_by_a_new_one(tmp_path):
+def test_a_record_that_is_lost_with_the_last_worker_is_made_again_by_a_new_one(tmp_path: Path) -> None:
     """The unit was finished, and its worker died before anybody had its record: the user hears of it, and nothing waits for ever."""
     with running.dask_scheduler(tmp_path / "scheduler") as (_, file, address), ExitStack() as workers:
 

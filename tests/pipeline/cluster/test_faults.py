@@ -25,12 +25,12 @@ STAGES = ["detect", "extract"]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return running.small_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
-def whole(corpus, tmp_path_factory) -> Path:
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that nothing disturbed; never changed."""
     folder = running.prepared(tmp_path_factory.mktemp("whole") / "run", corpus, chunk=2, shard_rows=2)
     for stage in STAGES:
@@ -68,7 +68,7 @@ def check_ended_well(stage: str, whole: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_workers_killed_while_they_work_cost_nothing(stage, whole, tmp_path):
+def test_workers_killed_while_they_work_cost_nothing(stage: str, whole: Path, tmp_path: Path) -> None:
     folder = before(stage, whole, tmp_path / "run")
     with running.Command(stage, folder, "--workers", 2) as command:
         for finished in (1, 10):
@@ -86,7 +86,7 @@ def test_workers_killed_while_they_work_cost_nothing(stage, whole, tmp_path):
     check_ended_well(stage, whole, folder)
 
 
-def test_an_image_that_needs_too_much_memory_is_one_row_that_says_so(corpus, tmp_path):
+def test_an_image_that_needs_too_much_memory_is_one_row_that_says_so(corpus: Path, tmp_path: Path) -> None:
     """Decoded and scaled to floats it takes more than a gigabyte, and the worker may have 1.2."""
     own = tmp_path / "corpus"
     shutil.copytree(corpus, own)
@@ -111,7 +111,9 @@ def test_an_image_that_needs_too_much_memory_is_one_row_that_says_so(corpus, tmp
     assert len(rows) == 4
 
 
-def test_a_scheduler_that_disappears_is_one_sentence_and_a_new_one_goes_on(whole, tmp_path):
+def test_a_scheduler_that_disappears_is_one_sentence_and_a_new_one_goes_on(
+    whole: Path, tmp_path: Path
+) -> None:
     """The worker was started in another folder than the command, whose run is a relative path."""
     folder = before("detect", whole, tmp_path / "run")
     elsewhere = tmp_path / "elsewhere"
@@ -143,7 +145,7 @@ def test_a_scheduler_that_disappears_is_one_sentence_and_a_new_one_goes_on(whole
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_scheduler_without_workers_is_said_and_a_new_worker_goes_on(whole, tmp_path):
+def test_a_scheduler_without_workers_is_said_and_a_new_worker_goes_on(whole: Path, tmp_path: Path) -> None:
     folder = before("extract", whole, tmp_path / "run")
     heard = tmp_path / "heard"
     with (
@@ -198,7 +200,7 @@ def check_whole_so_far(stage: str, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_full_disk_is_one_sentence_and_more_room_goes_on(stage, whole, tmp_path):
+def test_a_full_disk_is_one_sentence_and_more_room_goes_on(stage: str, whole: Path, tmp_path: Path) -> None:
     place = tmp_path / "disk"
     with mounted(place, "-t", "tmpfs", "-o", "size=8m", "tmpfs") as remount:
         folder = before(stage, whole, place / "run")
@@ -227,7 +229,7 @@ def stopped_by(stage: str, folder: Path) -> str | None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_wherever_the_disk_gets_full_nothing_partial_is_kept(stage, whole, tmp_path):
+def test_wherever_the_disk_gets_full_nothing_partial_is_kept(stage: str, whole: Path, tmp_path: Path) -> None:
     """In this process, with ever more room: the lock's owner, tables, crops, shards, the index and the record do not fit in turn."""
     place = tmp_path / "disk"
     with mounted(place, "-t", "tmpfs", "-o", "size=8m", "tmpfs") as remount:
@@ -244,7 +246,9 @@ def test_wherever_the_disk_gets_full_nothing_partial_is_kept(stage, whole, tmp_p
         check_ended_well(stage, whole, folder)
 
 
-def test_a_read_only_run_is_one_sentence_for_who_writes_and_open_to_who_reads(whole, tmp_path, tiny_encoder):
+def test_a_read_only_run_is_one_sentence_for_who_writes_and_open_to_who_reads(
+    whole: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     place = tmp_path / "mounted"
     here = tmp_path / "runs"
     here.mkdir()
@@ -273,7 +277,7 @@ def test_a_read_only_run_is_one_sentence_for_who_writes_and_open_to_who_reads(wh
             assert "read-only" not in result.output
 
 
-def test_a_worker_that_does_not_see_the_run_says_so_and_fails_no_image(whole, tmp_path):
+def test_a_worker_that_does_not_see_the_run_says_so_and_fails_no_image(whole: Path, tmp_path: Path) -> None:
     folder = before("detect", whole, tmp_path / "run")
     blind = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(folder)]
     if subprocess.run([*blind, "true"], capture_output=True, check=False).returncode:

@@ -9,7 +9,7 @@ def metrics(system: str, valid: float, test: float | None) -> dict:
     return {"system": system, "valid": {"f1": valid}, "test": None if test is None else {"f1": test}}
 
 
-def test_seeds_are_summed_up_as_mean_and_sample_deviation():
+def test_seeds_are_summed_up_as_mean_and_sample_deviation() -> None:
     lines = seeds_table(
         [metrics("hmnet", 0.5, 0.25), metrics("hmnet", 0.75, 0.5), metrics("bert-crf", 0.5, None)]
     ).splitlines()
@@ -19,7 +19,7 @@ def test_seeds_are_summed_up_as_mean_and_sample_deviation():
     assert len({len(line) for line in lines}) == 1
 
 
-def test_scores_are_shown_overall_per_type_and_per_group():
+def test_scores_are_shown_overall_per_type_and_per_group() -> None:
     row = {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 4}
     lines = score_table({**row, "per_type": {"PER": row}, "per_group": {"vision": row}}).splitlines()
     assert [line.split()[:-4] for line in lines[2:]] == [["overall"], ["PER"], ["group", "vision"]]

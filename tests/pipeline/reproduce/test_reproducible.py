@@ -50,7 +50,7 @@ def make_run(folder: Path, encoder: Path, workers: int) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_encoder) -> RunFolder:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> RunFolder:
     return make_run(tmp_path_factory.mktemp("one"), tiny_encoder, workers=1)
 
 
@@ -73,8 +73,8 @@ def contents(run: RunFolder) -> dict[str, str]:
 
 
 def test_two_runs_from_scratch_are_equal_to_the_last_bit_whatever_the_number_of_workers(
-    run, tmp_path, tiny_encoder
-):
+    run: RunFolder, tmp_path: Path, tiny_encoder: Path
+) -> None:
     one, two = contents(run), contents(make_run(tmp_path, tiny_encoder, workers=2))
     assert one == two
     assert len([name for name in one if name.endswith(".h5")]) > 2
@@ -93,11 +93,13 @@ def test_two_runs_from_scratch_are_equal_to_the_last_bit_whatever_the_number_of_
 
 
 @pytest.fixture(scope="module")
-def lock(run) -> Path:
+def lock(run: RunFolder) -> Path:
     return lock_run(run)
 
 
-def test_a_lock_holds_what_the_records_say_and_nothing_of_this_machines_places(run, lock, tiny_encoder):
+def test_a_lock_holds_what_the_records_say_and_nothing_of_this_machines_places(
+    run: RunFolder, lock: Path, tiny_encoder: Path
+) -> None:
     values, text = read_lock(lock), lock.read_text()
     assert list(values["stages"]) == STAGES
     for name, stage in values["stages"].items():
@@ -127,11 +129,13 @@ def test_a_lock_holds_what_the_records_say_and_nothing_of_this_machines_places(r
     assert values["config"]["train"]["encoder"] == f"./{tiny_encoder.name}"
 
 
-def test_locking_twice_gives_the_same_bytes(run, lock, tmp_path):
+def test_locking_twice_gives_the_same_bytes(run: RunFolder, lock: Path, tmp_path: Path) -> None:
     assert lock_run(run, tmp_path / "paper" / "x.lock").read_bytes() == lock.read_bytes()
 
 
-def test_what_is_stale_or_unfinished_is_not_locked_and_named_with_its_command(run, tmp_path):
+def test_what_is_stale_or_unfinished_is_not_locked_and_named_with_its_command(
+    run: RunFolder, tmp_path: Path
+) -> None:
     copy = RunFolder(Path(shutil.copytree(run.path, tmp_path / "run")))
     (copy.work("train-hmnet-seed-2") / "0123").mkdir(parents=True)
     with pytest.raises(StageError, match=r"train-hmnet-seed-2 of .* is not finished"):
@@ -164,7 +168,9 @@ def state_of(result: Reproduction, group: str, what: str) -> Finding:
 
 
 @pytest.fixture(scope="module")
-def again(run, lock, tmp_path_factory, tiny_encoder) -> tuple[Reproduction, Path, list[str]]:
+def again(
+    run: RunFolder, lock: Path, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path
+) -> tuple[Reproduction, Path, list[str]]:
     """A reproduction elsewhere, stopped once in the middle: its outcome, its folder and what the second attempt did."""
     folder = tmp_path_factory.mktemp("elsewhere")
     corpus = Path(shutil.copytree(run.path.parent / "corpus", folder / "texts"))
@@ -190,7 +196,9 @@ def again(run, lock, tmp_path_factory, tiny_encoder) -> tuple[Reproduction, Path
     return result, folder, states
 
 
-def test_a_run_made_again_elsewhere_is_equal_in_every_field(again):
+def test_a_run_made_again_elsewhere_is_equal_in_every_field(
+    again: tuple[Reproduction, Path, list[str]],
+) -> None:
     result, _, _ = again
     assert result.reproduced
     # A model's config.json may name the place of its encoder, which is another one here.
@@ -199,7 +207,9 @@ def test_a_run_made_again_elsewhere_is_equal_in_every_field(again):
     assert "every result is equal" in result.lines()[-1]
 
 
-def test_a_reproduction_that_was_stopped_goes_on_where_it_was(again):
+def test_a_reproduction_that_was_stopped_goes_on_where_it_was(
+    again: tuple[Reproduction, Path, list[str]],
+) -> None:
     _, folder, states = again
     assert states == [
         "prepare fresh",
@@ -211,7 +221,9 @@ def test_a_reproduction_that_was_stopped_goes_on_where_it_was(again):
     assert json.loads((folder / "run" / "reproduction.json").read_text())["reproduced"] is True
 
 
-def test_the_commands_lock_and_reproduce_end_with_their_exit_codes(again, run, lock, tmp_path):
+def test_the_commands_lock_and_reproduce_end_with_their_exit_codes(
+    again: tuple[Reproduction, Path, list[str]], run: RunFolder, lock: Path, tmp_path: Path
+) -> None:
     _, folder, _ = again
 
     def hmnet(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -237,8 +249,8 @@ def test_the_commands_lock_and_reproduce_end_with_their_exit_codes(again, run, l
 
 
 def test_another_version_of_the_data_is_named_per_split_before_anything_is_computed(
-    run, lock, tmp_path, tiny_encoder
-):
+    run: RunFolder, lock: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     corpus = Path(shutil.copytree(run.path.parent / "corpus", tmp_path / "corpus"))
     lines = (corpus / "train.jsonl").read_text().splitlines()
     first = json.loads(lines[0])
@@ -258,7 +270,9 @@ def test_another_version_of_the_data_is_named_per_split_before_anything_is_compu
     assert not here.samples.exists()
 
 
-def test_other_images_are_named_before_the_detector_runs(run, lock, tmp_path, tiny_encoder):
+def test_other_images_are_named_before_the_detector_runs(
+    run: RunFolder, lock: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     corpus = Path(shutil.copytree(run.path.parent / "corpus", tmp_path / "corpus"))
     next((corpus / "images").iterdir()).unlink()
     here = RunFolder(tmp_path / "run")
@@ -274,7 +288,9 @@ def test_other_images_are_named_before_the_detector_runs(run, lock, tmp_path, ti
     assert not here.detections.exists()
 
 
-def test_other_weights_are_named_with_the_digest_that_is_wanted(run, lock, tmp_path, tiny_encoder):
+def test_other_weights_are_named_with_the_digest_that_is_wanted(
+    run: RunFolder, lock: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     encoder = Path(shutil.copytree(tiny_encoder, tmp_path / "encoder"))
     state = load_file(encoder / "model.safetensors")
     name = sorted(state)[0]
@@ -301,7 +317,9 @@ def test_other_weights_are_named_with_the_digest_that_is_wanted(run, lock, tmp_p
     assert not (tmp_path / "c").exists()
 
 
-def test_rounding_is_told_by_its_size_and_is_no_failure(again, lock, tmp_path):
+def test_rounding_is_told_by_its_size_and_is_no_failure(
+    again: tuple[Reproduction, Path, list[str]], lock: Path, tmp_path: Path
+) -> None:
     """The features are made again with bf16: their numbers, and those of the model trained on them, are other ones."""
     _, folder, _ = again
 
@@ -341,11 +359,13 @@ def finished_again(lock: Path, folder: Path) -> Reproduction:
 
 
 @pytest.fixture
-def copy(again, tmp_path) -> Path:
+def copy(again: tuple[Reproduction, Path, list[str]], tmp_path: Path) -> Path:
     return Path(shutil.copytree(again[1], tmp_path / "copy"))
 
 
-def test_another_number_from_the_same_machine_and_versions_is_a_failure(lock, copy, tmp_path):
+def test_another_number_from_the_same_machine_and_versions_is_a_failure(
+    lock: Path, copy: Path, tmp_path: Path
+) -> None:
     def other_boxes(values: Any) -> None:
         values["stages"]["detect"]["outputs"]["detections"] = "0" * 64
         values["probes"]["detections"][0]["box"][0] += 0.25
@@ -357,7 +377,9 @@ def test_another_number_from_the_same_machine_and_versions_is_a_failure(lock, co
 
 
 @pytest.mark.parametrize(("shift", "state"), [(0.25, "rounding"), (40.0, "different")])
-def test_boxes_of_another_machine_may_lie_a_little_off_and_not_far(lock, copy, tmp_path, shift, state):
+def test_boxes_of_another_machine_may_lie_a_little_off_and_not_far(
+    lock: Path, copy: Path, tmp_path: Path, shift: float, state: str
+) -> None:
     def elsewhere(values: Any) -> None:
         values["environments"]["1"]["processor"] = "another"
         values["stages"]["detect"]["outputs"]["detections"] = "0" * 64
@@ -370,7 +392,9 @@ def test_boxes_of_another_machine_may_lie_a_little_off_and_not_far(lock, copy, t
     assert result.reproduced == (state == "rounding")
 
 
-def test_features_that_rounding_cannot_explain_are_a_failure_on_any_machine(lock, copy, tmp_path):
+def test_features_that_rounding_cannot_explain_are_a_failure_on_any_machine(
+    lock: Path, copy: Path, tmp_path: Path
+) -> None:
     def other_features(values: Any) -> None:
         values["environments"]["1"]["processor"] = "another"
         values["stages"]["extract"]["outputs"]["features"] = "0" * 64
@@ -382,7 +406,9 @@ def test_features_that_rounding_cannot_explain_are_a_failure_on_any_machine(lock
 
 
 @pytest.mark.parametrize(("change", "state"), [(0.019, "rounding"), (0.021, "different")])
-def test_scores_may_differ_by_the_stated_tolerance(lock, copy, tmp_path, change, state):
+def test_scores_may_differ_by_the_stated_tolerance(
+    lock: Path, copy: Path, tmp_path: Path, change: float, state: str
+) -> None:
     def other_score(values: Any) -> None:
         values["environments"]["1"]["versions"]["torch"] = "0"
         scores = values["scores"]["train-hmnet-seed-1"]["test"]
@@ -395,7 +421,9 @@ def test_scores_may_differ_by_the_stated_tolerance(lock, copy, tmp_path, change,
     assert result.reproduced == (state == "rounding")
 
 
-def test_a_parameter_of_the_lock_that_this_version_computes_otherwise_is_a_failure(lock, copy, tmp_path):
+def test_a_parameter_of_the_lock_that_this_version_computes_otherwise_is_a_failure(
+    lock: Path, copy: Path, tmp_path: Path
+) -> None:
     def other_version(values: Any) -> None:
         values["stages"]["extract"]["schema_version"] = 0
         values["stages"]["extract"]["parameters"]["transform"] = "centre crop"
@@ -407,7 +435,7 @@ def test_a_parameter_of_the_lock_that_this_version_computes_otherwise_is_a_failu
     ]
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(run, lock, tmp_path):
+def test_a_folder_that_holds_something_else_is_left_alone(run: RunFolder, lock: Path, tmp_path: Path) -> None:
     corpus = run.path.parent / "corpus"
     arguments: dict[str, Any] = {"text": corpus, "tools": Tools()}
     with pytest.raises(StageError, match="is not empty and no reproduction of"):
@@ -426,7 +454,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(run, lock, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_on_text_alone_is_locked_and_reproduced_without_images(run, tmp_path, tiny_encoder):
+def test_a_run_on_text_alone_is_locked_and_reproduced_without_images(
+    run: RunFolder, tmp_path: Path, tiny_encoder: Path
+) -> None:
     corpus = run.path.parent / "corpus"
     text_only = RunFolder(tmp_path / "run")
     config = preset("demo", task="ner", text=corpus, images=None, format="auto")

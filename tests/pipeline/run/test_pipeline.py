@@ -52,14 +52,14 @@ def digests(run: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     write_demo_corpus(folder, "ner", sizes=SIZES)
     return folder
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, corpus) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """A run with detections and features, made by one process. Tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("run") / "run"
     prepare(folder, corpus)
@@ -69,7 +69,7 @@ def run(tmp_path_factory, corpus) -> Path:
 
 
 @pytest.fixture
-def copy(run, tmp_path) -> Path:
+def copy(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
@@ -80,13 +80,13 @@ def train(folder: Path, encoder: Path, epochs: int = 2, **options: Any) -> Repor
 
 
 @pytest.fixture(scope="module")
-def trained(run, tmp_path_factory, tiny_encoder) -> Path:
+def trained(run: Path, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("trained") / "run"))
     train(folder, tiny_encoder)
     return folder
 
 
-def test_a_stage_that_is_up_to_date_does_nothing_and_says_so(copy):
+def test_a_stage_that_is_up_to_date_does_nothing_and_says_so(copy: Path) -> None:
     before = {
         path: path.stat().st_mtime_ns
         for path in copy.rglob("*")
@@ -99,7 +99,7 @@ def test_a_stage_that_is_up_to_date_does_nothing_and_says_so(copy):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_four_workers_make_the_same_numbers_as_one(run, corpus, tmp_path):
+def test_four_workers_make_the_same_numbers_as_one(run: Path, corpus: Path, tmp_path: Path) -> None:
     prepare(tmp_path / "run", corpus)
     hmnet("detect", tmp_path / "run", "--workers", 4, "--chunk", 8)
     hmnet("extract", tmp_path / "run", "--workers", 4, "--shard-rows", 16)
@@ -107,7 +107,7 @@ def test_four_workers_make_the_same_numbers_as_one(run, corpus, tmp_path):
 
 
 @pytest.fixture
-def scheduler(tmp_path) -> Iterator[str]:
+def scheduler(tmp_path: Path) -> Iterator[str]:
     """`dask scheduler` and two `dask worker`s as processes of their own, as on a cluster."""
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
@@ -142,14 +142,16 @@ def scheduler(tmp_path) -> Iterator[str]:
             process.wait(timeout=30)
 
 
-def test_a_running_scheduler_makes_the_same_numbers(run, corpus, tmp_path, scheduler):
+def test_a_running_scheduler_makes_the_same_numbers(
+    run: Path, corpus: Path, tmp_path: Path, scheduler: str
+) -> None:
     prepare(tmp_path / "run", corpus)
     hmnet("detect", tmp_path / "run", "--scheduler", scheduler, "--chunk", 8)
     hmnet("extract", tmp_path / "run", "--scheduler", scheduler, "--shard-rows", 16)
     assert digests(tmp_path / "run") == digests(run)
 
 
-def test_finished_shards_are_kept_by_a_resumed_run(copy):
+def test_finished_shards_are_kept_by_a_resumed_run(copy: Path) -> None:
     """The record and the index are what a kill before the end leaves out; every shard is there."""
     folder = RunFolder(copy)
     shards = sorted(folder.features.glob("shard-*.h5"))
@@ -165,7 +167,7 @@ def test_finished_shards_are_kept_by_a_resumed_run(copy):
     assert digests(copy) == whole
 
 
-def test_one_corrupt_shard_is_made_again_alone(copy):
+def test_one_corrupt_shard_is_made_again_alone(copy: Path) -> None:
     folder = RunFolder(copy)
     whole = digests(copy)
     shards = sorted(folder.features.glob("shard-*.h5"))
@@ -180,7 +182,7 @@ def test_one_corrupt_shard_is_made_again_alone(copy):
     assert digests(copy) == whole
 
 
-def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus, tmp_path):
+def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(corpus, tmp_path / "corpus"))
     names = sorted(path.name for path in (own / "images").iterdir())
     held_back, changed = names[0], names[1]
@@ -201,7 +203,9 @@ def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus, tmp_p
         assert (report.done, report.skipped) == (1, len(names) - 2)
 
 
-def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(copy, tiny_encoder):
+def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(
+    copy: Path, tiny_encoder: Path
+) -> None:
     """Of every file that a stage writes; and what another stage may be writing at this moment stays."""
     run = RunFolder(copy)
     model = run.model("hmnet", 1)
@@ -241,7 +245,7 @@ def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(copy, tin
         assert remaining == {path for other, paths in left.items() if other != stage for path in paths}
 
 
-def test_a_changed_box_recomputes_its_image_and_no_other(copy):
+def test_a_changed_box_recomputes_its_image_and_no_other(copy: Path) -> None:
     folder = RunFolder(copy)
     keys = list(FeatureCache(folder.features))
     before = FeatureCache(folder.features).gather(keys)[0]
@@ -256,7 +260,7 @@ def test_a_changed_box_recomputes_its_image_and_no_other(copy):
     assert differ == [changed]
 
 
-def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy):
+def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy: Path) -> None:
     bring_up_to_date(copy, "extract", pooled=1)
     states = {row.stage: row.state for row in run_status(RunFolder(copy)).stages}
     assert states == {"prepare": "fresh", "detect": "fresh", "extract": "fresh"}
@@ -266,7 +270,7 @@ def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy):
     assert said == ["extract runs again because of pooled: 1 -> 2"]
 
 
-def test_the_old_features_stay_whole_until_new_ones_replace_them(copy):
+def test_the_old_features_stay_whole_until_new_ones_replace_them(copy: Path) -> None:
     """A run of other settings that stops after its first shard."""
     whole = digests(copy)["extract"]["made"]
     keys = list(FeatureCache(copy / "features"))
@@ -289,7 +293,9 @@ def test_the_old_features_stay_whole_until_new_ones_replace_them(copy):
     assert {path.name for path in (copy / "features").glob("*.h5")} == named
 
 
-def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(corpus, tmp_path):
+def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(
+    corpus: Path, tmp_path: Path
+) -> None:
     own = Path(shutil.copytree(corpus, tmp_path / "corpus"))
     folder = tmp_path / "run"
     prepare(folder, own)
@@ -306,7 +312,7 @@ def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(co
         assert "changed since prepare" in failed[0]["reason"]
 
 
-def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_taken_over(copy):
+def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_taken_over(copy: Path) -> None:
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
     first = subprocess.Popen(
@@ -329,7 +335,7 @@ def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_ta
     assert bring_up_to_date(copy, "extract").state == "done"
 
 
-def test_ctrl_c_says_how_to_resume_and_nothing_else(copy):
+def test_ctrl_c_says_how_to_resume_and_nothing_else(copy: Path) -> None:
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
     options = ("--workers", 1, "--shard-rows", 1)
@@ -355,7 +361,7 @@ def test_ctrl_c_says_how_to_resume_and_nothing_else(copy):
     assert bring_up_to_date(copy, "extract").state == "done"
 
 
-def test_views_hold_the_image_and_its_objects_by_falling_score(run):
+def test_views_hold_the_image_and_its_objects_by_falling_score(run: Path) -> None:
     cache = FeatureCache(run / "features")
     detections = pq.read_table(run / "detections.parquet").to_pylist()
     counts = {key: sum(row["image_key"] == key for row in detections) for key in cache}
@@ -368,7 +374,9 @@ def test_views_hold_the_image_and_its_objects_by_falling_score(run):
         assert len(list((run / "crops").glob(f"{key}-*.jpg"))) == counts[key]
 
 
-def test_training_twice_gives_the_same_weights_and_scores(trained, run, tmp_path, tiny_encoder):
+def test_training_twice_gives_the_same_weights_and_scores(
+    trained: Path, run: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     again = Path(shutil.copytree(run, tmp_path / "run"))
     train(again, tiny_encoder)
     for name in ("model.safetensors", "metrics.json", "config.json"):
@@ -377,7 +385,9 @@ def test_training_twice_gives_the_same_weights_and_scores(trained, run, tmp_path
         ).read_bytes()
 
 
-def test_another_seed_gives_another_model(trained, run, tmp_path, tiny_encoder):
+def test_another_seed_gives_another_model(
+    trained: Path, run: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     again = Path(shutil.copytree(run, tmp_path / "run"))
     train(again, tiny_encoder, seed=2)
     one, two = (
@@ -387,7 +397,9 @@ def test_another_seed_gives_another_model(trained, run, tmp_path, tiny_encoder):
     assert any(not np.array_equal(one[name], two[name]) for name in one)
 
 
-def test_a_saved_model_loads_from_its_folder_alone_and_evaluate_gives_its_test_scores(trained, tmp_path):
+def test_a_saved_model_loads_from_its_folder_alone_and_evaluate_gives_its_test_scores(
+    trained: Path, tmp_path: Path
+) -> None:
     metrics = json.loads((trained / "models/hmnet/seed-1/metrics.json").read_text())
     scores, _ = evaluate(trained / "models/hmnet/seed-1", RunFolder(trained))
     assert scores == metrics["test"]
@@ -398,13 +410,15 @@ def test_a_saved_model_loads_from_its_folder_alone_and_evaluate_gives_its_test_s
     assert not model.training
 
 
-def test_predictions_hold_gold_and_guess_of_every_word(trained):
+def test_predictions_hold_gold_and_guess_of_every_word(trained: Path) -> None:
     rows = pq.read_table(trained / "models/hmnet/seed-1/predictions.parquet").to_pylist()
     assert len(rows) == SIZES["test"]
     assert all(len(row["tokens"]) == len(row["gold"]) == len(row["predicted"]) for row in rows)
 
 
-def test_training_that_is_killed_resumes_to_the_same_weights(run, tmp_path, tiny_encoder, monkeypatch):
+def test_training_that_is_killed_resumes_to_the_same_weights(
+    run: Path, tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ["--encoder", tiny_encoder, "--epochs", 6, "--first-evaluation", 1]
     undisturbed = Path(shutil.copytree(run, tmp_path / "a"))
     train(undisturbed, tiny_encoder, epochs=6)
@@ -429,7 +443,9 @@ def test_training_that_is_killed_resumes_to_the_same_weights(run, tmp_path, tiny
     assert not list(killed.rglob("checkpoint.pt"))
 
 
-def test_without_a_single_image_hmnet_is_its_text_only_counterpart(corpus, tmp_path, tiny_encoder):
+def test_without_a_single_image_hmnet_is_its_text_only_counterpart(
+    corpus: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     folder = tmp_path / "run"
     (tmp_path / "empty").mkdir()
     report = prepare(folder, corpus, images=tmp_path / "empty")
@@ -450,7 +466,7 @@ def test_without_a_single_image_hmnet_is_its_text_only_counterpart(corpus, tmp_p
     assert all(np.array_equal(visual[name], value) for name, value in text.items())
 
 
-def test_every_trainable_parameter_is_in_one_recorded_group(trained):
+def test_every_trainable_parameter_is_in_one_recorded_group(trained: Path) -> None:
     folder = trained / "models/hmnet/seed-1"
     groups = json.loads((folder / "metrics.json").read_text())["parameter_groups"]
     assert sum(group["parameters"] for group in groups) == sum(
@@ -461,7 +477,7 @@ def test_every_trainable_parameter_is_in_one_recorded_group(trained):
     }
 
 
-def test_relations_run_through_with_both_heads(tmp_path, tiny_encoder):
+def test_relations_run_through_with_both_heads(tmp_path: Path, tiny_encoder: Path) -> None:
     write_demo_corpus(tmp_path / "corpus", "re", sizes=SIZES)
     folder = tmp_path / "run"
     prepare(folder, tmp_path / "corpus", "re")

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hmnet_pipe.manifests.run import RunFolder
@@ -44,7 +45,9 @@ def tables(run: RunFolder, order: random.Random | None) -> tuple[list[dict], lis
 
 @pytest.mark.parametrize("order", [None, random.Random(1)])
 @pytest.mark.parametrize("objects", [0, 3])
-def test_images_have_their_best_boxes_whatever_the_order_of_the_table(tmp_path, order, objects):
+def test_images_have_their_best_boxes_whatever_the_order_of_the_table(
+    tmp_path: Path, order: Any, objects: int
+) -> None:
     run = RunFolder(tmp_path)
     images, boxes = tables(run, order)
     found = Extract(run, ExtractSettings(weights="random", device="cpu", precision="fp32"), objects).images()
@@ -59,7 +62,7 @@ def test_images_have_their_best_boxes_whatever_the_order_of_the_table(tmp_path, 
         assert (unit.key, unit.path, unit.boxes) == (image["key"], image["path"], expected)
 
 
-def test_units_hold_every_image_once_and_in_order(tmp_path):
+def test_units_hold_every_image_once_and_in_order(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     images, _ = tables(run, None)
     config = preset("custom", task="ner", text=Path("t"), images=Path("i"), format="auto")
@@ -79,11 +82,11 @@ def test_units_hold_every_image_once_and_in_order(tmp_path):
 @pytest.mark.parametrize(
     "backbone", ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "demo_resnet"]
 )
-def test_levels_are_known_without_the_network(backbone):
+def test_levels_are_known_without_the_network(backbone: str) -> None:
     assert levels_of(backbone) == build_pyramid(backbone, "random", 2).levels
 
 
-def test_made_is_a_sequence():
+def test_made_is_a_sequence() -> None:
     asked: list[int] = []
     made = Made(5, lambda i: asked.append(i) or i * i)
     assert (len(made), made[1], made[-1], made[1:4], list(made)) == (5, 1, 16, [1, 4, 9], [0, 1, 4, 9, 16])
@@ -92,7 +95,7 @@ def test_made_is_a_sequence():
         made[5]
 
 
-def test_no_image_is_no_unit(tmp_path):
+def test_no_image_is_no_unit(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     write_table(run.images, table_of(IMAGES, ()))
     write_table(run.detections, table_of(DETECTIONS, ()))

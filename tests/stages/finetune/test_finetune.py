@@ -75,17 +75,17 @@ def make_run(folder: Path, task: str, encoder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_encoder) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     return make_run(tmp_path_factory.mktemp("ner"), "ner", tiny_encoder)
 
 
 @pytest.fixture(scope="module")
-def relations(tmp_path_factory, tiny_encoder) -> Path:
+def relations(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     return make_run(tmp_path_factory.mktemp("re"), "re", tiny_encoder)
 
 
 @pytest.fixture
-def copy(run, tmp_path) -> Path:
+def copy(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
@@ -130,7 +130,9 @@ def scores_both_ways(
 
 @pytest.mark.parametrize("task", ["ner", "re"])
 @pytest.mark.parametrize("system", VISUAL)
-def test_pixels_and_the_cache_give_the_same_scores(request, system, task, tmp_path):
+def test_pixels_and_the_cache_give_the_same_scores(
+    request: pytest.FixtureRequest, system: str, task: str, tmp_path: Path
+) -> None:
     folder = request.getfixturevalue({"ner": "run", "re": "relations"}[task])
     cached, seen, blind = scores_both_ways(folder, system, RunFolder(folder).features)
     assert (cached - seen).abs().max() < 1e-5
@@ -141,7 +143,7 @@ def test_pixels_and_the_cache_give_the_same_scores(request, system, task, tmp_pa
     assert 0 < (cached - seen).abs().max() < 5e-3
 
 
-def test_with_the_backbone_frozen_training_from_pixels_is_training_on_the_cache(copy):
+def test_with_the_backbone_frozen_training_from_pixels_is_training_on_the_cache(copy: Path) -> None:
     bring_up_to_date(copy, "train")
     bring_up_to_date(copy, "finetune", unfreeze=0)
     folder = RunFolder(copy)
@@ -170,7 +172,7 @@ PARTS = {
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("unfreeze", PARTS)
-def test_what_is_unfrozen_learns_and_nothing_else(copy, unfreeze, batch_norm):
+def test_what_is_unfrozen_learns_and_nothing_else(copy: Path, unfreeze: Any, batch_norm: bool) -> None:
     report = bring_up_to_date(
         copy, "finetune", unfreeze=unfreeze, batch_norm=batch_norm, epochs=1, backbone_learning_rate=1e-3
     )
@@ -208,7 +210,7 @@ def test_what_is_unfrozen_learns_and_nothing_else(copy, unfreeze, batch_norm):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_gradients_reach_the_first_unfrozen_convolution(run, recompute):
+def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bool) -> None:
     folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
     tokenizer = load_tokenizer(Path(config.train.encoder))
     split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task="ner", max_length=64)
@@ -244,7 +246,7 @@ def test_gradients_reach_the_first_unfrozen_convolution(run, recompute):
         assert not any(module.training for module in backbone.modules())
 
 
-def test_recomputing_activations_changes_nothing_but_memory(copy, run, tmp_path):
+def test_recomputing_activations_changes_nothing_but_memory(copy: Path, run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
     for folder, recompute in ((copy, False), (other, True)):
         bring_up_to_date(folder, "finetune", unfreeze=4, epochs=1, recompute=recompute)
@@ -258,7 +260,7 @@ def test_recomputing_activations_changes_nothing_but_memory(copy, run, tmp_path)
 FILES = ("model.safetensors", "backbone.safetensors", "metrics.json", "predictions.parquet")
 
 
-def test_augmented_training_is_another_one_and_the_same_twice(copy, run, tmp_path):
+def test_augmented_training_is_another_one_and_the_same_twice(copy: Path, run: Path, tmp_path: Path) -> None:
     folders = [copy, *(Path(shutil.copytree(run, tmp_path / name)) for name in "ab")]
     for folder, augment in zip(folders, (False, True, True), strict=True):
         bring_up_to_date(folder, "finetune", epochs=1, augment=augment)
@@ -268,7 +270,7 @@ def test_augmented_training_is_another_one_and_the_same_twice(copy, run, tmp_pat
     assert digests[1] == digests[2] != digests[0]
 
 
-def test_status_knows_finetune_and_a_changed_setting_is_named(copy):
+def test_status_knows_finetune_and_a_changed_setting_is_named(copy: Path) -> None:
     said: list[str] = []
     bring_up_to_date(copy, "finetune", said.append, epochs=1)
     assert {row.stage: row.state for row in run_status(RunFolder(copy)).stages}[
@@ -280,7 +282,7 @@ def test_status_knows_finetune_and_a_changed_setting_is_named(copy):
     assert any("unfreeze: 1 -> 2" in line for line in said)
 
 
-def test_finetune_killed_resumes_to_the_same_model(copy, run, tmp_path):
+def test_finetune_killed_resumes_to_the_same_model(copy: Path, run: Path, tmp_path: Path) -> None:
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
     options = {"augment": True, "batch_norm": True, "epochs": 3}
     bring_up_to_date(undisturbed, "finetune", **options)
@@ -314,7 +316,7 @@ def test_finetune_killed_resumes_to_the_same_model(copy, run, tmp_path):
         ).read_bytes()
 
 
-def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy):
+def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy: Path) -> None:
     with pytest.raises(InputError, match=r"holds no trained model; run `hmnet-pipe train"):
         bring_up_to_date(copy, "finetune", start="train")
     bring_up_to_date(copy, "train", epochs=1)
@@ -332,7 +334,7 @@ def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy):
         bring_up_to_date(copy, "finetune", system="bert-crf", start="pretrained")
 
 
-def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy):
+def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path) -> None:
     bring_up_to_date(copy, "finetune", epochs=1, unfreeze=4, backbone_learning_rate=1e-3)
     folder = RunFolder(copy)
     config = RunConfig.read(folder.config)
@@ -373,7 +375,9 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy):
     )
 
 
-def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(tmp_path, tiny_encoder):
+def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
     run = make_run(tmp_path, "ner", tiny_encoder)
     images = pq.read_table(RunFolder(run).images).to_pylist()
     Path(images[0]["path"]).write_bytes(b"no image any more")
@@ -388,7 +392,7 @@ def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(tmp_path, 
     assert sum(row["status"] == "failed" for row in rows.values()) == 1
 
 
-def test_settings_out_of_range_are_refused():
+def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"unfreeze": 6}, {"unfreeze": -1}, {"decoders": 0}, {"epochs": -1}):
         with pytest.raises(InputError):
             FinetuneSettings(**wrong)

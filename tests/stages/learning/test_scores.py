@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from hmnet_pipe.stages.learning.scores import score_entities, score_relations
@@ -64,7 +65,7 @@ def pick(scores: dict) -> dict:
 # Entities.
 
 
-def test_entity_scores_are_the_count_of_exact_matches_over_all_and_per_type():
+def test_entity_scores_are_the_count_of_exact_matches_over_all_and_per_type() -> None:
     rng = random.Random(0)
     for _ in range(40):
         gold = [random_tags(rng, rng.randint(1, 12)) for _ in range(rng.randint(1, 8))]
@@ -82,7 +83,7 @@ def test_entity_scores_are_the_count_of_exact_matches_over_all_and_per_type():
         assert scores["per_group"] == {}
 
 
-def test_a_match_needs_the_same_type_and_both_ends():
+def test_a_match_needs_the_same_type_and_both_ends() -> None:
     gold = [["B-PER", "I-PER", "O", "B-LOC"]]
     for guess in (
         ["B-PER", "O", "O", "O"],
@@ -96,7 +97,7 @@ def test_a_match_needs_the_same_type_and_both_ends():
     assert pick(score_entities([["B-PER", "B-PER"]], [["B-PER", "I-PER"]])) == rates(0, 1, 2)
 
 
-def test_words_beyond_the_limit_still_count_in_gold():
+def test_words_beyond_the_limit_still_count_in_gold() -> None:
     gold = [["B-PER", "O", "B-LOC", "I-LOC"], ["O", "O", "O", "B-PER"]]
     cut = [["B-PER", "O", "O", "O"], ["O", "O", "O", "O"]]
     assert pick(score_entities(gold, cut)) == rates(1, 1, 3)
@@ -111,14 +112,14 @@ def test_words_beyond_the_limit_still_count_in_gold():
         ([["O"], ["O"]], [["O"], ["O"]]),
     ],
 )
-def test_nothing_to_find_or_nothing_found_scores_0(gold, guess):
+def test_nothing_to_find_or_nothing_found_scores_0(gold: Any, guess: Any) -> None:
     scores = score_entities(gold, guess, [["x"] * len(mentions(tags)) for tags in gold])
     assert pick(scores) == rates(
         0, sum(len(mentions(tags)) for tags in guess), sum(len(mentions(tags)) for tags in gold)
     )
 
 
-def test_a_gold_mention_counts_for_its_group_and_a_predicted_one_for_that_which_it_overlaps_first():
+def test_a_gold_mention_counts_for_its_group_and_a_predicted_one_for_that_which_it_overlaps_first() -> None:
     rng = random.Random(1)
     for _ in range(60):
         gold = [random_tags(rng, rng.randint(1, 12)) for _ in range(rng.randint(1, 6))]
@@ -144,7 +145,7 @@ def test_a_gold_mention_counts_for_its_group_and_a_predicted_one_for_that_which_
         assert pick(scores) == pick(score_entities(gold, guess))
 
 
-def test_sentences_without_groups_are_in_the_overall_score_only():
+def test_sentences_without_groups_are_in_the_overall_score_only() -> None:
     scores = score_entities([["B-PER"], ["B-PER"]], [["B-PER"], ["B-PER"]], [["unseen"], []])
     assert scores["per_group"] == {"unseen": pick(scores) | {"support": 1}}
     assert scores["support"] == 2
@@ -159,7 +160,7 @@ def count_relations(gold: list[str], guess: list[str]) -> tuple[int, int, int]:
     return correct, len(guess) - guess.count("None"), len(gold) - gold.count("None")
 
 
-def test_relation_scores_leave_none_out_and_accuracy_does_not():
+def test_relation_scores_leave_none_out_and_accuracy_does_not() -> None:
     rng = random.Random(2)
     for _ in range(60):
         gold = rng.choices(RELATIONS, [5, 3, 2, 1], k=rng.randint(1, 30))
@@ -178,24 +179,24 @@ def test_relation_scores_leave_none_out_and_accuracy_does_not():
         assert {name: pick(row) for name, row in scores["per_type"].items()} == per_type
 
 
-def test_none_is_no_success():
+def test_none_is_no_success() -> None:
     scores = score_relations(["None", "None", "/per/loc"], ["None", "None", "None"])
     assert pick(scores) == rates(0, 0, 1)
     assert scores["accuracy"] == pytest.approx(2 / 3)
     assert "None" not in scores["per_type"]
 
 
-def test_the_wrong_relation_is_neither_a_success_nor_a_negative():
+def test_the_wrong_relation_is_neither_a_success_nor_a_negative() -> None:
     assert pick(score_relations(["/per/loc", "None"], ["/per/org", "/per/org"])) == rates(0, 2, 1)
 
 
-def test_only_negatives_score_0_with_their_accuracy():
+def test_only_negatives_score_0_with_their_accuracy() -> None:
     scores = score_relations(["None", "None"], ["None", "None"])
     assert pick(scores) == rates(0, 0, 0)
     assert (scores["accuracy"], scores["per_type"]) == (1.0, {})
 
 
-def test_relations_are_scored_per_group_over_the_groups_own_samples():
+def test_relations_are_scored_per_group_over_the_groups_own_samples() -> None:
     rng = random.Random(3)
     for _ in range(40):
         gold = rng.choices(RELATIONS, k=20)

@@ -16,7 +16,7 @@ def emissions_of(texts: int, words: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("words", [1, 32])
-def test_forbidden_transitions_are_computed_once_a_batch_whatever_the_length_of_its_texts(words):
+def test_forbidden_transitions_are_computed_once_a_batch_whatever_the_length_of_its_texts(words: int) -> None:
     crf = bio_crf(TAGS)
     emissions, mask = emissions_of(8, words)
     calls: list[str] = []
@@ -32,7 +32,7 @@ def test_forbidden_transitions_are_computed_once_a_batch_whatever_the_length_of_
         assert "start_transitions" in calls
 
 
-def test_texts_decoded_together_have_the_tags_that_each_has_alone():
+def test_texts_decoded_together_have_the_tags_that_each_has_alone() -> None:
     torch.manual_seed(0)
     crf = bio_crf(TAGS)
     emissions, mask = emissions_of(16, 12)

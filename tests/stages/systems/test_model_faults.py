@@ -9,6 +9,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def changed_view(batch: Batch, view: int) -> Batch:
 # 1. The backbone left in training mode.
 
 
-def test_fault_1_the_backbone_keeps_its_statistics_and_uses_them_whatever_is_set_to_train():
+def test_fault_1_the_backbone_keeps_its_statistics_and_uses_them_whatever_is_set_to_train() -> None:
     torch.manual_seed(0)
     pyramid = build_pyramid("resnet18", "random", 2)
     whole = nn.Sequential(nn.Identity(), nn.ModuleDict({"visual": pyramid}))
@@ -113,7 +114,7 @@ def test_fault_1_the_backbone_keeps_its_statistics_and_uses_them_whatever_is_set
 # 2. Positions that are blocks of channels.
 
 
-def test_fault_2_one_cell_of_one_view_is_one_position_of_the_visual_sequence(tiny_encoder):
+def test_fault_2_one_cell_of_one_view_is_one_position_of_the_visual_sequence(tiny_encoder: Path) -> None:
     fusion = model_of(tiny_encoder, "hmnet-flat").fusion
     batch = batch_of([[True] * 4], [4])
     before = fusion(batch.views, batch.view_mask)[0]
@@ -147,7 +148,7 @@ def attention_by_head(model: HMNeT, batch: Batch, layer: int) -> Tensor:
 
 
 @pytest.mark.parametrize("system", VISUAL)
-def test_fault_3_every_head_sees_every_view(tiny_encoder, system):
+def test_fault_3_every_head_sees_every_view(tiny_encoder: Path, system: str) -> None:
     model = model_of(tiny_encoder, system)
     layer = 3 if system == "hmnet-single" else 0
     batch = batch_of([[True] * 4] * 2, [5, 3])
@@ -161,7 +162,7 @@ def test_fault_3_every_head_sees_every_view(tiny_encoder, system):
             assert moved.min() > 1e-3
 
 
-def test_fault_3_a_head_has_its_own_features_of_every_position(tiny_encoder):
+def test_fault_3_a_head_has_its_own_features_of_every_position(tiny_encoder: Path) -> None:
     """Head h of keys and values is the h-th run of d/H outputs of W_phi, as it is of the text's query, key and value."""
     model = model_of(tiny_encoder, "hmnet-flat")
     batch = batch_of([[True] * 4], [4])
@@ -182,7 +183,7 @@ def test_fault_3_a_head_has_its_own_features_of_every_position(tiny_encoder):
 
 
 @pytest.mark.parametrize("system", VISUAL)
-def test_fault_4_what_an_absent_view_holds_changes_nothing(tiny_encoder, system):
+def test_fault_4_what_an_absent_view_holds_changes_nothing(tiny_encoder: Path, system: str) -> None:
     model = model_of(tiny_encoder, system)
     batch = batch_of([[True, True, False, False], [True, False, False, False], [True] * 4], [5, 3, 4])
     garbage = replace(
@@ -196,7 +197,7 @@ def test_fault_4_what_an_absent_view_holds_changes_nothing(tiny_encoder, system)
 
 
 @pytest.mark.parametrize("system", VISUAL)
-def test_fault_4_absent_objects_are_as_if_they_had_never_been_there(tiny_encoder, system):
+def test_fault_4_absent_objects_are_as_if_they_had_never_been_there(tiny_encoder: Path, system: str) -> None:
     model = model_of(tiny_encoder, system).double()
     batch = batch_of([[True, True, False, False]] * 2, [5, 3])
     fewer = replace(batch, views=batch.views[:, :2], view_mask=batch.view_mask[:, :2])
@@ -210,8 +211,8 @@ def test_fault_4_absent_objects_are_as_if_they_had_never_been_there(tiny_encoder
 @pytest.mark.parametrize("system", VISUAL)
 @pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_roberta"])
 def test_fault_4_without_a_view_the_model_is_the_plain_encoder_to_the_last_bit(
-    request, kind, system, lengths
-):
+    request: pytest.FixtureRequest, kind: str, system: str, lengths: list[int]
+) -> None:
     folder = request.getfixturevalue(kind)
     model = model_of(folder, system)
     plain = AutoModel.from_pretrained(folder, attn_implementation="sdpa", add_pooling_layer=False).eval()
@@ -227,7 +228,7 @@ def test_fault_4_without_a_view_the_model_is_the_plain_encoder_to_the_last_bit(
         assert (scores[2] - model.classifier(states[2, [1, 2]])).abs().max() > 1e-4
 
 
-def test_fault_4_only_objects_with_none_is_the_plain_text(tiny_encoder):
+def test_fault_4_only_objects_with_none_is_the_plain_text(tiny_encoder: Path) -> None:
     """The system that leaves out the global view sees nothing of an image without objects."""
     model = model_of(tiny_encoder, "hmnet-onlyobj")
     batch = batch_of([[True, False, False, False]] * 2, [5, 3])
@@ -305,7 +306,9 @@ def metrics_of(stage: Train) -> dict:
 
 @pytest.mark.parametrize("task", ["ner", "re"])
 @pytest.mark.parametrize("system", [*VISUAL, "text"])
-def test_fault_5_every_trainable_parameter_is_in_exactly_one_group(tiny_encoder, system, task):
+def test_fault_5_every_trainable_parameter_is_in_exactly_one_group(
+    tiny_encoder: Path, system: Any, task: str
+) -> None:
     model = model_of(
         tiny_encoder, {"ner": "bert-crf", "re": "mtb"}[task] if system == "text" else system, task
     )
@@ -332,7 +335,9 @@ def test_fault_5_every_trainable_parameter_is_in_exactly_one_group(tiny_encoder,
     ("system", "task"),
     [("hmnet", "ner"), ("hmnet-1v3", "ner"), ("bert-crf", "ner"), ("hmnet", "re"), ("mtb", "re")],
 )
-def test_fault_5_training_moves_every_part_of_the_model(tmp_path, tiny_encoder, system, task):
+def test_fault_5_training_moves_every_part_of_the_model(
+    tmp_path: Path, tiny_encoder: Path, system: str, task: str
+) -> None:
     rows = ner_rows(8, 2)
     if task == "re":
         rng = random.Random(0)
@@ -380,14 +385,16 @@ def relation_text(
 
 
 @pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_roberta"])
-def test_fault_7_the_closing_marker_stays_when_the_entity_ends_the_sentence(request, kind):
+def test_fault_7_the_closing_marker_stays_when_the_entity_ends_the_sentence(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
     names, _ = relation_text(request.getfixturevalue(kind), ["ada", "sat", "in", "paris"], (0, 1), (3, 4), 64)
     assert names[-2] == "[/E2]"
     assert [names.count(marker) for marker in MARKERS] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("limit", [8, 12, 32])
-def test_fault_7_no_sentence_is_too_long_for_its_markers(tiny_encoder, limit):
+def test_fault_7_no_sentence_is_too_long_for_its_markers(tiny_encoder: Path, limit: int) -> None:
     words = ["cat"] * 60
     words[40], words[59] = "ada", "paris"
     names, positions = relation_text(tiny_encoder, words, (59, 60), (40, 41), limit)
@@ -398,7 +405,9 @@ def test_fault_7_no_sentence_is_too_long_for_its_markers(tiny_encoder, limit):
 
 
 @pytest.mark.parametrize("head", ["markers", "cls"])
-def test_fault_7_a_relation_run_with_long_sentences_trains_and_predicts(tmp_path, tiny_encoder, head):
+def test_fault_7_a_relation_run_with_long_sentences_trains_and_predicts(
+    tmp_path: Path, tiny_encoder: Path, head: str
+) -> None:
     rows = []
     for number in range(9):
         words = ["cat"] * 40
@@ -423,7 +432,7 @@ def predictions_at(limit: int, tiny_encoder: Path) -> tuple[Split, list[list[str
 
 
 @pytest.mark.parametrize("limit", [4, 7, 64])
-def test_fault_8_gold_entities_beyond_the_limit_still_count(tiny_encoder, limit):
+def test_fault_8_gold_entities_beyond_the_limit_still_count(tiny_encoder: Path, limit: int) -> None:
     split, predicted = predictions_at(limit, tiny_encoder)
     gold = [row["tags"] for row in ner_rows() if row["split"] == "train"]
     assert split.gold == gold
@@ -438,7 +447,9 @@ def test_fault_8_gold_entities_beyond_the_limit_still_count(tiny_encoder, limit)
 
 
 @pytest.mark.parametrize("limit", [6, 64])
-def test_fault_8_each_sentence_is_a_text_of_its_own_with_the_tags_of_its_own_words(tiny_encoder, limit):
+def test_fault_8_each_sentence_is_a_text_of_its_own_with_the_tags_of_its_own_words(
+    tiny_encoder: Path, limit: int
+) -> None:
     tokenizer = load_tokenizer(tiny_encoder)
     rows = [row for row in ner_rows() if row["split"] == "train"]
     split = encode_split(table_of(SAMPLES, rows), "train", tokenizer, task="ner", max_length=limit)
@@ -467,7 +478,7 @@ def test_fault_8_each_sentence_is_a_text_of_its_own_with_the_tags_of_its_own_wor
             )
 
 
-def test_fault_8_only_labels_of_the_corpus_are_predicted(tmp_path, tiny_encoder):
+def test_fault_8_only_labels_of_the_corpus_are_predicted(tmp_path: Path, tiny_encoder: Path) -> None:
     stage = train(tmp_path, tiny_encoder, ner_rows(8, 4), epochs=1)
     config = json.loads((stage.folder / "config.json").read_text())
     assert config["labels"] == list(TAGS)
@@ -479,8 +490,8 @@ def test_fault_8_only_labels_of_the_corpus_are_predicted(tmp_path, tiny_encoder)
 
 @pytest.mark.parametrize("texts", ["one", "all"])
 def test_fault_8_a_text_whose_first_word_is_beyond_the_limit_counts_and_stops_nothing(
-    tmp_path, tiny_encoder, texts
-):
+    tmp_path: Path, tiny_encoder: Path, texts: str
+) -> None:
     rows = ner_rows(8, 4)
     for row in rows:
         if texts == "all" or row["id"].endswith("-0"):
@@ -495,8 +506,8 @@ def test_fault_8_a_text_whose_first_word_is_beyond_the_limit_counts_and_stops_no
 
 
 def test_a_length_limit_beyond_the_encoders_positions_is_an_error_that_says_the_limit(
-    tiny_encoder, tiny_roberta
-):
+    tiny_encoder: Path, tiny_roberta: Path
+) -> None:
     for encoder, positions in ((tiny_encoder, 160), (tiny_roberta, 158)):
         config = ModelConfig("bert-crf", "ner", TAGS, (), "markers", positions + 1, {}, None)
         with pytest.raises(
@@ -548,7 +559,7 @@ def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
     return found
 
 
-def test_fault_9_re_sorting_the_text_file_moves_no_image(tmp_path, tiny_encoder):
+def test_fault_9_re_sorting_the_text_file_moves_no_image(tmp_path: Path, tiny_encoder: Path) -> None:
     order = list(range(10))
     write_corpus(tmp_path / "a", order)
     random.Random(0).shuffle(order)
@@ -560,7 +571,7 @@ def test_fault_9_re_sorting_the_text_file_moves_no_image(tmp_path, tiny_encoder)
     assert tables[0].equals(tables[1])
 
 
-def test_fault_9_a_text_has_the_image_whose_content_it_named(tmp_path):
+def test_fault_9_a_text_has_the_image_whose_content_it_named(tmp_path: Path) -> None:
     write_corpus(tmp_path, [7, 2, 9, 0, 1, 3, 4, 5, 6, 8])
     run = RunFolder(tmp_path / "run")
     Prepare(run, PrepareSettings(text=tmp_path / "text", images=tmp_path / "images", task="ner")).compute(
@@ -574,7 +585,7 @@ def test_fault_9_a_text_has_the_image_whose_content_it_named(tmp_path):
 # 10. Selection on the test split.
 
 
-def test_fault_10_the_test_split_decides_nothing(tmp_path, tiny_encoder):
+def test_fault_10_the_test_split_decides_nothing(tmp_path: Path, tiny_encoder: Path) -> None:
     """Test tags that are all wrong, or absent, or of labels never seen, lead to the same epoch and the same weights."""
     rows = ner_rows()
     nothing = [{**row, "tags": ["O"] * len(row["tags"])} if row["split"] == "test" else row for row in rows]
@@ -604,8 +615,8 @@ def test_fault_10_the_test_split_decides_nothing(tmp_path, tiny_encoder):
 
 
 def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_is_scored_once_by_it(
-    tmp_path, tiny_encoder, monkeypatch
-):
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scored: list[tuple[str, dict[str, Tensor]]] = []
     given = iter([0.3, 0.9, 0.9, 0.5])
 
@@ -629,7 +640,7 @@ def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_i
     assert same == [False, True, False, False, True]
 
 
-def test_fault_10_the_saved_model_scores_what_was_said_of_it(tmp_path, tiny_encoder):
+def test_fault_10_the_saved_model_scores_what_was_said_of_it(tmp_path: Path, tiny_encoder: Path) -> None:
     stage = train(tmp_path, tiny_encoder, ner_rows(), epochs=2, learning_rate=1e-3, head_learning_rate=1e-2)
     model = HMNeT.from_pretrained(stage.folder)
     tokenizer = load_tokenizer(stage.folder / "tokenizer")

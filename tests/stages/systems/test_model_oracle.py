@@ -5,6 +5,7 @@ import itertools
 import math
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,12 +141,12 @@ def rig_of(system: str, kind: str = "bert") -> Rig:
 
 
 @pytest.fixture(params=VISUAL)
-def rig(request) -> Rig:
+def rig(request: pytest.FixtureRequest) -> Rig:
     return rig_of(request.param)
 
 
 @pytest.fixture(params=[*VISUAL, "bert-crf"])
-def any_rig(request) -> Rig:
+def any_rig(request: pytest.FixtureRequest) -> Rig:
     return rig_of(request.param)
 
 
@@ -153,7 +154,7 @@ def any_rig(request) -> Rig:
 
 
 @pytest.mark.parametrize(("size", "side"), [(64, 2), (72, 2), (72, 3), (40, 2)])
-def test_pyramid_is_the_four_stages_in_eval_mode_adaptively_pooled(size, side):
+def test_pyramid_is_the_four_stages_in_eval_mode_adaptively_pooled(size: int, side: int) -> None:
     """At 72 pixels the maps have sides 18, 9, 5 and 3: bins overlap. At 40 the last, of 2 cells, comes after one of 3."""
     torch.manual_seed(0)
     resnet = torchvision.models.resnet18(weights=None).double()
@@ -180,7 +181,7 @@ def test_pyramid_is_the_four_stages_in_eval_mode_adaptively_pooled(size, side):
 # Projection, gate and prefix, equations 1 to 8.
 
 
-def test_projection_is_equations_1_and_2(rig):
+def test_projection_is_equations_1_and_2(rig: Rig) -> None:
     maps = rig.model.fusion.project(rig.batch.views)
     used = {
         level for layer in range(LAYERS) for level in oracle.layer_levels(rig.system, layer, LAYERS) or ()
@@ -195,7 +196,7 @@ def test_projection_is_equations_1_and_2(rig):
 
 
 @pytest.mark.parametrize("system", ["hmnet", "hmnet-onlyobj"])
-def test_gate_is_equations_3_and_4_for_each_view_and_layer(system):
+def test_gate_is_equations_3_and_4_for_each_view_and_layer(system: str) -> None:
     rig = rig_of(system)
     gates = rig.model.fusion.gate_probabilities(rig.model.fusion.project(rig.batch.views))
     assert len(gates) == LAYERS
@@ -212,14 +213,14 @@ def test_gate_is_equations_3_and_4_for_each_view_and_layer(system):
     assert np.ptp(seen[0], axis=1).max() > 0.1
 
 
-def test_systems_without_a_gate_have_none(rig):
+def test_systems_without_a_gate_have_none(rig: Rig) -> None:
     assert bool(len(rig.model.fusion.gates)) == (rig.system in ("hmnet", "hmnet-onlyobj"))
     assert set(rig.fusion.prefixes) == {
         layer for layer in range(LAYERS) if oracle.layer_levels(rig.system, layer, LAYERS)
     }
 
 
-def test_prefix_is_equations_5_to_8_in_the_order_of_views_then_cells_row_by_row(rig):
+def test_prefix_is_equations_5_to_8_in_the_order_of_views_then_cells_row_by_row(rig: Rig) -> None:
     prefixes = rig.model.fusion(rig.batch.views, rig.batch.view_mask)
     assert len(prefixes) == LAYERS
     for sample, layer in itertools.product(range(len(LENGTHS)), range(LAYERS)):
@@ -242,14 +243,14 @@ def test_prefix_is_equations_5_to_8_in_the_order_of_views_then_cells_row_by_row(
                 close(seen[head], rows)
 
 
-def test_visual_sequence_keeps_views_in_order_and_cells_row_by_row():
+def test_visual_sequence_keeps_views_in_order_and_cells_row_by_row() -> None:
     maps = torch.arange(2 * 3 * 5 * 2 * 2, dtype=torch.float64).reshape(2, 3, 5, 2, 2)
     expected = [oracle.visual_sequence(list(sample.numpy())) for sample in maps]
     close(as_sequence(maps), np.array(expected))
 
 
 @pytest.mark.parametrize("layers", [8, 12])
-def test_each_level_of_1v3_reaches_l_over_4_layers(layers):
+def test_each_level_of_1v3_reaches_l_over_4_layers(layers: int) -> None:
     values = {**encoder_config("bert"), "num_hidden_layers": layers}
     model = HMNeT(
         ModelConfig("hmnet-1v3", "ner", TAGS, CHANNELS, "markers", 16, {}, None), encoder_from_config(values)
@@ -258,7 +259,7 @@ def test_each_level_of_1v3_reaches_l_over_4_layers(layers):
     assert [[level] for level in model.fusion.level_of_layer] == expected
 
 
-def test_stored_half_precision_is_computed_on_in_the_precision_of_the_weights():
+def test_stored_half_precision_is_computed_on_in_the_precision_of_the_weights() -> None:
     rig = rig_of("hmnet")
     half = rig.batch.views.half()
     prefixes, expected = (rig.model.fusion(pyramid, rig.batch.view_mask) for pyramid in (half, half.double()))
@@ -275,7 +276,7 @@ def forward_prefix(rig: Rig) -> list[LayerPrefix | None] | None:
     return rig.model.fusion(rig.batch.views, rig.batch.view_mask) if rig.model.fusion is not None else None
 
 
-def test_attention_is_equation_9_in_every_layer(any_rig):
+def test_attention_is_equation_9_in_every_layer(any_rig: Rig) -> None:
     seen = {}
     hooks = [
         layer.attention.self.register_forward_hook(
@@ -302,7 +303,7 @@ def test_attention_is_equation_9_in_every_layer(any_rig):
             )
 
 
-def test_every_layer_of_the_encoder_is_the_oracles(any_rig):
+def test_every_layer_of_the_encoder_is_the_oracles(any_rig: Rig) -> None:
     prefix = forward_prefix(any_rig)
     output = any_rig.model.encoder(
         input_ids=any_rig.batch.input_ids,
@@ -318,14 +319,14 @@ def test_every_layer_of_the_encoder_is_the_oracles(any_rig):
 
 
 @pytest.mark.parametrize("system", ["hmnet", "hmnet-single", "bert-crf"])
-def test_a_roberta_encoder_is_the_oracles_with_its_positions(system):
+def test_a_roberta_encoder_is_the_oracles_with_its_positions(system: str) -> None:
     rig = rig_of(system, "roberta")
     last = encode(rig.model.encoder, rig.batch.input_ids, rig.batch.attention_mask, forward_prefix(rig))
     for sample, length in enumerate(LENGTHS):
         close(last[sample, :length], rig.states(sample)[-1])
 
 
-def test_the_prefix_changes_what_the_oracle_says_it_does(rig):
+def test_the_prefix_changes_what_the_oracle_says_it_does(rig: Rig) -> None:
     """Guards the comparisons above: a sample with views differs from the plain text, one without does not."""
     for sample, present in enumerate(PRESENT):
         ids, length = rig.batch.input_ids[sample, : LENGTHS[sample]].tolist(), LENGTHS[sample]
@@ -360,7 +361,7 @@ def a_valid_path(length: int, generator: np.random.Generator) -> tuple[int, ...]
     return paths[generator.integers(len(paths))]
 
 
-def test_emissions_loss_and_prediction_of_every_system_are_the_oracles(any_rig):
+def test_emissions_loss_and_prediction_of_every_system_are_the_oracles(any_rig: Rig) -> None:
     model, generator = any_rig.model, np.random.default_rng(0)
     gold = [a_valid_path(len(words), generator) for words in WORDS]
     width = max(map(len, WORDS))
@@ -381,7 +382,7 @@ def test_emissions_loss_and_prediction_of_every_system_are_the_oracles(any_rig):
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0, 30.0])
-def test_crf_is_the_enumeration_of_all_valid_sequences(scale):
+def test_crf_is_the_enumeration_of_all_valid_sequences(scale: float) -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):
         crf = bio_crf(TAGS).double()
@@ -405,7 +406,7 @@ def test_crf_is_the_enumeration_of_all_valid_sequences(scale):
         assert decoded == [oracle.best_path(row, chain, TAGS) for row in rows]
 
 
-def test_decoding_never_gives_invalid_bio_whatever_the_scores():
+def test_decoding_never_gives_invalid_bio_whatever_the_scores() -> None:
     torch.manual_seed(0)
     for trial in range(300):
         crf = bio_crf(TAGS)
@@ -421,7 +422,7 @@ def test_decoding_never_gives_invalid_bio_whatever_the_scores():
             assert all(oracle.may_follow(before, tag) for before, tag in itertools.pairwise(names))
 
 
-def test_forbidden_transitions_are_forbidden_after_training_them():
+def test_forbidden_transitions_are_forbidden_after_training_them() -> None:
     """The gradient of a forbidden score is zero, so that no training can bring it back."""
     crf = bio_crf(TAGS).double()
     mask = torch.ones(2, 4, dtype=torch.bool)
@@ -438,7 +439,7 @@ def test_forbidden_transitions_are_forbidden_after_training_them():
     assert gradient.abs().max() > 0
 
 
-def test_a_task_without_entities_still_has_a_crf():
+def test_a_task_without_entities_still_has_a_crf() -> None:
     assert bio_crf(("O",)).decode(torch.randn(1, 3, 1), mask=torch.ones(1, 3, dtype=torch.bool)) == [
         [0, 0, 0]
     ]
@@ -449,7 +450,7 @@ def test_a_task_without_entities_still_has_a_crf():
 
 @pytest.mark.parametrize("head", ["cls", "markers"])
 @pytest.mark.parametrize("system", [*VISUAL, "mtb"])
-def test_relation_logits_loss_and_prediction_are_the_oracles(system, head):
+def test_relation_logits_loss_and_prediction_are_the_oracles(system: Any, head: str) -> None:
     rig = rig_of(system if system != "mtb" else "bert-crf")
     config = ModelConfig(system, "re", RELATIONS, rig.model.config.levels, head, 16, {}, None)
     torch.manual_seed(2)
@@ -478,7 +479,7 @@ def test_relation_logits_loss_and_prediction_are_the_oracles(system, head):
     assert model.predict(batch) == [[RELATIONS[int(np.argmax(logits))]] for logits in expected]
 
 
-def test_a_gradient_reaches_every_part_of_every_system(any_rig):
+def test_a_gradient_reaches_every_part_of_every_system(any_rig: Rig) -> None:
     """Whatever is trained must matter: a weight that the forward pass does not read has no gradient."""
     model = copy.deepcopy(any_rig.model)
     batch = Batch(**{**vars(any_rig.batch), "labels": torch.zeros_like(any_rig.batch.positions)})
@@ -494,7 +495,7 @@ def test_a_gradient_reaches_every_part_of_every_system(any_rig):
 # What a model looked at, for figures.
 
 
-def test_explained_gates_and_attention_are_the_oracles(rig):
+def test_explained_gates_and_attention_are_the_oracles(rig: Rig) -> None:
     before = rig.model(rig.batch)
     explained = rig.model.explain(rig.batch)
     assert torch.equal(rig.model(rig.batch), before)
@@ -534,7 +535,7 @@ def test_explained_gates_and_attention_are_the_oracles(rig):
         assert explained.gates is None
 
 
-def test_what_is_explained_in_bf16_still_are_probabilities():
+def test_what_is_explained_in_bf16_still_are_probabilities() -> None:
     rig = rig_of("hmnet")
     model = copy.deepcopy(rig.model).float()
     assert rig.batch.views is not None
@@ -552,6 +553,6 @@ def test_what_is_explained_in_bf16_still_are_probabilities():
     torch.testing.assert_close(explained.attention, exact.attention, atol=0.02, rtol=0)
 
 
-def test_a_text_only_system_has_nothing_to_explain():
+def test_a_text_only_system_has_nothing_to_explain() -> None:
     with pytest.raises(InputError, match="reads no images"):
         rig_of("bert-crf").model.explain(rig_of("bert-crf").batch)

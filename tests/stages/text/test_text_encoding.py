@@ -2,6 +2,7 @@
 
 import random
 from itertools import accumulate, chain
+from pathlib import Path
 
 import pytest
 from hmnet_pipe.manifests.errors import InputError
@@ -39,7 +40,7 @@ def as_text(ids: list[int], words: str = "abcdefghij") -> str:
 # Entities.
 
 
-def test_every_word_has_its_first_sub_word_and_only_whole_words_are_kept():
+def test_every_word_has_its_first_sub_word_and_only_whole_words_are_kept() -> None:
     text = encode_words([[1, 2], [3], [4, 5, 6], [7]], limit=99, special=SPECIAL)
     assert text.input_ids == [901, 1, 2, 3, 4, 5, 6, 7, 902]
     assert text.positions == [1, 3, 4, 7]
@@ -51,18 +52,18 @@ def test_every_word_has_its_first_sub_word_and_only_whole_words_are_kept():
 
 
 @pytest.mark.parametrize("extra", [0, 1])
-def test_the_limit_counts_special_tokens(extra):
+def test_the_limit_counts_special_tokens(extra: int) -> None:
     text = encode_words([[1, 2], [3, 4]], limit=6 - extra, special=SPECIAL)
     assert text.words == 2 - extra
     assert len(text.input_ids) == 6 - 2 * extra
 
 
-def test_a_first_word_longer_than_the_limit_stays_with_its_beginning():
+def test_a_first_word_longer_than_the_limit_stays_with_its_beginning() -> None:
     text = encode_words([[1, 2, 3, 4], [5]], limit=5, special=SPECIAL)
     assert (text.input_ids, text.positions, text.words) == ([901, 1, 2, 3, 902], [1], 1)
 
 
-def test_as_many_words_from_the_start_as_fit_for_any_words_and_limit():
+def test_as_many_words_from_the_start_as_fit_for_any_words_and_limit() -> None:
     rng = random.Random(0)
     for _ in range(500):
         pieces, limit = random_words(rng), rng.randint(3, 30)
@@ -98,7 +99,9 @@ def test_as_many_words_from_the_start_as_fit_for_any_words_and_limit():
         ((1, 4), (0, 3), "< [E2] a [E1] b c [/E2] d [/E1] >"),
     ],
 )
-def test_markers_enclose_both_arguments_however_they_lie(head, tail, expected):
+def test_markers_enclose_both_arguments_however_they_lie(
+    head: tuple[int, ...], tail: tuple[int, ...], expected: str
+) -> None:
     text = pair([[0], [10], [20], [30]], head, tail)
     assert as_text(text.input_ids) == expected
     assert [as_text([text.input_ids[position]]) for position in text.positions] == ["<", "[E1]", "[E2]"]
@@ -110,7 +113,9 @@ def test_markers_enclose_both_arguments_however_they_lie(head, tail, expected):
     [((0, 1), (2, 3), "[/E2]"), ((2, 3), (0, 1), "[/E1]"), ((0, 3), (2, 3), "[/E1]")],
 )
 @pytest.mark.parametrize("limit", [99, 9, 8])
-def test_a_closing_marker_stays_where_the_argument_ends_the_text(head, tail, last, limit):
+def test_a_closing_marker_stays_where_the_argument_ends_the_text(
+    head: tuple[int, ...], tail: tuple[int, ...], last: str, limit: int
+) -> None:
     text = pair([[0], [10], [20]], head, tail, limit)
     assert sorted(number for number in text.input_ids if number in MARKER_IDS.values()) == [
         911,
@@ -124,7 +129,7 @@ def test_a_closing_marker_stays_where_the_argument_ends_the_text(head, tail, las
 # Relations: what truncation takes.
 
 
-def test_the_words_farthest_from_both_arguments_go_first():
+def test_the_words_farthest_from_both_arguments_go_first() -> None:
     pieces = [[0], [10], [20, 21], [30], [40], [50]]
     assert (
         as_text(pair(pieces, (1, 2), (3, 4), limit=12).input_ids) == "< a [E1] b [/E1] c c [E2] d [/E2] e >"
@@ -134,7 +139,7 @@ def test_the_words_farthest_from_both_arguments_go_first():
 
 
 @pytest.mark.parametrize("limit", [2, 6, 7])
-def test_a_limit_without_room_for_markers_and_arguments_is_refused(limit):
+def test_a_limit_without_room_for_markers_and_arguments_is_refused(limit: int) -> None:
     with pytest.raises(InputError, match=f"max_length {limit} .* at least 8"):
         pair([[0], [10]], (0, 1), (1, 2), limit)
 
@@ -144,7 +149,7 @@ def between(ids: list[int], opening: str, closing: str) -> list[int]:
     return [number for number in inside if number < 900]
 
 
-def test_no_marker_is_lost_to_any_limit_and_what_is_lost_is_farthest():
+def test_no_marker_is_lost_to_any_limit_and_what_is_lost_is_farthest() -> None:
     rng = random.Random(1)
     shortened = 0
     for _ in range(3000):
@@ -185,7 +190,9 @@ def test_no_marker_is_lost_to_any_limit_and_what_is_lost_is_farthest():
 
 
 @pytest.mark.parametrize("nothing", ["\u00a0", "\u200b", "\ufeff", "\u00ad", " ", "\u200d\u200d"])
-def test_a_word_that_gives_no_sub_word_is_unknown_and_shifts_no_other(tiny_encoder, nothing):
+def test_a_word_that_gives_no_sub_word_is_unknown_and_shifts_no_other(
+    tiny_encoder: Path, nothing: str
+) -> None:
     tokenizer = load_tokenizer(tiny_encoder)
     assert tokenizer(nothing, add_special_tokens=False)["input_ids"] == []
     ada, london = (tokenizer.convert_tokens_to_ids(word) for word in ("ada", "london"))
@@ -200,7 +207,7 @@ def test_a_word_that_gives_no_sub_word_is_unknown_and_shifts_no_other(tiny_encod
 
 
 @pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_roberta"])
-def test_each_word_has_the_sub_words_that_it_has_alone(request, kind):
+def test_each_word_has_the_sub_words_that_it_has_alone(request: pytest.FixtureRequest, kind: str) -> None:
     tokenizer = load_tokenizer(request.getfixturevalue(kind))
     rng = random.Random(0)
     words = [
@@ -224,7 +231,7 @@ def test_each_word_has_the_sub_words_that_it_has_alone(request, kind):
         assert word_pieces(tokenizer, texts) == [[alone[word] for word in text] for text in texts]
 
 
-def test_a_roberta_word_begins_with_its_space_wherever_it_stands(tiny_roberta):
+def test_a_roberta_word_begins_with_its_space_wherever_it_stands(tiny_roberta: Path) -> None:
     tokenizer = load_tokenizer(tiny_roberta)
     pieces = word_pieces(tokenizer, [["ada", "is", "ada"]])[0]
     assert pieces[0] == pieces[2]
@@ -234,13 +241,17 @@ def test_a_roberta_word_begins_with_its_space_wherever_it_stands(tiny_roberta):
 @pytest.mark.parametrize(
     ("kind", "names"), [("tiny_encoder", ["[CLS]", "[SEP]"]), ("tiny_roberta", ["<s>", "</s>"])]
 )
-def test_texts_are_framed_as_the_tokenizer_frames_them(request, kind, names):
+def test_texts_are_framed_as_the_tokenizer_frames_them(
+    request: pytest.FixtureRequest, kind: str, names: list[str]
+) -> None:
     tokenizer = load_tokenizer(request.getfixturevalue(kind))
     assert tokenizer.convert_ids_to_tokens(list(special_tokens(tokenizer))) == names
 
 
 @pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_roberta"])
-def test_markers_are_one_new_sub_word_each_and_survive_saving(request, tmp_path, kind):
+def test_markers_are_one_new_sub_word_each_and_survive_saving(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
     tokenizer = load_tokenizer(request.getfixturevalue(kind))
     before = len(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
@@ -278,7 +289,7 @@ def encode_relation(tiny_encoder, *sample, limit: int = 64):
     return tokenizer, split.texts[0]
 
 
-def test_a_relation_sample_is_written_with_its_markers(tiny_encoder):
+def test_a_relation_sample_is_written_with_its_markers(tiny_encoder: Path) -> None:
     tokenizer, text = encode_relation(
         tiny_encoder, ["Ada", "\u200b", "lives", "in", "London"], (4, 5), (0, 2)
     )
@@ -300,7 +311,7 @@ def test_a_relation_sample_is_written_with_its_markers(tiny_encoder):
 
 
 @pytest.mark.parametrize("word", ["[E1]", "[/E2]"])
-def test_a_word_spelled_like_a_marker_is_no_marker(tiny_encoder, word):
+def test_a_word_spelled_like_a_marker_is_no_marker(tiny_encoder: Path, word: str) -> None:
     tokenizer, text = encode_relation(tiny_encoder, [word, "is", "ada", "in", "london"], (2, 3), (4, 5))
     names = tokenizer.convert_ids_to_tokens(text.input_ids)
     assert [names.count(marker) for marker in MARKERS] == [1, 1, 1, 1]

@@ -47,7 +47,7 @@ def bring_up_to_date(run: Path, stage: str, system: str = "hmnet", **options: An
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_encoder) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     """A run that is ready to train: demo images, and an encoder of random numbers without dropout."""
     folder = tmp_path_factory.mktemp("run")
     encoder = shutil.copytree(tiny_encoder, folder / "encoder")
@@ -69,7 +69,7 @@ def run(tmp_path_factory, tiny_encoder) -> Path:
 
 
 @pytest.fixture
-def copy(run, tmp_path) -> Path:
+def copy(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
@@ -78,8 +78,8 @@ def model_of(run: Path, system: str = "hmnet") -> Path:
 
 
 def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
-    copy, run, tmp_path, tiny_encoder
-):
+    copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     """SIGKILL again and again, at random moments, of a training that saves after every update; with dropout."""
     options = {"encoder": str(tiny_encoder), "accumulate": 2}
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
@@ -133,8 +133,8 @@ def load_digest(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("system", "batch_size", "accumulate"), [("hmnet", 4, 1), ("bert-crf", 5, 2)])
 def test_two_processes_train_as_one_with_the_same_batches(
-    copy, run, tmp_path, system, batch_size, accumulate
-):
+    copy: Path, run: Path, tmp_path: Path, system: str, batch_size: int, accumulate: int
+) -> None:
     """Real torchrun, gloo; the last batch of 42 samples is one that cannot be halved evenly. Clipping sees the whole gradient."""
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
     options = {"batch_size": batch_size, "accumulate": accumulate, "learning_rate": 1e-3, "precision": "fp32"}
@@ -180,7 +180,7 @@ def test_two_processes_train_as_one_with_the_same_batches(
     assert "torchrun" in lone.stderr
 
 
-def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy):
+def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy: Path) -> None:
     """With rates of zero no epoch is better than the first."""
     still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
     said = bring_up_to_date(copy, "train", epochs=9, patience=2, **still)
@@ -190,7 +190,7 @@ def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy):
     assert any("no better validation F1 in 2 epochs" in line for line in said)
 
 
-def test_each_epoch_is_a_line_with_loss_rate_speed_and_score(copy):
+def test_each_epoch_is_a_line_with_loss_rate_speed_and_score(copy: Path) -> None:
     said = [line for line in bring_up_to_date(copy, "train") if "epoch " in line]
     assert len(said) == 3
     rows = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
@@ -203,7 +203,9 @@ def test_each_epoch_is_a_line_with_loss_rate_speed_and_score(copy):
         assert "samples/s" in line
 
 
-def test_tensorboard_gets_losses_rates_and_scores_and_the_result_does_not_change(copy, run, tmp_path):
+def test_tensorboard_gets_losses_rates_and_scores_and_the_result_does_not_change(
+    copy: Path, run: Path, tmp_path: Path
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     plain = Path(shutil.copytree(run, tmp_path / "plain"))
@@ -222,7 +224,7 @@ def test_tensorboard_gets_losses_rates_and_scores_and_the_result_does_not_change
     assert load_digest(copy) == load_digest(plain)
 
 
-def test_a_loss_that_is_no_number_is_one_sentence_with_a_remedy(copy):
+def test_a_loss_that_is_no_number_is_one_sentence_with_a_remedy(copy: Path) -> None:
     with pytest.raises(StageError, match=r"the loss became (nan|inf).*lower the learning rates"):
         bring_up_to_date(copy, "train", learning_rate=1e30, head_learning_rate=1e30, clip_norm=0.0)
 
@@ -241,7 +243,7 @@ def split_of(gold: list[list[str]]) -> Split:
     )
 
 
-def test_fault_6_low_resource_samples_are_drawn_without_replacement():
+def test_fault_6_low_resource_samples_are_drawn_without_replacement() -> None:
     draw = random.Random(3)
     relations = ["None", "/per/per", "/per/loc"]
     split = split_of([[draw.choice(relations)] for _ in range(60)])
@@ -257,7 +259,7 @@ def test_fault_6_low_resource_samples_are_drawn_without_replacement():
         few_shots(split, max(sizes.values()) + 1, 1)
 
 
-def test_low_resource_entities_have_so_many_sentences_of_each_type():
+def test_low_resource_entities_have_so_many_sentences_of_each_type() -> None:
     draw = random.Random(4)
     kinds = ["PER", "LOC", "ORG", "MISC"]
     gold = [
@@ -272,7 +274,7 @@ def test_low_resource_entities_have_so_many_sentences_of_each_type():
         assert min(counts.values()) == 10
 
 
-def test_training_with_few_shots_sees_only_these(copy):
+def test_training_with_few_shots_sees_only_these(copy: Path) -> None:
     bring_up_to_date(copy, "train", shots=2, epochs=1)
     rows = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
     corpus = pq.read_table(RunFolder(copy).samples).to_pylist()
@@ -280,7 +282,7 @@ def test_training_with_few_shots_sees_only_these(copy):
     assert rows[0]["step"] <= -(-2 * len(kinds) // 4)
 
 
-def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place():
+def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place() -> None:
     def source():
         yield from range(5)
         raise KeyError("here")
@@ -297,14 +299,14 @@ def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place():
     ahead.close()
 
 
-def test_settings_that_make_no_sense_are_refused(run):
+def test_settings_that_make_no_sense_are_refused(run: Path) -> None:
     config = RunConfig.read(RunFolder(run).config)
     for wrong in ({"patience": -1}, {"shots": -1}, {"processes": 0}):
         with pytest.raises(InputError):
             replace(config.train, **wrong)
 
 
-def test_evaluate_explains_each_sample_by_its_gates_and_attention(copy):
+def test_evaluate_explains_each_sample_by_its_gates_and_attention(copy: Path) -> None:
     bring_up_to_date(copy, "train", precision="fp32")
     folder = RunFolder(copy)
     scores = evaluate(model_of(copy), folder, precision="fp32", explain=True)[0]

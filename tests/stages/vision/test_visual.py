@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def picture(width: int = 40, height: int = 30) -> Image.Image:
     return Image.fromarray(np.stack([x * 6, y * 8, x + y], axis=-1).astype(np.uint8))
 
 
-def test_views_are_the_image_and_then_its_boxes_resized_without_regard_to_aspect():
+def test_views_are_the_image_and_then_its_boxes_resized_without_regard_to_aspect() -> None:
     image = picture()
     views = cut_views(image, [(10, 5, 30, 25), (0, 0, 40, 10)], 16)
     assert views.shape == (3, 16, 16, 3)
@@ -58,7 +59,9 @@ def test_views_are_the_image_and_then_its_boxes_resized_without_regard_to_aspect
     "box",
     [(-5, -5, 100, 100), (39.9, 29.9, 60, 60), (12.2, 7.1, 12.3, 7.2), (20, 20, 10, 10), (-9, -9, -1, -1)],
 )
-def test_a_box_beyond_the_edge_or_thinner_than_a_pixel_is_still_a_view_of_the_image(box):
+def test_a_box_beyond_the_edge_or_thinner_than_a_pixel_is_still_a_view_of_the_image(
+    box: tuple[float, ...] | tuple[float, float, int, int] | tuple[int, ...],
+) -> None:
     view = cut_views(picture(), [box], 8)[1]
     colours = {tuple(colour) for colour in np.asarray(picture()).reshape(-1, 3)}
     if box[0] == -5:
@@ -70,28 +73,28 @@ def test_a_box_beyond_the_edge_or_thinner_than_a_pixel_is_still_a_view_of_the_im
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 500)])
-def test_the_thinnest_images_have_views(size):
+def test_the_thinnest_images_have_views(size: tuple[int, ...]) -> None:
     assert (
         cut_views(Image.new("RGB", size, (9, 8, 7)), [(0, 0, *size)], 4).reshape(-1, 3).tolist()
         == [[9, 8, 7]] * 32
     )
 
 
-def test_normalisation_is_torchvisions():
+def test_normalisation_is_torchvisions() -> None:
     views = cut_views(picture(), [], 24)
     expected = normalize(pil_to_tensor(Image.fromarray(views[0])).float() / 255, MEAN, STD)
     torch.testing.assert_close(normalise(torch.from_numpy(views))[0], expected, rtol=0, atol=1e-5)
 
 
 @pytest.fixture
-def torch_home(tmp_path, monkeypatch) -> Path:
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """torch's cache folder for downloads, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     return tmp_path / "hub/checkpoints"
 
 
-def test_torchvisions_own_file_in_torchs_cache_is_what_default_means(torch_home):
+def test_torchvisions_own_file_in_torchs_cache_is_what_default_means(torch_home: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         resnet = torchvision.models.resnet18(weights=None)
@@ -109,7 +112,9 @@ def test_torchvisions_own_file_in_torchs_cache_is_what_default_means(torch_home)
 @pytest.mark.parametrize(
     "source", [weights_of("resnet50", "default"), weights_of("fasterrcnn_resnet50_fpn_v2", "default")]
 )
-def test_missing_weights_name_file_address_and_place(torch_home, source, monkeypatch):
+def test_missing_weights_name_file_address_and_place(
+    torch_home: Path, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no download, wherever this test runs
     with pytest.raises(WeightsError) as error:
         source.path()
@@ -119,7 +124,7 @@ def test_missing_weights_name_file_address_and_place(torch_home, source, monkeyp
     assert os.listdir(torch_home) == []  # noqa: PTH208
 
 
-def test_safetensors_and_torch_files_of_the_same_weights_load_alike(tmp_path):
+def test_safetensors_and_torch_files_of_the_same_weights_load_alike(tmp_path: Path) -> None:
     state = torchvision.models.resnet18(weights=None).state_dict()
     torch.save(state, tmp_path / "w.pth")
     save_file(state, tmp_path / "w.safetensors")
@@ -139,7 +144,7 @@ class _Bomb:
         return (os.system, ("touch exploded",))
 
 
-def test_nothing_but_tensors_is_ever_unpickled(tmp_path, monkeypatch):
+def test_nothing_but_tensors_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with Path("bomb.pth").open("wb") as file:
         pickle.dump({"conv1.weight": _Bomb()}, file)
@@ -150,7 +155,7 @@ def test_nothing_but_tensors_is_ever_unpickled(tmp_path, monkeypatch):
     assert not Path("exploded").exists()
 
 
-def test_weights_of_another_architecture_an_empty_file_and_a_missing_one_are_named(tmp_path):
+def test_weights_of_another_architecture_an_empty_file_and_a_missing_one_are_named(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "18.pth")
     with pytest.raises(WeightsError, match=r"18\.pth does not fit the architecture"):
         build_pyramid("resnet50", str(tmp_path / "18.pth"), 2)
@@ -161,7 +166,7 @@ def test_weights_of_another_architecture_an_empty_file_and_a_missing_one_are_nam
         build_pyramid("resnet18", str(tmp_path / "none.pth"), 2)
 
 
-def test_random_weights_come_only_by_that_name_and_are_the_same_twice():
+def test_random_weights_come_only_by_that_name_and_are_the_same_twice() -> None:
     state = torch.get_rng_state()
     one, two = build_pyramid("resnet18", "random", 2), build_pyramid("resnet18", "random", 2)
     assert all(
@@ -170,14 +175,14 @@ def test_random_weights_come_only_by_that_name_and_are_the_same_twice():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_demo_pyramid_is_the_demo_detectors_own_body():
+def test_the_demo_pyramid_is_the_demo_detectors_own_body() -> None:
     state = load_file(DEMO_WEIGHTS)
     pyramid = build_pyramid("demo_resnet", "default", 2).resnet.state_dict()
     assert pyramid
     assert all(torch.equal(value, state[f"backbone.body.{name}"]) for name, value in pyramid.items())
 
 
-def test_a_level_is_the_mean_over_adaptive_bins_of_its_stage():
+def test_a_level_is_the_mean_over_adaptive_bins_of_its_stage() -> None:
     pyramid = build_pyramid("demo_resnet", "default", 2)
     views = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -195,7 +200,7 @@ def test_a_level_is_the_mean_over_adaptive_bins_of_its_stage():
     torch.testing.assert_close(got[:, -pyramid.levels[-1] :].flatten(2), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_detected_objects_are_torchvisions_best_by_score():
+def test_detected_objects_are_torchvisions_best_by_score() -> None:
     image, _ = draw_scene(["person", "building", "tree"], stream("test visual"))
     detector = build_detector("demo_fasterrcnn", "default", 0.0)
     objects = detector.top_objects(image, 3, 0.0)
@@ -208,7 +213,7 @@ def test_detected_objects_are_torchvisions_best_by_score():
     assert len(detector.top_objects(image, 1, 0.0)) == 1
 
 
-def test_a_detector_with_other_classes_is_read_from_its_weights(tmp_path):
+def test_a_detector_with_other_classes_is_read_from_its_weights(tmp_path: Path) -> None:
     name = "fasterrcnn_mobilenet_v3_large_320_fpn"
     own = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=5)
     torch.save(own.state_dict(), tmp_path / "own.pth")
@@ -217,7 +222,7 @@ def test_a_detector_with_other_classes_is_read_from_its_weights(tmp_path):
     assert build_detector(name, "random", 0.05).categories[1] == "person"
 
 
-def test_values_beyond_float16_are_its_largest_and_not_infinite():
+def test_values_beyond_float16_are_its_largest_and_not_infinite() -> None:
     values = torch.tensor([[1e6, -1e6, 0.5]])
     assert _stored(values, "float16").tolist() == [[65504.0, -65504.0, 0.5]]
     assert _stored(values, "float32").tolist() == values.tolist()
@@ -234,7 +239,7 @@ def scenes(folder: Path, name: str, count: int) -> list[ImageUnit]:
     return images
 
 
-def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(tmp_path):
+def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(tmp_path: Path) -> None:
     """Against one view at a time through the network, in the order of the images."""
     images = scenes(tmp_path, "test shard", 5)
     Path(images[2].path).write_bytes(b"not an image")
@@ -278,7 +283,7 @@ needs_bf16 = pytest.mark.skipif(
 
 @needs_onednn
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "demo_resnet"])
-def test_fused_kernels_give_the_features_of_float64(name):
+def test_fused_kernels_give_the_features_of_float64(name: str) -> None:
     pyramid = _with_statistics(build_pyramid(name, "random", 2), 0)
     views = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -290,7 +295,7 @@ def test_fused_kernels_give_the_features_of_float64(name):
 
 
 @needs_bf16
-def test_bf16_features_point_where_fp32_ones_do():
+def test_bf16_features_point_where_fp32_ones_do() -> None:
     """The cosine of each view and level; what a pretrained ResNet-50 gives is measured by benchmarks/extract_speed.py."""
     name = "resnet50"
     pyramid = _with_statistics(build_pyramid(name, "random", 2), 0)
@@ -309,7 +314,7 @@ def test_bf16_features_point_where_fp32_ones_do():
 @pytest.mark.parametrize(
     "arithmetic", [pytest.param(FP32, marks=needs_onednn), pytest.param(BF16, marks=needs_bf16)]
 )
-def test_the_size_of_the_first_image_changes_no_later_number(arithmetic):
+def test_the_size_of_the_first_image_changes_no_later_number(arithmetic: Any) -> None:
     """Weights are packed for the maps of the first call; which images a worker gets first is chance."""
     first, *later = (
         torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(n))
@@ -328,7 +333,7 @@ def test_the_size_of_the_first_image_changes_no_later_number(arithmetic):
 @pytest.mark.parametrize(
     "name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_320_fpn"]
 )
-def test_fused_kernels_give_a_detectors_maps_and_proposals(name):
+def test_fused_kernels_give_a_detectors_maps_and_proposals(name: str) -> None:
     network = _with_statistics(build_detector(name, "random", 0.05).network, 0)
     pixels = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -350,7 +355,9 @@ def test_fused_kernels_give_a_detectors_maps_and_proposals(name):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
 
 
-def test_the_first_coco_detector_computes_as_torchvision_has_it(tmp_path, monkeypatch):
+def test_the_first_coco_detector_computes_as_torchvision_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Torchvision takes no epsilon with that one file; a copy under another name is the same file, and others keep theirs."""
     official = _with_statistics(
         torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None), 2
@@ -393,7 +400,7 @@ def test_the_first_coco_detector_computes_as_torchvision_has_it(tmp_path, monkey
     assert _WITHOUT_EPSILON in torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.url
 
 
-def test_an_images_features_are_its_own_whatever_lies_beside_it(tmp_path):
+def test_an_images_features_are_its_own_whatever_lies_beside_it(tmp_path: Path) -> None:
     images = scenes(tmp_path, "test alone", 6)
     spec = FeatureSpec("resnet18", "w", "t", (64, 128, 256, 512), 2, 4, "float32")
     unit = ShardUnit("all", str(tmp_path), spec, "random", 96, FP32, tuple(images))
@@ -405,7 +412,7 @@ def test_an_images_features_are_its_own_whatever_lies_beside_it(tmp_path):
         assert np.array_equal(Shard(alone.path).pyramid[0], whole[row])
 
 
-def test_a_named_device_is_asked_for_only_where_it_must_be_known():
+def test_a_named_device_is_asked_for_only_where_it_must_be_known() -> None:
     """A machine without a GPU sends work to machines that have one."""
     assert Arithmetic.of("cuda", "bf16") == Arithmetic("cuda", "bf16", "torch")
     if not torch.cuda.is_available():
@@ -419,7 +426,7 @@ def test_a_named_device_is_asked_for_only_where_it_must_be_known():
 
 
 @pytest.mark.parametrize("kernels", ["onednn", "torch"])
-def test_bf16_finds_the_boxes_that_fp32_finds(kernels):
+def test_bf16_finds_the_boxes_that_fp32_finds(kernels: str) -> None:
     """Where torchvision computed boxes in bf16 it lost 5 of 100 at this IoU."""
     if BF16.kernels != "onednn":
         pytest.skip("no bf16 convolutions here, not even slow ones")
@@ -438,7 +445,7 @@ def test_bf16_finds_the_boxes_that_fp32_finds(kernels):
     assert found >= 0.97 * whole
 
 
-def test_torchs_own_kernels_give_the_same_features(tmp_path):
+def test_torchs_own_kernels_give_the_same_features(tmp_path: Path) -> None:
     """What runs on GPUs and on other processors than x86."""
     path = tmp_path / "0.png"
     draw_scene(["ball"], stream("test kernels"))[0].save(path)
@@ -471,7 +478,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
-def test_many_large_images_take_no_more_memory_than_a_few(tmp_path):
+def test_many_large_images_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
     """Each is 75 MB once decoded; the same peak for 4 and for 16 of them, to less than one."""
     images = []
     for number in range(16):
