@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-# One thread a process, before torch is imported: files of tests run side by side, and the numbers are the cluster workers' own.
-os.environ["OMP_NUM_THREADS"] = "1"
+# One thread a process: files of tests run side by side, and the numbers are those of the cluster's workers.
+os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
+
+from .running import Demos
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,16 @@ def data() -> Path:
             f"the real data is not in {folder}; set HMNET_PIPE_DATA to the folder that holds twitter2015, mnre, ..."
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Demos:
+    """Corpora and runs of the demonstration, each made once for all the processes that share these tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent  # of one worker alone; its parent is the session's
+    (folder / "demos").mkdir(exist_ok=True)
+    return Demos(folder / "demos")
 
 
 def _save_encoder(folder: Path, kind: str) -> Path:

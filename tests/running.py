@@ -1,5 +1,6 @@
 """How tests of faults drive a run: commands as processes that can be killed, stages in this process, and digests from the files."""
 
+import hashlib
 import json
 import os
 import random
@@ -9,13 +10,15 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 import pyarrow.parquet as pq
+from filelock import FileLock
 from hmnet_pipe import FeatureCache
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.fingerprint import digest_table
@@ -25,38 +28,129 @@ from hmnet_pipe.pipeline.run.runner import Report, run_stage
 from hmnet_pipe.stages.base.tools import SILENT, Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 
+# What a table of run.toml says otherwise than the preset.
+Tables = Mapping[str, Any]
+
 _MARK = "HMNET_PIPE_TEST_PROCESS"
 
 
-def prepared(folder: Path, corpus: Path, **options: Any) -> Path:
-    """A run of the demonstration's settings on the corpus, prepared and with `options` in [detect] (chunk) and [extract] (shard_rows)."""
-    run = RunFolder(folder)
-    config = preset("demo", task="ner", text=corpus, images=corpus / "images", format="auto")
-    for stage, name in (("detect", "chunk"), ("extract", "shard_rows")):
-        config = config.override(stage, {name: options.get(name)})
-    config.write(run.config)
+SMALL = {"train": 40, "valid": 12, "test": 12}
+
+
+def small_corpus(folder: Path, task: str = "ner", sizes: Mapping[str, int] = SMALL) -> Path:
+    """Draw a corpus of the demonstration in the folder, and return the folder."""
+    write_demo_corpus(folder, task, sizes=dict(sizes))
+    return folder
+
+
+def begin(
+    folder: Path, corpus: Path, task: str = "ner", images: Path | None = None, **tables: Tables
+) -> Path:
+    """Write a run.toml of the demonstration's settings on the corpus, with the changes of each stage's table."""
+    config = preset("demo", task=task, text=corpus, images=images or corpus / "images", format="auto")
+    for stage, values in tables.items():
+        config = config.override(stage, dict(values))
+    config.write(RunFolder(folder).config)
+    return folder
+
+
+def prepared(folder: Path, corpus: Path, *, chunk: int | None = None, shard_rows: int | None = None) -> Path:
+    """Begin and prepare a run on the corpus, in units of `chunk` images of detect and `shard_rows` of extract."""
+    begin(folder, corpus, detect={"chunk": chunk}, extract={"shard_rows": shard_rows})
     bring_up_to_date(folder, "prepare")
     return folder
 
 
-def small_corpus(folder: Path) -> Path:
-    write_demo_corpus(folder, "ner", sizes={"train": 40, "valid": 12, "test": 12})
-    return folder
+def stage_of(folder: Path, name: str, *, system: str = "hmnet", seed: int = 1) -> Any:
+    """Return a stage of the run as its run.toml says."""
+    run = RunFolder(folder)
+    return RunConfig.read(run.config).stage(name, run, system=system, seed=seed)
 
 
 def bring_up_to_date(
     folder: Path, name: str, tools: Tools = SILENT, *, system: str = "hmnet", seed: int = 1, **options: Any
 ) -> Report:
-    """A stage in this process, without a cluster: the function that the command wraps. Its `options` are kept in run.toml, as there."""
-    run = RunFolder(folder)
-    config = RunConfig.read(run.config).override(name, options)
-    config.write(run.config)
-    return run_stage(config.stage(name, run, system=system, seed=seed), tools)
+    """Run a stage in this process, without a cluster, by the function that the command wraps.
+
+    Its `options` are kept in run.toml, as the command's are.
+    """
+    configure(folder, name, **options)
+    return run_stage(stage_of(folder, name, system=system, seed=seed), tools)
+
+
+def configure(folder: Path, name: str, **options: Any) -> None:
+    """Write options of a stage into run.toml, as its command does."""
+    path = RunFolder(folder).config
+    RunConfig.read(path).override(name, options).write(path)
+
+
+def said_by(folder: Path, name: str, *, system: str = "hmnet", seed: int = 1, **options: Any) -> list[str]:
+    """Run a stage as `bring_up_to_date` does, and return the lines that it said."""
+    said: list[str] = []
+    bring_up_to_date(folder, name, Tools(say=said.append), system=system, seed=seed, **options)
+    return said
+
+
+def model_of(folder: Path, system: str = "hmnet", seed: int = 1) -> Path:
+    """Return the folder of a training's model."""
+    return RunFolder(folder).model(system, seed)
+
+
+def finetuned_of(folder: Path, system: str = "hmnet", seed: int = 1) -> Path:
+    """Return the folder of the model that finetune made."""
+    return RunFolder(folder).finetuned(system, seed)
+
+
+@dataclass(frozen=True)
+class Demos:
+    """Corpora and runs of the demonstration, each made once a session by whichever process needs it first.
+
+    They are shared: a test that changes one works on a copy.
+    """
+
+    folder: Path
+
+    def corpus(self, task: str = "ner", sizes: Mapping[str, int] = SMALL) -> Path:
+        return self._once(["corpus", task, *sizes.values()], lambda folder: small_corpus(folder, task, sizes))
+
+    def run(self, task: str = "ner", sizes: Mapping[str, int] = SMALL, **tables: Tables) -> Path:
+        """Return a run with detections and features, of the demonstration's settings with changes of its tables."""
+        corpus = self.corpus(task, sizes)
+
+        def make(folder: Path) -> None:
+            begin(folder, corpus, task, None, **tables)
+            for stage in ("prepare", "detect", "extract"):
+                bring_up_to_date(folder, stage)
+
+        return self._once(["run", corpus.name, tables], make)
+
+    def _once(self, what: object, make: Callable[[Path], object]) -> Path:
+        name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+        folder, done = self.folder / name, self.folder / f"{name}.done"
+        with FileLock(self.folder / f"{name}.lock"):
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
 
 
 def hmnet_words(*arguments: object) -> list[str]:
     """The words of `hmnet-pipe` with these arguments, for subprocess."""
     return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
+
+
+def hmnet(
+    *arguments: object, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `hmnet-pipe` to its end in a process, and return its exit code and what it printed."""
+    return subprocess.run(
+        hmnet_words(*arguments),
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def made_by(stage: str, folder: Path) -> dict[str, str]:
@@ -120,7 +214,7 @@ class Command:
     def __init__(self, *arguments: object, **options: Any) -> None:
         self.mark = f"{_MARK}={uuid.uuid4()}"
         environment = {**os.environ, **dict([self.mark.split("=")])}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(
             hmnet_words(*arguments), env=environment, start_new_session=True, **pipes, **options
         )
@@ -171,7 +265,8 @@ class Command:
 def dask(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """`dask scheduler` or `dask worker` as a process group of its own."""
     words = [sys.executable, "-m", "dask", *map(str, arguments), "--no-dashboard"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    options["start_new_session"] = True
     process = subprocess.Popen([*options.pop("through", []), *words], **quiet, **options)
     try:
         yield process

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
@@ -25,12 +24,11 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.pipeline.checks.status import run_status
 from hmnet_pipe.pipeline.checks.verify import rerun_run, verify_run
 from hmnet_pipe.pipeline.run.archive import archive_run
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.tools import SILENT
-from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from torch.utils.data import DataLoader
 
-from ..running import bring_up_to_date, hmnet_words
+from ..running import Demos, begin, bring_up_to_date, hmnet, hmnet_words, model_of, stage_of
 from .test_cache import write_cache
 
 SPEC = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "float16")
@@ -259,10 +257,8 @@ def test_a_cache_of_more_shards_than_file_descriptors_is_read(tmp_path: Path, ar
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive") / "corpus"
-    write_demo_corpus(folder, "ner", sizes={"train": 16, "valid": 4, "test": 4})
-    return folder
+def corpus(demos: Demos) -> Path:
+    return demos.corpus(sizes={"train": 16, "valid": 4, "test": 4})
 
 
 @pytest.fixture(scope="module")
@@ -270,30 +266,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """A run with features in shards of 5 images, without the image of one sample."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(corpus, folder / "corpus")
-    config = preset(
-        "demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl"
-    )
-    run = RunFolder(folder / "run")
-    config.override("extract", {"shard_rows": 5}).write(run.config)
     min((folder / "corpus/images").iterdir()).unlink()
+    run = begin(folder / "run", folder / "corpus", extract={"shard_rows": 5})
     for stage in ("prepare", "detect", "extract"):
-        bring_up_to_date(run.path, stage)
-    return run.path
+        bring_up_to_date(run, stage)
+    return run
 
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
-
-
-def hmnet(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        hmnet_words(*arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
 
 
 def layouts(run: RunFolder) -> list[bool]:
@@ -328,10 +310,7 @@ def test_a_new_image_reuses_the_archived_rows(run: RunFolder, corpus: Path) -> N
     source = Path(RunConfig.read(run.config).prepare.text)
     own = Path(shutil.copytree(source, run.path.parent / "corpus"))
     shutil.copy(min((corpus / "images").iterdir()), own / "images")
-    config = preset("demo", task="ner", text=own, images=own / "images", format="jsonl").override(
-        "extract", {"shard_rows": 5}
-    )
-    config.write(run.config)
+    begin(run.path, own, extract={"shard_rows": 5})
     shards = len(layouts(run))
     images = len(FeatureCache(run.features))
     bring_up_to_date(run.path, "prepare")
@@ -349,7 +328,7 @@ def test_training_on_an_archive_gives_the_same_model(
     archive_run(archived)
     for one in (run, archived):
         bring_up_to_date(one.path, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
-    models = [(one.model("hmnet", 1) / "model.safetensors").read_bytes() for one in (run, archived)]
+    models = [(model_of(one.path) / "model.safetensors").read_bytes() for one in (run, archived)]
     assert models[0] == models[1]
 
 
@@ -382,7 +361,7 @@ def test_a_running_extract_keeps_archive_out(run: RunFolder) -> None:
     from hmnet_pipe.pipeline.run.runner import locked
 
     with (
-        locked(RunConfig.read(run.config).stage("extract", run)),
+        locked(stage_of(run.path, "extract")),
         pytest.raises(StageError, match="is being run by process"),
     ):
         archive_run(run)

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,30 +22,18 @@ from hmnet_pipe.manifests.schemas import DETECTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import table_digest, table_of, write_table
 from hmnet_pipe.pipeline.checks import status
 from hmnet_pipe.pipeline.checks.status import StageStatus, run_status
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
-from hmnet_pipe.pipeline.run.runner import run_stage
-from hmnet_pipe.stages.base.tools import SILENT, Tools
-from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.stages.base.tools import Tools
 
-from ...running import bring_up_to_date
+from ...running import Command, Demos, bring_up_to_date, hmnet, wait_until
 
 TEXTS = {"train": 12, "valid": 2, "test": 2}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(demos: Demos) -> Path:
     """A run with detections and features, in chunks of 4 images and shards of 5."""
-    folder = tmp_path_factory.mktemp("status")
-    write_demo_corpus(folder / "corpus", "ner", sizes=TEXTS)
-    config = preset(
-        "demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl"
-    )
-    config = config.override("detect", {"chunk": 4}).override("extract", {"shard_rows": 5})
-    run = RunFolder(folder / "run")
-    config.write(run.config)
-    for name in ("prepare", "detect", "extract"):
-        run_stage(config.stage(name, run), SILENT)
-    return run.path
+    return demos.run(sizes=TEXTS, detect={"chunk": 4}, extract={"shard_rows": 5})
 
 
 @pytest.fixture
@@ -145,25 +131,10 @@ def test_a_training_shows_its_checkpoint_and_one_of_other_settings_does_not_coun
     run: RunFolder, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HMNET_PIPE_CHECKPOINT_SECONDS", "0")
-    command = [
-        sys.executable,
-        "-m",
-        "hmnet_pipe.pipeline.cli",
-        "train",
-        run.path,
-        "--system",
-        "bert-crf",
-        "--seed",
-        "3",
-    ]
-    options = ["--encoder", tiny_encoder, "--epochs", "100", "--first-evaluation", "100"]
-    process = subprocess.Popen(
-        [str(word) for word in [*command, *options]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while not list(run.path.rglob("progress.json")) and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    training = ["train", run.path, "--system", "bert-crf", "--seed", 3, "--encoder", tiny_encoder]
+    with Command(*training, "--epochs", 100, "--first-evaluation", 100) as command:
+        wait_until(lambda: list(run.path.rglob("progress.json")) or command.over)
+        command.kill_group()
     found = row(run, "train-bert-crf-seed-3")
     assert found.state == "partial"
     assert found.progress is not None
@@ -210,13 +181,7 @@ def test_a_stage_whose_weights_are_missing_is_blocked_with_the_remedy(run: RunFo
 
 
 def test_the_command_prints_all_of_it_as_json(run: RunFolder) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "status", str(run.path), "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    value = json.loads(done.stdout)
+    value = json.loads(hmnet("status", run.path, "--json").stdout)
     assert set(value) >= {"stages", "bytes", "parts", "next_command"}
     assert set(value["stages"][0]) >= {
         "stage",

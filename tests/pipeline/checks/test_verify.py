@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,27 +18,19 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS
 from hmnet_pipe.manifests.tables import table_of, write_table
 from hmnet_pipe.pipeline.checks.verify import Rerun, _sample, mend_run, rerun_run, verify_run
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
-from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.tools import Tools
-from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from safetensors.numpy import load_file, save_file
+
+from ...running import Demos, bring_up_to_date, hmnet, model_of, stage_of
+
+SIZES = {"train": 16, "valid": 4, "test": 4}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(demos: Demos) -> Path:
     """A run with four shards."""
-    folder = tmp_path_factory.mktemp("verify")
-    write_demo_corpus(folder / "corpus", "ner", sizes={"train": 16, "valid": 4, "test": 4})
-    config = preset(
-        "demo", task="ner", text=folder / "corpus", images=folder / "corpus/images", format="jsonl"
-    )
-    config = config.override("extract", {"shard_rows": 6})
-    run = RunFolder(folder / "run")
-    config.write(run.config)
-    for name in ("prepare", "detect", "extract"):
-        run_stage(config.stage(name, run), Tools())
-    return run.path
+    return demos.run(sizes=SIZES, extract={"shard_rows": 6})
 
 
 @pytest.fixture
@@ -103,19 +93,15 @@ def test_a_changed_table_is_named_and_made_again(run: RunFolder) -> None:
 
 
 def test_the_command_exits_1_until_it_has_mended(run: RunFolder) -> None:
-    def verify(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "verify", str(run.path), *options]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
     suffered = damage(run, "bit")
-    first = verify()
+    first = hmnet("verify", run.path)
     assert first.returncode == 1
     assert str(suffered) in first.stdout
     assert "does not match its checksum" in first.stdout
-    mended = verify("--fix", "--json", "--workers", "1")
+    mended = hmnet("verify", run.path, "--fix", "--json", "--workers", 1)
     assert mended.returncode == 0, mended.stderr
     assert json.loads(mended.stdout)["left"] == []
-    assert "everything" in verify().stdout
+    assert "everything" in hmnet("verify", run.path).stdout
 
 
 def rerun(run: RunFolder, share: float = 1.0) -> dict[str, Rerun]:
@@ -150,7 +136,7 @@ def test_a_small_share_is_one_unit_and_always_the_same(run: RunFolder) -> None:
 
 def forge_record(run: RunFolder, stage: str, **facts: Any) -> None:
     """Make the record say what lies on disk, and of its making what `facts` say."""
-    made = RunConfig.read(run.config).stage(stage, run)
+    made = stage_of(run.path, stage)
     record = StageRecord.read(run.record(stage))
     assert record is not None
     replace(record, inputs=made.inputs(), outputs=made.outputs(), facts={**record.facts, **facts}).write(
@@ -219,16 +205,12 @@ def test_a_source_that_has_changed_since_prepare_is_named(run: RunFolder, tmp_pa
 def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_told(
     run: RunFolder, tiny_encoder: Path
 ) -> None:
-    config = RunConfig.read(run.config).override(
-        "train", {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1}
-    )
-    config.write(run.config)
-    stage = config.stage("train", run, system="hmnet", seed=2)
-    run_stage(stage, Tools())
+    bring_up_to_date(run.path, "train", seed=2, encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
+    stage = stage_of(run.path, "train", seed=2)
     assert rerun(run, 0.01)["train-hmnet-seed-2"].verdict == "not run"
     result = {one.stage: one for one in rerun_run(run, 0.01, True, Tools())}["train-hmnet-seed-2"]
     assert result.verdict == "equal"
-    model = run.model("hmnet", 2) / "model.safetensors"
+    model = model_of(run.path, seed=2) / "model.safetensors"
     state = load_file(model)
     name = max(name for name in state if state[name].dtype == np.float32)
     state[name] = state[name] + np.float32(0.25)
@@ -245,18 +227,7 @@ def test_the_command_exits_1_where_a_rerun_is_different(run: RunFolder) -> None:
     rows = pq.read_table(run.detections).to_pylist()
     write_table(run.detections, table_of(DETECTIONS, [{**row, "label": "someone else"} for row in rows]))
     forge_record(run, "detect")
-    command = [
-        sys.executable,
-        "-m",
-        "hmnet_pipe.pipeline.cli",
-        "verify",
-        str(run.path),
-        "--rerun",
-        "--workers",
-        "1",
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = hmnet("verify", run.path, "--rerun", "--workers", 1, "--json")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     verdicts = {one["stage"]: one["verdict"] for one in found["reruns"]}

@@ -25,17 +25,14 @@ STAGES = ["detect", "extract"]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return running.small_corpus(tmp_path_factory.mktemp("corpus"))
+def corpus(demos: running.Demos) -> Path:
+    return demos.corpus()
 
 
 @pytest.fixture(scope="module")
-def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(demos: running.Demos) -> Path:
     """A finished run that nothing disturbed; never changed."""
-    folder = running.prepared(tmp_path_factory.mktemp("whole") / "run", corpus, chunk=2, shard_rows=2)
-    for stage in STAGES:
-        running.bring_up_to_date(folder, stage)
-    return folder
+    return demos.run(detect={"chunk": 2}, extract={"shard_rows": 2})
 
 
 def before(stage: str, whole: Path, folder: Path) -> Path:

@@ -22,28 +22,21 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS
 from hmnet_pipe.manifests.tables import table_of, write_table
 from hmnet_pipe.pipeline.checks.status import run_status
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
-from hmnet_pipe.pipeline.run.runner import Report, run_stage
+from hmnet_pipe.pipeline.run.runner import Report
 from hmnet_pipe.stages.base.tools import Tools
-from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from safetensors.numpy import load_file
 
-from ...running import bring_up_to_date, hmnet_words, made_by
-
-SIZES = {"train": 40, "valid": 12, "test": 12}
+from ...running import SMALL, Demos, begin, bring_up_to_date, hmnet, hmnet_words, made_by, model_of
 
 
-def hmnet(*arguments: object) -> str:
-    done = subprocess.run(hmnet_words(*arguments), capture_output=True, text=True, check=False)
+def run_command(*arguments: object) -> None:
+    done = hmnet(*arguments)
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
-def prepare(run: Path, corpus: Path, task: str = "ner", images: Path | None = None) -> Report:
-    config = preset("demo", task=task, text=corpus, images=images or corpus / "images", format="auto")
-    config.write(RunFolder(run).config)
-    return bring_up_to_date(run, "prepare")
+def prepare(run: Path, corpus: Path, task: str = "ner") -> Report:
+    return bring_up_to_date(begin(run, corpus, task), "prepare")
 
 
 def digests(run: Path) -> dict[str, dict[str, str]]:
@@ -52,20 +45,14 @@ def digests(run: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    write_demo_corpus(folder, "ner", sizes=SIZES)
-    return folder
+def corpus(demos: Demos) -> Path:
+    return demos.corpus()
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+def run(demos: Demos) -> Path:
     """A run with detections and features, made by one process. Tests that change it work on a copy."""
-    folder = tmp_path_factory.mktemp("run") / "run"
-    prepare(folder, corpus)
-    bring_up_to_date(folder, "detect", chunk=8)
-    bring_up_to_date(folder, "extract", shard_rows=16)
-    return folder
+    return demos.run(detect={"chunk": 8}, extract={"shard_rows": 16})
 
 
 @pytest.fixture
@@ -101,8 +88,8 @@ def test_a_stage_that_is_up_to_date_does_nothing_and_says_so(copy: Path) -> None
 
 def test_four_workers_make_the_same_numbers_as_one(run: Path, corpus: Path, tmp_path: Path) -> None:
     prepare(tmp_path / "run", corpus)
-    hmnet("detect", tmp_path / "run", "--workers", 4, "--chunk", 8)
-    hmnet("extract", tmp_path / "run", "--workers", 4, "--shard-rows", 16)
+    run_command("detect", tmp_path / "run", "--workers", 4, "--chunk", 8)
+    run_command("extract", tmp_path / "run", "--workers", 4, "--shard-rows", 16)
     assert digests(tmp_path / "run") == digests(run)
 
 
@@ -146,8 +133,8 @@ def test_a_running_scheduler_makes_the_same_numbers(
     run: Path, corpus: Path, tmp_path: Path, scheduler: str
 ) -> None:
     prepare(tmp_path / "run", corpus)
-    hmnet("detect", tmp_path / "run", "--scheduler", scheduler, "--chunk", 8)
-    hmnet("extract", tmp_path / "run", "--scheduler", scheduler, "--shard-rows", 16)
+    run_command("detect", tmp_path / "run", "--scheduler", scheduler, "--chunk", 8)
+    run_command("extract", tmp_path / "run", "--scheduler", scheduler, "--shard-rows", 16)
     assert digests(tmp_path / "run") == digests(run)
 
 
@@ -208,7 +195,7 @@ def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(
 ) -> None:
     """Of every file that a stage writes; and what another stage may be writing at this moment stays."""
     run = RunFolder(copy)
-    model = run.model("hmnet", 1)
+    model = model_of(copy)
     written = {
         "prepare": [
             run.samples,
@@ -280,13 +267,10 @@ def test_the_old_features_stay_whole_until_new_ones_replace_them(copy: Path) -> 
         yield units[0], function(units[0])
         raise KeyboardInterrupt
 
-    folder = RunFolder(copy)
-    config = RunConfig.read(folder.config).override("extract", {"pooled": 1})
     with pytest.raises(KeyboardInterrupt):
-        run_stage(config.stage("extract", folder), Tools(map=stop_after_one))
+        bring_up_to_date(copy, "extract", Tools(map=stop_after_one), pooled=1)
     assert FeatureCache(copy / "features").digest() == whole
     assert np.array_equal(FeatureCache(copy / "features").gather(keys)[0], before)
-    config.write(folder.config)
     assert bring_up_to_date(copy, "extract").done == len(keys)
     assert FeatureCache(copy / "features").spec.pooled == 1
     named = {row.shard for row in read_index(copy / "features")[1]}
@@ -412,7 +396,7 @@ def test_a_saved_model_loads_from_its_folder_alone_and_evaluate_gives_its_test_s
 
 def test_predictions_hold_gold_and_guess_of_every_word(trained: Path) -> None:
     rows = pq.read_table(trained / "models/hmnet/seed-1/predictions.parquet").to_pylist()
-    assert len(rows) == SIZES["test"]
+    assert len(rows) == SMALL["test"]
     assert all(len(row["tokens"]) == len(row["gold"]) == len(row["predicted"]) for row in rows)
 
 
@@ -448,8 +432,9 @@ def test_without_a_single_image_hmnet_is_its_text_only_counterpart(
 ) -> None:
     folder = tmp_path / "run"
     (tmp_path / "empty").mkdir()
-    report = prepare(folder, corpus, images=tmp_path / "empty")
-    assert report.details["samples whose image is missing"] > 0.9 * sum(SIZES.values())
+    begin(folder, corpus, images=tmp_path / "empty")
+    report = bring_up_to_date(folder, "prepare")
+    assert report.details["samples whose image is missing"] > 0.9 * sum(SMALL.values())
     bring_up_to_date(folder, "detect")
     bring_up_to_date(folder, "extract")
     for system in ("hmnet", "bert-crf"):
@@ -477,12 +462,8 @@ def test_every_trainable_parameter_is_in_one_recorded_group(trained: Path) -> No
     }
 
 
-def test_relations_run_through_with_both_heads(tmp_path: Path, tiny_encoder: Path) -> None:
-    write_demo_corpus(tmp_path / "corpus", "re", sizes=SIZES)
-    folder = tmp_path / "run"
-    prepare(folder, tmp_path / "corpus", "re")
-    bring_up_to_date(folder, "detect")
-    bring_up_to_date(folder, "extract")
+def test_relations_run_through_with_both_heads(demos: Demos, tmp_path: Path, tiny_encoder: Path) -> None:
+    folder = Path(shutil.copytree(demos.run("re"), tmp_path / "run"))
     for head in ("cls", "markers"):
         for system in ("mtb", "hmnet"):
             train(folder, tiny_encoder, epochs=1, system=system, relation_head=head)

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +21,9 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.checks.status import run_status
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.refresh import refresh_features
-from hmnet_pipe.pipeline.run.runner import run_stage
-from hmnet_pipe.stages.base.tools import SILENT, Tools
-from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.finetune.settings import FinetuneSettings
 from hmnet_pipe.stages.learning.batches import batches
@@ -43,45 +40,44 @@ from hmnet_pipe.stages.vision.views import normalise
 from safetensors.torch import load_file
 from torch import nn
 
+from ...running import (
+    Demos,
+    begin,
+    bring_up_to_date,
+    configure,
+    finetuned_of,
+    hmnet_words,
+    model_of,
+    said_by,
+    small_corpus,
+    stage_of,
+)
+
 VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
 
 
-def bring_up_to_date(
-    run: Path, stage: str, said: Any = lambda line: None, system: str = "hmnet", **options: Any
-) -> Any:
-    folder = RunFolder(run)
-    config = RunConfig.read(folder.config).override(stage, options)
-    config.write(folder.config)
-    return run_stage(config.stage(stage, folder, system=system), Tools(say=said))
+SIZES = {"train": 24, "valid": 8, "test": 8}
 
 
-def make_run(folder: Path, task: str, encoder: Path) -> Path:
+def make_run(demos: Demos, folder: Path, task: str, encoder: Path) -> Path:
     """Prepared, detected, and extracted in single precision."""
-    write_demo_corpus(folder / "corpus", task, sizes={"train": 24, "valid": 8, "test": 8})
-    made = preset(
-        "demo", task=task, text=folder / "corpus", images=folder / "corpus" / "images", format="auto"
-    )
-    made = replace(
-        made.override("extract", {"dtype": "float32", "precision": "fp32"}), finetune=FinetuneSettings()
-    )
-    made = made.override(
-        "train",
-        {"precision": "fp32", "encoder": str(encoder), "epochs": 2, "first_evaluation": 1, "batch_size": 4},
-    )
-    made.write(RunFolder(folder / "run").config)
-    for stage in ("prepare", "detect", "extract"):
-        bring_up_to_date(folder / "run", stage)
-    return folder / "run"
+    made = demos.run(task, SIZES, extract={"dtype": "float32", "precision": "fp32"})
+    run = Path(shutil.copytree(made, folder / "run"))
+    config = replace(RunConfig.read(RunFolder(run).config), finetune=FinetuneSettings())
+    config.write(RunFolder(run).config)
+    small: dict[str, Any] = {"epochs": 2, "first_evaluation": 1, "batch_size": 4}
+    configure(run, "train", precision="fp32", encoder=str(encoder), **small)
+    return run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    return make_run(tmp_path_factory.mktemp("ner"), "ner", tiny_encoder)
+def run(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    return make_run(demos, tmp_path_factory.mktemp("ner"), "ner", tiny_encoder)
 
 
 @pytest.fixture(scope="module")
-def relations(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    return make_run(tmp_path_factory.mktemp("re"), "re", tiny_encoder)
+def relations(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    return make_run(demos, tmp_path_factory.mktemp("re"), "re", tiny_encoder)
 
 
 @pytest.fixture
@@ -107,7 +103,7 @@ def scores_both_ways(
     model = HMNeT.from_encoder(Path(config.train.encoder), made)
     for parameter in model.fusion.parameters():
         nn.init.normal_(parameter, 0, 0.1)
-    extraction = config.stage("extract", folder)
+    extraction = stage_of(folder.path, "extract")
     end_to_end = EndToEnd(model, build_pyramid("demo_resnet", "default", 2)).eval()
     model.eval()
     pixels = Pixels(extraction.images(), size=extraction.settings.size, views=4, decoders=2)
@@ -146,17 +142,10 @@ def test_pixels_and_the_cache_give_the_same_scores(
 def test_with_the_backbone_frozen_training_from_pixels_is_training_on_the_cache(copy: Path) -> None:
     bring_up_to_date(copy, "train")
     bring_up_to_date(copy, "finetune", unfreeze=0)
-    folder = RunFolder(copy)
-    histories = [
-        pq.read_table(path / "history.parquet")
-        for path in (folder.model("hmnet", 1), folder.finetuned("hmnet", 1))
-    ]
+    histories = [pq.read_table(path / "history.parquet") for path in (model_of(copy), finetuned_of(copy))]
     for column in ("loss", "valid_f1", "learning_rate"):
         np.testing.assert_allclose(*(history.column(column).to_pylist() for history in histories), rtol=1e-3)
-    weights = [
-        load_file(path / "model.safetensors")
-        for path in (folder.model("hmnet", 1), folder.finetuned("hmnet", 1))
-    ]
+    weights = [load_file(path / "model.safetensors") for path in (model_of(copy), finetuned_of(copy))]
     assert set(weights[0]) == set(weights[1])
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
@@ -177,7 +166,7 @@ def test_what_is_unfrozen_learns_and_nothing_else(copy: Path, unfreeze: Any, bat
         copy, "finetune", unfreeze=unfreeze, batch_norm=batch_norm, epochs=1, backbone_learning_rate=1e-3
     )
     assert report.failed == 0
-    folder = RunFolder(copy).finetuned("hmnet", 1)
+    folder = finetuned_of(copy)
     before = {
         name: value.clone()
         for name, value in build_pyramid("demo_resnet", "default", 2).resnet.state_dict().items()
@@ -216,7 +205,7 @@ def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bo
     split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task="ner", max_length=64)
     labels = labels_of(split, "ner")
     spec = FeatureCache(folder.features).spec
-    extraction = config.stage("extract", folder)
+    extraction = stage_of(folder.path, "extract")
     pixels = Pixels(extraction.images(), size=112, views=4, decoders=1)
     label_ids = {label: number for number, label in enumerate(labels)}
     batch = next(
@@ -250,10 +239,7 @@ def test_recomputing_activations_changes_nothing_but_memory(copy: Path, run: Pat
     other = Path(shutil.copytree(run, tmp_path / "other"))
     for folder, recompute in ((copy, False), (other, True)):
         bring_up_to_date(folder, "finetune", unfreeze=4, epochs=1, recompute=recompute)
-    files = [
-        [(RunFolder(folder).finetuned("hmnet", 1) / name).read_bytes() for name in FILES]
-        for folder in (copy, other)
-    ]
+    files = [[(finetuned_of(folder) / name).read_bytes() for name in FILES] for folder in (copy, other)]
     assert files[0] == files[1]
 
 
@@ -264,21 +250,17 @@ def test_augmented_training_is_another_one_and_the_same_twice(copy: Path, run: P
     folders = [copy, *(Path(shutil.copytree(run, tmp_path / name)) for name in "ab")]
     for folder, augment in zip(folders, (False, True, True), strict=True):
         bring_up_to_date(folder, "finetune", epochs=1, augment=augment)
-    digests = [
-        digest_file(RunFolder(folder).finetuned("hmnet", 1) / "model.safetensors") for folder in folders
-    ]
+    digests = [digest_file(finetuned_of(folder) / "model.safetensors") for folder in folders]
     assert digests[1] == digests[2] != digests[0]
 
 
 def test_status_knows_finetune_and_a_changed_setting_is_named(copy: Path) -> None:
-    said: list[str] = []
-    bring_up_to_date(copy, "finetune", said.append, epochs=1)
+    bring_up_to_date(copy, "finetune", epochs=1)
     assert {row.stage: row.state for row in run_status(RunFolder(copy)).stages}[
         "finetune-hmnet-seed-1"
     ] == "fresh"
     assert bring_up_to_date(copy, "finetune").state == "fresh"
-    said.clear()
-    bring_up_to_date(copy, "finetune", said.append, unfreeze=2)
+    said = said_by(copy, "finetune", unfreeze=2)
     assert any("unfreeze: 1 -> 2" in line for line in said)
 
 
@@ -289,7 +271,7 @@ def test_finetune_killed_resumes_to_the_same_model(copy: Path, run: Path, tmp_pa
     environment = {**os.environ, "HMNET_PIPE_CHECKPOINT_SECONDS": "0"}
     arguments = ["finetune", str(copy), "--augment", "--batch-norm", "--epochs", "3"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *arguments],
+        hmnet_words(*arguments),
         env=environment,
         stdout=subprocess.DEVNULL,
     )
@@ -306,14 +288,11 @@ def test_finetune_killed_resumes_to_the_same_model(copy: Path, run: Path, tmp_pa
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (RunFolder(copy).finetuned("hmnet", 1) / "model.safetensors").exists()
-    said: list[str] = []
-    bring_up_to_date(copy, "finetune", said.append)
+    assert not (finetuned_of(copy) / "model.safetensors").exists()
+    said = said_by(copy, "finetune")
     assert any("resuming after" in line for line in said)
     for name in FILES:
-        assert (RunFolder(copy).finetuned("hmnet", 1) / name).read_bytes() == (
-            RunFolder(undisturbed).finetuned("hmnet", 1) / name
-        ).read_bytes()
+        assert (finetuned_of(copy) / name).read_bytes() == (finetuned_of(undisturbed) / name).read_bytes()
 
 
 def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy: Path) -> None:
@@ -321,12 +300,11 @@ def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy: Path
         bring_up_to_date(copy, "finetune", start="train")
     bring_up_to_date(copy, "train", epochs=1)
     still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
-    trained = load_file(RunFolder(copy).model("hmnet", 1) / "model.safetensors")
-    kept = Path(shutil.copytree(RunFolder(copy).model("hmnet", 1), copy / "kept"))
-    config = RunConfig.read(RunFolder(copy).config).override("train", still)
-    config.write(RunFolder(copy).config)
+    trained = load_file(model_of(copy) / "model.safetensors")
+    kept = Path(shutil.copytree(model_of(copy), copy / "kept"))
+    configure(copy, "train", **still)
     bring_up_to_date(copy, "finetune", start=str(kept), epochs=1, backbone_learning_rate=0.0)
-    started = load_file(RunFolder(copy).finetuned("hmnet", 1) / "model.safetensors")
+    started = load_file(finetuned_of(copy) / "model.safetensors")
     assert all(torch.equal(value, trained[name]) for name, value in started.items())
     with pytest.raises(StageError, match="was trained with system 'hmnet'"):
         bring_up_to_date(copy, "finetune", system="hmnet-flat")
@@ -347,17 +325,15 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
         "detect": "fresh",
         "extract": "fresh",
     }
-    assert FeatureCache(new.features).spec.weights == digest_file(
-        folder.finetuned("hmnet", 1) / "backbone.safetensors"
-    )
+    assert FeatureCache(new.features).spec.weights == digest_file(finetuned_of(copy) / "backbone.safetensors")
     # What finetune's model sees in pixels is what the new cache holds: both ways give one score and the same predictions.
-    extraction = config.stage("extract", folder)
-    from_pixels = evaluate(folder.finetuned("hmnet", 1), folder, plan=extraction.plan())[0]
-    assert from_pixels == json.loads((folder.finetuned("hmnet", 1) / "metrics.json").read_text())["test"]
-    model, cache = EndToEnd.from_pretrained(folder.finetuned("hmnet", 1)), FeatureCache(new.features)
+    extraction = stage_of(folder.path, "extract")
+    from_pixels = evaluate(finetuned_of(copy), folder, plan=extraction.plan())[0]
+    assert from_pixels == json.loads((finetuned_of(copy) / "metrics.json").read_text())["test"]
+    model, cache = EndToEnd.from_pretrained(finetuned_of(copy)), FeatureCache(new.features)
     images = extraction.images()
     pixels, mask = Pixels(images, size=112, views=4, decoders=1).gather([image.key for image in images])
-    text = HMNeT.from_pretrained(folder.finetuned("hmnet", 1))
+    text = HMNeT.from_pretrained(finetuned_of(copy))
     assert text.config.features == json.loads(json.dumps(vars(cache.spec)))
     cached, cached_mask = cache.gather([image.key for image in images])
     assert np.array_equal(mask, cached_mask)
@@ -378,7 +354,11 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
 def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(
     tmp_path: Path, tiny_encoder: Path
 ) -> None:
-    run = make_run(tmp_path, "ner", tiny_encoder)
+    corpus = small_corpus(tmp_path / "corpus", sizes=SIZES)
+    training = {"encoder": str(tiny_encoder), "first_evaluation": 1, "batch_size": 4}
+    run = begin(tmp_path / "run", corpus, train=training, finetune={"start": "pretrained"})
+    for stage in ("prepare", "detect", "extract"):
+        bring_up_to_date(run, stage)
     images = pq.read_table(RunFolder(run).images).to_pylist()
     Path(images[0]["path"]).write_bytes(b"no image any more")
     report = bring_up_to_date(run, "finetune", epochs=1)

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,35 +18,20 @@ import pytest
 import torch
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
-from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.ahead import prefetched
-from hmnet_pipe.stages.base.tools import Tools
-from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.learning.splits import Split, few_shots
 from hmnet_pipe.stages.text.limits import EncodedText
 from safetensors.torch import load_file
 
+from ...running import Demos, bring_up_to_date, configure, hmnet, hmnet_words, model_of, said_by
+
 SIZES = {"train": 42, "valid": 12, "test": 12}
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
-
-
-def bring_up_to_date(run: Path, stage: str, system: str = "hmnet", **options: Any) -> list[str]:
-    """A stage in this process; returns what it said."""
-    folder = RunFolder(run)
-    config = RunConfig.read(folder.config).override(stage, options)
-    config.write(folder.config)
-    said: list[str] = []
-    run_stage(config.stage(stage, folder, system=system), Tools(say=said.append))
-    return said
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+def run(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     """A run that is ready to train: demo images, and an encoder of random numbers without dropout."""
     folder = tmp_path_factory.mktemp("run")
     encoder = shutil.copytree(tiny_encoder, folder / "encoder")
@@ -55,26 +39,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     (encoder / "config.json").write_text(
         json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     )
-    write_demo_corpus(folder / "corpus", "ner", sizes=SIZES)
-    made = preset(
-        "demo", task="ner", text=folder / "corpus", images=folder / "corpus" / "images", format="auto"
-    )
-    made = made.override(
-        "train", {"encoder": str(encoder), "epochs": 3, "first_evaluation": 1, "batch_size": 4}
-    )
-    made.write(RunFolder(folder / "run").config)
-    for stage in ("prepare", "detect", "extract"):
-        bring_up_to_date(folder / "run", stage)
-    return folder / "run"
+    run = Path(shutil.copytree(demos.run(sizes=SIZES), folder / "run"))
+    configure(run, "train", encoder=str(encoder), epochs=3, first_evaluation=1, batch_size=4)
+    return run
 
 
 @pytest.fixture
 def copy(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
-
-
-def model_of(run: Path, system: str = "hmnet") -> Path:
-    return RunFolder(run).model(system, 1)
 
 
 def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
@@ -90,7 +62,10 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
     progress, seen = [], set()
     for _ in range(8):
         process = subprocess.Popen(
-            command("train", copy, *given), env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            hmnet_words("train", copy, *given),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 120
         # Until it has saved once more than before, and a random moment longer.
@@ -112,7 +87,7 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
     assert any(step % (progress[0]["steps"] // progress[0]["epochs"]) for step in steps), (
         "no kill in the middle of an epoch"
     )
-    said = bring_up_to_date(copy, "train", **options)
+    said = said_by(copy, "train", **options)
     assert any("resuming after" in line for line in said)
     assert load_digest(copy) == load_digest(undisturbed)
     columns = ["epoch", "step", "loss", "learning_rate", "valid_f1"]
@@ -138,19 +113,11 @@ def test_two_processes_train_as_one_with_the_same_batches(
     """Real torchrun, gloo; the last batch of 42 samples is one that cannot be halved evenly. Clipping sees the whole gradient."""
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
     options = {"batch_size": batch_size, "accumulate": accumulate, "learning_rate": 1e-3, "precision": "fp32"}
-    bring_up_to_date(alone, "train", system, **options)
+    bring_up_to_date(alone, "train", system=system, **options)
     given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = ["train", str(copy), "--system", system, *given]
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "hmnet_pipe.pipeline.cli",
-    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = [*launcher, "-m", "hmnet_pipe.pipeline.cli"]
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best epoch") == 1, "rank 0 alone speaks"
@@ -169,12 +136,7 @@ def test_two_processes_train_as_one_with_the_same_batches(
     ]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     # Alone, the run says how to go on, since another number of processes rounds otherwise.
-    lone = subprocess.run(
-        command("train", copy, "--system", system, "--epochs", "4"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    lone = hmnet("train", copy, "--system", system, "--epochs", 4)
     assert lone.returncode == 2
     assert "--processes 1" in lone.stderr
     assert "torchrun" in lone.stderr
@@ -183,7 +145,7 @@ def test_two_processes_train_as_one_with_the_same_batches(
 def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy: Path) -> None:
     """With rates of zero no epoch is better than the first."""
     still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
-    said = bring_up_to_date(copy, "train", epochs=9, patience=2, **still)
+    said = said_by(copy, "train", epochs=9, patience=2, **still)
     metrics = json.loads((model_of(copy) / "metrics.json").read_text())
     assert metrics["best_epoch"] == 1
     assert pq.read_table(model_of(copy) / "history.parquet").column("epoch").to_pylist() == [1, 2, 3]
@@ -191,7 +153,7 @@ def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy: Path)
 
 
 def test_each_epoch_is_a_line_with_loss_rate_speed_and_score(copy: Path) -> None:
-    said = [line for line in bring_up_to_date(copy, "train") if "epoch " in line]
+    said = [line for line in said_by(copy, "train") if "epoch " in line]
     assert len(said) == 3
     rows = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
     for line, row in zip(said, rows, strict=True):
