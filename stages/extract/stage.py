@@ -133,6 +133,7 @@ class Extract(Stage):
         for path in self.run.features.glob("shard-*.h5"):
             if path.name not in named:
                 path.unlink()
+        remove_temporaries(self.run.features)  # of a worker that was killed while this stage ran
 
     def kept(self) -> tuple[int, int, int]:
         """How many images lie in finished shards that an interrupted run has left, of how many that are not in the committed cache; and

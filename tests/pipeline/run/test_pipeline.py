@@ -232,6 +232,20 @@ def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(
         assert remaining == {path for other, paths in left.items() if other != stage for path in paths}
 
 
+@pytest.mark.parametrize("stage", ["detect", "extract"])
+def test_what_a_worker_that_is_killed_leaves_goes_with_the_end_of_the_stage(copy: Path, stage: str) -> None:
+    def leave_half_a_file(function: Callable[[Any], Any], units: list[Any]) -> Iterator[tuple[Any, Any]]:
+        for unit in units:
+            yield unit, function(unit)
+            place = copy / "features" if stage == "extract" else RunFolder(copy).work(stage)
+            (place / f"{TEMPORARY_PREFIX}123-shard-00000.h5").write_text("half")
+
+    RunFolder(copy).record(stage).unlink()
+    shutil.rmtree(copy / "features")
+    assert bring_up_to_date(copy, stage, Tools(map=leave_half_a_file)).done > 0
+    assert list(copy.rglob(f"{TEMPORARY_PREFIX}*")) == []
+
+
 def test_a_changed_box_recomputes_its_image_and_no_other(copy: Path) -> None:
     folder = RunFolder(copy)
     keys = list(FeatureCache(folder.features))
