@@ -23,10 +23,11 @@ import numpy.typing as npt
 import psutil
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
 from hmnet_pipe.cache.shards import rewrite_shard, write_shard
-from hmnet_pipe.cache.spec import FeatureSpec
+from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, FeatureSpec, Transform
 from report import Result, report
 
-SPEC = FeatureSpec("resnet50", "0" * 64, "made up", (256, 512, 1024, 2048), 2, 4, "float16")
+TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+SPEC = FeatureSpec("resnet50", "0" * 64, TRANSFORM, (256, 512, 1024, 2048), 2, 4, "float16")
 ROW_BYTES = 2 * int(np.prod(SPEC.row_shape))
 SHARD_ROWS, BATCH, BATCHES = 256, 8, 200
 ARCHIVED_SHARDS = 4

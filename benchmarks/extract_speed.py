@@ -23,10 +23,12 @@ import torch
 import torchvision
 from hmnet_pipe.pipeline.cluster.dask import default_workers
 from hmnet_pipe.stages.base.arithmetic import Arithmetic, autocast
-from hmnet_pipe.stages.vision.backbones.torchvision import Pyramid, build_pyramid
+from hmnet_pipe.stages.vision.backbones.backbone import Backbone
+from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
 from hmnet_pipe.stages.vision.fused import for_inference
 from hmnet_pipe.stages.vision.images import open_image
+from hmnet_pipe.stages.vision.pooling import pooled_and_joined
 from hmnet_pipe.stages.vision.views import cut_views, normalise
 from photo_run import Call, make_run, on_every_worker, timed_stage, warm_cluster, with_boxes
 from report import Result, report
@@ -48,8 +50,8 @@ def rate(forward: Callable[[Tensor], object], batch: int, seconds: float = 4.0) 
     return done / (time.perf_counter() - started)
 
 
-def fused(arithmetic: Arithmetic) -> Pyramid:
-    return for_inference(build_pyramid("resnet50", "random", POOLED), arithmetic)
+def fused(arithmetic: Arithmetic) -> Backbone:
+    return for_inference(build_backbone("resnet50", "random"), arithmetic)
 
 
 def rate_on_worker(call: Call) -> float:
@@ -61,11 +63,7 @@ def compiled(arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
-    network = (
-        build_pyramid("resnet50", "random", POOLED)
-        .requires_grad_(False)
-        .to(memory_format=torch.channels_last)
-    )
+    network = build_backbone("resnet50", "random").requires_grad_(False).to(memory_format=torch.channels_last)
     run = torch.compile(network)
 
     def forward(views: Tensor) -> Tensor:
@@ -75,9 +73,9 @@ def compiled(arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def least_cosine(network: Pyramid, arithmetic: Arithmetic, photos: Path, count: int = 40) -> float:
+def least_cosine(network: Backbone, arithmetic: Arithmetic, photos: Path, count: int = 40) -> float:
     """Of every view and level of `count` photographs with random boxes: `arithmetic` against plain fp32."""
-    levels = list(network.levels)
+    levels = list(network.info.levels)
     fast = for_inference(copy.deepcopy(network), arithmetic)
     found = []
     generator = torch.Generator().manual_seed(0)
@@ -86,13 +84,13 @@ def least_cosine(network: Pyramid, arithmetic: Arithmetic, photos: Path, count: 
         corners = torch.rand(VIEWS - 1, 2, 2, generator=generator).sort(dim=1).values * torch.tensor(
             [image.width, image.height]
         )
-        views = normalise(
-            torch.from_numpy(cut_views(image, [tuple(box.flatten().tolist()) for box in corners], SIZE))
-        )
+        boxes = [tuple(box.flatten().tolist()) for box in corners]
+        pixels = cut_views(image, boxes, network.info.transform(SIZE))
+        views = normalise(torch.from_numpy(pixels), network.info.mean, network.info.std)
         with torch.inference_mode():
-            exact = network(views).split(levels, dim=1)
+            exact = pooled_and_joined(network(views), POOLED).split(levels, dim=1)
             with autocast(torch.device("cpu"), arithmetic.precision):
-                coarse = fast(views).half().float().split(levels, dim=1)
+                coarse = pooled_and_joined(fast(views), POOLED).half().float().split(levels, dim=1)
         found += [
             torch.cosine_similarity(a.flatten(1), b.flatten(1)).min().item()
             for a, b in zip(exact, coarse, strict=True)
@@ -149,8 +147,8 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     whole, bare = medians.pop("extract"), medians["torchvision eager fp32, batches of 32"]
     best = max(medians, key=lambda name: medians[name])
-    demo = build_pyramid("demo_resnet", str(DEMO_WEIGHTS), POOLED)
-    resnet50 = build_pyramid("resnet50", "random", POOLED)
+    demo = build_backbone("demo_resnet", str(DEMO_WEIGHTS))
+    resnet50 = build_backbone("resnet50", "random")
     results = [
         Result("extract, views/s", whole),
         Result("extract over torchvision's eager fp32 ResNet-50", whole / bare, 4.5),

@@ -23,7 +23,7 @@ from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
 from hmnet_pipe.stages.systems.end_to_end import EndToEnd
 from hmnet_pipe.stages.systems.hmnet import HMNeT
-from hmnet_pipe.stages.vision.backbones.torchvision import build_pyramid
+from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from report import Result, report
 from train_speed import BATCH, LABELS, SPEC, make_encoder
 
@@ -60,7 +60,10 @@ def measure(
     )
     if unfreeze is not None:
         model = EndToEnd(
-            model, build_pyramid("resnet50", "random", SPEC.pooled, recompute=recompute), unfreeze=unfreeze
+            model,
+            build_backbone("resnet50", "random", recompute=recompute),
+            SPEC.pooled,
+            unfreeze=unfreeze,
         )
     optimizer = make_optimizer(parameter_groups(model, {**settings.rates, "backbone": 1e-5}, 0.01))
     batch = batch_of(pixels=unfreeze is not None)

@@ -133,7 +133,9 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
 
     stage = config.stage("extract", run)
     assert isinstance(stage, Extract)
-    spec = FeatureSpec("demo_resnet", stage.weights()["backbone"], "made up", (4,), 1, 1, "float16")
+    spec = FeatureSpec(
+        "demo_resnet", stage.weights()["backbone"], stage.spec().transform, (4,), 1, 1, "float16"
+    )
     index = []
     for start in range(0, images, SHARD_ROWS):
         part = keys[start : start + SHARD_ROWS]

@@ -24,7 +24,7 @@ import torch
 import torchvision
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
 from hmnet_pipe.cache.shards import write_shard
-from hmnet_pipe.cache.spec import FeatureSpec
+from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, FeatureSpec, Transform
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import SAMPLES
 from hmnet_pipe.manifests.tables import read_table
@@ -54,7 +54,8 @@ def _peak() -> int:
 
 _LIBRARIES = _peak()  # what the imports above took
 BATCH, PADDED, LABELS = 8, 80, ("O", *(f"{p}-{kind}" for kind in ("LOC", "MISC", "ORG", "PER") for p in "BI"))
-SPEC = FeatureSpec("resnet50", "0" * 64, "random numbers", (256, 512, 1024, 2048), 2, 4, "float16")
+TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+SPEC = FeatureSpec("resnet50", "0" * 64, TRANSFORM, (256, 512, 1024, 2048), 2, 4, "float16")
 
 
 def make_encoder(folder: Path) -> Path:

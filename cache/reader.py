@@ -8,6 +8,7 @@ not name is not part of the cache.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,9 @@ class IndexRow:
 def write_index(folder: Path, spec: FeatureSpec, rows: Iterable[IndexRow]) -> None:
     """Commit the index, sorted by image key: from here on the cache holds exactly these rows."""
     ordered = [vars(row) for row in sorted(rows, key=lambda row: row.image_key)]
-    table = pa.Table.from_pylist(ordered, schema=_INDEX.with_metadata({"spec": spec.to_json()}))
+    table = pa.Table.from_pylist(
+        ordered, schema=_INDEX.with_metadata({"spec": json.dumps(spec.to_json(), sort_keys=True)})
+    )
     with atomic_path(folder / "index.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -76,7 +79,7 @@ def _read_index(folder: Path, columns: Sequence[str] | None = None) -> tuple[Fea
             raise ValueError(f"its column {wrong[0]} is not of type {_INDEX.field(wrong[0]).type}")
         if missing := set(columns or _INDEX.names) - set(table.schema.names):
             raise ValueError(f"it has no column {min(missing)}")
-        return FeatureSpec.from_json(table.schema.metadata[b"spec"].decode()), table
+        return FeatureSpec.from_json(json.loads(table.schema.metadata[b"spec"])), table
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
         raise StageError(
             f"{path} is damaged ({error}); delete it and run `hmnet-pipe extract` again"
@@ -124,8 +127,10 @@ class FeatureCache:
         return iter(self._index.column("image_key").to_pylist())
 
     def digest(self) -> str:
-        """The digest of the features' identity and contents (by their checksums), whatever shards they lie in."""
-        digest = hashlib.sha256(f"[{canonical_json(self.spec.to_json())},[".encode())
+        """Return the digest of the features' identity and contents (by their checksums), whatever shards they lie in."""
+        # The identity is a text in the text, as it was from the first.
+        identity = json.dumps(self.spec.identity, sort_keys=True)
+        digest = hashlib.sha256(f"[{canonical_json(identity)},[".encode())
         separator = b""
         for batch in self._index.to_batches(max_chunksize=2**16):
             for text in _canonical_pairs(batch.column("image_key"), batch.column("checksum")):

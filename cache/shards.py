@@ -14,6 +14,7 @@ temporary name, the rename, and a checksum in every row. The checksum is over co
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -158,7 +159,13 @@ def _write(
         file.create_dataset("view_mask", data=view_mask, track_times=False)
         file.create_dataset("image_key", data=np.array(keys, dtype="S64"), track_times=False)
         file.create_dataset("checksum", data=np.array(checksums, dtype=np.uint64), track_times=False)
-        file.attrs.update({"schema_version": SCHEMA_VERSION, "unit": unit, "spec": spec.to_json()})
+        file.attrs.update(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "unit": unit,
+                "spec": json.dumps(spec.to_json(), sort_keys=True),
+            }
+        )
         file.flush()
         file.attrs["complete"] = True
     path.write_bytes(content.getbuffer())
@@ -228,7 +235,7 @@ class Shard:
         self.path = path
         with _open(path) as file:
             self.unit = str(file.attrs["unit"])
-            self.spec = FeatureSpec.from_json(file.attrs["spec"])
+            self.spec = FeatureSpec.from_json(json.loads(file.attrs["spec"]))
             self.keys = [key.decode("ascii") for key in file["image_key"][()]]
             self.view_mask = file["view_mask"][()]
             self.checksums = file["checksum"][()]

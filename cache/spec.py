@@ -1,11 +1,30 @@
 """What the numbers of a feature set are."""
 
-import json
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
-__all__ = ["STORAGE_DTYPES", "FeatureSpec"]
+__all__ = [
+    "ALL",
+    "IMAGE",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "OBJECTS",
+    "REGIONS",
+    "STORAGE_DTYPES",
+    "FeatureSpec",
+    "Transform",
+]
+
+# Of what the views of a row are: the whole image and then its objects, the image alone, or the objects alone.
+ALL, IMAGE, OBJECTS = REGIONS = ("all", "image", "objects")
+
+# The statistics of ImageNet's pixels, red, green and blue from 0 to 1: most backbones were trained with them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # bfloat16 has no HDF5 type; its bits are kept as uint16.
 STORAGE_DTYPES: dict[str, type[np.generic]] = {
@@ -16,29 +35,95 @@ STORAGE_DTYPES: dict[str, type[np.generic]] = {
 
 
 @dataclass(frozen=True)
+class Transform:
+    """How a view becomes a network's input: resized to size x size by Pillow's `interpolation`, without regard to
+    aspect, then scaled to 0..1, less `mean`, over `std`."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+    def __str__(self) -> str:
+        """Return these facts as one sentence, the form in which fingerprints have them: it must never change."""
+        if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            statistics = "ImageNet mean and standard deviation"
+        else:
+            statistics = f"mean {self.mean} and standard deviation {self.std}"
+        resized = f"PIL {self.interpolation}, plain resize to {self.size}x{self.size}"
+        return f"{resized}; scaled to 0..1; {statistics}"
+
+
+@dataclass(frozen=True)
 class FeatureSpec:
     """What the numbers of a feature set are; equal specs can be read together.
 
-    levels: channels of each pyramid level, from fine to coarse. pooled: the side p of each level after pooling.
-    views: 1 + m. transform: how pixels became the network's input, in words. weights: the digest of the backbone's weights.
+    weights: the digest of the backbone's weights. levels: the channels of each level that is held, from fine to
+    coarse; numbers: which of the backbone's levels these are, counted from 1, the finest (by default all). pooled: the
+    side p of each level after pooling. regions: of what the views are, one of REGIONS; views: how many an image has at
+    most. dtype: what is stored. precision: what the backbone computed in; it is not compared, since caches made before
+    it was recorded have none ("") and extract's own record holds it.
     """
 
     backbone: str
     weights: str
-    transform: str
+    transform: Transform
     levels: tuple[int, ...]
     pooled: int
     views: int
     dtype: str
+    numbers: tuple[int, ...] = ()
+    regions: str = ALL
+    precision: str = field(default="", compare=False)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+    def __post_init__(self) -> None:
+        if not self.numbers:
+            object.__setattr__(self, "numbers", tuple(range(1, 1 + len(self.levels))))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> "FeatureSpec":
-        values = json.loads(text)
-        return cls(**{**values, "levels": tuple(values["levels"])})
+    def from_json(cls, values: Mapping[str, Any]) -> "FeatureSpec":
+        """Return the spec that `to_json` gave, or that a version before 2026-12 wrote, whose transform was a sentence."""
+        transform = values["transform"]
+        return cls(
+            **{
+                **values,
+                "transform": _of_sentence(transform) if isinstance(transform, str) else _of_facts(transform),
+                "levels": tuple(values["levels"]),
+                "numbers": tuple(values.get("numbers", ())),
+            }
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What digests and fingerprints hold of it: the fields that such a set had from the first, with the transform
+        as a sentence, and of the later ones those that say something else than they did not need to say."""
+        values = {**asdict(self), "transform": str(self.transform)}
+        del values["precision"]  # it shows in the numbers
+        if self.numbers == tuple(range(1, 1 + len(self.levels))):
+            del values["numbers"]
+        if self.regions == ALL:
+            del values["regions"]
+        return values
 
     @property
     def row_shape(self) -> tuple[int, int, int, int]:
+        """The shape (V, C, p, p) of an image's features."""
         return (self.views, sum(self.levels), self.pooled, self.pooled)
+
+
+def _of_facts(values: Mapping[str, Any]) -> Transform:
+    return Transform(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def _of_sentence(text: str) -> Transform:
+    """Return the transform that `text` describes. Raises ValueError for another sentence than was ever written."""
+    found = re.match(r"PIL (\w+), plain resize to (\d+)x", text)
+    transform = Transform(int(found[2]), IMAGENET_MEAN, IMAGENET_STD, found[1]) if found else None
+    if str(transform) != text:
+        raise ValueError(f"its transform {text!r} is not known")
+    assert transform is not None
+    return transform

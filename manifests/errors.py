@@ -1,6 +1,9 @@
 """The errors that a user can cause. Each names its remedy; the command line prints no traceback."""
 
-__all__ = ["HmnetPipeError", "InputError", "StageError", "WeightsError"]
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["HmnetPipeError", "InputError", "StageError", "WeightsError", "unknown_name"]
 
 
 class HmnetPipeError(Exception):
@@ -27,3 +30,14 @@ class StageError(HmnetPipeError):
     """A stage cannot start or finish: input missing, a lock held, the disk full, no worker left."""
 
     exit_code = 1
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """Return the error for a name that is not one of `known`: it lists them, and says which one may have been meant.
+
+    kind: what is named, as in "backbone".
+    """
+    names = list(known)
+    meant = get_close_matches(name, names, 1)
+    hint = f"; did you mean {meant[0]}?" if meant else ""
+    return InputError(f"{kind} {name!r} is not one of {', '.join(names)}{hint}")

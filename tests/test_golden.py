@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hmnet_pipe.cache.reader import IndexRow, write_index
 from hmnet_pipe.cache.shards import write_shard
-from hmnet_pipe.cache.spec import FeatureSpec
+from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, FeatureSpec, Transform
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES, SAMPLES
@@ -24,6 +24,7 @@ from hmnet_pipe.manifests.tables import table_of, write_table
 from hmnet_pipe.pipeline.run.config import SETTINGS, RunConfig, preset
 from hmnet_pipe.pipeline.run.runner import expected_record
 
+TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
 GOLDEN = Path(__file__).with_name("golden.json")
 KEY = hashlib.sha256(b"an image").hexdigest()
 
@@ -63,7 +64,7 @@ def make_folder(folder: Path) -> RunConfig:
     )
     box = {"x0": 0.5, "y0": 0.0, "x1": 2.25, "y1": 3.0, "label": "person", "score": 0.75}
     write_table(run.detections, table_of(DETECTIONS, [{"image_key": KEY, "rank": 0, **box}]))
-    spec = FeatureSpec("resnet50", "0" * 64, "none", (2, 3), 1, 2, "float16")
+    spec = FeatureSpec("resnet50", "0" * 64, TRANSFORM, (2, 3), 1, 2, "float16")
     checksums = write_shard(
         run.features / "shard-00000.h5",
         unit="0" * 64,

@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 
 from ...manifests.errors import HmnetPipeError
 from ...manifests.run import RunFolder
-from ...stages.vision.weights import DEFAULT, weights_of
+from ...stages.vision.weights import DEFAULT, downloads_folder, weights_of
 from ..run.config import RunConfig, preset
 
 __all__ = ["Finding", "examine"]
@@ -70,7 +70,7 @@ def examine(run: RunFolder | None) -> list[Finding]:
         ("text encoder", lambda: _encoder(config.train.encoder)),
         ("run's folder", lambda: _writable(place)),
         ("disk of the run", lambda: _disk("disk of the run", place)),
-        ("disk of weights", lambda: _disk("disk of weights", _existing(_torch_cache()))),
+        ("disk of weights", lambda: _disk("disk of weights", _existing(downloads_folder()))),
         ("HDF5", lambda: _hdf5(place)),
     ]
     for subject, check in checks:
@@ -243,10 +243,10 @@ def _weights(subject: str, architecture: str, choice: str) -> Finding:
     if choice != DEFAULT:
         path = source.path()  # raises where it is not a file
         return Finding(subject, "ok", f"{architecture}: {path or 'random'}")
-    default = source.default()
+    default = source.default
     if isinstance(default, Path):
         return Finding(subject, "ok" if default.is_file() else "problem", f"{architecture}: {default}")
-    path = _torch_cache() / Path(urlparse(default).path).name
+    path = downloads_folder() / Path(urlparse(default).path).name
     if path.is_file():
         return Finding(subject, "ok", f"{architecture}: {path}")
     remedy = f"they are downloaded on first use; without internet get {default} elsewhere and put it at {path}, or use --weights FILE"
@@ -317,12 +317,6 @@ def _hdf5(place: Path) -> Finding:
                     "put the run on another file system",
                 )
     return Finding("HDF5", "ok", f"files at {place} can be written, locked and read while they are open")
-
-
-def _torch_cache() -> Path:
-    import torch
-
-    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _existing(path: Path) -> Path:

@@ -25,12 +25,11 @@ from torchvision.models import ResNet
 from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
+from ...cache.spec import IMAGENET_MEAN, IMAGENET_STD
 from ..vision.demo_nets import demo_fasterrcnn, demo_resnet
 from .scenes import KINDS, SceneObject, draw_scene, stream
 
 __all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "main",
     "random_scene",
     "train_detector",
@@ -38,9 +37,6 @@ __all__ = [
     "view_tensor",
     "views_of",
 ]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # In pixels. The demonstration looks at views of 112; the larger ones keep the features from being of use at that side alone.
 _VIEW_SIDES = (112, 112, 160, 224)

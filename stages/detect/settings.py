@@ -4,17 +4,9 @@ from dataclasses import dataclass
 
 from ...manifests.errors import InputError
 from ..base.settings import setting
-from ..vision.demo import DEMO_DETECTOR
+from ..vision.detectors import detector_info
 
 __all__ = ["DetectSettings"]
-
-DETECTORS = (
-    "fasterrcnn_resnet50_fpn_v2",
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    DEMO_DETECTOR,
-)
 
 
 @dataclass(frozen=True)
@@ -33,8 +25,7 @@ class DetectSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
 
     def __post_init__(self) -> None:
-        if self.detector not in DETECTORS:
-            raise InputError(f"detector {self.detector!r} is not one of {', '.join(DETECTORS)}")
+        detector_info(self.detector)
         if self.objects < 0 or self.objects > 100:
             raise InputError(f"detect: objects must be from 0 to 100, not {self.objects}")
         if self.chunk < 1:

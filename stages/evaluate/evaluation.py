@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +116,16 @@ def _pixels(data: RunFolder, plan: ViewPlan | None, trained_on: dict[str, Any] |
             "as the extract stage of their run makes it"
         )
     _check(str(data.config), plan.spec, trained_on, ("dtype", "weights"))  # the model brings its own weights
-    return Pixels(plan.images, size=plan.size, views=plan.spec.views, decoders=2)
+    return Pixels(plan.images, transform=plan.spec.transform, views=plan.spec.views, decoders=2)
 
 
 def _check(where: str, spec: FeatureSpec, trained_on: dict[str, Any] | None, but: Sequence[str]) -> None:
-    made = json.loads(json.dumps(asdict(spec)))
-    for field, value in (trained_on or {}).items():
-        if field not in but and made.get(field) != value:
+    if trained_on is None:
+        return
+    made, wanted = spec.to_json(), FeatureSpec.from_json(trained_on).to_json()
+    for field, value in wanted.items():
+        if field not in (*but, "precision") and made[field] != value:
             raise StageError(
-                f"the features of {where} have {field} {made.get(field)!r}, and the model was trained on {value!r}; "
+                f"the features of {where} have {field} {made[field]!r}, and the model was trained on {value!r}; "
                 "extract them with the model's settings first"
             )

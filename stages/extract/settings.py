@@ -1,18 +1,13 @@
 """The settings of the extract stage."""
 
-import re
 from dataclasses import dataclass
 
 from ...cache.spec import STORAGE_DTYPES
 from ...manifests.errors import InputError
 from ..base.settings import setting
-from ..vision.demo import DEMO_BACKBONE
+from ..vision.backbones import backbone_info
 
 __all__ = ["ExtractSettings"]
-
-_BACKBONES = (
-    rf"resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|{DEMO_BACKBONE}"
-)
 
 
 @dataclass(frozen=True)
@@ -29,10 +24,7 @@ class ExtractSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(_BACKBONES, self.backbone):
-            raise InputError(
-                f"backbone {self.backbone!r} is neither a torchvision ResNet (resnet50, wide_resnet50_2, ...) nor {DEMO_BACKBONE}"
-            )
+        backbone_info(self.backbone)
         if self.dtype not in STORAGE_DTYPES:
             raise InputError(f"extract: dtype {self.dtype!r} is not one of {', '.join(STORAGE_DTYPES)}")
         if min(self.size, self.pooled, self.shard_rows) < 1:

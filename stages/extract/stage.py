@@ -8,7 +8,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ from ..base.ahead import Made
 from ..base.arithmetic import Arithmetic
 from ..base.stage import Stage
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
+from ..vision.backbones import backbone_info
 from ..vision.plan import ImageUnit, ViewPlan, planned_images
 from ..vision.weights import weights_of
 from .settings import ExtractSettings
-from .unit import ShardResult, ShardUnit, describe_transform, levels_of
+from .unit import ShardResult, ShardUnit
 
 __all__ = ["Extract"]
 
@@ -61,7 +62,7 @@ class Extract(Stage):
             "objects": self.objects,
             "pooled": s.pooled,
             **self.arithmetic.identity,
-            "transform": describe_transform(s.size),
+            "transform": str(backbone_info(s.backbone).transform(s.size)),
         }
 
     @property
@@ -138,7 +139,7 @@ class Extract(Stage):
     def kept(self) -> tuple[int, int, int]:
         """How many images lie in finished shards that an interrupted run has left, of how many that are not in the committed cache; and
         the number of these shards."""
-        known = self._identity()
+        known = self.spec()
         total = usable_images(self.run.images)
         named: set[str] = set()
         # Without a record the next run looks at every shard again, also at those that an index means.
@@ -146,14 +147,14 @@ class Extract(Stage):
             with suppress(StageError):
                 cache = FeatureCache(self.run.features)
                 named = set(cache.shards())
-                if _identity_of(cache.spec) == known:
+                if cache.spec == known:
                     total = total.filter(pc.invert(pc.is_in(total.column("key"), cache.keys())))
         done = shards = 0
         for path in self.run.features.glob("shard-*.h5"):
             if path.name not in named:
                 with suppress(ShardError):
                     shard = Shard(path)
-                    if _identity_of(shard.spec) == known:
+                    if shard.spec == known:
                         done, shards = done + len(shard.keys), shards + 1
         return done, total.num_rows, shards
 
@@ -177,19 +178,10 @@ class Extract(Stage):
             )
             only = tuple(image for image in images[span] if image.key in there)
             stem = name.removeprefix("shard-").removesuffix(".h5")
-            unit = ShardUnit(stem, str(folder), shard.spec, s.weights, s.size, arithmetic, only)
+            unit = ShardUnit(stem, str(folder), shard.spec, s.weights, arithmetic, only)
             whole = replace(unit, images=tuple(images[span]))
             units.append(whole if whole.digest == shard.unit else unit)
         return units
-
-    def _identity(self) -> dict[str, Any]:
-        """What can be said of the feature set without building the network: all but its levels, which follow from its backbone."""
-        s = self.settings
-        digest = self.weights().get("backbone", "none")
-        transform = describe_transform(s.size)
-        return _identity_of(
-            FeatureSpec(s.backbone, digest, transform, (), s.pooled, 1 + self.objects, s.dtype)
-        )
 
     def images(self) -> Made[ImageUnit]:
         """Every usable image with the boxes that are its views."""
@@ -197,20 +189,21 @@ class Extract(Stage):
 
     def plan(self) -> ViewPlan:
         """Return all that is needed to see what this stage sees, without its cache."""
-        return ViewPlan(self.images(), self.spec(), self.settings.size, self.settings.weights)
+        return ViewPlan(self.images(), self.spec(), self.settings.weights)
 
     def spec(self) -> FeatureSpec:
         """What the features are that this stage makes."""
         s = self.settings
-        digest = self.weights().get("backbone", "none")
+        info = backbone_info(s.backbone)
         return FeatureSpec(
-            s.backbone,
-            digest,
-            describe_transform(s.size),
-            levels_of(s.backbone),
-            s.pooled,
-            1 + self.objects,
-            s.dtype,
+            backbone=s.backbone,
+            weights=self.weights().get("backbone", "none"),
+            transform=info.transform(s.size),
+            levels=info.levels,
+            pooled=s.pooled,
+            views=1 + self.objects,
+            dtype=s.dtype,
+            precision=self.arithmetic.precision,
         )
 
     def _reusable(
@@ -258,9 +251,7 @@ class Extract(Stage):
 
         def make(i: int) -> ShardUnit:
             group = tuple(images[i * s.shard_rows : (i + 1) * s.shard_rows])
-            return ShardUnit(
-                f"{free[i]:05d}", str(self.run.features), spec, s.weights, s.size, arithmetic, group
-            )
+            return ShardUnit(f"{free[i]:05d}", str(self.run.features), spec, s.weights, arithmetic, group)
 
         return Made(count, make)
 
@@ -270,7 +261,3 @@ def _extract_shard(unit: ShardUnit) -> ShardResult:
     from .work import extract_shard
 
     return extract_shard(unit)
-
-
-def _identity_of(spec: FeatureSpec) -> dict[str, Any]:
-    return {name: value for name, value in asdict(spec).items() if name != "levels"}

@@ -1,6 +1,6 @@
 """What the extract stage does, in words that travel: its settings, its unit of work, and which weights they mean."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -8,10 +8,9 @@ from ...cache.reader import IndexRow
 from ...cache.spec import FeatureSpec
 from ...manifests.fingerprint import digest_json
 from ..base.arithmetic import Arithmetic
-from ..vision.demo import DEMO_BACKBONE
 from ..vision.plan import ImageUnit
 
-__all__ = ["ShardResult", "ShardUnit", "describe_transform", "levels_of"]
+__all__ = ["ShardResult", "ShardUnit"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,6 @@ class ShardUnit:
     folder: str
     spec: FeatureSpec
     weights: str
-    size: int
     arithmetic: Arithmetic
     images: tuple[ImageUnit, ...]
 
@@ -32,9 +30,12 @@ class ShardUnit:
 
     @property
     def digest(self) -> str:
-        spec = asdict(self.spec)
         return digest_json(
-            {"spec": spec, **self.arithmetic.identity, "images": [[i.key, i.inputs] for i in self.images]}
+            {
+                "spec": self.spec.identity,
+                **self.arithmetic.identity,
+                "images": [[i.key, i.inputs] for i in self.images],
+            }
         )
 
     def __len__(self) -> int:
@@ -54,16 +55,3 @@ class ShardResult:
 
     rows: tuple[IndexRow, ...]
     failed: tuple[tuple[str, str], ...]
-
-
-def describe_transform(size: int) -> str:
-    """What happens to pixels, in words, for the shards' attributes and the fingerprint."""
-    return (
-        f"PIL bilinear, plain resize to {size}x{size}; scaled to 0..1; ImageNet mean and standard deviation"
-    )
-
-
-def levels_of(backbone: str) -> tuple[int, int, int, int]:
-    """The channels of a backbone's four levels, known without building it: what plans needs no torchvision, which takes 160 MB."""
-    first = {DEMO_BACKBONE: 24, "resnet18": 64, "resnet34": 64}.get(backbone, 256)
-    return (first, 2 * first, 4 * first, 8 * first)

@@ -7,17 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from toolz import partition_all
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...cache.reader import IndexRow
 from ...cache.shards import Shard, ShardError, write_shard
-from ...cache.spec import STORAGE_DTYPES
+from ...cache.spec import STORAGE_DTYPES, Transform
 from ..base.ahead import prefetched
 from ..base.arithmetic import Arithmetic, autocast
-from ..vision.backbones.torchvision import build_pyramid
+from ..vision.backbones.backbone import Backbone
+from ..vision.backbones.build import build_backbone
 from ..vision.fused import for_inference
 from ..vision.images import UnusableImage
 from ..vision.plan import ImageUnit
+from ..vision.pooling import pooled_and_joined
 from ..vision.views import normalise, read_views
 from .unit import ShardResult, ShardUnit
 
@@ -29,9 +31,9 @@ _IMAGES_PER_GPU_BATCH = 8
 
 
 @lru_cache(maxsize=1)
-def _pyramid(backbone: str, weights: str, pooled: int, arithmetic: Arithmetic) -> nn.Module:
-    """One network per process, loaded once."""
-    return for_inference(build_pyramid(backbone, weights, pooled), arithmetic)
+def _backbone(name: str, weights: str, arithmetic: Arithmetic) -> Backbone:
+    """Return one network per process, loaded once."""
+    return for_inference(build_backbone(name, weights), arithmetic)
 
 
 def extract_shard(unit: ShardUnit) -> ShardResult:
@@ -39,14 +41,14 @@ def extract_shard(unit: ShardUnit) -> ShardResult:
     if (kept := _committed(unit)) is not None:
         return kept
     spec = unit.spec
-    network = _pyramid(spec.backbone, unit.weights, spec.pooled, unit.arithmetic)
+    network = _backbone(spec.backbone, unit.weights, unit.arithmetic)
     device = torch.device(unit.arithmetic.device)
     keys: list[str] = []
     inputs: list[str] = []
     failed: list[tuple[str, str]] = []
     rows: list[np.ndarray[Any, Any]] = []
     masks: list[np.ndarray[Any, Any]] = []
-    views_of = prefetched(_views_or_reason(image, unit.size) for image in unit.images)
+    views_of = prefetched(_views_or_reason(image, unit.spec.transform) for image in unit.images)
     for group in partition_all(
         1 if device.type == "cpu" else _IMAGES_PER_GPU_BATCH, zip(unit.images, views_of, strict=True)
     ):
@@ -61,7 +63,9 @@ def extract_shard(unit: ShardUnit) -> ShardResult:
         if not views:
             continue
         with torch.inference_mode(), autocast(device, unit.arithmetic.precision):
-            features = network(normalise(torch.from_numpy(np.concatenate(views)).to(device))).float().cpu()
+            pixels = torch.from_numpy(np.concatenate(views)).to(device)
+            maps = network(normalise(pixels, spec.transform.mean, spec.transform.std))
+            features = pooled_and_joined(maps, spec.pooled).float().cpu()
         start = 0
         for view in views:
             row = np.zeros(spec.row_shape, STORAGE_DTYPES[spec.dtype])
@@ -86,9 +90,9 @@ def extract_shard(unit: ShardUnit) -> ShardResult:
     return ShardResult(index, tuple(failed))
 
 
-def _views_or_reason(image: ImageUnit, size: int) -> npt.NDArray[np.uint8] | str:
+def _views_or_reason(image: ImageUnit, transform: Transform) -> npt.NDArray[np.uint8] | str:
     try:
-        return read_views(image, size)
+        return read_views(image, transform)
     except UnusableImage as error:
         return str(error)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ...cache.spec import FeatureSpec
 from ...manifests.errors import StageError
 from ...manifests.schemas import OUTCOMES
 from ...manifests.tables import table_of, write_table
@@ -15,7 +16,7 @@ from ..learning.recipe import TrainingJob
 from ..systems.batch import ModelConfig
 from ..systems.end_to_end import EndToEnd
 from ..systems.hmnet import HMNeT
-from ..vision.backbones.torchvision import build_pyramid
+from ..vision.backbones.build import build_backbone
 from ..vision.pixels import Pixels
 from ..vision.plan import ViewPlan
 from .settings import FinetuneSettings
@@ -40,16 +41,17 @@ def finetune(
     ranks = join(job)
     tools = tools if ranks.leads else SILENT
     spec = plan.spec
-    pixels = Pixels(plan.images, size=plan.size, views=spec.views, decoders=settings.decoders)
+    pixels = Pixels(plan.images, transform=spec.transform, views=spec.views, decoders=settings.decoders)
     data = read_data(job, pixels, tools)
     config = config_of(job, data, spec)
     text = _started(start, config) if start is not None else HMNeT.from_encoder(job.encoder, config)
     # Training then goes on as train's does: the same head, order and dropout.
     with torch.random.fork_rng(devices=[]):
-        backbone = build_pyramid(spec.backbone, plan.weights, spec.pooled, recompute=settings.recompute)
+        backbone = build_backbone(spec.backbone, plan.weights, recompute=settings.recompute)
     model = EndToEnd(
         text,
         backbone,
+        spec.pooled,
         unfreeze=settings.unfreeze,
         batch_norm=settings.batch_norm,
         augment=settings.augment,
@@ -77,12 +79,9 @@ def _started(start: Path, config: ModelConfig) -> HMNeT:
     """Load the model to start from. Raises StageError where it is of another system, or of other labels or features."""
     model = HMNeT.from_pretrained(start)
     ours, theirs = ({**asdict(one), "encoder": None} for one in (config, model.config))
-    for one in (ours, theirs):  # how features are stored does not matter here
-        one["features"] = {
-            **(one["features"] or {}),
-            "dtype": None,
-            "levels": tuple((one["features"] or {}).get("levels", ())),
-        }
+    for one in (ours, theirs):
+        if one["features"] is not None:  # how features are stored does not matter here
+            one["features"] = replace(FeatureSpec.from_json(one["features"]), dtype="")
     if different := [name for name in ours if ours[name] != theirs[name]]:
         name = different[0]
         raise StageError(

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from ...manifests.errors import WeightsError
 from ...manifests.files import atomic_path
 from ...manifests.fingerprint import digest_file
-from ..vision.backbones.torchvision import Pyramid, build_pyramid
+from ..vision.backbones.backbone import Backbone
+from ..vision.backbones.build import build_backbone
+from ..vision.pooling import pooled_and_joined
 from ..vision.views import normalise
 from .batch import Batch
 from .hmnet import Explanation, HMNeT
@@ -29,15 +31,18 @@ BACKBONE_FILE = "backbone.safetensors"
 class EndToEnd(HMNeT):
     """Takes batches whose `views` are pixels, (B, V, S, S, 3) uint8, and gives what HMNeT gives for their pyramids.
 
-    unfreeze: how many of the backbone's parts learn, from the last: 1 to 4 are its stages from layer4 down, 5 is the stem too.
-    batch_norm: whether BatchNorm's statistics follow the data in the parts that learn; their weights learn in any case.
-    augment: in training, each sample's views are mirrored together with probability 1/2, and made up to 10% brighter or darker.
+    pooled: the side that each level of the backbone is pooled to.
+    unfreeze: how many of the backbone's parts learn, from the last: 1 to 4 are its stages from layer4 down, 5 is the
+    stem too. batch_norm: whether BatchNorm's statistics follow the data in the parts that learn; their weights learn in
+    any case. augment: in training, each sample's views are mirrored together with probability 1/2, and made up to 10%
+    brighter or darker.
     """
 
     def __init__(
         self,
         text: HMNeT,
-        backbone: Pyramid,
+        backbone: Backbone,
+        pooled: int,
         *,
         unfreeze: int = 0,
         batch_norm: bool = False,
@@ -46,7 +51,7 @@ class EndToEnd(HMNeT):
         with torch.random.fork_rng(devices=[]):  # the numbers drawn here are replaced at once
             super().__init__(text.config, text.encoder)
         self.load_state_dict(text.state_dict())
-        self.batch_norm, self.augment = batch_norm, augment
+        self.pooled, self.batch_norm, self.augment = pooled, batch_norm, augment
         self.learning = [module for part in backbone.parts[::-1][:unfreeze] for module in part]
         backbone.requires_grad_(False)
         for module in self.learning:
@@ -85,15 +90,14 @@ class EndToEnd(HMNeT):
         looked_at = batch.view_mask.clone()
         looked_at[:, : self.fusion.first_view] = False
         pixels = batch.views[looked_at]  # shape: (N, S, S, 3)
-        p = self.backbone.pooled
+        p = self.pooled
         pyramid = torch.zeros(*looked_at.shape, sum(self.config.levels), p, p, device=pixels.device)
         if len(pixels):
-            values = normalise(pixels)
+            values = normalise(pixels, self.backbone.info.mean, self.backbone.info.std)
             if self.augment and self.training:
                 values = self._augmented(values, looked_at)
-            pyramid = pyramid.masked_scatter(
-                looked_at[..., None, None, None], self.backbone(values).to(pyramid.dtype)
-            )
+            features = pooled_and_joined(self.backbone(values), p)
+            pyramid = pyramid.masked_scatter(looked_at[..., None, None, None], features.to(pyramid.dtype))
         return replace(batch, views=pyramid)
 
     def _augmented(self, values: Tensor, looked_at: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ class EndToEnd(HMNeT):
             save_file(
                 {
                     name: value.detach().cpu().contiguous()
-                    for name, value in self.backbone.resnet.state_dict().items()
+                    for name, value in self.backbone.network.state_dict().items()
                 },
                 temporary,
             )
@@ -134,6 +138,5 @@ class EndToEnd(HMNeT):
             raise WeightsError(
                 f"{folder} holds no {BACKBONE_FILE}: it is a model on cached features; load it with HMNeT.from_pretrained"
             )
-        return cls(
-            text, build_pyramid(features["backbone"], str(folder / BACKBONE_FILE), features["pooled"])
-        ).eval()
+        backbone = build_backbone(features["backbone"], str(folder / BACKBONE_FILE))
+        return cls(text, backbone, features["pooled"]).eval()

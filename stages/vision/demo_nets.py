@@ -1,7 +1,8 @@
 """The demonstration's networks: a narrow ResNet, and a Faster R-CNN on it, small enough to ship trained and to run on any CPU.
 
-Both are torchvision's own architectures with fewer channels, so that whatever reads a ResNet's stages or a detector's output reads
-these. The detector's body IS the ResNet: its keys under `backbone.body.` are those of `demo_resnet()`, without the `fc` layer.
+Both are torchvision's own architectures with fewer channels, so that whatever reads a ResNet's stages or a detector's
+output reads these. The detector's body IS the ResNet: its keys under `backbone.body.` are those of `demo_resnet()`,
+without the `fc` layer.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import MultiScaleRoIAlign
 
-from .demo import KINDS
+from .demo import DEMO_LEVELS, KINDS
 
-__all__ = ["DEMO_CATEGORIES", "STAGE_WIDTHS", "demo_fasterrcnn", "demo_resnet"]
-
-DEMO_CATEGORIES = ("__background__", *KINDS)
-STAGE_WIDTHS = (24, 48, 96, 192)  # channels of layer1 to layer4
+__all__ = ["demo_fasterrcnn", "demo_resnet"]
 
 _PYRAMID_CHANNELS = 64
 _HEAD_FEATURES = 128
@@ -28,11 +26,12 @@ _ROI_SIDE = 5
 
 
 class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ResNet with one basic block per stage, `widths` channels in the stages and `widths[0]` in the stem."""
+    """torchvision's ResNet with one basic block a stage, `widths` channels in the stages and `widths[0]` in the stem."""
 
     def __init__(self, widths: Sequence[int], num_classes: int) -> None:
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
-        # torchvision fixes the widths at 64 to 512 in its constructor. Building the parts again keeps its names and its forward.
+        # torchvision fixes the widths at 64 to 512 in its constructor. Building the parts again keeps its names and
+        # its forward.
         self.inplanes = widths[0]
         self.conv1 = nn.Conv2d(3, widths[0], kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
@@ -47,20 +46,20 @@ class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
 
 
 def demo_resnet() -> ResNet:
-    """An untrained ResNet whose stages give 24, 48, 96 and 192 channels at 1/4, 1/8, 1/16 and 1/32 of the input's side."""
-    return _NarrowResNet(STAGE_WIDTHS, num_classes=len(KINDS))
+    """Return an untrained ResNet whose stages give DEMO_LEVELS at 1/4, 1/8, 1/16 and 1/32 of the input's side."""
+    return _NarrowResNet(DEMO_LEVELS, num_classes=len(KINDS))
 
 
 def demo_fasterrcnn() -> FasterRCNN:
-    """An untrained Faster R-CNN for scenes of about 160 pixels; its labels index `DEMO_CATEGORIES`.
+    """Return an untrained Faster R-CNN for scenes of about 160 pixels; its labels index the background and KINDS.
 
-    It takes images as torchvision's detectors do: RGB tensors (3, height, width) from 0 to 1, normalised inside with the ImageNet
-    statistics, and resized so that the shorter side is 160 pixels.
+    It takes images as torchvision's detectors do: RGB tensors (3, height, width) from 0 to 1, normalised inside with
+    the ImageNet statistics, and resized so that the shorter side is 160 pixels.
     """
     backbone = BackboneWithFPN(
         demo_resnet(),
         return_layers={f"layer{stage + 1}": str(stage) for stage in range(4)},
-        in_channels_list=list(STAGE_WIDTHS),
+        in_channels_list=list(DEMO_LEVELS),
         out_channels=_PYRAMID_CHANNELS,
     )
     return FasterRCNN(
@@ -80,7 +79,7 @@ def demo_fasterrcnn() -> FasterRCNN:
             featmap_names=["0", "1", "2", "3"], output_size=_ROI_SIDE, sampling_ratio=2
         ),
         box_head=TwoMLPHead(_PYRAMID_CHANNELS * _ROI_SIDE**2, _HEAD_FEATURES),
-        box_predictor=FastRCNNPredictor(_HEAD_FEATURES, len(DEMO_CATEGORIES)),
+        box_predictor=FastRCNNPredictor(_HEAD_FEATURES, 1 + len(KINDS)),
         box_batch_size_per_image=64,
         box_detections_per_img=20,
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...cache.spec import Transform
 from .images import UnusableImage
 from .plan import ImageUnit
 from .views import read_views
@@ -18,10 +19,14 @@ class Pixels:
     """Visuals (stages.learning.splits) that reads image files. An image that cannot be read has no
     views, and its reason is in `failures`."""
 
-    def __init__(self, images: Sequence[ImageUnit], *, size: int, views: int, decoders: int) -> None:
-        """size: the side of a view. views: 1 + the objects of an image at most. decoders: threads; Pillow decodes outside Python's lock."""
+    def __init__(
+        self, images: Sequence[ImageUnit], *, transform: Transform, views: int, decoders: int
+    ) -> None:
+        """transform: how a view is resized. views: 1 + the objects of an image at most. decoders: threads; Pillow
+        decodes outside Python's lock."""
         self._images = {image.key: image for image in images}
-        self._shape = (views, size, size, 3)
+        self._transform = transform
+        self._shape = (views, transform.size, transform.size, 3)
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self.failures: dict[str, str] = {}
 
@@ -29,7 +34,7 @@ class Pixels:
         return key in self._images
 
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """uint8 pixels (B, V, S, S, 3) and view mask (B, V); zeros and false where there is no view."""
+        """Return uint8 pixels (B, V, S, S, 3) and view mask (B, V); zeros and false where there is no view."""
         pixels = np.zeros((len(keys), *self._shape), np.uint8)
         mask = np.zeros((len(keys), self._shape[0]), np.bool_)
         for position, views in enumerate(self._decoders.map(self._cut, keys)):
@@ -43,7 +48,7 @@ class Pixels:
         if image is None:
             return None
         try:
-            return read_views(image, self._shape[1])
+            return read_views(image, self._transform)
         except UnusableImage as error:
             self.failures[image.key] = str(error)
             return None

@@ -35,12 +35,11 @@ class ImageUnit:
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """How pixels become features: the images with their boxes, what the features are, the side of a view in pixels,
-    and the backbone's weights as the settings name them."""
+    """How pixels become features: the images with their boxes, what the features are, and the backbone's weights as the
+    settings name them."""
 
     images: Sequence[ImageUnit]
     spec: FeatureSpec
-    size: int
     weights: str
 
 

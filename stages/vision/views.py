@@ -1,4 +1,4 @@
-"""From an image and its boxes to the views that the backbone sees: the global image first, then the objects by falling score."""
+"""From an image and its boxes to the views that the backbone sees: the whole image, then the objects by falling score."""
 
 import math
 from collections.abc import Sequence
@@ -10,30 +10,32 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .backbones.torchvision import MEAN, STD
+from ...cache.spec import Transform
 from .images import open_keyed
 from .plan import Box, ImageUnit
 
 __all__ = ["cut_views", "normalise", "read_views"]
 
 
-def cut_views(image: Image.Image, boxes: Sequence[Box], size: int) -> npt.NDArray[np.uint8]:
-    """The global view and one view a box, each resized to size x size without regard to aspect. Shape (1 + len(boxes), size, size, 3).
+def cut_views(image: Image.Image, boxes: Sequence[Box], transform: Transform) -> npt.NDArray[np.uint8]:
+    """Return the global view and one view a box, each resized as `transform` says: (1 + len(boxes), size, size, 3).
 
     Boxes are cut from the original pixels, with sub-pixel edges; one that is thinner than a pixel is widened to it.
     """
     whole = (0.0, 0.0, float(image.width), float(image.height))
     regions = [whole, *(_clip(box, image.width, image.height) for box in boxes)]
-    return np.stack([np.asarray(_cut(image, region, size)) for region in regions])
+    return np.stack([np.asarray(_cut(image, region, transform)) for region in regions])
 
 
-def _cut(image: Image.Image, region: Box, size: int) -> Image.Image:
-    """Cropped to whole pixels first: a resize of the region alone would blend in what lies beyond its edges."""
+def _cut(image: Image.Image, region: Box, transform: Transform) -> Image.Image:
+    """Crop to whole pixels first: a resize of the region alone would blend in what lies beyond its edges."""
     left, top = math.floor(region[0]), math.floor(region[1])
     crop = image.crop((left, top, math.ceil(region[2]), math.ceil(region[3])))
     x0, y0, x1, y1 = region
     return crop.resize(
-        (size, size), Image.Resampling.BILINEAR, box=(x0 - left, y0 - top, x1 - left, y1 - top)
+        (transform.size, transform.size),
+        Image.Resampling[transform.interpolation.upper()],
+        box=(x0 - left, y0 - top, x1 - left, y1 - top),
     )
 
 
@@ -48,15 +50,15 @@ def _clip_side(low: float, high: float, limit: int) -> tuple[float, float]:
     return low, min(max(high, low + 1.0), float(limit))
 
 
-def read_views(image: ImageUnit, size: int) -> npt.NDArray[np.uint8]:
-    """`cut_views` of the image's file and boxes, decoded once. Raises UnusableImage."""
-    return cut_views(open_keyed(Path(image.path), image.key), image.boxes, size)
+def read_views(image: ImageUnit, transform: Transform) -> npt.NDArray[np.uint8]:
+    """Return `cut_views` of the image's file and boxes, decoded once. Raises UnusableImage."""
+    return cut_views(open_keyed(Path(image.path), image.key), image.boxes, transform)
 
 
-def normalise(views: Tensor) -> Tensor:
-    """views: (N, S, S, 3) uint8. Returns (N, 3, S, S) float32 in channels-last memory, normalised as the backbone was trained."""
+def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return views (N, S, S, 3) uint8 as (N, 3, S, S) float32 in channels-last memory: (view / 255 - mean) / std."""
     side = views.shape[2]
     # Whole rows of pixels at a time: arithmetic over a last dimension of three is eight times slower.
-    mean, std = (torch.tensor(of, device=views.device).mul(255.0).repeat(side) for of in (MEAN, STD))
-    rows = views.reshape(*views.shape[:2], -1).to(torch.float32).sub_(mean).div_(std)
+    centre, scale = (torch.tensor(of, device=views.device).mul(255.0).repeat(side) for of in (mean, std))
+    rows = views.reshape(*views.shape[:2], -1).to(torch.float32).sub_(centre).div_(scale)
     return rows.reshape(views.shape).permute(0, 3, 1, 2)

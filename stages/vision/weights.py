@@ -1,11 +1,12 @@
-"""Where model weights come from: torchvision's own download, a file of the user's, or, only by that name, chance.
+"""Where model weights come from: the publisher's download, a file of the user's, or, only by that name, chance.
 
-No function here ever falls back from one of these to another.
+No function here ever falls back from one of these to another. Which file it is, and its digest, are found without torch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import urllib.error
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from urllib.parse import urlparse
 
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.fingerprint import digest_file
-from .demo import DEMO_WEIGHTS
+from .backbones import BACKBONES
+from .detectors import DETECTORS
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["DEFAULT", "RANDOM", "WeightsSource", "load_into", "weights_of"]
+__all__ = ["DEFAULT", "RANDOM", "WeightsSource", "downloads_folder", "load_into", "weights_of"]
 
 DEFAULT = "default"
 RANDOM = "random"
@@ -29,16 +31,16 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Weights by the user's word (`choice`: "default", "random" or a file's path) and the default that the architecture has.
+    """Weights as the user asks for them (`choice`: "default", "random" or a file's path), and the architecture's default.
 
-    `default` gives the address of torchvision's weights, or a file that ships with this package; it is asked only when needed.
+    `default` is the address of the publisher's file, or a file that ships with this package.
     """
 
     choice: str
-    default: Callable[[], str | Path]
+    default: str | Path
 
     def path(self) -> Path | None:
-        """The file that holds the weights, downloaded if need be; None for random ones.
+        """Return the file that holds the weights, downloaded if need be; None for random ones.
 
         Raises WeightsError where a file is missing; the message names it, its address and where to put it.
         """
@@ -49,47 +51,44 @@ class WeightsSource:
             if not path.is_file():
                 raise InputError(f"--weights: {path} is not a file (give a file, 'default' or 'random')")
             return path
-        default = self.default()
-        return default if isinstance(default, Path) else _downloaded(default)
+        return self.default if isinstance(self.default, Path) else _downloaded(self.default)
 
     def digest(self) -> str:
-        """The sha256 of the weights file, or of the word "random" (which stands for the seed 0 of `load_into`)."""
+        """Return the sha256 of the weights file, or of the word "random" (which stands for the seed 0 of `load_into`)."""
         path = self.path()
         return hashlib.sha256(RANDOM.encode()).hexdigest() if path is None else digest_file(path)
 
 
 def weights_of(architecture: str, choice: str) -> WeightsSource:
-    """The weights that `choice` means for an architecture, by its torchvision name or one of the demonstration's."""
+    """Return the weights that `choice` stands for, of the backbone or detector `architecture`."""
+    known = BACKBONES[architecture] if architecture in BACKBONES else DETECTORS[architecture]
+    return WeightsSource(choice, known.weights)
 
-    def default() -> str | Path:
-        if architecture.startswith("demo_"):
-            return DEMO_WEIGHTS
-        import torchvision
 
-        url: str = torchvision.models.get_model_weights(architecture).DEFAULT.url
-        return url
-
-    return WeightsSource(choice, default)
+def downloads_folder() -> Path:
+    """Return the folder of torch.hub's downloads, which torchvision uses too, by torch's own rule but without torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
 
 
 def _downloaded(url: str) -> Path:
-    import torch
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    path = downloads_folder() / Path(urlparse(url).path).name
     if not path.is_file():
+        import torch
+
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise WeightsError(
-                f"{path.name} is not here and cannot be downloaded ({error}); on a machine with internet get {url} and put it "
-                f"at {path}, or give its place with --weights FILE"
+                f"{path.name} is not here and cannot be downloaded ({error}); on a machine with internet get {url} "
+                f"and put it at {path}, or give its place with --weights FILE"
             ) from error
     return path
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a .safetensors file or in torch's own format, never unpickling anything but tensors."""
+    """Return the state dict in a .safetensors file or in torch's own format, never unpickling anything but tensors."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -102,9 +101,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(
             f"{path} cannot be read as weights ({error}); it must be .safetensors or a torch state dict"
         ) from error
-    except (
-        Exception
-    ) as error:  # torch raises its own pickle.UnpicklingError, and refuses whatever is not a tensor with it
+    # torch raises its own pickle.UnpicklingError, and refuses whatever is not a tensor with it.
+    except Exception as error:
         raise WeightsError(
             f"{path} holds something other than tensors, which is never unpickled ({type(error).__name__})"
         ) from error
@@ -120,8 +118,9 @@ def load_into(
 ) -> nn.Module:
     """Build a network and load its weights strictly: an architecture that does not fit is an error that names the file.
 
-    build: makes the network with its own random initialisation, given the state that it will hold or None for random weights,
-    which are drawn from seed 0. It may look at the state (for the number of classes) and drop or rename entries in place.
+    build: makes the network with its own random initialisation, given the state that it will hold or None for random
+    weights, which are drawn from seed 0. It may look at the state (for the number of classes) and drop or rename
+    entries in place.
     """
     import torch
 

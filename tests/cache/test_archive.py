@@ -17,7 +17,7 @@ import torch
 from hmnet_pipe.cache.integrity import find_damage
 from hmnet_pipe.cache.reader import FeatureCache
 from hmnet_pipe.cache.shards import Shard, ShardError, check_shard, rewrite_shard, row_checksum, write_shard
-from hmnet_pipe.cache.spec import STORAGE_DTYPES, FeatureSpec
+from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, STORAGE_DTYPES, FeatureSpec, Transform
 from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.run import RunFolder
@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader
 from ..running import Demos, begin, bring_up_to_date, hmnet, hmnet_words, model_of, stage_of
 from .test_cache import write_cache
 
-SPEC = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "float16")
+TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+SPEC = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (3, 5), 2, 4, "float16")
 
 
 def make_cache(
@@ -62,7 +63,7 @@ def archive(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("dtype", list(STORAGE_DTYPES))
 def test_an_archive_reads_as_the_cache_that_it_was_made_from(tmp_path: Path, dtype: Any) -> None:
-    spec = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, dtype)
+    spec = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (3, 5), 2, 4, dtype)
     keys, pyramid, mask = make_cache(tmp_path, shards=3, spec=spec)
     order = [keys[5], None, keys[0], keys[11], "f" * 64, keys[5]]
     before, digest = FeatureCache(tmp_path).gather(order), FeatureCache(tmp_path).digest()
@@ -111,7 +112,7 @@ def test_a_shard_without_rows_is_the_same_in_both_layouts(tmp_path: Path) -> Non
 
 def test_plain_h5py_with_hdf5plugin_reads_it_and_its_checksums(tmp_path: Path) -> None:
     keys, pyramid, _ = make_cache(tmp_path, shards=1)
-    large = FeatureSpec("resnet50", "w" * 64, "as is", (300, 500), 2, 4, "float16")
+    large = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (300, 500), 2, 4, "float16")
     make_cache(tmp_path / "large", shards=1, spec=large)
     size = (tmp_path / "large/shard-00000.h5").stat().st_size
     archive(tmp_path / "large")

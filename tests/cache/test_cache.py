@@ -10,11 +10,12 @@ import pytest
 import torch
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, read_index, write_index
 from hmnet_pipe.cache.shards import Shard, ShardError, row_checksum, write_shard
-from hmnet_pipe.cache.spec import STORAGE_DTYPES, FeatureSpec
+from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, STORAGE_DTYPES, FeatureSpec, Transform
 from hmnet_pipe.manifests.errors import StageError
 from torch.utils.data import DataLoader, Dataset
 
-SPEC = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "float16")
+TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+SPEC = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (3, 5), 2, 4, "float16")
 
 
 def keys_of(count: int) -> list[str]:
@@ -88,7 +89,7 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_stored_as_bits_and_read_back_as_the_same_numbers(tmp_path: Path) -> None:
-    spec = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5), 2, 4, "bfloat16")
+    spec = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (3, 5), 2, 4, "bfloat16")
     numbers = torch.randn(1, *spec.row_shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     bits = numbers.view(torch.uint16).numpy()
     checksums = write_shard(
@@ -155,7 +156,7 @@ def test_another_schema_version_is_named(tmp_path: Path) -> None:
 
 def test_a_missing_shard_and_a_foreign_one_are_named(tmp_path: Path) -> None:
     keys, *_ = make_cache(tmp_path)
-    other = FeatureSpec("resnet18", "w" * 64, "as is", (3, 5), 2, 4, "float16")
+    other = FeatureSpec("resnet18", "w" * 64, TRANSFORM, (3, 5), 2, 4, "float16")
     pyramid, mask = values_of(3)
     write_shard(
         tmp_path / "shard-00000.h5", unit="u", spec=other, keys=keys[:3], view_mask=mask, pyramid=pyramid

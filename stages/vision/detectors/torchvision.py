@@ -12,13 +12,14 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import pil_to_tensor
 
 from ..demo import DEMO_DETECTOR
-from ..demo_nets import DEMO_CATEGORIES, demo_fasterrcnn
+from ..demo_nets import demo_fasterrcnn
 from ..weights import load_into, weights_of
+from . import BACKGROUND, detector_info
 
 __all__ = ["Detector", "Object", "build_detector"]
 
-# Torchvision's file fasterrcnn_resnet50_fpn_coco-258fb6c6.pth, which names the beginning of its sha256, was trained with normalisations
-# that add no epsilon to the variance; torchvision sets it to 0 for this file alone.
+# Torchvision's file fasterrcnn_resnet50_fpn_coco-258fb6c6.pth, which names the beginning of its sha256, was trained with
+# normalisations that add no epsilon to the variance; torchvision sets it to 0 for this file alone.
 _WITHOUT_EPSILON = "258fb6c6"
 
 
@@ -42,7 +43,7 @@ class Detector:
             head.register_forward_hook(_in_float32)
 
     def top_objects(self, image: Image.Image, count: int, min_score: float) -> list[Object]:
-        """The `count` objects of the highest scores (at least `min_score`), best first. image: upright RGB.
+        """Return the `count` objects of the highest scores (at least `min_score`), best first. image: upright RGB.
 
         One image at a time: on a processor, batches of mixed sizes are padded to the largest and take longer, not shorter.
         """
@@ -62,7 +63,8 @@ class Detector:
 
 
 def _in_float32(module: nn.Module, given: Any, made: Any) -> Any:
-    """Torchvision computes boxes in the type of what a head gives; in bf16 a coordinate of 200 would be a pixel off, and scores tie."""
+    """Widen what a head gives: torchvision computes boxes in its type, and in bf16 a coordinate of 200 would be a pixel
+    off, and scores tie."""
     return (
         made.float()
         if isinstance(made, Tensor)
@@ -71,8 +73,12 @@ def _in_float32(module: nn.Module, given: Any, made: Any) -> Any:
 
 
 def build_detector(name: str, choice: str, min_score: float) -> Detector:
-    """The detector `name` with the weights that `choice` means. A file of another number of classes gets names class-1, class-2, ..."""
-    classes = len(_categories(name))
+    """Return the detector `name` with the weights that `choice` stands for.
+
+    Where a file has another number of classes, they are named class-1, class-2, ...
+    """
+    known = detector_info(name).categories
+    classes = len(known)
 
     def build(state: dict[str, Tensor] | None) -> nn.Module:
         nonlocal classes
@@ -84,7 +90,8 @@ def build_detector(name: str, choice: str, min_score: float) -> Detector:
             network = torchvision.models.get_model(
                 name, weights=None, weights_backbone=None, num_classes=classes
             )
-        # Torchvision drops objects below this before its own top 100; the default of 0.05 would hide what the user asked for.
+        # Torchvision drops objects below this before its own top 100; its default of 0.05 would hide what the user
+        # asked for.
         heads: Any = network.roi_heads
         heads.score_thresh = min_score
         return network
@@ -96,16 +103,6 @@ def build_detector(name: str, choice: str, min_score: float) -> Detector:
         for module in network.backbone.body.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = 0.0
-    known = _categories(name)
-    return Detector(
-        network,
-        known if len(known) == classes else ["__background__", *(f"class-{i}" for i in range(1, classes))],
-    )
-
-
-def _categories(name: str) -> Sequence[str]:
-    return (
-        DEMO_CATEGORIES
-        if name == DEMO_DETECTOR
-        else torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
-    )
+    if len(known) != classes:
+        known = (BACKGROUND, *(f"class-{number}" for number in range(1, classes)))
+    return Detector(network, known)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
-from hmnet_pipe.cache.spec import FeatureSpec
+from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, FeatureSpec, Transform
 from hmnet_pipe.manifests.fingerprint import digest_file, digest_json, digest_table
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, SAMPLES
@@ -27,6 +27,7 @@ from hmnet_pipe.stages.base.tools import Tools
 
 from ...running import Command, Demos, bring_up_to_date, hmnet, wait_until
 
+TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
 TEXTS = {"train": 12, "valid": 2, "test": 2}
 
 
@@ -243,11 +244,12 @@ def test_digests_made_part_by_part_are_those_of_the_whole(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("keys", [["a" * 64, "b" * 64, "c" * 64], ['quo"te', "back\\slash", "é"], []])
 def test_the_digest_of_features_is_that_of_their_canonical_json(tmp_path: Path, keys: Any) -> None:
-    spec = FeatureSpec("resnet50", "w", 'transform "t"', (1, 2), 1, 4, "float16")
+    spec = FeatureSpec("resnet50", "w", TRANSFORM, (1, 2), 1, 4, "float16")
     write_index(
         tmp_path, spec, [IndexRow(key, f"shard-{i}.h5", i, 2**63 + i, "i") for i, key in enumerate(keys)]
     )
-    expected = digest_json([spec.to_json(), sorted([key, 2**63 + i] for i, key in enumerate(keys))])
+    identity = json.dumps(spec.identity, sort_keys=True)
+    expected = digest_json([identity, sorted([key, 2**63 + i] for i, key in enumerate(keys))])
     cache = FeatureCache(tmp_path)
     assert cache.digest() == expected
     assert cache.shards() == [f"shard-{i}.h5" for i in range(len(keys))]

@@ -11,8 +11,8 @@ import torch
 from hmnet_pipe.pipeline.run.config import PRESETS
 from hmnet_pipe.stages.demo.scenes import KINDS, SceneObject, stream
 from hmnet_pipe.stages.demo.train_weights import random_scene, view_tensor, views_of
-from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
-from hmnet_pipe.stages.vision.demo_nets import DEMO_CATEGORIES, STAGE_WIDTHS, demo_fasterrcnn, demo_resnet
+from hmnet_pipe.stages.vision.demo import DEMO_LEVELS, DEMO_WEIGHTS
+from hmnet_pipe.stages.vision.demo_nets import demo_fasterrcnn, demo_resnet
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -67,7 +67,7 @@ def test_the_stages_have_the_documented_channels_and_strides() -> None:
     net = demo_resnet().eval()
     with torch.inference_mode():
         maps = net.maxpool(net.relu(net.bn1(net.conv1(torch.zeros(1, 3, 224, 224)))))
-        for stage, width in enumerate(STAGE_WIDTHS):
+        for stage, width in enumerate(DEMO_LEVELS):
             maps = getattr(net, f"layer{stage + 1}")(maps)
             assert maps.shape == (1, width, 56 >> stage, 56 >> stage)
         assert net(torch.zeros(2, 3, 112, 112)).shape == (2, len(KINDS))
@@ -81,7 +81,7 @@ def test_average_precision_on_unseen_scenes(detector: FasterRCNN) -> None:
             box = [x0, y0, x1 - x0, y1 - y0]
             annotation = {
                 "image_id": number,
-                "category_id": DEMO_CATEGORIES.index(kind),
+                "category_id": 1 + KINDS.index(kind),
                 "bbox": box,
                 "iscrowd": 0,
             }
@@ -100,9 +100,7 @@ def test_average_precision_on_unseen_scenes(detector: FasterRCNN) -> None:
             "info": {},
             "images": [{"id": number} for number in range(150)],
             "annotations": annotations,
-            "categories": [
-                {"id": index, "name": name} for index, name in enumerate(DEMO_CATEGORIES) if index
-            ],
+            "categories": [{"id": index, "name": name} for index, name in enumerate(KINDS, start=1)],
         }
         gold.createIndex()
         evaluation = COCOeval(gold, gold.loadRes(found), "bbox")

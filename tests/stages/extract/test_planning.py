@@ -14,8 +14,6 @@ from hmnet_pipe.stages.base.ahead import Made
 from hmnet_pipe.stages.detect.settings import DetectSettings
 from hmnet_pipe.stages.extract.settings import ExtractSettings
 from hmnet_pipe.stages.extract.stage import Extract
-from hmnet_pipe.stages.extract.unit import levels_of
-from hmnet_pipe.stages.vision.backbones.torchvision import build_pyramid
 
 KEYS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(200)]
 
@@ -77,13 +75,6 @@ def test_units_hold_every_image_once_and_in_order(tmp_path: Path) -> None:
     names = [unit.path.name for unit in shards]
     assert names == [f"shard-{number:05d}.h5" for number in (1, 2, 4, 5, 6, 7, 8, 9, 10)][: len(names)]
     assert [key for unit in detect.all_units(tmp_path) for key, _ in unit.images] == usable
-
-
-@pytest.mark.parametrize(
-    "backbone", ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "demo_resnet"]
-)
-def test_levels_are_known_without_the_network(backbone: str) -> None:
-    assert levels_of(backbone) == build_pyramid(backbone, "random", 2).levels
 
 
 def test_made_is_a_sequence() -> None:

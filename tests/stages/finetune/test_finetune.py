@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from hmnet_pipe import FeatureCache, HMNeT
+from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.fingerprint import digest_file
 from hmnet_pipe.manifests.run import RunFolder
@@ -33,9 +34,10 @@ from hmnet_pipe.stages.systems.batch import ModelConfig
 from hmnet_pipe.stages.systems.end_to_end import EndToEnd
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.limits import MARKERS
-from hmnet_pipe.stages.vision.backbones.torchvision import build_pyramid
+from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
 from hmnet_pipe.stages.vision.pixels import Pixels
+from hmnet_pipe.stages.vision.pooling import pooled_and_joined
 from hmnet_pipe.stages.vision.views import normalise
 from safetensors.torch import load_file
 from torch import nn
@@ -104,9 +106,9 @@ def scores_both_ways(
     for parameter in model.fusion.parameters():
         nn.init.normal_(parameter, 0, 0.1)
     extraction = stage_of(folder.path, "extract")
-    end_to_end = EndToEnd(model, build_pyramid("demo_resnet", "default", 2)).eval()
+    end_to_end = EndToEnd(model, build_backbone("demo_resnet", "default"), 2).eval()
     model.eval()
-    pixels = Pixels(extraction.images(), size=extraction.settings.size, views=4, decoders=2)
+    pixels = Pixels(extraction.images(), transform=extraction.spec().transform, views=4, decoders=2)
     order = [list(range(start, start + 4)) for start in range(0, 24, 4)]
     arguments = {"task": config.task, "pad_id": tokenizer.pad_token_id, "label_ids": None}
     found = [], [], []
@@ -169,7 +171,7 @@ def test_what_is_unfrozen_learns_and_nothing_else(copy: Path, unfreeze: Any, bat
     folder = finetuned_of(copy)
     before = {
         name: value.clone()
-        for name, value in build_pyramid("demo_resnet", "default", 2).resnet.state_dict().items()
+        for name, value in build_backbone("demo_resnet", "default").network.state_dict().items()
     }
     after = load_file(folder / "backbone.safetensors")
     assert set(before) == set(after)
@@ -206,7 +208,7 @@ def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bo
     labels = labels_of(split, "ner")
     spec = FeatureCache(folder.features).spec
     extraction = stage_of(folder.path, "extract")
-    pixels = Pixels(extraction.images(), size=112, views=4, decoders=1)
+    pixels = Pixels(extraction.images(), transform=spec.transform, views=4, decoders=1)
     label_ids = {label: number for number, label in enumerate(labels)}
     batch = next(
         iter(batches(split, [[0, 1, 2, 3]], task="ner", pad_id=0, label_ids=label_ids, visuals=pixels))
@@ -214,22 +216,22 @@ def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bo
     for unfreeze, first in ((1, "layer4"), (2, "layer3"), (4, "layer1"), (5, "conv1")):
         torch.manual_seed(0)
         made = ModelConfig("hmnet", "ner", labels, spec.levels, "markers", 64, {}, None)
-        backbone = build_pyramid("demo_resnet", "default", 2, recompute=recompute)
+        backbone = build_backbone("demo_resnet", "default", recompute=recompute)
         model = EndToEnd(
-            HMNeT.from_encoder(Path(config.train.encoder), made), backbone, unfreeze=unfreeze
+            HMNeT.from_encoder(Path(config.train.encoder), made), backbone, 2, unfreeze=unfreeze
         ).train()
         model.loss(batch).backward()
-        part = getattr(backbone.resnet, first)
+        part = getattr(backbone.network, first)
         convolution = part if isinstance(part, nn.Conv2d) else part[0].conv1
         assert convolution.weight.grad.abs().max() > 0
         with_gradient = {
             name.split(".")[0]
-            for name, parameter in backbone.resnet.named_parameters()
+            for name, parameter in backbone.network.named_parameters()
             if parameter.grad is not None
         }
         assert with_gradient == {
             name.split(".")[0]
-            for name, parameter in backbone.resnet.named_parameters()
+            for name, parameter in backbone.network.named_parameters()
             if parameter.requires_grad
         }
         assert not any(module.training for module in backbone.modules())
@@ -332,14 +334,17 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
     assert from_pixels == json.loads((finetuned_of(copy) / "metrics.json").read_text())["test"]
     model, cache = EndToEnd.from_pretrained(finetuned_of(copy)), FeatureCache(new.features)
     images = extraction.images()
-    pixels, mask = Pixels(images, size=112, views=4, decoders=1).gather([image.key for image in images])
+    pixels, mask = Pixels(images, transform=extraction.spec().transform, views=4, decoders=1).gather(
+        [image.key for image in images]
+    )
     text = HMNeT.from_pretrained(finetuned_of(copy))
-    assert text.config.features == json.loads(json.dumps(vars(cache.spec)))
+    assert text.config.features == json.loads(json.dumps(cache.spec.to_json()))
     cached, cached_mask = cache.gather([image.key for image in images])
     assert np.array_equal(mask, cached_mask)
     with torch.inference_mode():
         for number, image in enumerate(images):
-            seen = model.backbone(normalise(torch.from_numpy(pixels[number][mask[number]])))
+            views = torch.from_numpy(pixels[number][mask[number]])
+            seen = pooled_and_joined(model.backbone(normalise(views, IMAGENET_MEAN, IMAGENET_STD)), 2)
             np.testing.assert_allclose(
                 seen.numpy(), cached[number][mask[number]], atol=1e-4, err_msg=image.key
             )
@@ -347,7 +352,7 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
     before = load_file(DEMO_WEIGHTS)
     assert not np.allclose(
         before["backbone.body.layer4.0.conv1.weight"].numpy(),
-        model.backbone.resnet.layer4[0].conv1.weight.detach().numpy(),
+        model.backbone.network.layer4[0].conv1.weight.detach().numpy(),
     )
 
 

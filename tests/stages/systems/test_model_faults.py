@@ -16,7 +16,7 @@ import pytest
 import torch
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, write_index
 from hmnet_pipe.cache.shards import write_shard
-from hmnet_pipe.cache.spec import FeatureSpec
+from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, FeatureSpec, Transform
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.files import write_text
 from hmnet_pipe.manifests.run import RunFolder
@@ -37,13 +37,15 @@ from hmnet_pipe.stages.systems.hmnet import HMNeT
 from hmnet_pipe.stages.text.encoders.bert import encode, load_tokenizer
 from hmnet_pipe.stages.text.limits import MARKERS
 from hmnet_pipe.stages.train.stage import Train
-from hmnet_pipe.stages.vision.backbones.torchvision import Pyramid, build_pyramid
+from hmnet_pipe.stages.vision.backbones.build import build_backbone
+from hmnet_pipe.stages.vision.pooling import pooled_and_joined
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
-SPEC = FeatureSpec("resnet50", "w" * 64, "as is", (3, 5, 2, 4), 2, 4, "float16")
+TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+SPEC = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (3, 5, 2, 4), 2, 4, "float16")
 CELLS = SPEC.pooled**2
 VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
@@ -89,26 +91,25 @@ def changed_view(batch: Batch, view: int) -> Batch:
 
 def test_fault_1_the_backbone_keeps_its_statistics_and_uses_them_whatever_is_set_to_train() -> None:
     torch.manual_seed(0)
-    pyramid = build_pyramid("resnet18", "random", 2)
-    whole = nn.Sequential(nn.Identity(), nn.ModuleDict({"visual": pyramid}))
+    backbone = build_backbone("resnet18", "random")
+    whole = nn.Sequential(nn.Identity(), nn.ModuleDict({"visual": backbone}))
     views = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
-        for module in pyramid.modules():
+        for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 2.0)
-        alone = torch.cat([pyramid(view[None]) for view in views])
-        before = copy.deepcopy(pyramid.state_dict())
+        alone = torch.cat([pooled_and_joined(backbone(view[None]), 2) for view in views])
+        before = copy.deepcopy(backbone.state_dict())
         whole.train()
-        pyramid.train()
+        backbone.train()
         assert whole.training
-        together = pyramid(views)
-    assert not any(module.training for module in pyramid.modules())
+        together = pooled_and_joined(backbone(views), 2)
+    assert not any(module.training for module in backbone.modules())
     # With a batch's own statistics a view's features would depend on the views beside it.
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
     assert alone.std() > 0.1
-    assert all(torch.equal(value, before[name]) for name, value in pyramid.state_dict().items())
-    assert isinstance(pyramid, Pyramid)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
 # 2. Positions that are blocks of channels.

@@ -1,0 +1,39 @@
+"""What every backbone is: a network from pixels to maps, always in evaluation mode."""
+
+from abc import abstractmethod
+from typing import Self
+
+from torch import Tensor, nn
+
+from . import BackboneInfo
+
+__all__ = ["Backbone"]
+
+
+class Backbone(nn.Module):
+    """A network from pixels to one map a level. It does not pool: stages.vision.pooling does.
+
+    Always in evaluation mode: BatchNorm uses and keeps the statistics that it was trained with, whatever `train()` is
+    called on.
+    """
+
+    def __init__(self, info: BackboneInfo) -> None:
+        super().__init__()
+        self.info = info
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network as its publisher has it, whose state dict a weights file holds."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> list[list[nn.Module]]:
+        """The modules of the stem, and of each stage, from the pixels on: what `finetune --unfreeze` counts."""
+
+    @abstractmethod
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Return each level's map (N, C_i, h_i, w_i), from fine to coarse. pixels: (N, 3, S, S), normalised."""
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
