@@ -9,6 +9,7 @@ vocabulary.
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import subprocess
@@ -107,17 +108,13 @@ def trainer_of(
     task = Task(
         system, settings, 1, {"train": split, "valid": split.take([])}, cache, 0, settings.rates, None
     )
-    return Trainer(task, model, Checkpoints(folder / system), Ranks())
+    return Trainer(task, model, Checkpoints(folder / system, every=math.inf), Ranks())
 
 
 def epoch_of(trainer: Trainer) -> Callable[[], None]:
-    class Bar:
-        def update(self, n: int = 1) -> None: ...
-
     def run() -> None:
-        trainer._train_epoch(Bar(), lambda name, value, step: None)
-        trainer.batch, trainer.loss_sum, trainer.seconds = 0, 0.0, 0.0
-        trainer._saved = time.monotonic()
+        trainer.train_epoch(SILENT.bar(0, "", ""), lambda name, value, step: None)
+        trainer.progress.batch = 0
 
     return run
 
@@ -163,7 +160,12 @@ def loading_share(trainer: Trainer, epoch_seconds: float) -> float:
     )
     started = time.perf_counter()
     for _ in batches(
-        split, order, task="ner", pad_id=0, label_ids=trainer.label_ids, visuals=trainer.task.visuals
+        split,
+        order,
+        task="ner",
+        pad_id=0,
+        label_ids={label: number for number, label in enumerate(LABELS)},
+        visuals=trainer.task.visuals,
     ):
         pass
     return (time.perf_counter() - started) / epoch_seconds
@@ -189,7 +191,7 @@ def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, preci
                 [list(range(BATCH))],
                 task="ner",
                 pad_id=0,
-                label_ids=trainer.label_ids,
+                label_ids={label: number for number, label in enumerate(LABELS)},
                 visuals=cache,
             )
         )

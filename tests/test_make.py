@@ -180,13 +180,17 @@ def test_an_output_that_is_gone_is_made_again(made: Run) -> None:
 def test_a_run_that_is_killed_goes_on_where_it_was(made: Run, tiny_encoder: Path, tmp_path: Path) -> None:
     run = Run(tmp_path, tiny_encoder)
     shutil.copytree(made.corpus, run.corpus)
-    words = [*run.first, "SYSTEM=bert-crf", "TRAIN=--epochs 100 --first-evaluation 100"]
+    words = [
+        *run.first,
+        "SYSTEM=bert-crf",
+        "TRAIN=--epochs 100 --first-evaluation 100 --checkpoint-seconds 0",
+    ]
     process = subprocess.Popen(
         run.command(*words),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={**environment(), "HMNET_PIPE_CHECKPOINT_SECONDS": "0"},
+        env=environment(),
     )
     deadline = time.monotonic() + 120
     while not list(run.folder.rglob("progress.json")) and time.monotonic() < deadline:

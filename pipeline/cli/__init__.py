@@ -120,6 +120,11 @@ def _cluster_options(function: F) -> F:
     )(function)
 
 
+def _checkpoint_option(function: F) -> F:
+    """For tests that kill trainings: it changes no result."""
+    return click.option("--checkpoint-seconds", type=click.FloatRange(0), default=60.0, hidden=True)(function)
+
+
 def _settings_options(stage: str) -> Callable[[F], F]:
     """One option for each field of the stage's settings; given ones are written into run.toml."""
     from ..run.config import SETTINGS
@@ -295,8 +300,16 @@ def extract(run: Path, scheduler: str | None, workers: int | None, as_json: bool
     help="One or more seeds: --seeds 1 49 1234.",
 )
 @_settings_options("train")
+@_checkpoint_option
 @_json_option
-def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: bool, **options: Any) -> None:
+def train(
+    run: Path,
+    systems: tuple[str, ...],
+    seeds: tuple[int, ...],
+    checkpoint_seconds: float,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Train a system on the cached features, keep its best epoch, and score the test split once.
 
     Systems: hmnet, hmnet-single, hmnet-flat, hmnet-1v3, hmnet-onlyobj; text only: bert-crf (ner), mtb (re). Reads samples.parquet
@@ -318,6 +331,7 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
             [config.stage("train", folder, system=system, seed=seed) for system in systems for seed in seeds],
             ranks,
             as_json,
+            checkpoint_seconds,
         )
         if not ranks.leads:
             return
@@ -347,6 +361,7 @@ def train(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
     help="Then extract the features of the fine-tuned backbone, as a run of their own.",
 )
 @_settings_options("finetune")
+@_checkpoint_option
 @_cluster_options
 @_json_option
 def finetune(
@@ -354,6 +369,7 @@ def finetune(
     system: str,
     seeds: tuple[int, ...],
     refresh: bool,
+    checkpoint_seconds: float,
     scheduler: str | None,
     workers: int | None,
     as_json: bool,
@@ -377,7 +393,10 @@ def finetune(
         if processes := _processes(ranks):
             folder, config = _configured(run, "train", processes, write=ranks.leads)
         _run_together(
-            [config.stage("finetune", folder, system=system, seed=seed) for seed in seeds], ranks, as_json
+            [config.stage("finetune", folder, system=system, seed=seed) for seed in seeds],
+            ranks,
+            as_json,
+            checkpoint_seconds,
         )
         if not ranks.leads:
             return
@@ -766,12 +785,20 @@ def _processes(ranks: Ranks) -> dict[str, int]:
     return {"processes": ranks.size} if ranks.size > 1 else {}
 
 
-def _run_together(stages: list[Stage], ranks: Ranks, as_json: bool) -> None:
+def _run_together(stages: list[Stage], ranks: Ranks, as_json: bool, checkpoint_seconds: float) -> None:
     """Bring trainings up to date with all ranks; rank 0 prints."""
+    from dataclasses import replace
+
     from ..run.runner import follow_stage, lead_stage
 
     if ranks.leads:
-        _run_stages(stages, as_json, run=lambda stage, tools: lead_stage(stage, tools, ranks))
+        _run_stages(
+            stages,
+            as_json,
+            run=lambda stage, tools: lead_stage(
+                stage, replace(tools, checkpoint_seconds=checkpoint_seconds), ranks
+            ),
+        )
         return
     for stage in stages:
         follow_stage(stage, ranks)

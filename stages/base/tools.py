@@ -45,11 +45,13 @@ class Tools:
     map: applies a function to units of work, in any order, on whatever cluster there is, and yields (unit, result).
     bar: `bar(total, description, unit)` opens a progress bar.
     say: prints one line to the user.
+    checkpoint_seconds: the least seconds between two checkpoints of a training.
     """
 
     map: Callable[..., Iterator[tuple[Any, Any]]] = _map_here
     bar: Callable[[int, str, str], ProgressBar] = lambda total, description, unit: _Silent()
     say: Callable[[str], None] = lambda line: None
+    checkpoint_seconds: float = 60.0
 
 
 SILENT = Tools()

@@ -140,6 +140,7 @@ class Finetune(Stage):
             folder=self.folder,
             checkpoints=self.checkpoints(self.parameters(), self.inputs(), self.weights()),
             logs=self.run.logs(self.name) if self.settings.tensorboard else None,
+            checkpoint_seconds=tools.checkpoint_seconds,
         )
         return finetune(
             job, self.finetune, self.source.plan(), self.start, self.run.outcomes(self.name), tools

@@ -6,12 +6,19 @@ from pathlib import Path
 
 from ...manifests.errors import StageError
 
-__all__ = []
+__all__ = ["Draw", "curves"]
+
+Draw = Callable[
+    [str, float | None, int], None
+]  # the name of a curve, its value (None: nothing is drawn), the update
 
 
 @contextmanager
-def _curves(folder: Path | None, step: int) -> Iterator[Callable[[str, float | None, int], None]]:
-    """Draws named numbers over updates with TensorBoard, or does nothing without a folder. step: what a resumed training starts from."""
+def curves(folder: Path | None, step: int) -> Iterator[Draw]:
+    """Lend a function that draws with TensorBoard, or one that does nothing where there is no folder.
+
+    step: the update that a resumed training starts from. Raises StageError where TensorBoard is not installed.
+    """
     if folder is None:
         yield lambda name, value, step: None
         return

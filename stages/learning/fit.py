@@ -82,9 +82,9 @@ def fit(
     """Train `model`, resuming if it can; rank 0 writes the model of the best epoch, its scores, predictions and history."""
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
     task = Task(job.title, job.recipe, job.seed, splits, visuals, pad_id, job.rates, job.logs)
-    trainer = Trainer(task, model, Checkpoints(job.checkpoints), ranks)
+    trainer = Trainer(task, model, Checkpoints(job.checkpoints, job.checkpoint_seconds), ranks)
     seen = trainer.run(tools)
-    details: dict[str, Any] = {"best epoch": trainer.best_epoch}
+    details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
     if ranks.leads:
         remove_temporaries(job.folder)
         model.save_pretrained(job.folder, data.tokenizer)
@@ -95,15 +95,15 @@ def fit(
             "system": job.system,
             "task": job.task,
             "seed": job.seed,
-            "best_epoch": trainer.best_epoch,
-            "valid": trainer.best_scores,
+            "best_epoch": trainer.progress.best_epoch,
+            "valid": trainer.progress.best_scores,
             "test": score_split(splits["test"], predictions, job.task) if len(splits["test"]) else None,
             "parameter_groups": trainer.parameter_groups,
         }
         write_table(
             job.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals)
         )
-        write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.history))
+        write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.progress.history))
         write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         headline = metrics["test"] or metrics["valid"]
         details |= {"f1": headline["f1"] if headline else None, "output": str(job.folder)}

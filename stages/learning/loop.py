@@ -1,14 +1,12 @@
 """The training loop: epochs, updates, validation, and everything that a checkpoint must hold.
 
-It knows neither tables nor commands, and trains whatever has the losses and predictions of HMNeT: `train` gives it a model on cached
-features, `finetune` one with its backbone.
+It knows neither tables nor commands, and trains whatever has a system's loss and predictions: `train` gives it a model
+on cached features, `finetune` one with its backbone.
 """
 
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from ...manifests.errors import StageError
 from ..base.ahead import prefetched
 from ..base.arithmetic import autocast, resolve_precision
-from ..base.tools import Tools
+from ..base.tools import ProgressBar, Tools
 from ..systems.batch import Batch
 from ..systems.hmnet import HMNeT
 from .batches import Visuals, batches, bucketed_order
-from .checkpoint import Checkpoints
-from .curves import _curves
+from .checkpoint import Checkpoints, Progress
+from .curves import Draw, curves
 from .optimizer import describe_groups, make_optimizer, make_schedule, parameter_groups
 from .predictions import predict_split, score_split
 from .ranks import Ranks
@@ -36,16 +34,16 @@ from .splits import Split
 
 __all__ = ["Task", "Trainer"]
 
-# The least time between two checkpoints, and the largest share of the time that writing them may take.
-_CHECKPOINT_SECONDS = float(os.environ.get("HMNET_PIPE_CHECKPOINT_SECONDS", "60"))
-_CHECKPOINT_SHARE = 0.05
-# How many losses wait on a GPU before they are read: reading one waits for all that is queued there.
+# How many losses wait on a GPU before they are read.
 _LOSSES_READ_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained on what. name: for people. rates: the learning rate of each part of the model. logs: TensorBoard's folder."""
+    """What is trained on what.
+
+    name: for people. rates: the learning rate of each part of the model. logs: TensorBoard's folder, or None.
+    """
 
     name: str
     settings: TrainSettings
@@ -57,7 +55,7 @@ class Task:
     logs: Path | None
 
 
-class _Loss(nn.Module):
+class _LossOf(nn.Module):
     """The loss as a forward pass, which is what DistributedDataParallel wraps."""
 
     def __init__(self, model: HMNeT) -> None:
@@ -68,10 +66,41 @@ class _Loss(nn.Module):
         return self.model.loss(batch)
 
 
-class Trainer:
-    """One training. After `run`, the model of the best epoch is loaded, and best_epoch, best_scores and history say how it went.
+class _LossSum:
+    """The sum of an epoch's losses. On a GPU many are read at once: reading one waits for all that is queued there."""
 
-    Several ranks see the same order of batches, and each computes its share of every batch: the gradient is that of the whole batch.
+    def __init__(self, task: Task, progress: Progress) -> None:
+        self.total = 0.0
+        self._task, self._progress = task, progress
+        self._unread: list[tuple[Tensor, Batch]] = []
+
+    def add(self, loss: Tensor, batch: Batch) -> None:
+        """Count the loss of a batch, times its samples. Raises as `read` does."""
+        self._unread.append((loss, batch))
+        if loss.device.type == "cpu" or len(self._unread) == _LOSSES_READ_AT_ONCE:
+            self.read()
+
+    def read(self) -> float:
+        """Return the sum so far. Raises StageError for a loss that is no number."""
+        for loss, batch in self._unread:
+            value = loss.item()
+            if not math.isfinite(value):
+                names = ", ".join(self._task.splits["train"].ids[i] for i in batch.ids[:3])
+                raise StageError(
+                    f"{self._task.name}: the loss became {value} in epoch {self._progress.epoch + 1} "
+                    f"(samples {names}, ...); lower the learning rates, keep clip_norm above 0, or use "
+                    'precision = "fp32"'
+                )
+            self.total += value
+        self._unread.clear()
+        return self.total
+
+
+class Trainer:
+    """One training. After `run`, the model of the best epoch is loaded, and `progress` says how it went.
+
+    Several ranks see the same order of batches, and each computes its share of every batch: the gradient is that of the
+    whole batch.
     """
 
     def __init__(self, task: Task, model: HMNeT, checkpoints: Checkpoints, ranks: Ranks) -> None:
@@ -79,253 +108,259 @@ class Trainer:
         self.task, self.model, self.checkpoints, self.ranks = task, model, checkpoints, ranks
         self.device = next(model.parameters()).device
         self.precision = resolve_precision(s.precision, self.device)
-        self.label_ids = {label: number for number, label in enumerate(model.config.labels)}
-        self.loss = ranks.wrap(_Loss(model))
+        self.loss = ranks.wrap(_LossOf(model))
         self.optimizer = make_optimizer(parameter_groups(model, task.rates, s.weight_decay))
         self.batches_per_epoch = math.ceil(len(task.splits["train"]) / s.batch_size)
         self.updates = math.ceil(self.batches_per_epoch / s.accumulate) * s.epochs
         self.schedule = make_schedule(self.optimizer, s, self.updates)
-        self.order_generator = torch.Generator().manual_seed(task.seed)
+        self.progress = Progress()
+        self._losses = _LossSum(task, self.progress)  # of the current epoch's samples so far
+        self._order_generator = torch.Generator().manual_seed(task.seed)
+        self._order_state = self._order_generator.get_state()  # before the current epoch's order is drawn
+        self._clock = time.monotonic()  # up to when `progress.seconds` counts
         if not ranks.leads:  # dropout differs from rank to rank, as it differs from sample to sample
             torch.manual_seed(task.seed + 1_000_003 * ranks.rank)
-        self.epoch = 0  # finished epochs
-        self.step = 0  # updates
-        self.batch = 0  # batches done of the current epoch
-        self.order_state = (
-            self.order_generator.get_state()
-        )  # as it was before the current epoch's order was drawn
-        self.loss_sum = 0.0  # of the current epoch's samples so far
-        self.seconds = 0.0  # that the current epoch took so far
-        self.history: list[dict[str, Any]] = []
-        self.best_epoch = 0
-        self.best_scores: Scores | None = None
-        self._saved = time.monotonic()
-        self._save_cost = 0.0
 
     @property
     def parameter_groups(self) -> list[dict[str, Any]]:
+        """What each group of the optimizer holds, for metrics.json."""
         return describe_groups(self.optimizer)
 
     @property
     def finished(self) -> bool:
         """Whether the last epoch is done, or `patience` epochs have brought nothing better than the best."""
-        s = self.task.settings
-        waited = self.epoch - self.best_epoch if self.best_scores is not None else 0
-        return self.epoch >= s.epochs or (s.patience > 0 and waited >= s.patience)
+        s, at = self.task.settings, self.progress
+        waited = at.epoch - at.best_epoch if at.best_scores is not None else 0
+        return at.epoch >= s.epochs or (s.patience > 0 and waited >= s.patience)
 
     def run(self, tools: Tools) -> int:
-        """Train to the end; returns the number of training samples seen in this process."""
-        s, split = self.task.settings, self.task.splits["train"]
-        if self._restore():
-            done = f" and {self.batch} of {self.batches_per_epoch} batches" if self.batch else ""
-            tools.say(f"{self.task.name}: resuming after {self.epoch} of {s.epochs} epochs{done}")
-        left = len(split) * (s.epochs - self.epoch) - self.batch * s.batch_size
+        """Train to the end. Return the number of training samples seen in this process."""
+        s, at = self.task.settings, self._resume(tools)
+        left = len(self.task.splits["train"]) * (s.epochs - at.epoch) - at.batch * s.batch_size
         bar = tools.bar(left, self.task.name, "sample")
         seen = 0
-        with _curves(self.task.logs if self.ranks.leads else None, self.step) as curve:
+        with curves(self.task.logs if self.ranks.leads else None, at.step) as draw:
             while not self.finished:
-                seen += self._train_epoch(bar, curve)
+                seen += self.train_epoch(bar, draw)
                 row = self._close_epoch()
-                curve("validation F1", row["valid_f1"], self.step)
-                scored = f", validation F1 {row['valid_f1']:.4f}" if row["valid_f1"] is not None else ""
-                tools.say(
-                    f"{self.task.name}: epoch {self.epoch} of {s.epochs}: loss {row['loss']:.4f}, "
-                    f"learning rate {row['learning_rate']:.2e}, {row['samples_per_second']:.1f} samples/s{scored}"
-                )
+                draw("validation F1", row["valid_f1"], at.step)
+                tools.say(f"{self.task.name}: epoch {at.epoch} of {s.epochs}: {_in_words(row)}")
         bar.close()
-        if self.epoch < s.epochs:
+        if at.epoch < s.epochs:
             tools.say(f"{self.task.name}: stopped, no better validation F1 in {s.patience} epochs")
-        self.model.load_state_dict(self.checkpoints.best(self.best_epoch))
+        self.model.load_state_dict(self.checkpoints.best(at.best_epoch))
         return seen
 
-    def _train_epoch(self, bar: Any, curve: Callable[[str, float | None, int], None]) -> int:
-        """The rest of the current epoch, which a resumed training may enter in the middle."""
-        s, split = self.task.settings, self.task.splits["train"]
+    def train_epoch(self, bar: ProgressBar, draw: Draw) -> int:
+        """Train the rest of the current epoch, which a resumed training may enter in the middle. Return its samples."""
+        s, at = self.task.settings, self.progress
         self.model.train()
-        self.order_state = self.order_generator.get_state()
-        order = bucketed_order(
-            [len(text.input_ids) for text in split.texts], s.batch_size, self.order_generator
-        )
-        rest = order[self.batch :]
-        # A rank that a short last batch has no sample for computes one that counts nothing, since all ranks must take part.
-        shares = [self.ranks.share(members) or members[:1] for members in rest]
-        made = batches(
-            split,
-            shares,
-            task=self.model.config.task,
-            pad_id=self.task.pad_id,
-            label_ids=self.label_ids,
-            visuals=self.task.visuals,
-        )
-        started = time.monotonic()
-        pending: list[tuple[Tensor, Batch]] = []
+        rest = self._draw_order()[at.batch :]
+        self._clock = time.monotonic()
         seen = 0
-        for members, batch in zip(rest, prefetched(made), strict=True):
-            self.batch += 1
-            updates = self.batch % s.accumulate == 0 or self.batch == self.batches_per_epoch
-            counted = len(self.ranks.share(members))
+        for members, batch in zip(rest, prefetched(self._batches(rest)), strict=True):
+            at.batch += 1
+            updates = at.batch % s.accumulate == 0 or at.batch == self.batches_per_epoch
             with self._gradients_meet(updates):
-                with autocast(self.device, self.precision):
-                    loss = self.loss(batch.to(self.device))
-                # Ranks average their gradients: each weighs as many samples as it has of the batch.
-                torch.autograd.backward(loss * (counted * self.ranks.size / len(members) / s.accumulate))
-            pending.append((loss.detach() * counted, batch))
-            if self.device.type == "cpu" or len(pending) == _LOSSES_READ_AT_ONCE:
-                self._read_losses(pending)
+                loss = self._forward(batch, members)
             seen += len(members)
             bar.update(len(members))
-            if not updates:
-                continue
-            if s.clip_norm > 0:
-                nn.utils.clip_grad_norm_(self.model.parameters(), s.clip_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.schedule.step()
-            self.step += 1
-            if self.step % 10 == 0 and self.task.logs is not None:
-                curve("loss", loss.item(), self.step)
-                curve("learning rate", float(self.schedule.get_last_lr()[0]), self.step)
-            if self._checkpoint_is_due() and self.batch < self.batches_per_epoch:
-                self._read_losses(pending)
-                now = time.monotonic()
-                self.seconds, started = self.seconds + now - started, now
-                self._save()
-        self._read_losses(pending)
-        self.seconds += time.monotonic() - started
+            if updates:
+                self._update()
+                self._draw_curves(draw, loss)
+                self._pause_to_save()
+        self._losses.read()
+        self._read_clock()
         return seen
 
-    def _gradients_meet(self, now: bool) -> AbstractContextManager[None]:
-        """The context of a backward pass after which the ranks exchange gradients, or, of a batch before the update's last, do not yet."""
-        return (
-            self.loss.no_sync()
-            if isinstance(self.loss, DistributedDataParallel) and not now
-            else nullcontext()
+    def _draw_order(self) -> list[list[int]]:
+        """Draw the sample numbers of each batch of the current epoch."""
+        self._order_state = self._order_generator.get_state()
+        lengths = [len(text.input_ids) for text in self.task.splits["train"].texts]
+        return bucketed_order(lengths, self.task.settings.batch_size, self._order_generator)
+
+    def _batches(self, order: list[list[int]]) -> Iterator[Batch]:
+        """Make this rank's share of each batch."""
+        # A rank that a short last batch has no sample for computes one that counts nothing: all ranks must take part.
+        shares = [self.ranks.share(members) or members[:1] for members in order]
+        config = self.model.config
+        return batches(
+            self.task.splits["train"],
+            shares,
+            task=config.task,
+            pad_id=self.task.pad_id,
+            label_ids={label: number for number, label in enumerate(config.labels)},
+            visuals=self.task.visuals,
         )
 
-    def _read_losses(self, pending: list[tuple[Tensor, Batch]]) -> None:
-        """Add losses to the epoch's sum. Raises StageError for one that is no number."""
-        for loss, batch in pending:
-            value = loss.item()
-            if not math.isfinite(value):
-                names = ", ".join(self.task.splits["train"].ids[i] for i in batch.ids[:3])
-                raise StageError(
-                    f"{self.task.name}: the loss became {value} in epoch {self.epoch + 1} (samples {names}, ...); "
-                    'lower the learning rates, keep clip_norm above 0, or use precision = "fp32"'
-                )
-            self.loss_sum += value
-        pending.clear()
+    def _gradients_meet(self, now: bool) -> AbstractContextManager[None]:
+        """Return the context of a batch after which the ranks exchange gradients, or, before the update's last, do not."""
+        if isinstance(self.loss, DistributedDataParallel) and not now:
+            return self.loss.no_sync()
+        return nullcontext()
+
+    def _forward(self, batch: Batch, members: Sequence[int]) -> Tensor:
+        """Return the loss of this rank's share of the batch `members`, with its gradients added to the parameters'."""
+        with autocast(self.device, self.precision):
+            loss: Tensor = self.loss(batch.to(self.device))
+        # Ranks average their gradients: each weighs as many samples as it has of the batch.
+        counted = len(self.ranks.share(members))
+        weight = counted * self.ranks.size / len(members) / self.task.settings.accumulate
+        torch.autograd.backward(loss * weight)
+        self._losses.add(loss.detach() * counted, batch)
+        return loss.detach()
+
+    def _update(self) -> None:
+        """Clip the gradients that were gathered, and move the parameters by them."""
+        if self.task.settings.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.task.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        self.progress.step += 1
+
+    def _draw_curves(self, draw: Draw, loss: Tensor) -> None:
+        """Draw the loss and the learning rate of every tenth update."""
+        if self.task.logs is not None and self.progress.step % 10 == 0:
+            draw("loss", loss.item(), self.progress.step)
+            draw("learning rate", self._learning_rate(), self.progress.step)
+
+    def _learning_rate(self) -> float:
+        return float(self.schedule.get_last_lr()[0])
+
+    def _read_clock(self) -> None:
+        """Count the time since the last call as the current epoch's."""
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._clock = now
 
     def _close_epoch(self) -> dict[str, Any]:
-        """Score the validation split, and note the epoch in the history."""
-        count = len(self.task.splits["train"])
-        total = sum(self.ranks.gather(self.loss_sum))
-        self.epoch += 1
+        """Score the validation split, and return the epoch's row in the history."""
+        at, count = self.progress, len(self.task.splits["train"])
+        total = sum(self.ranks.gather(self._losses.total))
+        at.epoch += 1
         scores = self._validate()
         row = {
-            "epoch": self.epoch,
-            "step": self.step,
+            "epoch": at.epoch,
+            "step": at.step,
             "loss": total / count,
-            "learning_rate": self.schedule.get_last_lr()[0],
+            "learning_rate": self._learning_rate(),
             "valid_f1": scores["f1"] if scores else None,
-            "seconds": self.seconds,
-            "samples_per_second": count / self.seconds,
+            "seconds": at.seconds,
+            "samples_per_second": count / at.seconds,
         }
-        self.history.append(row)
-        self.batch, self.loss_sum, self.seconds = 0, 0.0, 0.0
-        self.order_state = self.order_generator.get_state()
+        at.history.append(row)
+        at.batch, at.seconds = 0, 0.0
+        self._losses.total = 0.0
+        self._order_state = self._order_generator.get_state()
         if self._checkpoint_is_due() and not self.finished:
             self._save()
         return row
 
     def _validate(self) -> Scores | None:
-        """Score the validation split from `first_evaluation` on, and keep the model if it is the best so far (the earlier of equals)."""
-        s, valid = self.task.settings, self.task.splits["valid"]
+        """Score the validation split from `first_evaluation` on, and keep the best model so far (the earlier of equals)."""
+        s, valid, at = self.task.settings, self.task.splits["valid"], self.progress
         if not len(valid):
-            if self.epoch == s.epochs:
+            if at.epoch == s.epochs:
                 self._keep(None)
             return None
-        if self.epoch < s.first_evaluation:
+        if at.epoch < s.first_evaluation:
             return None
-        numbers = self.ranks.share(range(len(valid)))
+        scores = score_split(valid, self._predict(valid), self.model.config.task)
+        if at.best_scores is None or scores["f1"] > at.best_scores["f1"]:
+            self._keep(scores)
+        return scores
+
+    def _predict(self, split: Split) -> list[list[str]]:
+        """Predict a split together with the other ranks, each its share. Return all predictions, in the split's order."""
+        numbers = self.ranks.share(range(len(split)))
         mine = predict_split(
             self.model,
-            valid.take(numbers),
+            split.take(numbers),
             visuals=self.task.visuals,
             pad_id=self.task.pad_id,
             precision=self.precision,
         )
-        found = {
-            i: labels
-            for part in self.ranks.gather(list(zip(numbers, mine, strict=True)))
-            for i, labels in part
-        }
-        scores = score_split(valid, [found[i] for i in range(len(valid))], self.model.config.task)
-        if self.best_scores is None or scores["f1"] > self.best_scores["f1"]:
-            self._keep(scores)
-        return scores
+        parts = self.ranks.gather(list(zip(numbers, mine, strict=True)))
+        found = {i: labels for part in parts for i, labels in part}
+        return [found[i] for i in range(len(split))]
 
     def _keep(self, scores: Scores | None) -> None:
-        self.best_scores, self.best_epoch = scores, self.epoch
+        """Keep the model as it is now as the best so far."""
+        self.progress.best_scores, self.progress.best_epoch = scores, self.progress.epoch
         if self.ranks.leads:
-            self.checkpoints.keep_best(self.epoch, self.model.state_dict())
+            self.checkpoints.keep_best(self.progress.epoch, self.model.state_dict())
         self.ranks.broadcast(None)  # nobody reads the file before it is there
 
+    def _pause_to_save(self) -> None:
+        """Save a checkpoint where one is due in the middle of an epoch; at the end of one `_close_epoch` saves."""
+        if self._checkpoint_is_due() and self.progress.batch < self.batches_per_epoch:
+            self._losses.read()
+            self._read_clock()
+            self._save()
+
     def _checkpoint_is_due(self) -> bool:
-        wait = max(_CHECKPOINT_SECONDS, self._save_cost / _CHECKPOINT_SHARE if _CHECKPOINT_SECONDS else 0.0)
-        return bool(self.ranks.broadcast(time.monotonic() - self._saved >= wait))
+        return bool(self.ranks.broadcast(self.checkpoints.is_due()))
 
     def _save(self) -> None:
-        started = time.monotonic()
+        """Commit everything that `_resume` needs to go on exactly here."""
         ranks = self.ranks.gather(
             {
                 "torch": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
-                "loss_sum": self.loss_sum,
+                "loss_sum": self._losses.total,
             }
         )
-        if self.ranks.leads:
-            state = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "order": self.order_state,
-                "ranks": ranks,
-                "progress": json.dumps(
-                    [
-                        self.epoch,
-                        self.step,
-                        self.batch,
-                        self.seconds,
-                        self.history,
-                        self.best_epoch,
-                        self.best_scores,
-                    ]
-                ),
-            }
-            s = self.task.settings
-            self.checkpoints.save(
-                state,
-                self.best_epoch,
-                {"epoch": self.epoch, "epochs": s.epochs, "step": self.step, "steps": self.updates},
-            )
-        self._saved = time.monotonic()
-        self._save_cost = self._saved - started
+        if not self.ranks.leads:
+            return
+        at, epochs = self.progress, self.task.settings.epochs
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order": self._order_state,
+            "ranks": ranks,
+            "progress": at.dumps(),
+        }
+        summary = {"epoch": at.epoch, "epochs": epochs, "step": at.step, "steps": self.updates}
+        self.checkpoints.save(state, at.best_epoch, summary)
 
-    def _restore(self) -> bool:
+    def _resume(self, tools: Tools) -> Progress:
+        """Go back to where the last checkpoint was saved, if there is one, and say so. Return the progress."""
         state = self.checkpoints.load()
         if state is None:
-            return False
+            return self.progress
+        saved = Progress.loads(state["progress"])
+        if saved is None:
+            tools.say(
+                f"{self.task.name}: the checkpoint in {self.checkpoints.folder} is of another version of hmnet-pipe; "
+                "training starts from the beginning"
+            )
+            return self.progress
+        self._restore(state, saved)
+        batches_done = f" and {saved.batch} of {self.batches_per_epoch} batches" if saved.batch else ""
+        epochs = self.task.settings.epochs
+        tools.say(f"{self.task.name}: resuming after {saved.epoch} of {epochs} epochs{batches_done}")
+        return self.progress
+
+    def _restore(self, state: dict[str, Any], saved: Progress) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.order_generator.set_state(state["order"])
+        self._order_generator.set_state(state["order"])
+        self.progress = saved
+        self._losses = _LossSum(self.task, saved)
         mine = state["ranks"][self.ranks.rank]
+        self._losses.total = mine["loss_sum"]
         torch.set_rng_state(mine["torch"])
         if mine["cuda"] is not None:
             torch.cuda.set_rng_state(mine["cuda"])
-        self.loss_sum = mine["loss_sum"]
-        progress = json.loads(state["progress"])
-        self.epoch, self.step, self.batch, self.seconds, self.history, self.best_epoch, self.best_scores = (
-            progress
-        )
-        return True
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    """Return an epoch's row in the history as a line for people."""
+    scored = "" if row["valid_f1"] is None else f", validation F1 {row['valid_f1']:.4f}"
+    return (
+        f"loss {row['loss']:.4f}, learning rate {row['learning_rate']:.2e}, "
+        f"{row['samples_per_second']:.1f} samples/s{scored}"
+    )

@@ -77,7 +77,8 @@ class TrainingJob:
     learning rate of each part of the model. shots: samples of each class in the low-resource setting, drawn with
     subset_seed; 0: all. samples: the table of samples. config: the run.toml that holds the recipe. encoder: the
     folder of the pretrained text encoder. folder: where the model is written. checkpoints: where an interrupted
-    training keeps its state. logs: TensorBoard's folder, or None.
+    training keeps its state. logs: TensorBoard's folder, or None. checkpoint_seconds: the least seconds between two
+    checkpoints.
     """
 
     name: str
@@ -96,3 +97,4 @@ class TrainingJob:
     folder: Path
     checkpoints: Path
     logs: Path | None
+    checkpoint_seconds: float = 60.0

@@ -91,6 +91,7 @@ class Train(Stage):
             folder=self.folder,
             checkpoints=self.checkpoints(self.parameters(), self.inputs(), self.weights()),
             logs=self.run.logs(self.name) if self.settings.tensorboard else None,
+            checkpoint_seconds=tools.checkpoint_seconds,
         )
         return train(job, self.run.features if self.visual else None, tools)
 

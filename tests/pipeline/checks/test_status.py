@@ -129,11 +129,10 @@ def test_what_an_interrupted_run_left_under_other_settings_does_not_count(run: R
 
 
 def test_a_training_shows_its_checkpoint_and_one_of_other_settings_does_not_count(
-    run: RunFolder, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, tiny_encoder: Path
 ) -> None:
-    monkeypatch.setenv("HMNET_PIPE_CHECKPOINT_SECONDS", "0")
     training = ["train", run.path, "--system", "bert-crf", "--seed", 3, "--encoder", tiny_encoder]
-    with Command(*training, "--epochs", 100, "--first-evaluation", 100) as command:
+    with Command(*training, "--epochs", 100, "--first-evaluation", 100, "--checkpoint-seconds", 0) as command:
         wait_until(lambda: list(run.path.rglob("progress.json")) or command.over)
         command.kill_group()
     found = row(run, "train-bert-crf-seed-3")

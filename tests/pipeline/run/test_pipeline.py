@@ -415,12 +415,11 @@ def test_predictions_hold_gold_and_guess_of_every_word(trained: Path) -> None:
 
 
 def test_training_that_is_killed_resumes_to_the_same_weights(
-    run: Path, tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
-    options = ["--encoder", tiny_encoder, "--epochs", 6, "--first-evaluation", 1]
+    options = ["--encoder", tiny_encoder, "--epochs", 6, "--first-evaluation", 1, "--checkpoint-seconds", 0]
     undisturbed = Path(shutil.copytree(run, tmp_path / "a"))
     train(undisturbed, tiny_encoder, epochs=6)
-    monkeypatch.setenv("HMNET_PIPE_CHECKPOINT_SECONDS", "0")
     killed = Path(shutil.copytree(run, tmp_path / "b"))
     process = subprocess.Popen(
         hmnet_words("train", killed, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -1,7 +1,6 @@
 """End to end: pixels and the cache say the same, only what should learn learns, and the refreshed features are the new backbone's."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -270,11 +269,10 @@ def test_finetune_killed_resumes_to_the_same_model(copy: Path, run: Path, tmp_pa
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
     options = {"augment": True, "batch_norm": True, "epochs": 3}
     bring_up_to_date(undisturbed, "finetune", **options)
-    environment = {**os.environ, "HMNET_PIPE_CHECKPOINT_SECONDS": "0"}
     arguments = ["finetune", str(copy), "--augment", "--batch-norm", "--epochs", "3"]
+    arguments += ["--checkpoint-seconds", "0"]
     process = subprocess.Popen(
         hmnet_words(*arguments),
-        env=environment,
         stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120

@@ -1,7 +1,6 @@
 """The training loop with real processes: killed at any update, shared by two, stopped early, and what it leaves behind."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -20,6 +19,7 @@ from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.ahead import prefetched
+from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.learning.splits import Split, few_shots
 from hmnet_pipe.stages.text.limits import EncodedText
@@ -57,13 +57,12 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
     bring_up_to_date(undisturbed, "train", **options)
     given = [part for name, value in options.items() for part in (f"--{name}", value)]
-    environment = {**os.environ, "HMNET_PIPE_CHECKPOINT_SECONDS": "0"}
+    given += ["--checkpoint-seconds", "0"]
     draw = random.Random(0)
     progress, seen = [], set()
     for _ in range(8):
         process = subprocess.Popen(
             hmnet_words("train", copy, *given),
-            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
@@ -97,6 +96,27 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
     assert histories[0].equals(histories[1])
     assert not list(copy.rglob("checkpoint.pt"))
     assert not list(copy.rglob("best-*.safetensors"))
+
+
+def test_a_checkpoint_of_another_version_is_named_and_training_starts_afresh(
+    copy: Path, run: Path, tmp_path: Path
+) -> None:
+    undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
+    bring_up_to_date(undisturbed, "train")
+
+    def stop(line: str) -> None:
+        if "epoch 2 of 3" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bring_up_to_date(copy, "train", Tools(say=stop, checkpoint_seconds=0))
+    (path,) = copy.rglob("checkpoint.pt")
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "progress": json.dumps(list(json.loads(state["progress"]).values()))}, path)
+    said = said_by(copy, "train")
+    assert any("is of another version" in line and "from the beginning" in line for line in said)
+    assert sum("epoch " in line for line in said) == 3
+    assert load_digest(copy) == load_digest(undisturbed)
 
 
 def load_digest(run: Path) -> dict[str, bytes]:
