@@ -1,6 +1,7 @@
 # hmnet-pipe. On a fresh machine with Python 3.11+, make and a package index:
 #   make demo   creates .venv, installs, runs the whole pipeline offline and prints the result
-#   make test   creates .venv, installs, checks style and types, and runs the tests
+#   make test   creates .venv, installs, checks style and types, and runs the tests (about 12 minutes on 2 cores)
+#   make check  the same with the fast tests alone, in a minute and a half
 #   make run    RUN=runs/x PRESET=twitter2015 TEXT=FOLDER IMAGES=FOLDER: one run from its data to a trained system
 #   make table  the same with SYSTEMS='bert-crf hmnet' SEEDS='1 49 1234': every training of the grid, and a table
 # All are cheap to repeat: what is up to date is not done again. `make -n run ...` says what would be done, and -j is safe.
@@ -32,7 +33,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-finetune demo-weights bench run table test lint types wheel clean FORCE
+.PHONY: help install demo demo-finetune demo-weights bench run table check test soak lint types wheel clean FORCE
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -109,18 +110,28 @@ bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/be
 demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/vision/demo_fasterrcnn.safetensors
 
-test: lint types  ## style, types and tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes; each file's tests stay together, since they share what they set up.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+SOAK   ?= --kills 30 --flips 1000 --seed 1
 
-lint: $(INSTALLED)
+check: lint types  ## style, types and the fast tests: for every change
+	$(PYTEST) -m 'not slow'
+
+test: lint types  ## style, types and all tests
+	$(PYTEST)
+
+soak: $(INSTALLED)  ## the campaigns of faults at random moments at full length; SOAK holds their counts and their seed
+	$(PYTEST) -m campaign $(SOAK)
+
+lint: $(INSTALLED)  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # A checkout's folder name need not be an identifier, so the types of an installed copy are checked.
-types: $(INSTALLED)
+types: $(INSTALLED)  ## of the package, the tests and the benchmarks
 	rm -rf build/types
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/types .
-	MYPYPATH=build/types $(BIN)/mypy -p hmnet_pipe
+	MYPYPATH=build/types:benchmarks $(BIN)/mypy build/types/hmnet_pipe tests benchmarks
 
 wheel: $(INSTALLED)  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

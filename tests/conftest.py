@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,53 @@ import pytest
 # One thread a process: files of tests run side by side, and the numbers are those of the cluster's workers.
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
 
-from .running import Demos
+from .running import Campaign, Demos
+
+_NO_DATA = "the real data is not in"
+
+# What continuous integration says of skips. "": as on a user's machine. "fail": a skip is a failure. "data": it is one
+# unless the test needs the real data.
+_SKIPS = os.environ.get("HMNET_PIPE_SKIPS", "")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("campaigns", "how long the tests that repeat a fault at random moments go on")
+    group.addoption("--kills", type=int, default=4, help="how often each stage is killed (at least 3 times)")
+    group.addoption("--flips", type=int, default=200, help="how many bits are flipped in each kind of file")
+    group.addoption(
+        "--seed", type=int, default=1, help="of the moments of the kills and the places of the bits"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in ("campaign", "data"):
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a failure of a skip where HMNET_PIPE_SKIPS says so."""
+    report = yield
+    if _SKIPS and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not (_SKIPS == "data" and _NO_DATA in reason):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped, and nothing may be here. {reason}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _SKIPS == "data":
+        count = len(terminalreporter.getreports("skipped"))
+        terminalreporter.write_line(f"{count} tests of the real data were skipped: its folder is not here")
+
+
+@pytest.fixture(scope="session")
+def campaign(pytestconfig: pytest.Config) -> Campaign:
+    """How often a fault is repeated, and the seed of its moments: --kills, --flips and --seed."""
+    return Campaign(*(pytestconfig.getoption(name) for name in ("kills", "flips", "seed")))
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +66,7 @@ def data() -> Path:
     )
     if not folder.is_dir():
         pytest.skip(
-            f"the real data is not in {folder}; set HMNET_PIPE_DATA to the folder that holds twitter2015, mnre, ..."
+            f"{_NO_DATA} {folder}; set HMNET_PIPE_DATA to the folder that holds twitter2015, mnre, ..."
         )
     return folder
 

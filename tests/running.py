@@ -102,6 +102,15 @@ def finetuned_of(folder: Path, system: str = "hmnet", seed: int = 1) -> Path:
 
 
 @dataclass(frozen=True)
+class Campaign:
+    """How often a fault is repeated at random, and the seed of its moments and places."""
+
+    kills: int
+    flips: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Demos:
     """Corpora and runs of the demonstration, each made once a session by whichever process needs it first.
 
@@ -201,7 +210,7 @@ def leftovers(folder: Path) -> list[Path]:
     ]
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -231,7 +240,7 @@ class Command:
     def over(self) -> bool:
         return self.process.poll() is not None
 
-    def said(self, seconds: float = 120) -> tuple[int, str]:
+    def said(self, seconds: float = 300) -> tuple[int, str]:
         """The exit code and what it said on stderr, once it has ended."""
         output, errors = self.process.communicate(timeout=seconds)
         return self.process.returncode, output + errors
@@ -290,19 +299,28 @@ def dask_scheduler(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path
         yield process, file, json.loads(file.read_text())["address"]
 
 
-def kill_again_and_again(
-    stage: str, start: Path, whole: dict[str, str], units: int, work: Path, kills: int = 30
-) -> list[int]:
-    """SIGKILL the group of a stage `kills` times, and resume after each; how many of its `units` each kill found finished.
+@dataclass(frozen=True)
+class Kill:
+    """When a stage was killed, and how many of its units were finished then."""
 
-    start: a run whose inputs are ready, never changed. Whenever a resumed stage gets to its end, or is brought there since little is left
-    to do, it must have made `whole`, and a fresh copy of `start` takes its place. The moments are random and seeded: after the lock is
-    taken (imports, planning, the start of workers), after one more unit is finished (the work), and after the last one is (the commit of
-    tables, index and record).
+    moment: str
+    finished: int
+
+
+def kill_again_and_again(
+    stage: str, start: Path, whole: dict[str, str], units: int, work: Path, campaign: Campaign
+) -> list[Kill]:
+    """SIGKILL the group of a stage again and again, and resume after each kill.
+
+    start: a run whose inputs are ready, never changed. Whenever a resumed stage gets to its end, or is brought
+    there since little is left to do, it must have made `whole`, and a fresh copy of `start` takes its place. The
+    moments are random and seeded: after the lock is taken (imports, planning, the start of workers), after one
+    more unit is finished (the work), and after the last one is (the commit of tables, index and record).
     """
-    moments = random.Random(stage)
-    kinds = ["start"] * (kills // 5) + ["commit"] * (kills // 5) + ["work"] * (kills - 2 * (kills // 5))
-    moments.shuffle(kinds)
+    draw = random.Random(f"{stage} {campaign.seed}")
+    fifth = max(1, campaign.kills // 5)
+    moments = ["start"] * fifth + ["commit"] * fifth + ["work"] * (campaign.kills - 2 * fifth)
+    draw.shuffle(moments)
     copies = 0
     run = Path(shutil.copytree(start, work / "run-0"))
 
@@ -314,59 +332,66 @@ def kill_again_and_again(
         copies += 1
         run = Path(shutil.copytree(start, work / f"run-{copies}"))
 
-    def finish_here() -> None:
-        bring_up_to_date(run, stage)
-        check_and_begin_afresh()
+    def kill_once(moment: str, delay: float) -> bool:
+        """Kill the stage `delay` seconds after the moment; False if it had ended by then."""
+        owner, before = RunFolder(run).record(stage).with_suffix(".owner"), committed(stage, run)
+        with Command(stage, run, "--workers", 1) as command:
 
-    found: list[int] = []
-    for kind in kinds:
-        delay = moments.uniform(0, {"start": 2.5, "work": 0.3, "commit": 0.25}[kind])
+            def reached() -> bool:
+                if moment == "start":
+                    return f"process {command.process.pid} " in text_of(owner)
+                finished = committed(stage, run)
+                return finished > before if moment == "work" else finished == units
+
+            wait_until(lambda: reached() or command.over)
+            if not command.over:
+                time.sleep(delay)
+            if not command.over:
+                command.kill_group()
+                wait_until(lambda: not command.everyone(), 30)  # nothing that it started outlives it for long
+        return command.process.returncode == -signal.SIGKILL
+
+    found: list[Kill] = []
+    for moment in moments:
+        delay = draw.uniform(0, {"start": 2.5, "work": 0.3, "commit": 0.25}[moment])
         while True:
-            if kind == "commit" and committed(stage, run) == units:
+            if moment == "commit" and committed(stage, run) == units:
                 forget_one(stage, run)
-            if kind != "commit" and committed(stage, run) > units * 2 // 3:
-                finish_here()
-            owner, before = RunFolder(run).record(stage).with_suffix(".owner"), committed(stage, run)
-            with Command(stage, run, "--workers", 1) as command:
-                reached = {
-                    "start": lambda owner=owner, pid=command.process.pid: f"process {pid} " in text_of(owner),
-                    "work": lambda run=run, before=before: committed(stage, run) > before,
-                    "commit": lambda run=run: committed(stage, run) == units,
-                }[kind]
-                wait_until(lambda reached=reached, command=command: reached() or command.over)
-                if not command.over:
-                    time.sleep(delay)
-                at_work = not command.over
-                if at_work:
-                    command.kill_group()
-                    wait_until(
-                        lambda command=command: not command.everyone(), 10
-                    )  # nothing that it started outlives it for long
-            if at_work and command.process.returncode == -signal.SIGKILL:
+            if moment != "commit" and committed(stage, run) > units * 2 // 3:
+                bring_up_to_date(run, stage)
+                check_and_begin_afresh()
+            if kill_once(moment, delay):
                 break
-            assert command.process.returncode == 0
             check_and_begin_afresh()
-        found.append(committed(stage, run))
+            delay /= 2  # it had ended: a machine as fast as this one needs an earlier kill
+        found.append(Kill(moment, committed(stage, run)))
     with Command(stage, run, "--workers", 1) as command:
-        assert command.said()[0] == 0
+        code, said = command.said()
+        assert code == 0, said
     check_and_begin_afresh()
     return found
 
 
-def survive_thirty_kills(stage: str, folder: Path, small: dict[str, int], usual: dict[str, int]) -> None:
-    """`kill_again_and_again` on units of `small` size (chunk or shard_rows), against an undisturbed run with units of `usual` size."""
-    corpus = small_corpus(folder / "corpus")
-    start, undisturbed = (
-        prepared(folder / "start", corpus, **small),
-        prepared(folder / "undisturbed", corpus, **usual),
-    )
+def survive_kills(
+    stage: str,
+    demos: Demos,
+    work: Path,
+    small: Mapping[str, int],
+    usual: Mapping[str, int],
+    campaign: Campaign,
+) -> None:
+    """Kill a stage in units of `small` size (chunk or shard_rows), against an undisturbed run in `usual` ones."""
+    corpus = demos.corpus()
+    start, undisturbed = prepared(work / "start", corpus, **small), prepared(work / "usual", corpus, **usual)
     if stage == "extract":
         for run in (start, undisturbed):
             bring_up_to_date(run, "detect")
     images = bring_up_to_date(undisturbed, stage).done
     (size,) = small.values()
     units = -(-images // size)
-    found = kill_again_and_again(stage, start, made_by(stage, undisturbed), units, folder)
-    assert len(found) == 30
-    assert sum(0 < finished < units for finished in found) >= 12  # in the middle of the work
-    assert units in found  # between the last unit and the end
+    found = kill_again_and_again(stage, start, made_by(stage, undisturbed), units, work, campaign)
+    assert len(found) == campaign.kills
+    assert {kill.finished for kill in found if kill.moment == "commit"} == {units}
+    at_work = [kill.finished for kill in found if kill.moment == "work"]
+    assert min(at_work) > 0
+    assert min(at_work) < units

@@ -17,10 +17,13 @@ from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.skipif(
-    shutil.which("make") is None or not (Path(sys.executable).parent / "hmnet-pipe").is_file(),
-    reason="needs make and the command",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("make") is None or not (Path(sys.executable).parent / "hmnet-pipe").is_file(),
+        reason="needs make and the command",
+    ),
+]
 
 
 class Run:

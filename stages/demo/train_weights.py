@@ -127,7 +127,7 @@ def train_detector(
         logits = namer(body(pixels)["3"].mean(dim=(2, 3)))
         loss = sum(losses.values()) + functional.binary_cross_entropy_with_logits(logits, present)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 5.0)
         optimizer.step()
         schedule.step()

@@ -29,10 +29,10 @@ def curves(folder: Path | None, step: int) -> Iterator[Draw]:
             "--tensorboard needs a package of its own; run `pip install 'hmnet-pipe[tensorboard]'`"
         ) from error
     # What a killed training drew after its last checkpoint is drawn again.
-    with SummaryWriter(str(folder), purge_step=step + 1 if step else None) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder), purge_step=step + 1 if step else None) as writer:
 
         def draw(name: str, value: float | None, step: int) -> None:
             if value is not None:
-                writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, step)
 
         yield draw

@@ -142,6 +142,7 @@ def test_a_check_that_fails_says_so_and_the_others_go_on(
     assert findings["HDF5"].state == "ok"
 
 
+@pytest.mark.slow
 def test_the_command_exits_1_only_for_a_problem(run: RunFolder, tmp_path: Path) -> None:
     def command(place: Path) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "doctor", str(place), "--json"]

@@ -128,6 +128,7 @@ def test_what_an_interrupted_run_left_under_other_settings_does_not_count(run: R
     assert found.reasons == ["pooled: 2 -> 3"]
 
 
+@pytest.mark.slow
 def test_a_training_shows_its_checkpoint_and_one_of_other_settings_does_not_count(
     run: RunFolder, tiny_encoder: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_stage_whose_weights_are_missing_is_blocked_with_the_remedy(run: RunFo
     assert "nowhere.pth is not a file" in found.reasons[0]
 
 
+@pytest.mark.slow
 def test_the_command_prints_all_of_it_as_json(run: RunFolder) -> None:
     value = json.loads(hmnet("status", run.path, "--json").stdout)
     assert set(value) >= {"stages", "bytes", "parts", "next_command"}

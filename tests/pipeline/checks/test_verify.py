@@ -92,6 +92,7 @@ def test_a_changed_table_is_named_and_made_again(run: RunFolder) -> None:
     assert verify_run(run) == []
 
 
+@pytest.mark.slow
 def test_the_command_exits_1_until_it_has_mended(run: RunFolder) -> None:
     suffered = damage(run, "bit")
     first = hmnet("verify", run.path)
@@ -223,6 +224,7 @@ def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_tol
     assert result.distances["weights"] == pytest.approx(0.25, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_command_exits_1_where_a_rerun_is_different(run: RunFolder) -> None:
     rows = pq.read_table(run.detections).to_pylist()
     write_table(run.detections, table_of(DETECTIONS, [{**row, "label": "someone else"} for row in rows]))

@@ -97,6 +97,7 @@ def test_a_typo_in_an_option_is_answered_with_the_option(run: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stage_before_its_time_names_the_command_to_run_first(run: Path, tiny_encoder: Path) -> None:
     done = hmnet("evaluate", run)
     assert done.returncode == 2
@@ -116,12 +117,14 @@ def test_an_unknown_key_in_run_toml_is_an_error_that_names_it(run: Path) -> None
     assert "unknown key 'epoch' in [train]" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_option_is_written_into_run_toml(run: Path) -> None:
     assert hmnet("detect", run, "--objects", 2).returncode == 0
     assert "objects = 2" in (run / "run.toml").read_text()
     hmnet("detect", run, "--objects", 3)
 
 
+@pytest.mark.slow
 def test_json_is_the_only_thing_on_stdout(run: Path) -> None:
     done = hmnet("status", run, "--json")
     assert done.returncode == 0
@@ -138,6 +141,7 @@ def test_json_is_the_only_thing_on_stdout(run: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_missing_weights_name_the_file_its_address_and_its_place(tmp_path: Path, data: Path) -> None:
     pairs = data / "twitter2015_pairs"
     hmnet(

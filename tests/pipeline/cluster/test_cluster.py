@@ -17,6 +17,8 @@ from hmnet_pipe.stages.base.tools import UnitFailure
 
 from ... import running
 
+pytestmark = pytest.mark.slow
+
 # Workers cannot import a test module by its name.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

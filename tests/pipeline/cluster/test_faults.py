@@ -21,6 +21,8 @@ from PIL import Image
 
 from ... import running
 
+pytestmark = pytest.mark.slow
+
 STAGES = ["detect", "extract"]
 
 
@@ -196,6 +198,7 @@ def check_whole_so_far(stage: str, folder: Path) -> int:
     return running.committed(stage, folder)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk_is_one_sentence_and_more_room_goes_on(stage: str, whole: Path, tmp_path: Path) -> None:
     place = tmp_path / "disk"
@@ -225,6 +228,7 @@ def stopped_by(stage: str, folder: Path) -> str | None:
         return str(error)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("stage", STAGES)
 def test_wherever_the_disk_gets_full_nothing_partial_is_kept(stage: str, whole: Path, tmp_path: Path) -> None:
     """In this process, with ever more room: the lock's owner, tables, crops, shards, the index and the record do not fit in turn."""
@@ -243,6 +247,7 @@ def test_wherever_the_disk_gets_full_nothing_partial_is_kept(stage: str, whole: 
         check_ended_well(stage, whole, folder)
 
 
+@pytest.mark.root
 def test_a_read_only_run_is_one_sentence_for_who_writes_and_open_to_who_reads(
     whole: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
@@ -274,6 +279,7 @@ def test_a_read_only_run_is_one_sentence_for_who_writes_and_open_to_who_reads(
             assert "read-only" not in result.output
 
 
+@pytest.mark.root
 def test_a_worker_that_does_not_see_the_run_says_so_and_fails_no_image(whole: Path, tmp_path: Path) -> None:
     folder = before("detect", whole, tmp_path / "run")
     blind = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(folder)]

@@ -25,6 +25,8 @@ from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 from safetensors.numpy import load_file, save_file
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"train": 24, "valid": 8, "test": 8}
 STAGES = ["prepare", "detect", "extract", "train-bert-crf-seed-1", "train-hmnet-seed-1"]
 

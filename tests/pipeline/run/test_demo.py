@@ -5,6 +5,8 @@ from hmnet_pipe.pipeline.run.demo import DemoTable, run_demo
 from hmnet_pipe.pipeline.run.runner import Report
 from hmnet_pipe.stages.base.tools import Tools
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoTable, list[Report], list[Report]]:

@@ -86,6 +86,7 @@ def test_a_stage_that_is_up_to_date_does_nothing_and_says_so(copy: Path) -> None
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_four_workers_make_the_same_numbers_as_one(run: Path, corpus: Path, tmp_path: Path) -> None:
     prepare(tmp_path / "run", corpus)
     run_command("detect", tmp_path / "run", "--workers", 4, "--chunk", 8)
@@ -129,6 +130,7 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
             process.wait(timeout=30)
 
 
+@pytest.mark.slow
 def test_a_running_scheduler_makes_the_same_numbers(
     run: Path, corpus: Path, tmp_path: Path, scheduler: str
 ) -> None:
@@ -310,6 +312,7 @@ def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(
         assert "changed since prepare" in failed[0]["reason"]
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_taken_over(copy: Path) -> None:
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
@@ -333,6 +336,7 @@ def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_ta
     assert bring_up_to_date(copy, "extract").state == "done"
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_resume_and_nothing_else(copy: Path) -> None:
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
@@ -414,6 +418,7 @@ def test_predictions_hold_gold_and_guess_of_every_word(trained: Path) -> None:
     assert all(len(row["tokens"]) == len(row["gold"]) == len(row["predicted"]) for row in rows)
 
 
+@pytest.mark.slow
 def test_training_that_is_killed_resumes_to_the_same_weights(
     run: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
@@ -475,6 +480,7 @@ def test_every_trainable_parameter_is_in_one_recorded_group(trained: Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_relations_run_through_with_both_heads(demos: Demos, tmp_path: Path, tiny_encoder: Path) -> None:
     folder = Path(shutil.copytree(demos.run("re"), tmp_path / "run"))
     for head in ("cls", "markers"):

@@ -24,6 +24,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import pil_to_tensor
 
+pytestmark = pytest.mark.slow
+
 BODY = "backbone.body."
 
 

@@ -1,9 +1,15 @@
-"""SIGKILL of extract's whole process group, again and again. In a file apart from detect's, so that the two run side by side."""
+"""SIGKILL of extract's whole process group, again and again. Apart from detect's, so that the two run side by side."""
 
 from pathlib import Path
 
-from ... import running
+import pytest
+
+from ...running import Campaign, Demos, survive_kills
+
+pytestmark = pytest.mark.slow
 
 
-def test_extract_killed_thirty_times_makes_the_same_features(tmp_path: Path) -> None:
-    running.survive_thirty_kills("extract", tmp_path, {"shard_rows": 2}, {"shard_rows": 16})
+def test_extract_killed_again_and_again_makes_the_same_features(
+    demos: Demos, tmp_path: Path, campaign: Campaign
+) -> None:
+    survive_kills("extract", demos, tmp_path, {"shard_rows": 2}, {"shard_rows": 16}, campaign)

@@ -125,6 +125,7 @@ def scores_both_ways(
     return tuple(torch.cat([part.flatten() for part in parts]) for parts in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["ner", "re"])
 @pytest.mark.parametrize("system", VISUAL)
 def test_pixels_and_the_cache_give_the_same_scores(
@@ -140,6 +141,7 @@ def test_pixels_and_the_cache_give_the_same_scores(
     assert 0 < (cached - seen).abs().max() < 5e-3
 
 
+@pytest.mark.slow
 def test_with_the_backbone_frozen_training_from_pixels_is_training_on_the_cache(copy: Path) -> None:
     bring_up_to_date(copy, "train")
     bring_up_to_date(copy, "finetune", unfreeze=0)
@@ -236,6 +238,7 @@ def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bo
         assert not any(module.training for module in backbone.modules())
 
 
+@pytest.mark.slow
 def test_recomputing_activations_changes_nothing_but_memory(copy: Path, run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run, tmp_path / "other"))
     for folder, recompute in ((copy, False), (other, True)):
@@ -247,6 +250,7 @@ def test_recomputing_activations_changes_nothing_but_memory(copy: Path, run: Pat
 FILES = ("model.safetensors", "backbone.safetensors", "metrics.json", "predictions.parquet")
 
 
+@pytest.mark.slow
 def test_augmented_training_is_another_one_and_the_same_twice(copy: Path, run: Path, tmp_path: Path) -> None:
     folders = [copy, *(Path(shutil.copytree(run, tmp_path / name)) for name in "ab")]
     for folder, augment in zip(folders, (False, True, True), strict=True):
@@ -255,6 +259,7 @@ def test_augmented_training_is_another_one_and_the_same_twice(copy: Path, run: P
     assert digests[1] == digests[2] != digests[0]
 
 
+@pytest.mark.slow
 def test_status_knows_finetune_and_a_changed_setting_is_named(copy: Path) -> None:
     bring_up_to_date(copy, "finetune", epochs=1)
     assert {row.stage: row.state for row in run_status(RunFolder(copy)).stages}[
@@ -265,6 +270,7 @@ def test_status_knows_finetune_and_a_changed_setting_is_named(copy: Path) -> Non
     assert any("unfreeze: 1 -> 2" in line for line in said)
 
 
+@pytest.mark.slow
 def test_finetune_killed_resumes_to_the_same_model(copy: Path, run: Path, tmp_path: Path) -> None:
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
     options = {"augment": True, "batch_norm": True, "epochs": 3}
@@ -354,6 +360,7 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
     )
 
 
+@pytest.mark.slow
 def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(
     tmp_path: Path, tiny_encoder: Path
 ) -> None:

@@ -292,6 +292,7 @@ def test_a_folder_without_any_of_the_images_is_remarked_on(workplace: Path) -> N
     assert any("warning: none of the 2 images" in line and "is it the right folder?" in line for line in said)
 
 
+@pytest.mark.slow
 def test_looking_at_a_run_that_does_not_exist_does_not_create_it(workplace: Path) -> None:
     (workplace / "text" / "train.txt").write_text(tweet("1"))
     (workplace / "images" / "1.jpg").write_bytes(picture("red"))
@@ -367,6 +368,7 @@ def test_each_change_of_the_input_changes_its_digest_and_no_other(workplace: Pat
     assert changed_by(lambda: os.utime(workplace / "images" / "2.jpg", (1, 1))) == set()
 
 
+@pytest.mark.slow
 def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(workplace: Path) -> None:
     image = workplace / "images" / "1.bmp"
     image.write_bytes(picture("red", "BMP"))
@@ -394,6 +396,7 @@ def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(work
     assert prepare.inputs() == before
 
 
+@pytest.mark.slow
 def test_an_unchanged_image_is_not_read_again(workplace: Path) -> None:
     (workplace / "images" / "1.jpg").write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("1"))

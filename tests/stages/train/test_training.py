@@ -49,6 +49,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
     copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
@@ -126,6 +127,7 @@ def load_digest(run: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("system", "batch_size", "accumulate"), [("hmnet", 4, 1), ("bert-crf", 5, 2)])
 def test_two_processes_train_as_one_with_the_same_batches(
     copy: Path, run: Path, tmp_path: Path, system: str, batch_size: int, accumulate: int
@@ -185,6 +187,7 @@ def test_each_epoch_is_a_line_with_loss_rate_speed_and_score(copy: Path) -> None
         assert "samples/s" in line
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_losses_rates_and_scores_and_the_result_does_not_change(
     copy: Path, run: Path, tmp_path: Path
 ) -> None:

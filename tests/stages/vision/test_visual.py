@@ -336,6 +336,7 @@ def test_bf16_features_point_where_fp32_ones_do() -> None:
         assert not torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arithmetic", [pytest.param(FP32, marks=needs_onednn), pytest.param(BF16, marks=needs_bf16)]
 )
@@ -379,6 +380,7 @@ def test_fused_kernels_give_a_detectors_maps_and_proposals(name: str) -> None:
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
 
 
+@pytest.mark.slow
 def test_the_first_coco_detector_computes_as_torchvision_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,6 +506,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
+@pytest.mark.slow
 def test_many_large_images_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
     """Each is 75 MB once decoded; the same peak for 4 and for 16 of them, to less than one."""
     images = []
