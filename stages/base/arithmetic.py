@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...manifests.errors import InputError
+from . import onednn
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 class Arithmetic:
     """How a network that only infers computes, in words that travel to a worker.
 
-    device: a torch device. precision: "fp32" or "bf16". kernels: "onednn" where convolutions run as stages.vision.fused has them, on x86
-    processors, else "torch". Precision and kernels decide the last bits; they belong into fingerprints.
+    device: a torch device. precision: "fp32" or "bf16". kernels: "onednn" where convolutions run as stages.vision.fused
+    has them, on x86 processors whose torch passes the probe of stages.base.onednn; otherwise "torch". Precision and
+    kernels decide the last bits; they belong into fingerprints.
     """
 
     device: str
@@ -32,34 +34,38 @@ class Arithmetic:
 
     @classmethod
     def of(cls, device: str, precision: str) -> Arithmetic:
-        """What the settings `device` and `precision` mean. A device that is named is asked for nothing that the settings tell, so that a
-        machine without a GPU can send work to machines that have one: `--device cuda --precision bf16`."""
+        """Return what the settings `device` and `precision` stand for.
+
+        A named device is asked for nothing that the settings say, so that a machine without a GPU can send work to
+        machines that have one: `--device cuda --precision bf16`.
+        """
         known = resolve_device(device) if device == "auto" or precision == "auto" else _device(device)
         chosen = resolve_precision(precision, known)
-        return cls(str(known), chosen, "onednn" if known.type == "cpu" and _has_onednn(chosen) else "torch")
+        fused = known.type == "cpu" and onednn.fault(chosen) is None
+        return cls(str(known), chosen, "onednn" if fused else "torch")
 
     @property
     def identity(self) -> dict[str, str]:
         """What of it decides the numbers."""
         return {"precision": self.precision, "kernels": self.kernels}
 
+    @property
+    def remark(self) -> str | None:
+        """A line for the user where oneDNN's kernels would be right for this processor and cannot be used."""
+        if self.kernels != "torch" or not self.device.startswith("cpu") or not onednn.suits_processor():
+            return None
+        return (
+            f"note: convolutions run on torch's own kernels, which are slower: {onednn.fault(self.precision)}"
+        )
+
     def check(self) -> torch.device:
-        """The device, once it is known that this process can compute so. Raises InputError where it cannot."""
-        if self.kernels == "onednn" and not _has_onednn(self.precision):
+        """Return the device, once it is known that this process can compute so. Raises InputError where it cannot."""
+        if self.kernels == "onednn" and (reason := onednn.fault(self.precision)) is not None:
             raise InputError(
-                f"the worker on {platform.node()} ({platform.machine()}) has no oneDNN kernels for {self.precision}, as the "
-                "machine has that gave it work; start workers and command on one kind of machine"
+                f"the worker on {platform.node()} ({platform.machine()}) cannot compute in {self.precision} with oneDNN, "
+                f"as the machine can that gave it work: {reason}; start workers and command on one kind of machine"
             )
         return resolve_device(self.device)
-
-
-def _has_onednn(precision: str) -> bool:
-    import torch
-
-    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not there or platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    return precision == "fp32" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _device(name: str) -> torch.device:
@@ -74,7 +80,7 @@ def _device(name: str) -> torch.device:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device that `name` (a member of DEVICES, or `cuda:1`) stands for. Raises InputError where it is not there."""
+    """Return the torch device that `name` (a member of DEVICES, or `cuda:1`) stands for. Raises InputError where it is not there."""
     import torch
 
     if name == "auto":
@@ -93,10 +99,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """ "fp32" or "bf16": what `name` (a member of PRECISIONS) means on `device`.
+    """Return "fp32" or "bf16": what `name` (a member of PRECISIONS) stands for on `device`.
 
-    "auto" is bf16 where the hardware multiplies it (GPUs that do, processors with AVX512-BF16 or AMX) and fp32 elsewhere, where
-    emulation would be slower as well as coarser.
+    "auto" is bf16 where the hardware multiplies it (GPUs that do, processors with AVX512-BF16 or AMX) and fp32
+    elsewhere, where emulation would be slower as well as coarser.
     """
     import torch
 
@@ -114,7 +120,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The context in which a network computes at `precision`."""
+    """Return the context in which a network computes at `precision`."""
     import torch
 
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

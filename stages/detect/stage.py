@@ -75,6 +75,8 @@ class Detect(Stage):
         return sound_digests(tables)
 
     def compute(self, tools: Tools) -> Counts:
+        if remark := Arithmetic.of(self.settings.device, self.settings.precision).remark:
+            tools.say(remark)
         images = self._images()
         old_detections, old_outcomes = self._reusable(images)
         kept = set(old_outcomes.column("image_key").to_pylist())

@@ -93,6 +93,8 @@ class Extract(Stage):
         return found
 
     def compute(self, tools: Tools) -> Counts:
+        if remark := self.arithmetic.remark:
+            tools.say(remark)
         remove_temporaries(self.run.features)
         images = self.images()
         spec = self.spec()
