@@ -149,8 +149,8 @@ def main() -> None:
         def copy(rows: list[int]) -> Array:
             return np.asarray(memmap[rows])
 
-        contenders = {"gather": gather, "memmap": copy}
-        cold = {}
+        contenders: dict[str, Callable[[list[int]], Array]] = {"gather": gather, "memmap": copy}
+        cold: dict[str, list[float]] = {}
         for name in contenders:
             forget(folder)
             cold |= compare({name: contenders[name]}, options.images, 1)

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,7 +69,8 @@ def compiled(arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
 
     def forward(views: Tensor) -> Tensor:
         with autocast(torch.device("cpu"), arithmetic.precision):
-            return run(views.contiguous(memory_format=torch.channels_last))
+            made: Tensor = run(views.contiguous(memory_format=torch.channels_last))
+            return made
 
     return forward
 
@@ -116,15 +118,14 @@ def main() -> None:
 
     def forward(views: Tensor) -> Tensor:
         with autocast(torch.device("cpu"), arithmetic.precision):
-            return packed(views)
+            made: Tensor = packed(views)
+            return made
 
     contenders: dict[str, Callable[[], float]] = {
         "torchvision eager fp32, batches of 32": lambda: rate(eager, 32)
     }
     for batch in (4, 8, 32):
-        contenders[f"fused, batches of {batch}, {options.workers} threads"] = lambda batch=batch: rate(
-            forward, batch
-        )
+        contenders[f"fused, batches of {batch}, {options.workers} threads"] = partial(rate, forward, batch)
     if shutil.which("c++") or shutil.which("g++"):
         frozen = compiled(arithmetic)
         contenders["torch.compile, frozen, batches of 32"] = lambda: rate(frozen, 32)

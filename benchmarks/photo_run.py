@@ -93,7 +93,8 @@ def on_every_worker(
     cluster: Cluster, workers: int, function: Any, seconds: float, details: Any = None
 ) -> float:
     """The sum of what `function` returns (a rate), called at the same time on every worker."""
-    return float(sum(result for _, result in cluster.map(function, [Call(seconds, details)] * workers)))
+    results: list[Any] = [rate for _, rate in cluster.map(function, [Call(seconds, details)] * workers)]
+    return float(sum(results))
 
 
 def timed_stage(cluster: Cluster, run: RunFolder, name: str, options: dict[str, Any]) -> float:

@@ -82,8 +82,8 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
         path.mkdir(parents=True)
     (text / "train.jsonl").write_text("")
     paths = [f"{files}/{number}.jpg" for number in range(images)]
-    for path in paths:
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+    for name in paths:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
     config = preset("custom", task="ner", text=text, images=files, format="jsonl")
     config = config.override("detect", {"detector": "demo_fasterrcnn"}).override(
         "extract", {"backbone": "demo_resnet"}
@@ -131,10 +131,10 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
         os.link(source, run.crops / f"{keys[number // BOXES]}-{number % BOXES}.jpg")
     record(config, run, "detect")
 
-    stage = config.stage("extract", run)
-    assert isinstance(stage, Extract)
+    extract = config.stage("extract", run)
+    assert isinstance(extract, Extract)
     spec = FeatureSpec(
-        "demo_resnet", stage.weights()["backbone"], stage.spec().transform, (4,), 1, 1, "float16"
+        "demo_resnet", extract.weights()["backbone"], extract.spec().transform, (4,), 1, 1, "float16"
     )
     index = []
     for start in range(0, images, SHARD_ROWS):

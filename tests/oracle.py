@@ -362,7 +362,7 @@ def log_likelihood(path: Sequence[int], emissions: Array, chain: Chain, tags: Se
 def best_path(emissions: Array, chain: Chain, tags: Sequence[str]) -> list[int]:
     """The likeliest sequence that BIO allows, found by trying them all."""
     return list(
-        max(valid_sequences(tags, len(emissions)), key=lambda path: path_score(path, emissions, chain))
+        max(valid_sequences(tags, len(emissions)), key=lambda path: path_score(list(path), emissions, chain))
     )
 
 

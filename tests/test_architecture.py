@@ -186,6 +186,8 @@ def told_apart(tree: ast.Module, classes: set[str], names: set[str]) -> Iterator
         }
 
     for node in ast.walk(tree):
+        if not isinstance(node, ast.expr | ast.pattern):
+            continue
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1:
             subject, *others = node.args
             of_class = {part.id for other in others for part in ast.walk(other) if isinstance(part, ast.Name)}
@@ -194,7 +196,7 @@ def told_apart(tree: ast.Module, classes: set[str], names: set[str]) -> Iterator
             if node.func.id in ("hasattr", "getattr") and ast.unparse(subject) == "stage":
                 yield f"line {node.lineno}: {ast.unparse(node)}"
         if isinstance(node, ast.MatchClass) and ast.unparse(node.cls).split(".")[-1] in classes:
-            yield f"line {node.lineno}: case {ast.unparse(node.cls)}"
+            yield f"line {node.cls.lineno}: case {ast.unparse(node.cls)}"
         if isinstance(node, ast.MatchValue) and text_of(node) & names:
             yield f"line {node.lineno}: case {ast.unparse(node)}"
         sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []

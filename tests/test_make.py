@@ -16,6 +16,8 @@ from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 
+from .running import hmnet
+
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [
     pytest.mark.slow,
@@ -135,8 +137,7 @@ def test_a_touched_image_is_looked_at_again_recomputes_nothing_and_leaves_make_s
 
 
 def test_a_fresh_stage_that_is_run_by_hand_disturbs_nothing(made: Run) -> None:
-    command = [Path(sys.executable).parent / "hmnet-pipe", "extract", made.folder]
-    assert "up to date" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "up to date" in hmnet("extract", made.folder).stdout
     assert made.announced() == []
 
 

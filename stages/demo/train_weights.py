@@ -97,7 +97,7 @@ def train_resnet(net: ResNet, rng: Generator, steps: int, learning_rate: float =
         pixels, present = _naming_batch(rng, 48 * 112**2)
         loss = functional.binary_cross_entropy_with_logits(net(pixels), present)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         _report("resnet", step, steps, loss)

@@ -221,7 +221,7 @@ def test_a_damaged_shard_is_not_rewritten_under_new_checksums(tmp_path: Path, ar
     assert not list(tmp_path.glob(f"{TEMPORARY_PREFIX}*"))
 
 
-class _Rows(torch.utils.data.Dataset):
+class _Rows(torch.utils.data.Dataset[np.ndarray]):
     def __init__(self, cache: FeatureCache, keys: list[str]) -> None:
         self.cache, self.keys = cache, keys
 

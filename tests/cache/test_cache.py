@@ -3,6 +3,7 @@
 import multiprocessing
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -202,7 +203,7 @@ def test_the_checksum_covers_key_mask_and_values() -> None:
     assert len(sums) == 4
 
 
-class _Rows(Dataset):
+class _Rows(Dataset[Any]):
     def __init__(self, cache: FeatureCache, keys: list[str]) -> None:
         self.cache, self.keys = cache, keys
 

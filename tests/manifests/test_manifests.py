@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,7 +85,7 @@ def test_tables_that_differ_anywhere_have_other_digests_and_equal_ones_the_same(
         ]
     )
     row = {"a": ["x", "yz"], "b": [1, 2], "c": 0.5, "d": "", "e": True}
-    changes = [
+    changes: list[dict[str, Any]] = [
         *({"a": value} for value in (["xy", "z"], ["xyz"], [], None, ["x", None])),
         *({"b": value} for value in ([2, 1], None)),
         *({"c": value} for value in (-0.5, None)),

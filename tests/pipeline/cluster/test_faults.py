@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -70,10 +71,12 @@ def check_ended_well(stage: str, whole: Path, folder: Path) -> None:
 def test_workers_killed_while_they_work_cost_nothing(stage: str, whole: Path, tmp_path: Path) -> None:
     folder = before(stage, whole, tmp_path / "run")
     with running.Command(stage, folder, "--workers", 2) as command:
+
+        def so_far(finished: int) -> bool:
+            return running.committed(stage, folder) >= finished or command.over
+
         for finished in (1, 10):
-            running.wait_until(
-                lambda finished=finished: running.committed(stage, folder) >= finished or command.over
-            )
+            running.wait_until(partial(so_far, finished))
             workers = command.workers()
             assert workers
             assert not command.over
@@ -168,7 +171,7 @@ def test_a_scheduler_without_workers_is_said_and_a_new_worker_goes_on(whole: Pat
 
 
 @contextmanager
-def mounted(place: Path, *options: str) -> Iterator[Callable[..., None]]:
+def mounted(place: Path, *options: str) -> Iterator[Callable[[str], object]]:
     """A file system at `place`, and a function that remounts it. Mounting is root's."""
     place.mkdir()
     done = subprocess.run(["mount", *options, place], capture_output=True, text=True, check=False)

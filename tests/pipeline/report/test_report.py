@@ -1,11 +1,12 @@
 """Tables for people."""
 
 import statistics
+from typing import Any
 
 from hmnet_pipe.pipeline.report.text import score_table, seeds_table
 
 
-def metrics(system: str, valid: float, test: float | None) -> dict:
+def metrics(system: str, valid: float, test: float | None) -> dict[str, Any]:
     return {"system": system, "valid": {"f1": valid}, "test": None if test is None else {"f1": test}}
 
 

@@ -219,12 +219,9 @@ def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(
         stage: [path.with_name(f"{TEMPORARY_PREFIX}123-{path.name}") for path in paths]
         for stage, paths in written.items()
     }
-    for stage, options in {
-        "prepare": {},
-        "detect": {},
-        "extract": {},
-        "train": {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1},
-    }.items():
+    training: dict[str, Any] = {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1}
+    for stage in written:
+        options = training if stage == "train" else {}
         for path in [each for paths in left.values() for each in paths]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("half")

@@ -18,7 +18,7 @@ from hmnet_pipe.stages.extract.stage import Extract
 KEYS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(200)]
 
 
-def tables(run: RunFolder, order: random.Random | None) -> tuple[list[dict], list[dict]]:
+def tables(run: RunFolder, order: random.Random | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Images, some unreadable; boxes of most of them and of images that are not there, in order or shuffled."""
     rng = random.Random(0)
     images = [
@@ -65,8 +65,8 @@ def test_units_hold_every_image_once_and_in_order(tmp_path: Path) -> None:
     images, _ = tables(run, None)
     config = preset("custom", task="ner", text=Path("t"), images=Path("i"), format="auto")
     chosen = {"weights": "random", "device": "cpu", "precision": "fp32"}
-    extract = config.override("extract", {**chosen, "shard_rows": 20}).stage("extract", run)
-    detect = config.override("detect", {**chosen, "chunk": 16}).stage("detect", run)
+    extract: Any = config.override("extract", {**chosen, "shard_rows": 20}).stage("extract", run)
+    detect: Any = config.override("detect", {**chosen, "chunk": 16}).stage("detect", run)
     usable = [image["key"] for image in images if image["status"] == "ok"]
     taken = {"shard-00000.h5", "shard-00003.h5"}
     shards = extract._units(extract.spec(), extract.images(), taken)
@@ -79,7 +79,12 @@ def test_units_hold_every_image_once_and_in_order(tmp_path: Path) -> None:
 
 def test_made_is_a_sequence() -> None:
     asked: list[int] = []
-    made = Made(5, lambda i: asked.append(i) or i * i)
+
+    def square(number: int) -> int:
+        asked.append(number)
+        return number * number
+
+    made = Made(5, square)
     assert (len(made), made[1], made[-1], made[1:4], list(made)) == (5, 1, 16, [1, 4, 9], [0, 1, 4, 9, 16])
     assert asked == [1, 4, 1, 2, 3, 0, 1, 2, 3, 4]
     with pytest.raises(IndexError):

@@ -110,7 +110,7 @@ def scores_both_ways(
     pixels = Pixels(extraction.images(), transform=extraction.spec().transform, views=4, decoders=2)
     order = [list(range(start, start + 4)) for start in range(0, 24, 4)]
     arguments = {"task": config.task, "pad_id": tokenizer.pad_token_id, "label_ids": None}
-    found = [], [], []
+    found: tuple[list[torch.Tensor], ...] = [], [], []
     with torch.inference_mode():
         for cached, seen in zip(
             batches(split, order, visuals=cache, **arguments),
@@ -122,7 +122,8 @@ def scores_both_ways(
             found[1].append(end_to_end(seen))
             cached.view_mask[:] = False
             found[2].append(model(cached))
-    return tuple(torch.cat([part.flatten() for part in parts]) for parts in found)
+    first, second, third = (torch.cat([part.flatten() for part in parts]) for parts in found)
+    return first, second, third
 
 
 @pytest.mark.slow
@@ -147,7 +148,8 @@ def test_with_the_backbone_frozen_training_from_pixels_is_training_on_the_cache(
     bring_up_to_date(copy, "finetune", unfreeze=0)
     histories = [pq.read_table(path / "history.parquet") for path in (model_of(copy), finetuned_of(copy))]
     for column in ("loss", "valid_f1", "learning_rate"):
-        np.testing.assert_allclose(*(history.column(column).to_pylist() for history in histories), rtol=1e-3)
+        cached, seen = (history.column(column).to_pylist() for history in histories)
+        np.testing.assert_allclose(cached, seen, rtol=1e-3)
     weights = [load_file(path / "model.safetensors") for path in (model_of(copy), finetuned_of(copy))]
     assert set(weights[0]) == set(weights[1])
     for name, value in weights[0].items():
@@ -273,7 +275,7 @@ def test_status_knows_finetune_and_a_changed_setting_is_named(copy: Path) -> Non
 @pytest.mark.slow
 def test_finetune_killed_resumes_to_the_same_model(copy: Path, run: Path, tmp_path: Path) -> None:
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
-    options = {"augment": True, "batch_norm": True, "epochs": 3}
+    options: dict[str, Any] = {"augment": True, "batch_norm": True, "epochs": 3}
     bring_up_to_date(undisturbed, "finetune", **options)
     arguments = ["finetune", str(copy), "--augment", "--batch-norm", "--epochs", "3"]
     arguments += ["--checkpoint-seconds", "0"]
@@ -305,7 +307,7 @@ def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy: Path
     with pytest.raises(InputError, match=r"holds no trained model; run `hmnet-pipe train"):
         bring_up_to_date(copy, "finetune", start="train")
     bring_up_to_date(copy, "train", epochs=1)
-    still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
+    still: dict[str, Any] = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
     trained = load_file(model_of(copy) / "model.safetensors")
     kept = Path(shutil.copytree(model_of(copy), copy / "kept"))
     configure(copy, "train", **still)
@@ -354,9 +356,10 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
             )
     assert bring_up_to_date(new.path, "train", epochs=1).state == "done"
     before = load_file(DEMO_WEIGHTS)
+    network: Any = model.backbone.network
     assert not np.allclose(
         before["backbone.body.layer4.0.conv1.weight"].numpy(),
-        model.backbone.network.layer4[0].conv1.weight.detach().numpy(),
+        network.layer4[0].conv1.weight.detach().numpy(),
     )
 
 
@@ -383,6 +386,7 @@ def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for wrong in ({"unfreeze": 6}, {"unfreeze": -1}, {"decoders": 0}, {"epochs": -1}):
+    wrongs: list[dict[str, Any]] = [{"unfreeze": 6}, {"unfreeze": -1}, {"decoders": 0}, {"epochs": -1}]
+    for wrong in wrongs:
         with pytest.raises(InputError):
             FinetuneSettings(**wrong)

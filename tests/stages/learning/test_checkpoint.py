@@ -53,8 +53,8 @@ def test_a_checkpoint_is_due_after_so_many_seconds_and_after_twenty_times_its_ow
     monkeypatch.setattr(torch, "save", slowly)
     usual.save({}, 0, {})
     saved = now
-    for now, due in ((saved + 61, False), (saved + 199, False), (saved + 200, True)):
-        assert usual.is_due() == due, now - saved
+    for now, is_due in ((saved + 61, False), (saved + 199, False), (saved + 200, True)):
+        assert usual.is_due() == is_due, now - saved
 
 
 SECONDS = {"always": 0.0, "usual": 60.0, "never": math.inf}

@@ -46,7 +46,7 @@ def mentions(tags: list[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-def rates(correct: int, predicted: int, gold: int) -> dict:
+def rates(correct: int, predicted: int, gold: int) -> dict[str, Any]:
     precision = correct / predicted if predicted else 0
     recall = correct / gold if gold else 0
     f1 = 2 * correct / (predicted + gold) if correct else 0
@@ -58,7 +58,7 @@ def rates(correct: int, predicted: int, gold: int) -> dict:
     }
 
 
-def pick(scores: dict) -> dict:
+def pick(scores: dict[str, Any]) -> dict[str, Any]:
     return {name: scores[name] for name in ("precision", "recall", "f1", "support")}
 
 
@@ -70,7 +70,7 @@ def test_entity_scores_are_the_count_of_exact_matches_over_all_and_per_type() ->
     for _ in range(40):
         gold = [random_tags(rng, rng.randint(1, 12)) for _ in range(rng.randint(1, 8))]
         guess = [near(rng, tags) for tags in gold]
-        correct, predicted, there = Counter(), Counter(), Counter()
+        correct, predicted, there = (Counter[str]() for _ in range(3))
         for truth, answer in zip(gold, guess, strict=True):
             there.update(kind for kind, *_ in mentions(truth))
             predicted.update(kind for kind, *_ in mentions(answer))
@@ -125,7 +125,7 @@ def test_a_gold_mention_counts_for_its_group_and_a_predicted_one_for_that_which_
         gold = [random_tags(rng, rng.randint(1, 12)) for _ in range(rng.randint(1, 6))]
         guess = [near(rng, tags) for tags in gold]
         groups = [[rng.choice(("clear", "ambiguous", "unseen")) for _ in mentions(tags)] for tags in gold]
-        correct, predicted, there = Counter(), Counter(), Counter()
+        correct, predicted, there = (Counter[str]() for _ in range(3))
         for truth, answer, names in zip(gold, guess, groups, strict=True):
             there.update(names)
             owner = {

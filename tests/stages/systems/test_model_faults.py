@@ -138,7 +138,8 @@ def test_fault_2_one_cell_of_one_view_is_one_position_of_the_visual_sequence(tin
 def attention_by_head(model: HMNeT, batch: Batch, layer: int) -> Tensor:
     """What equation 9 gives for each head of one layer: (B, n, H, d/H)."""
     seen: list[Tensor] = []
-    module = model.encoder.encoder.layer[layer].attention.self
+    encoder: Any = model.encoder.encoder
+    module = encoder.layer[layer].attention.self
     hook = module.register_forward_hook(lambda module, args, output: seen.append(output[0]))
     with torch.inference_mode():
         encode(
@@ -167,10 +168,12 @@ def test_fault_3_a_head_has_its_own_features_of_every_position(tiny_encoder: Pat
     """Head h of keys and values is the h-th run of d/H outputs of W_phi, as it is of the text's query, key and value."""
     model = model_of(tiny_encoder, "hmnet-flat")
     batch = batch_of([[True] * 4], [4])
-    hidden, heads = model.encoder.config.hidden_size, model.encoder.config.num_attention_heads
+    fusion: Any = model.fusion
+    config: Any = model.encoder.config
+    hidden, heads = config.hidden_size, config.num_attention_heads
     before = model.fusion(batch.views, batch.view_mask)[0]
     for head in range(heads):
-        changed = copy.deepcopy(model.fusion)
+        changed = copy.deepcopy(fusion)
         with torch.no_grad():
             changed.phi["0"].bias[head * hidden // heads : (head + 1) * hidden // heads] += 1.0
         after = changed(batch.views, batch.view_mask)[0]
@@ -253,9 +256,9 @@ def sentence(rng: random.Random) -> tuple[list[str], list[str]]:
     return words, tags
 
 
-def ner_rows(count: int = 24, held_out: int = 8) -> list[dict]:
+def ner_rows(count: int = 24, held_out: int = 8) -> list[dict[str, Any]]:
     rng = random.Random(0)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for split, size in (("train", count), ("valid", held_out), ("test", held_out)):
         for number in range(size):
             words, tags = sentence(rng)
@@ -286,7 +289,12 @@ def write_features(folder: Path, keys: list[str]) -> None:
 
 
 def train(
-    folder: Path, encoder: Path, rows: list[dict], system: str = "bert-crf", task: str = "ner", **settings
+    folder: Path,
+    encoder: Path,
+    rows: list[dict[str, Any]],
+    system: str = "bert-crf",
+    task: str = "ner",
+    **settings: Any,
 ) -> Train:
     """Train in a run with these samples; returns the finished stage."""
     run = RunFolder(folder)
@@ -298,7 +306,7 @@ def train(
     return stage
 
 
-def metrics_of(stage: Train) -> dict:
+def metrics_of(stage: Train) -> dict[str, Any]:
     return json.loads((stage.folder / "metrics.json").read_text())
 
 
@@ -594,7 +602,7 @@ def test_fault_10_the_test_split_decides_nothing(tmp_path: Path, tiny_encoder: P
         {**row, "tags": ["B-ZZZ"] * len(row["tags"])} if row["split"] == "test" else row for row in rows
     ]
     absent = [row for row in rows if row["split"] != "test"]
-    recipe = {"epochs": 3, "learning_rate": 1e-3, "head_learning_rate": 1e-2}
+    recipe: dict[str, Any] = {"epochs": 3, "learning_rate": 1e-3, "head_learning_rate": 1e-2}
     stages = [
         train(tmp_path / str(number), tiny_encoder, variant, **recipe)
         for number, variant in enumerate((rows, nothing, foreign, absent))
@@ -621,11 +629,11 @@ def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_i
     scored: list[tuple[str, dict[str, Tensor]]] = []
     given = iter([0.3, 0.9, 0.9, 0.5])
 
-    def predict(model, split, **settings):
+    def predict(model: HMNeT, split: Split, **settings: Any) -> Any:
         scored.append((split.name, {name: value.clone() for name, value in model.state_dict().items()}))
         return predict_split(model, split, **settings)
 
-    def score(split, predicted, task):
+    def score(split: Split, predicted: Any, task: str) -> Any:
         scores = score_split(split, predicted, task)
         return {**scores, "f1": next(given)} if split.name == "valid" else scores
 

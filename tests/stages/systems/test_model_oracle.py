@@ -18,7 +18,9 @@ from hmnet_pipe.stages.systems.heads import bio_crf
 from hmnet_pipe.stages.systems.hmnet import HMNeT
 from hmnet_pipe.stages.text.encoders.bert import encode, encoder_from_config
 from hmnet_pipe.stages.text.prefix import LayerPrefix
-from hmnet_pipe.stages.vision.backbones.torchvision import Pyramid
+from hmnet_pipe.stages.vision.backbones import backbone_info
+from hmnet_pipe.stages.vision.backbones.torchvision import ResNetBackbone
+from hmnet_pipe.stages.vision.pooling import pooled_and_joined
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from ... import oracle
@@ -45,7 +47,7 @@ def close(actual: torch.Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=1e-9)
 
 
-def encoder_config(kind: str) -> dict:
+def encoder_config(kind: str) -> dict[str, Any]:
     return {
         "model_type": kind,
         "vocab_size": 30,
@@ -164,13 +166,13 @@ def test_pyramid_is_the_four_stages_in_eval_mode_adaptively_pooled(size: int, si
             module.running_var.uniform_(0.5, 2.0)
     names = {f"layer{number}": str(number) for number in (1, 2, 3, 4)}
     stages = create_feature_extractor(copy.deepcopy(resnet).eval(), names)
-    pyramid = Pyramid(resnet, side)
+    pyramid = ResNetBackbone(backbone_info("resnet18"), resnet)
     pyramid.train()
     before = {name: value.clone() for name, value in pyramid.state_dict().items()}
     views = torch.randn(2, 3, size, size, dtype=torch.float64)
     with torch.no_grad():
-        actual, maps = pyramid(views), stages(views)
-    assert pyramid.levels == (64, 128, 256, 512)
+        actual, maps = pooled_and_joined(pyramid(views), side), stages(views)
+    assert pyramid.info.levels == (64, 128, 256, 512)
     for view in range(2):
         expected = np.concatenate([oracle.adaptive_pool(maps[level][view].numpy(), side) for level in "1234"])
         close(actual[view], expected)
@@ -277,7 +279,8 @@ def forward_prefix(rig: Rig) -> list[LayerPrefix | None] | None:
 
 
 def test_attention_is_equation_9_in_every_layer(any_rig: Rig) -> None:
-    seen = {}
+    seen: dict[int, Any] = {}
+    encoder: Any = any_rig.model.encoder.encoder
     hooks = [
         layer.attention.self.register_forward_hook(
             lambda module, args, kwargs, output, index=index: seen.update(
@@ -285,7 +288,7 @@ def test_attention_is_equation_9_in_every_layer(any_rig: Rig) -> None:
             ),
             with_kwargs=True,
         )
-        for index, layer in enumerate(any_rig.model.encoder.encoder.layer)
+        for index, layer in enumerate(encoder.layer)
     ]
     encode(
         any_rig.model.encoder, any_rig.batch.input_ids, any_rig.batch.attention_mask, forward_prefix(any_rig)
@@ -345,7 +348,7 @@ def emissions_of(rig: Rig, sample: int) -> np.ndarray:
     return oracle.linear(rig.states(sample)[-1][WORDS[sample]], weight, bias)
 
 
-def chain_of(crf) -> oracle.Chain:
+def chain_of(crf: torch.nn.Module) -> oracle.Chain:
     """The scores as they are trained, before BIO forbids any."""
     state = {
         name.removeprefix("parametrizations.").removesuffix(".original"): value

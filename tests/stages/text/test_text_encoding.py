@@ -3,6 +3,7 @@
 import random
 from itertools import accumulate, chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hmnet_pipe.manifests.errors import InputError
@@ -28,7 +29,7 @@ def random_range(rng: random.Random, length: int) -> tuple[int, int]:
     return start, rng.randint(start + 1, length)
 
 
-def pair(pieces, head, tail, limit=99):
+def pair(pieces: Any, head: Any, tail: Any, limit: int = 99) -> Any:
     return encode_pair(pieces, head, tail, limit=limit, special=SPECIAL, markers=MARKER_IDS)
 
 
@@ -268,7 +269,7 @@ def test_markers_are_one_new_sub_word_each_and_survive_saving(
         )
 
 
-def relation_sample(tokens: list[str], head: tuple[int, int], tail: tuple[int, int]) -> dict:
+def relation_sample(tokens: list[str], head: tuple[int, int], tail: tuple[int, int]) -> dict[str, Any]:
     return {
         "id": "1",
         "split": "train",
@@ -280,7 +281,7 @@ def relation_sample(tokens: list[str], head: tuple[int, int], tail: tuple[int, i
     }
 
 
-def encode_relation(tiny_encoder, *sample, limit: int = 64):
+def encode_relation(tiny_encoder: Path, *sample: Any, limit: int = 64) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(tiny_encoder)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     split = encode_split(

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -54,7 +56,7 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
     copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
     """SIGKILL again and again, at random moments, of a training that saves after every update; with dropout."""
-    options = {"encoder": str(tiny_encoder), "accumulate": 2}
+    options: dict[str, Any] = {"encoder": str(tiny_encoder), "accumulate": 2}
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
     bring_up_to_date(undisturbed, "train", **options)
     given = [part for name, value in options.items() for part in (f"--{name}", value)]
@@ -134,7 +136,12 @@ def test_two_processes_train_as_one_with_the_same_batches(
 ) -> None:
     """Real torchrun, gloo; the last batch of 42 samples is one that cannot be halved evenly. Clipping sees the whole gradient."""
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
-    options = {"batch_size": batch_size, "accumulate": accumulate, "learning_rate": 1e-3, "precision": "fp32"}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "learning_rate": 1e-3,
+        "precision": "fp32",
+    }
     bring_up_to_date(alone, "train", system=system, **options)
     given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = ["train", str(copy), "--system", system, *given]
@@ -166,7 +173,7 @@ def test_two_processes_train_as_one_with_the_same_batches(
 
 def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy: Path) -> None:
     """With rates of zero no epoch is better than the first."""
-    still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
+    still: dict[str, Any] = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
     said = said_by(copy, "train", epochs=9, patience=2, **still)
     metrics = json.loads((model_of(copy) / "metrics.json").read_text())
     assert metrics["best_epoch"] == 1
@@ -268,7 +275,7 @@ def test_training_with_few_shots_sees_only_these(copy: Path) -> None:
 
 
 def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place() -> None:
-    def source():
+    def source() -> Iterator[int]:
         yield from range(5)
         raise KeyError("here")
 
@@ -277,7 +284,12 @@ def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place() -> Non
         got.extend(prefetched(source()))
     assert got == list(range(5))
     made: list[int] = []
-    ahead = prefetched((made.append(i) or i for i in range(100)), depth=3)
+
+    def counted(number: int) -> int:
+        made.append(number)
+        return number
+
+    ahead: Any = prefetched((counted(i) for i in range(100)), depth=3)
     assert next(ahead) == 0
     time.sleep(0.2)
     assert len(made) <= 5, "prefetching must stay within its depth"
@@ -286,7 +298,8 @@ def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place() -> Non
 
 def test_settings_that_make_no_sense_are_refused(run: Path) -> None:
     config = RunConfig.read(RunFolder(run).config)
-    for wrong in ({"patience": -1}, {"shots": -1}, {"processes": 0}):
+    wrongs: list[dict[str, Any]] = [{"patience": -1}, {"shots": -1}, {"processes": 0}]
+    for wrong in wrongs:
         with pytest.raises(InputError):
             replace(config.train, **wrong)
 

@@ -94,7 +94,7 @@ def test_a_box_beyond_the_edge_or_thinner_than_a_pixel_is_a_view_of_the_pixels_n
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 500)])
-def test_the_thinnest_images_have_views(size: tuple[int, ...]) -> None:
+def test_the_thinnest_images_have_views(size: tuple[int, int]) -> None:
     assert (
         cut_views(Image.new("RGB", size, (9, 8, 7)), [(0, 0, *size)], view_of(4)).reshape(-1, 3).tolist()
         == [[9, 8, 7]] * 32
@@ -121,7 +121,7 @@ def test_torchvisions_own_file_in_torchs_cache_is_what_default_means(torch_home:
         resnet = torchvision.models.resnet18(weights=None)
     name = Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
     torch.save(resnet.state_dict(), torch_home / name)
-    pyramid = build_backbone("resnet18", "default")
+    pyramid: Any = build_backbone("resnet18", "default")
     assert torch.equal(pyramid.network.conv1.weight, resnet.conv1.weight)
     assert weights_of("resnet18", "default").path() == torch_home / name
     assert (
@@ -160,7 +160,7 @@ def test_safetensors_and_torch_files_of_the_same_weights_load_alike(tmp_path: Pa
 
 
 class _Bomb:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (os.system, ("touch exploded",))
 
 
@@ -284,7 +284,7 @@ def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(t
         assert not shard.pyramid[row, len(views) :].any()
 
 
-def _with_statistics(network: torch.nn.Module, seed: int) -> torch.nn.Module:
+def _with_statistics(network: Any, seed: int) -> Any:
     """Normalisations as training leaves them, so that folding them has something to get wrong."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
