@@ -58,7 +58,7 @@ def suits_processor() -> bool:
     """Whether this is a processor for which torch has these kernels and on which they are the faster ones."""
     import torch
 
-    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    there = torch.backends.mkldnn.is_available()
     return bool(there) and platform.machine().lower() in ("x86_64", "amd64")
 
 
