@@ -12,15 +12,21 @@ __all__ = ["Damage", "find_damage"]
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not what it should be. `reason` says what is wrong with it, naming the image where it is one row."""
+    """A file that is not what it should be.
+
+    `reason` says what is wrong with it, naming the image where it is one row.
+    """
 
     path: Path
     reason: str
 
 
 def find_damage(folder: Path) -> list[Damage]:
-    """Everything that is wrong with the cache in `folder`, from a reading of every byte: a damaged or missing index or shard, a row whose
-    content does not match its checksum, a row that is not the one the index means, a shard that the index does not name."""
+    """Return everything that is wrong with the cache in `folder`, from a reading of every byte.
+
+    That is a damaged or missing index or shard, a row whose content does not match its checksum, a row that
+    is not the one that the index refers to, or a shard that the index does not name.
+    """
     try:
         spec, rows = read_index(folder)
     except StageError as error:

@@ -3,8 +3,8 @@
     cache = FeatureCache(Path("runs/twitter2015/features"))
     pyramid, view_mask = cache.gather([key_a, None, key_b])
 
-`index.parquet`, committed after the shards, says which rows exist; its metadata holds the FeatureSpec. A shard that the index does
-not name is not part of the cache.
+`index.parquet`, committed after the shards, says which rows exist; its metadata holds the FeatureSpec. A
+shard that the index does not name is not part of the cache.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
 from ..manifests.fingerprint import canonical_json
 from .shards import Rows, Shard, ShardError
-from .spec import STORAGE_DTYPES, FeatureSpec
+from .spec import STORAGE_DTYPES, FeatureSpec, as_numbers
 
 __all__ = ["FeatureCache", "IndexRow", "read_index", "write_index"]
 
@@ -63,13 +63,17 @@ def write_index(folder: Path, spec: FeatureSpec, rows: Iterable[IndexRow]) -> No
 
 
 def read_index(folder: Path) -> tuple[FeatureSpec, list[IndexRow]]:
-    """The committed index of the cache in `folder`. Raises StageError where there is none or it cannot be read."""
+    """Return the committed index of the cache in `folder`.
+
+    Raises StageError where there is none or it cannot be read.
+    """
     spec, table = _read_index(folder)
     return spec, [IndexRow(**row) for row in table.to_pylist()]
 
 
 def _read_index(folder: Path, columns: Sequence[str] | None = None) -> tuple[FeatureSpec, pa.Table]:
-    """The index as a table of `columns`: what is to be known of a million rows is asked of the columns, not of a million objects."""
+    """Return the index as a table of `columns`: a million rows are asked as columns, not as a million
+    objects."""
     path = folder / "index.parquet"
     if not path.is_file():
         raise StageError(f"{path} does not exist; run `hmnet-pipe extract` first")
@@ -89,19 +93,20 @@ def _read_index(folder: Path, columns: Sequence[str] | None = None) -> tuple[Fea
 class FeatureCache:
     """Random access to cached pyramids, opened lazily in the process that reads.
 
-    Safe under fork (no handle stays open, of whichever layout), under spawn (pickles as its path) and in notebooks.
+    Safe under fork (no handle stays open, of whichever layout), under spawn (pickles as its path) and in
+    notebooks.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.spec, self._index = _read_index(self.folder, ["image_key", "shard", "row", "checksum"])
-        self._shards: dict[
-            str, tuple[Rows, npt.NDArray[np.bool_]]
-        ] = {}  # of those that were opened: rows and view masks
+        # Of the shards that were opened: rows and view masks.
+        self._shards: dict[str, tuple[Rows, npt.NDArray[np.bool_]]] = {}
 
     @cached_property
     def _places(self) -> dict[str | None, tuple[str, int]]:
-        """(shard, row) by image key; a million images take a second and 300 MB, which only a reader of features should pay."""
+        """(shard, row) by image key: of a million images a second and 300 MB, which only a reader of features
+        pays."""
         keys, shards, rows = (self._index.column(name).to_pylist() for name in ("image_key", "shard", "row"))
         names = {name: name for name in self._counts}  # one text for all the images of a shard
         return dict(zip(keys, zip(map(names.__getitem__, shards), rows, strict=True), strict=True))
@@ -127,7 +132,8 @@ class FeatureCache:
         return iter(self._index.column("image_key").to_pylist())
 
     def digest(self) -> str:
-        """Return the digest of the features' identity and contents (by their checksums), whatever shards they lie in."""
+        """Return the digest of the features' identity and contents (by their checksums), whatever shards they
+        lie in."""
         # The identity is a text in the text, as it was from the first.
         identity = json.dumps(self.spec.identity, sort_keys=True)
         digest = hashlib.sha256(f"[{canonical_json(identity)},[".encode())
@@ -140,17 +146,19 @@ class FeatureCache:
         return digest.hexdigest()
 
     def keys(self) -> pa.ChunkedArray:
-        """The image keys, in their order."""
+        """Return the image keys, in their order."""
         return self._index.column("image_key")
 
     def shards(self) -> list[str]:
-        """The names of the shards that the index means."""
+        """Return the names of the shards that the index refers to."""
         return sorted(pc.unique(self._index.column("shard")).to_pylist())
 
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """The pyramids (B, V, C, p, p) in their storage dtype (bfloat16 widened to float32) and view mask (B, V) of a batch.
+        """Return a batch's pyramids (B, V, C, p, p), in their storage dtype or float32 for bfloat16, and view
+        mask (B, V).
 
-        A key that is None or not in the cache gives zeros and an all-false mask. Raises ShardError where a shard is damaged.
+        A key that is None or not in the cache gives zeros and an all-false mask. Raises ShardError where a
+        shard is damaged.
         """
         # Not zeroed: filling what is written over a moment later would cost as much as reading it.
         pyramid = np.empty((len(keys), *self.spec.row_shape), STORAGE_DTYPES[self.spec.dtype])
@@ -162,10 +170,11 @@ class FeatureCache:
             else:
                 rows, masks = self._shards.get(place[0]) or self._open(place[0])
                 raw[position], view_mask[position] = rows[place[1]], masks[place[1]]
-        return _widen(pyramid) if self.spec.dtype == "bfloat16" else pyramid, view_mask
+        return as_numbers(pyramid, self.spec.dtype), view_mask
 
     def _open(self, name: str) -> tuple[Rows, npt.NDArray[np.bool_]]:
-        """The rows and view masks of the shard `name`, which is found to hold every image that the index means, where it means it."""
+        """Return the rows and view masks of the shard `name`, once it is found to hold every image that the
+        index has in it, in its place."""
         shard = Shard(self.folder / name)
         if shard.spec != self.spec:
             raise ShardError(
@@ -176,14 +185,16 @@ class FeatureCache:
             != self._counts[name]
         ):
             raise ShardError(
-                f"{shard.path} does not hold the images that the index has in it; run `hmnet-pipe extract` again"
+                f"{shard.path} does not hold the images that the index has in it; "
+                "run `hmnet-pipe extract` again"
             )
         self._shards[name] = shard.rows, shard.view_mask
         return self._shards[name]
 
 
 def _canonical_pairs(keys: pa.StringArray, checksums: pa.UInt64Array) -> Iterator[bytes]:
-    """The canonical JSON of each [key, checksum], as one text behind commas where no key needs an escape (a sha256 never does)."""
+    """Yield the canonical JSON of each [key, checksum], in one text where no key needs an escape (a sha256
+    never does)."""
     if pc.all(pc.match_substring_regex(keys, r"^[0-9A-Za-z_-]*$")).as_py():
         pairs = pc.binary_join_element_wise('["', keys, '",', pc.cast(checksums, pa.string()), "]", "")
         if len(pairs):
@@ -193,8 +204,3 @@ def _canonical_pairs(keys: pa.StringArray, checksums: pa.UInt64Array) -> Iterato
             canonical_json(list(pair)).encode()
             for pair in zip(keys.to_pylist(), checksums.to_pylist(), strict=True)
         )
-
-
-def _widen(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """bfloat16 bits as float32: the same number with 16 more zero bits of mantissa."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,16 +1,18 @@
-"""One shard of the feature cache: an HDF5 file that is complete or does not exist, and whose every row can be checked.
+"""One shard of the feature cache: an HDF5 file that is complete or does not exist, and whose every row can be
+checked.
 
-Layout (schema version 1; rows R, views V = 1 + m, C the sum of the levels' channels, p the pooled side):
+Layout (schema version 1; rows R, views V, C the sum of the levels' channels, p the pooled side):
 
-    pyramid     (R, V, C, p, p)  float16, float32, or uint16 holding bfloat16 bits; contiguous, so that it can be memory-mapped, or,
-                                 in the archive layout, compressed row by row
+    pyramid     (R, V, C, p, p)  float16, float32, or uint16 holding bfloat16 bits; contiguous, so that it
+                                 can be memory-mapped, or, in the archive layout, compressed row by row
     view_mask   (R, V)           bool, true where the view exists; an absent view's values are zero
     image_key   (R,)             64 hexadecimal digits, the sha256 of the image file
     checksum    (R,)             uint64, see `row_checksum`
     attributes  schema_version, complete, unit, and `spec`, a JSON text with the fields of FeatureSpec
 
-HDF5's contiguous layout has no checksum of its own, and a file killed in mid-write can open with rows of zeros: therefore the
-temporary name, the rename, and a checksum in every row. The checksum is over content: a shard in the other layout is the same shard.
+HDF5's contiguous layout has no checksum of its own, and a file killed in mid-write can open with rows of
+zeros: therefore the temporary name, the rename, and a checksum in every row. The checksum is over content: a
+shard in the other layout is the same shard.
 """
 
 import hashlib
@@ -27,13 +29,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..manifests.errors import HmnetPipeError, StageError
+from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
+from .archive import ArchivedRows, archive_layout, filters
 from .spec import STORAGE_DTYPES, FeatureSpec
 
 __all__ = [
     "SCHEMA_VERSION",
-    "ArchiveError",
     "Rows",
     "Shard",
     "ShardError",
@@ -53,12 +55,9 @@ class ShardError(StageError):
     """A shard is damaged, incomplete or foreign. The message names the file, what is wrong and the remedy."""
 
 
-class ArchiveError(HmnetPipeError):
-    """A shard is compressed, and what decompresses it is not installed. No ShardError: what is damaged is computed again, this is not."""
-
-
 def row_checksum(key: str, mask: npt.NDArray[np.bool_], pyramid: npt.NDArray[Any]) -> int:
-    """The first 8 bytes (little-endian) of the blake2b-64 of key (ascii), view mask (a byte each) and pyramid bytes of one row."""
+    """Return the first 8 bytes (little-endian) of the blake2b-64 of a row: key (ascii), view mask (a byte
+    each), pyramid."""
     digest = hashlib.blake2b(key.encode("ascii"), digest_size=8)
     digest.update(np.ascontiguousarray(mask).data)
     digest.update(np.ascontiguousarray(pyramid).data)
@@ -81,7 +80,8 @@ def write_shard(
     """
     if pyramid.shape != (len(keys), *spec.row_shape) or view_mask.shape != (len(keys), spec.views):
         raise ValueError(
-            f"expected rows of {spec.row_shape} for {len(keys)} keys, got {pyramid.shape} and a mask {view_mask.shape}"
+            f"expected rows of {spec.row_shape} for {len(keys)} keys, "
+            f"got {pyramid.shape} and a mask {view_mask.shape}"
         )
     if pyramid.dtype != STORAGE_DTYPES[spec.dtype]:
         raise ValueError(f"expected {spec.dtype} values, got {pyramid.dtype}")
@@ -94,10 +94,11 @@ def write_shard(
 
 
 def rewrite_shard(path: Path, *, archived: bool) -> bool:
-    """Bring a shard into the archive layout, or back into the contiguous one; whether it was in the other. Killed at any moment it is whole
-    in one of both.
+    """Bring a shard into the archive layout, or back into the contiguous one. Return whether it was in the
+    other.
 
-    Raises ShardError where it is damaged: its rows would else be given checksums that hide it.
+    Killed at any moment it is whole in one of both. Raises ShardError where it is damaged, since its rows
+    would otherwise be given checksums that hide it.
     """
     shard = Shard(path)
     if shard.archived == archived or not shard.keys:
@@ -105,39 +106,20 @@ def rewrite_shard(path: Path, *, archived: bool) -> bool:
     checksums = shard.checksums.tolist()
     if damaged := shard.damaged_rows():
         raise ShardError(
-            f"{path} is damaged (row {damaged[0]} does not match its checksum); run `hmnet-pipe verify --fix` first"
+            f"{path} is damaged (row {damaged[0]} does not match its checksum); "
+            "run `hmnet-pipe verify --fix` first"
         )
     with atomic_path(path) as temporary:
-        layout = _archive_layout(path, shard.spec) if archived else {}
+        layout = archive_layout(path, shard.spec) if archived else {}
         _write(
             temporary, shard.unit, shard.spec, shard.keys, shard.view_mask, checksums, shard.pyramid, layout
         )
         if Shard(temporary).damaged_rows():  # read back, since the only other copy goes now
             raise ShardError(
-                f"{path} could not be rewritten: what was read back differs; it is left as it was, so check the disk"
+                f"{path} could not be rewritten: what was read back differs; "
+                "it is left as it was, so check the disk"
             )
     return True
-
-
-def _archive_layout(path: Path, spec: FeatureSpec) -> dict[str, Any]:
-    """A chunk a row, so that a row is read alone; its bits sorted by their weight and compressed by zstd; then HDF5's own checksum, so that
-    no decompressor ever meets a flipped bit. Of the filters tried on real pyramids this is the one that reads fastest of those within
-    a few per cent of the smallest (1.8 to 2.4 times smaller than it was; one block a row reads twice as fast as blocks of 8 KB)."""
-    plugin = _filters(path)
-    values = math.prod(spec.row_shape)
-    filters = plugin.Bitshuffle(nelems=max(8, values - values % 8), cname="zstd", clevel=3)
-    return {"chunks": (1, *spec.row_shape), "fletcher32": True, **filters}
-
-
-def _filters(path: Path) -> Any:
-    """hdf5plugin, which on import tells HDF5 of its filters."""
-    try:
-        import hdf5plugin
-    except ImportError as error:
-        raise ArchiveError(
-            f"{path} cannot be read or made without hdf5plugin; run `pip install 'hmnet-pipe[archive]'`"
-        ) from error
-    return hdf5plugin
 
 
 def _write(
@@ -150,7 +132,7 @@ def _write(
     pyramid: npt.NDArray[Any],
     layout: dict[str, Any],
 ) -> None:
-    """`layout`: how h5py is to store the pyramid; empty for the contiguous layout."""
+    """Write a shard's file. layout: how h5py is to store the pyramid; empty for the contiguous layout."""
     # In memory first: when HDF5 closes a file for which the disk has no room, it may crash its process.
     content = BytesIO()
     with h5py.File(content, "w", libver="v110") as file:
@@ -173,14 +155,18 @@ def _write(
 
 @contextmanager
 def _open(path: Path) -> Iterator[h5py.File]:
-    """A complete shard's HDF5 file, for a moment. Whatever is wrong with it, then or in the `with` block, is a ShardError."""
+    """Open a complete shard's HDF5 file for a moment.
+
+    Whatever is wrong with it, then or in the `with` block, is a ShardError.
+    """
     try:
-        # Through a Python file HDF5 takes no lock, which some network file systems refuse and a notebook may hold.
+        # Through a Python file HDF5 takes no lock, which some network file systems refuse and a notebook may
+        # hold.
         with path.open("rb") as handle, h5py.File(handle, "r") as file:
             if file.attrs["schema_version"] != SCHEMA_VERSION:
                 raise ShardError(
-                    f"{path} has schema version {file.attrs['schema_version']}, this hmnet-pipe reads {SCHEMA_VERSION}; "
-                    "run `hmnet-pipe extract` again"
+                    f"{path} has schema version {file.attrs['schema_version']}, and this hmnet-pipe reads "
+                    f"{SCHEMA_VERSION}; run `hmnet-pipe extract` again"
                 )
             if not file.attrs["complete"]:
                 raise ValueError("it is not complete")
@@ -192,7 +178,10 @@ def _open(path: Path) -> Iterator[h5py.File]:
 
 
 def check_shard(path: Path) -> None:
-    """Raises ShardError where the file is missing, truncated, incomplete or of another schema version; reads nothing of its rows."""
+    """Raise ShardError where the file is missing, truncated, incomplete or of another schema version.
+
+    Nothing of its rows is read.
+    """
     with _open(path) as file:
         dataset = file["pyramid"].id
         offset = dataset.get_offset()
@@ -200,28 +189,16 @@ def check_shard(path: Path) -> None:
             raise ValueError("its pyramid ends behind the file")
 
 
-class _ArchivedRows:
-    """The bytes of each row of an archived pyramid, decompressed when they are asked for; the file is open for just so long."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __getitem__(self, number: int) -> npt.NDArray[np.uint8]:
-        """Raises ShardError where the row cannot be decompressed."""
-        with _open(self._path) as file:
-            return np.asarray(file["pyramid"][number]).reshape(-1).view(np.uint8)
-
-
-Rows = npt.NDArray[np.uint8] | _ArchivedRows
+Rows = npt.NDArray[np.uint8] | ArchivedRows
 
 
 class Shard:
-    """A shard opened for reading: its small datasets in memory, its pyramid as a read-only memory map or, in the archive layout, row by row
-    from the file.
+    """A shard opened for reading: its small datasets in memory, its pyramid as a read-only memory map or, in
+    the archive layout, row by row from the file.
 
-    No handle stays open: a Shard survives fork, holds no HDF5 lock, and thousands of them take no file descriptor.
-    Raises ShardError where the file is missing, truncated, incomplete or of another schema version, ArchiveError where it is compressed
-    and hdf5plugin is not installed.
+    No handle stays open: a Shard survives fork, holds no HDF5 lock, and thousands of them take no file
+    descriptor. Raises ShardError where the file is missing, truncated, incomplete or of another schema
+    version, ArchiveError where it is compressed and hdf5plugin is not installed.
     """
 
     unit: str
@@ -229,7 +206,9 @@ class Shard:
     keys: list[str]
     view_mask: npt.NDArray[np.bool_]  # shape: (R, V)
     checksums: npt.NDArray[np.uint64]  # shape: (R,)
-    rows: Rows  # by its number, the bytes of a row of the pyramid: in the file they lie at odd places, where numpy is slow with numbers
+    # By its number, the bytes of a row of the pyramid: in the file they lie at odd places, where numpy is
+    # slow with numbers.
+    rows: Rows
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -247,8 +226,8 @@ class Shard:
             if self.view_mask.shape != (rows, self.spec.views) or self.checksums.shape != (rows,):
                 raise ValueError("its datasets have unequal numbers of rows")
             if dataset.chunks is not None:
-                _filters(path)
-                self.rows = _ArchivedRows(path)
+                filters(path)
+                self.rows = ArchivedRows(path, _open)
             elif rows == 0:
                 self.rows = np.zeros((0, row_bytes), np.uint8)
             elif offset is None:
@@ -258,11 +237,12 @@ class Shard:
 
     @property
     def archived(self) -> bool:
-        return isinstance(self.rows, _ArchivedRows)
+        """Whether it is in the archive layout."""
+        return isinstance(self.rows, ArchivedRows)
 
     @property
     def pyramid(self) -> npt.NDArray[Any]:
-        """Every row, (R, V, C, p, p) in the storage dtype; of an archive this reads and decompresses all of them."""
+        """Every row, (R, V, C, p, p) in the storage dtype; an archive's are read and decompressed."""
         with self._all_rows() as rows:
             return (
                 np.asarray(rows[:])
@@ -272,15 +252,15 @@ class Shard:
 
     @contextmanager
     def _all_rows(self) -> Iterator[Any]:
-        """`rows`, or an archive's pyramid from a file that is opened once for all of them."""
-        if isinstance(self.rows, _ArchivedRows):
+        """Lend `rows`, or an archive's pyramid from a file that is opened once for all of them."""
+        if isinstance(self.rows, ArchivedRows):
             with _open(self.path) as file:
                 yield file["pyramid"]
         else:
             yield self.rows
 
     def damaged_rows(self) -> list[int]:
-        """The rows whose content does not match their checksum, or cannot be decompressed; reads every byte."""
+        """Read every byte; return the rows that do not match their checksum or cannot be decompressed."""
         damaged = []
         with self._all_rows() as rows:
             for number, (key, mask, stored) in enumerate(
@@ -295,8 +275,11 @@ class Shard:
 
 
 def _map(path: Path, offset: int, size: int) -> npt.NDArray[np.uint8]:
-    """A part of a file as a read-only array of bytes in mapped memory. Arrow's map outlives its file; numpy's keeps a file descriptor (as
-    does Python's, before 3.13), of which a process commonly has 1024: too few for the shards of 300,000 images."""
+    """Return a part of a file as a read-only array of bytes in mapped memory.
+
+    Arrow's map outlives its file; numpy's keeps a file descriptor (as does Python's, before 3.13), of which a
+    process commonly has 1024: too few for the shards of 300,000 images.
+    """
     with pa.memory_map(str(path)) as file:
         file.seek(offset)
         buffer = file.read_buffer(size)

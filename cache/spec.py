@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = [
     "ALL",
@@ -17,6 +18,7 @@ __all__ = [
     "STORAGE_DTYPES",
     "FeatureSpec",
     "Transform",
+    "as_numbers",
 ]
 
 # Of what the views of a row are: the whole image and then its objects, the image alone, or the objects alone.
@@ -34,10 +36,17 @@ STORAGE_DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+def as_numbers(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+    """Return stored values as numbers: bfloat16's bits as float32, with 16 more zero bits of mantissa."""
+    if dtype != "bfloat16":
+        return values
+    return (values.astype(np.uint32) << 16).view(np.float32)
+
+
 @dataclass(frozen=True)
 class Transform:
-    """How a view becomes a network's input: resized to size x size by Pillow's `interpolation`, without regard to
-    aspect, then scaled to 0..1, less `mean`, over `std`."""
+    """How a view becomes a network's input: resized to size x size by Pillow's `interpolation`, without
+    regard to aspect, then scaled to 0..1, less `mean`, over `std`."""
 
     size: int
     mean: tuple[float, float, float]
@@ -45,7 +54,7 @@ class Transform:
     interpolation: str
 
     def __str__(self) -> str:
-        """Return these facts as one sentence, the form in which fingerprints have them: it must never change."""
+        """Return these facts as one sentence, as fingerprints have them: it must never change."""
         if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             statistics = "ImageNet mean and standard deviation"
         else:
@@ -58,11 +67,11 @@ class Transform:
 class FeatureSpec:
     """What the numbers of a feature set are; equal specs can be read together.
 
-    weights: the digest of the backbone's weights. levels: the channels of each level that is held, from fine to
-    coarse; numbers: which of the backbone's levels these are, counted from 1, the finest (by default all). pooled: the
-    side p of each level after pooling. regions: of what the views are, one of REGIONS; views: how many an image has at
-    most. dtype: what is stored. precision: what the backbone computed in; it is not compared, since caches made before
-    it was recorded have none ("") and extract's own record holds it.
+    weights: the digest of the backbone's weights. levels: the channels of each level that is held, from fine
+    to coarse; numbers: which of the backbone's levels these are, counted from 1, the finest (by default all).
+    pooled: the side p of each level after pooling. regions: of what the views are, one of REGIONS; views: how
+    many an image has at most. dtype: what is stored. precision: what the backbone computed in; it is not
+    compared, since caches made before it was recorded have none ("") and extract's own record holds it.
     """
 
     backbone: str
@@ -86,7 +95,7 @@ class FeatureSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "FeatureSpec":
-        """Return the spec that `to_json` gave, or that a version before 2026-12 wrote, whose transform was a sentence."""
+        """Return the spec that `to_json` gave; in caches of before its transform was a sentence."""
         transform = values["transform"]
         return cls(
             **{
@@ -99,8 +108,11 @@ class FeatureSpec:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What digests and fingerprints hold of it: the fields that such a set had from the first, with the transform
-        as a sentence, and of the later ones those that say something else than they did not need to say."""
+        """What digests and fingerprints hold of it, so that they stay those of caches made before.
+
+        The fields of the first version, with the transform as a sentence; and the later ones where they say
+        something other than all levels of all views.
+        """
         values = {**asdict(self), "transform": str(self.transform)}
         del values["precision"]  # it shows in the numbers
         if self.numbers == tuple(range(1, 1 + len(self.levels))):
@@ -120,7 +132,10 @@ def _of_facts(values: Mapping[str, Any]) -> Transform:
 
 
 def _of_sentence(text: str) -> Transform:
-    """Return the transform that `text` describes. Raises ValueError for another sentence than was ever written."""
+    """Return the transform that `text` describes.
+
+    Raises ValueError for another sentence than was ever written.
+    """
     found = re.match(r"PIL (\w+), plain resize to (\d+)x", text)
     transform = Transform(int(found[2]), IMAGENET_MEAN, IMAGENET_STD, found[1]) if found else None
     if str(transform) != text:

@@ -33,7 +33,7 @@ class StageError(HmnetPipeError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Return the error for a name that is not one of `known`: it lists them, and says which one may have been meant.
+    """Return the error for a name that is not one of `known`: it lists them, and names the nearest.
 
     kind: what is named, as in "backbone".
     """

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from ...cache.integrity import find_damage
 from ...cache.reader import FeatureCache
 from ...cache.shards import Shard
+from ...cache.spec import as_numbers
 from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.files import TEMPORARY_PREFIX
 from ...manifests.record import StageRecord
@@ -336,9 +337,7 @@ def _distance(a: pa.ChunkedArray, b: pa.ChunkedArray) -> float:
 
 def _float(shard: Shard) -> Any:
     """The pyramid (R, V, C, p, p) as float32."""
-    if shard.spec.dtype == "bfloat16":
-        return (shard.pyramid.astype(np.uint32) << 16).view(np.float32)
-    return shard.pyramid.astype(np.float32)
+    return as_numbers(shard.pyramid, shard.spec.dtype).astype(np.float32)
 
 
 def _least_cosine(a: Any, b: Any) -> float:

@@ -23,9 +23,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 class Arithmetic:
     """How a network that only infers computes, in words that travel to a worker.
 
-    device: a torch device. precision: "fp32" or "bf16". kernels: "onednn" where convolutions run as stages.vision.fused
-    has them, on x86 processors whose torch passes the probe of stages.base.onednn; otherwise "torch". Precision and
-    kernels decide the last bits; they belong into fingerprints.
+    device: a torch device. precision: "fp32" or "bf16". kernels: "onednn" where convolutions run as
+    stages.vision.fused has them, on x86 processors whose torch passes the probe of stages.base.onednn;
+    otherwise "torch". Precision and kernels decide the last bits; they belong into fingerprints.
     """
 
     device: str
@@ -36,8 +36,8 @@ class Arithmetic:
     def of(cls, device: str, precision: str) -> Arithmetic:
         """Return what the settings `device` and `precision` stand for.
 
-        A named device is asked for nothing that the settings say, so that a machine without a GPU can send work to
-        machines that have one: `--device cuda --precision bf16`.
+        A named device is asked for nothing that the settings say, so that a machine without a GPU can send
+        work to machines that have one: `--device cuda --precision bf16`.
         """
         known = resolve_device(device) if device == "auto" or precision == "auto" else _device(device)
         chosen = resolve_precision(precision, known)
@@ -59,11 +59,15 @@ class Arithmetic:
         )
 
     def check(self) -> torch.device:
-        """Return the device, once it is known that this process can compute so. Raises InputError where it cannot."""
+        """Return the device, once it is known that this process can compute so.
+
+        Raises InputError where it cannot.
+        """
         if self.kernels == "onednn" and (reason := onednn.fault(self.precision)) is not None:
             raise InputError(
-                f"the worker on {platform.node()} ({platform.machine()}) cannot compute in {self.precision} with oneDNN, "
-                f"as the machine can that gave it work: {reason}; start workers and command on one kind of machine"
+                f"the worker on {platform.node()} ({platform.machine()}) cannot compute in {self.precision} "
+                f"with oneDNN, as the machine can that gave it work: {reason}; "
+                "start workers and command on one kind of machine"
             )
         return resolve_device(self.device)
 
@@ -80,7 +84,10 @@ def _device(name: str) -> torch.device:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the torch device that `name` (a member of DEVICES, or `cuda:1`) stands for. Raises InputError where it is not there."""
+    """Return the torch device that `name` (a member of DEVICES, or `cuda:1`) stands for.
+
+    Raises InputError where it is not there.
+    """
     import torch
 
     if name == "auto":
@@ -101,8 +108,8 @@ def resolve_device(name: str) -> torch.device:
 def resolve_precision(name: str, device: torch.device) -> str:
     """Return "fp32" or "bf16": what `name` (a member of PRECISIONS) stands for on `device`.
 
-    "auto" is bf16 where the hardware multiplies it (GPUs that do, processors with AVX512-BF16 or AMX) and fp32
-    elsewhere, where emulation would be slower as well as coarser.
+    "auto" is bf16 where the hardware multiplies it (GPUs that do, processors with AVX512-BF16 or AMX) and
+    fp32 elsewhere, where emulation would be slower as well as coarser.
     """
     import torch
 

@@ -1,7 +1,7 @@
 """oneDNN's fused convolutions as torch has them: the private operators, in one place, and a probe of them.
 
-torch.compile calls these operators, but no release promises them to anyone else. Whoever computes with them asks
-`fault` first, and uses torch's own kernels where there is one.
+torch.compile calls these operators, but no release promises them to anyone else. Whoever computes with them
+asks `fault` first, and uses torch's own kernels where there is one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 
 
 def packed(weight: Tensor, shape: Sequence[Any], maps: Sequence[int]) -> Tensor:
-    """Return a convolution's weight in the layout that suits maps of the shape `maps`: opaque, and never to be saved.
+    """Return a convolution's weight in the layout that suits maps of the shape `maps`: opaque, and never to
+    be saved.
 
     weight: by `to_mkldnn`. shape: padding, stride, dilation and groups.
     """
@@ -66,7 +67,8 @@ def suits_processor() -> bool:
 def fault(precision: str) -> str | None:
     """Return why this process cannot compute with these operators at `precision`, or None where it can.
 
-    Probed once a process, in a few milliseconds: every operator must be there and agree with a convolution in float64.
+    Probed once a process, in a few milliseconds: every operator must be there and agree with a convolution in
+    float64.
     """
     import torch
 

@@ -17,13 +17,12 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from ..vision.demo import DECIDING_KINDS, DISTRACTORS, KINDS
 
-__all__ = ["DECIDING_KINDS", "DISTRACTORS", "KINDS", "Box", "SceneObject", "draw_scene", "stream"]
+__all__ = ["DECIDING_KINDS", "DISTRACTORS", "KINDS", "PixelBox", "SceneObject", "draw_scene", "stream"]
 
 
-Box = tuple[
-    int, int, int, int
-]  # x0, y0, x1, y1 in pixels, half-open: the object's pixels are [x0, x1) by [y0, y1)
-SceneObject = tuple[str, Box]
+# x0, y0, x1, y1 in whole pixels, half-open: the object's pixels are [x0, x1) by [y0, y1).
+PixelBox = tuple[int, int, int, int]
+SceneObject = tuple[str, PixelBox]
 
 _Colour = tuple[int, int, int]
 _Point = tuple[float, float]
@@ -108,7 +107,7 @@ def _photograph(scene: Image.Image, rng: Generator) -> Image.Image:
 
 
 def _place(
-    sprite: Image.Image, size: int, taken: Sequence[Box], rng: Generator
+    sprite: Image.Image, size: int, taken: Sequence[PixelBox], rng: Generator
 ) -> tuple[Image.Image, tuple[int, int]]:
     """`sprite`, made smaller where the frame is crowded, and the position of its upper left corner."""
     smallest = _SMALLEST * size
@@ -127,7 +126,7 @@ def _place(
         sprite = _resized(sprite, max(smallest, longest * 0.8))
 
 
-def _overlap(one: Box, other: Box) -> float:
+def _overlap(one: PixelBox, other: PixelBox) -> float:
     """The area common to two boxes, as a share of the smaller one."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
@@ -135,14 +134,14 @@ def _overlap(one: Box, other: Box) -> float:
     return max(width, 0) * max(height, 0) / smaller
 
 
-def _visible(sprite: Image.Image) -> Box:
+def _visible(sprite: Image.Image) -> PixelBox:
     """The box of the part of `sprite` that can be seen, in its own pixels."""
     box = sprite.getchannel("A").point(_VISIBILITY).getbbox()
     assert box is not None, "a sprite is never empty"
     return box
 
 
-def _moved(box: Box, corner: tuple[int, int]) -> Box:
+def _moved(box: PixelBox, corner: tuple[int, int]) -> PixelBox:
     return corner[0] + box[0], corner[1] + box[1], corner[0] + box[2], corner[1] + box[3]
 
 

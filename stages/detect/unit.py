@@ -1,4 +1,4 @@
-"""What the detect stage does, in words that travel: its settings, its unit of work, and which weights they mean."""
+"""The detect stage's unit of work, in words that travel to a worker."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,10 @@ __all__ = ["ChunkUnit", "chunk_tables"]
 
 @dataclass(frozen=True)
 class ChunkUnit:
-    """The work of one chunk of images (key, path), as it travels to a worker. Its finished tables bear its digest as their name."""
+    """The work of one chunk of images (key, path), as it travels to a worker.
+
+    Its finished tables bear its digest as their name.
+    """
 
     work: str
     crops: str | None

@@ -1,4 +1,4 @@
-"""What a worker does for the detect stage: one chunk of images, from image files to two committed tables and crops."""
+"""What a worker does for the detect stage: a chunk of images becomes two committed tables and crops."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,10 @@ def _detector(name: str, weights: str, min_score: float, arithmetic: Arithmetic)
 
 
 def detect_chunk(unit: ChunkUnit) -> Path:
-    """Detect in one chunk and commit its two tables. Idempotent: a chunk that an interrupted run committed is kept."""
+    """Detect in one chunk and commit its two tables.
+
+    Idempotent: a chunk that an interrupted run committed is kept.
+    """
     detections_path, outcomes_path = chunk_tables(unit.stem)
     if outcomes_path.is_file():
         return unit.stem

@@ -1,4 +1,4 @@
-"""What the extract stage does, in words that travel: its settings, its unit of work, and which weights they mean."""
+"""The extract stage's unit of work, in words that travel to a worker."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,8 @@ class ShardUnit:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What a worker reports: the index rows of its shard, and the images that it could not use with their reasons."""
+    """What a worker reports: the index rows of its shard, and the images that it could not use with their
+    reasons."""
 
     rows: tuple[IndexRow, ...]
     failed: tuple[tuple[str, str], ...]

@@ -25,8 +25,8 @@ from .unit import ShardResult, ShardUnit
 
 __all__ = ["extract_shard"]
 
-# Images that go through a GPU's kernels together. A processor takes the views of one image, which is as fast there, and makes an
-# image's numbers its own: no neighbour, shard or later addition can move their last bits.
+# Images that go through a GPU's kernels together. A processor takes the views of one image, which is as fast
+# there, and makes an image's numbers its own: no neighbour, shard or later addition can move their last bits.
 _IMAGES_PER_GPU_BATCH = 8
 
 
@@ -37,7 +37,10 @@ def _backbone(name: str, weights: str, arithmetic: Arithmetic) -> Backbone:
 
 
 def extract_shard(unit: ShardUnit) -> ShardResult:
-    """Compute and commit one shard. Idempotent: a shard that an interrupted run committed is checked and kept."""
+    """Compute and commit one shard.
+
+    Idempotent: a shard that an interrupted run committed is checked and kept.
+    """
     if (kept := _committed(unit)) is not None:
         return kept
     spec = unit.spec
@@ -118,7 +121,10 @@ def _committed(unit: ShardUnit) -> ShardResult | None:
 
 
 def _stored(features: Tensor, dtype: str) -> np.ndarray[Any, Any]:
-    """Features (N, C, p, p) float32 in the storage dtype. A value beyond float16's range becomes its largest, not infinity."""
+    """Features (N, C, p, p) float32 in the storage dtype.
+
+    A value beyond float16's range becomes its largest, not infinity.
+    """
     if dtype == "bfloat16":
         return features.to(torch.bfloat16).view(torch.uint16).numpy()
     if dtype == "float16":

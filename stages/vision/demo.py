@@ -1,4 +1,4 @@
-"""The demonstration's detector and backbone, as far as they can be described without torch: names, sizes, weights."""
+"""The demonstration's detector and backbone, described without torch: names, sizes, weights."""
 
 from pathlib import Path
 
@@ -15,12 +15,16 @@ __all__ = [
 DEMO_DETECTOR = "demo_fasterrcnn"
 DEMO_BACKBONE = "demo_resnet"
 DEMO_WEIGHTS = Path(__file__).parent / "demo_fasterrcnn.safetensors"
-"""The detector's weights; the part under `backbone.body.` is the pyramid's ResNet. Made by `make demo-weights`."""
+"""The detector's weights; the part under `backbone.body.` is the pyramid's ResNet.
+
+Made by `make demo-weights`.
+"""
 
 DEMO_LEVELS = (24, 48, 96, 192)
 """Channels of the ResNet's stages, from fine to coarse."""
 
-# The kinds of objects that the networks tell apart: those that decide something in the corpus, and those that do not.
+# The kinds of objects that the networks tell apart: those that decide something in the corpus, and those that
+# do not.
 DECIDING_KINDS = ("person", "building", "logo", "trophy")
 DISTRACTORS = ("tree", "ball")
 KINDS = DECIDING_KINDS + DISTRACTORS

@@ -1,8 +1,9 @@
-"""The demonstration's networks: a narrow ResNet, and a Faster R-CNN on it, small enough to ship trained and to run on any CPU.
+"""The demonstration's networks: a narrow ResNet, and a Faster R-CNN on it, small enough to ship trained and
+to run on any CPU.
 
-Both are torchvision's own architectures with fewer channels, so that whatever reads a ResNet's stages or a detector's
-output reads these. The detector's body IS the ResNet: its keys under `backbone.body.` are those of `demo_resnet()`,
-without the `fc` layer.
+Both are torchvision's own architectures with fewer channels, so that whatever reads a ResNet's stages or a
+detector's output reads these. The detector's body IS the ResNet: its keys under `backbone.body.` are those of
+`demo_resnet()`, without the `fc` layer.
 """
 
 from collections.abc import Sequence
@@ -26,12 +27,13 @@ _ROI_SIDE = 5
 
 
 class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ResNet with one basic block a stage, `widths` channels in the stages and `widths[0]` in the stem."""
+    """torchvision's ResNet with one basic block a stage, `widths` channels in the stages and `widths[0]` in
+    the stem."""
 
     def __init__(self, widths: Sequence[int], num_classes: int) -> None:
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
-        # torchvision fixes the widths at 64 to 512 in its constructor. Building the parts again keeps its names and
-        # its forward.
+        # torchvision fixes the widths at 64 to 512 in its constructor. Building the parts again keeps its
+        # names and its forward.
         self.inplanes = widths[0]
         self.conv1 = nn.Conv2d(3, widths[0], kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
@@ -46,15 +48,17 @@ class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
 
 
 def demo_resnet() -> ResNet:
-    """Return an untrained ResNet whose stages give DEMO_LEVELS at 1/4, 1/8, 1/16 and 1/32 of the input's side."""
+    """Return an untrained ResNet whose stages give DEMO_LEVELS at 1/4, 1/8, 1/16 and 1/32 of the input's
+    side."""
     return _NarrowResNet(DEMO_LEVELS, num_classes=len(KINDS))
 
 
 def demo_fasterrcnn() -> FasterRCNN:
-    """Return an untrained Faster R-CNN for scenes of about 160 pixels; its labels index the background and KINDS.
+    """Return an untrained Faster R-CNN for scenes of about 160 pixels; its labels index the background and
+    KINDS.
 
-    It takes images as torchvision's detectors do: RGB tensors (3, height, width) from 0 to 1, normalised inside with
-    the ImageNet statistics, and resized so that the shorter side is 160 pixels.
+    It takes images as torchvision's detectors do: RGB tensors (3, height, width) from 0 to 1, normalised
+    inside with the ImageNet statistics, and resized so that the shorter side is 160 pixels.
     """
     backbone = BackboneWithFPN(
         demo_resnet(),
@@ -66,7 +70,8 @@ def demo_fasterrcnn() -> FasterRCNN:
         backbone,
         min_size=160,
         max_size=240,
-        # Height over width: a wide building, a ball or a logo, a person. One side per level of the pyramid, in pixels.
+        # Height over width: a wide building, a ball or a logo, a person. One side per level of the pyramid,
+        # in pixels.
         rpn_anchor_generator=AnchorGenerator(
             sizes=((24,), (40,), (64,), (100,), (140,)), aspect_ratios=((0.8, 1.25, 2.0),) * 5
         ),

@@ -1,9 +1,9 @@
-"""Convolutions as oneDNN runs them best on a processor: normalisation folded into the weights, ReLU and the residual
-sum inside the kernel, weights packed once, channels last.
+"""Convolutions as oneDNN runs them best on a processor: normalisation folded into the weights, ReLU and the
+residual sum inside the kernel, weights packed once, channels last.
 
-This is what torch.compile makes of a frozen torchvision network, called directly: no compiler on the user's machine, no
-half minute of compiling, any size of image, and one way of computing for short runs and long ones, so that the numbers
-depend on no estimate of length.
+This is what torch.compile makes of a frozen torchvision network, called directly: no compiler on the user's
+machine, no half minute of compiling, any size of image, and one way of computing for short runs and long
+ones, so that the numbers depend on no estimate of length.
 """
 
 from typing import Any, TypeVar
@@ -51,12 +51,13 @@ class FusedConv(nn.Module):
         self._relu, self._dtype = relu, dtype
 
     def forward(self, maps: Tensor, added: Tensor | None = None) -> Tensor:
-        """Return the maps of this layer. maps: (N, C, H, W). `added`, of the output's shape and dtype, is used up: the
-        result takes its place."""
+        """Return the maps of this layer. maps: (N, C, H, W). `added`, of the output's shape and dtype, is
+        used up: the result takes its place."""
         maps = maps.to(self._dtype).contiguous(memory_format=torch.channels_last)
         if not self._packed:
-            # The kernel's layout of the weights depends on the size of the maps; at a size that wants another it reorders
-            # them in every call, to the same numbers. For 4 views of 224 x 224 that took half the time.
+            # The kernel's layout of the weights depends on the size of the maps; at a size that wants another
+            # it reorders them in every call, to the same numbers. For 4 views of 224 x 224 that took half the
+            # time.
             self._weight = onednn.packed(self._weight, self._shape, maps.shape)
             self._packed = True
         if added is None:
@@ -82,15 +83,15 @@ class _FusedBlock(nn.Module):
         branch = maps
         for conv in first:
             branch = conv(branch)
-        # The result overwrites the block's input where nothing else needs it: a stage whose output is used elsewhere too
-        # is followed by a block with a downsample path.
+        # The result overwrites the block's input where nothing else needs it: a stage whose output is used
+        # elsewhere too is followed by a block with a downsample path.
         result: Tensor = last(branch, maps if self.downsample is None else self.downsample(maps))
         return result
 
 
 def fuse(network: N, dtype: torch.dtype) -> N:
-    """Replace, in place, every convolution below `network` by a FusedConv in `dtype` that does the work of the
-    normalisation and the ReLU behind it too; linear layers take `dtype`.
+    """Replace, in place, every convolution below `network` by a FusedConv in `dtype` that does the work of
+    the normalisation and the ReLU behind it too; linear layers take `dtype`.
 
     network: of torchvision's ResNets, MobileNets and Faster R-CNNs, in evaluation mode.
     """
@@ -128,8 +129,8 @@ def _fuse_here(network: nn.Module, name: str, conv: nn.Conv2d, dtype: torch.dtyp
 def for_inference(network: N, arithmetic: Arithmetic) -> N:
     """Return `network` itself, changed so that it computes as `arithmetic` says.
 
-    With "bf16" it is to be called within stages.base.arithmetic.autocast. Raises InputError where this process cannot
-    compute so.
+    With "bf16" it is to be called within stages.base.arithmetic.autocast. Raises InputError where this
+    process cannot compute so.
     """
     device = arithmetic.check()
     network.eval().requires_grad_(False)

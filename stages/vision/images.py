@@ -1,6 +1,8 @@
-"""The one place where image files are opened: whatever the file, an upright RGB image or a short reason why there is none.
+"""The one place where image files are opened: whatever the file, an upright RGB image or a short reason why
+there is none.
 
-What counts as usable decides prepare's tables: a change of the rules below needs a new `schema_version` of the prepare stage.
+What counts as usable decides prepare's tables: a change of the rules below needs a new `schema_version` of
+the prepare stage.
 """
 
 import hashlib
@@ -36,8 +38,9 @@ __all__ = [
 MAX_PIXELS = 89_478_485  # 256 MiB as RGB; Pillow's own limit, where it only warns
 MAX_BYTES = 1 << 30
 
-# The readers are called by name instead of through Image.open: no other plugin ever sees a hostile file, the limit on pixels hangs
-# on no global setting or warning filter, and no reason holds the address of an object, as Image.open's message does.
+# The readers are called by name instead of through Image.open: no other plugin ever sees a hostile file, the
+# limit on pixels hangs on no global setting or warning filter, and no reason holds the address of an object,
+# as Image.open's message does.
 _READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
@@ -76,7 +79,8 @@ class UnusableImage(Exception):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """A usable image: `key` is the sha256 of the file's bytes, `width` and `height` are pixels of the upright image."""
+    """A usable image: `key` is the sha256 of the file's bytes, `width` and `height` are pixels of the upright
+    image."""
 
     key: str
     width: int
@@ -84,7 +88,8 @@ class ImageFacts:
 
 
 def open_image(path: Path) -> Image.Image:
-    """The image at `path`, decoded fully, upright, mode "RGB". The first frame of an animation; transparency over white.
+    """The image at `path`, decoded fully, upright, mode "RGB". The first frame of an animation; transparency
+    over white.
 
     Raises UnusableImage, and nothing else, for any fault of the file.
     """
@@ -92,9 +97,11 @@ def open_image(path: Path) -> Image.Image:
 
 
 def open_keyed(path: Path, key: str) -> Image.Image:
-    """The image at `path` as `open_image` gives it, if its bytes still have the sha256 `key` that prepare saw.
+    """The image at `path` as `open_image` gives it, if its bytes still have the sha256 `key` that prepare
+    saw.
 
-    Raises UnusableImage for another content too: results are kept under the key, where those of another image would be wrong.
+    Raises UnusableImage for another content too: results are kept under the key, where those of another image
+    would be wrong.
     """
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != key:
@@ -126,13 +133,15 @@ def image_from_bytes(data: bytes) -> Image.Image:
                 raise UnusableImage(f"too large: {width} x {height} pixels, limit {MAX_PIXELS}")
             image.load()
             rgb = _rgb(image)
-            # Read after load(): PNG keeps its EXIF block behind the pixels, and the TIFF reader has turned its image by then.
+            # Read after load(): PNG keeps its EXIF block behind the pixels, and the TIFF reader has turned
+            # its image by then.
             turn = _UPRIGHT.get(_orientation(image))
     except UnusableImage:
         raise
     except Image.DecompressionBombError as error:  # the WEBP reader's own check, made before it says the size
         raise UnusableImage(f"too large: limit {MAX_PIXELS} pixels") from error
-    except Exception as error:  # damaged files make Pillow raise nearly anything: SyntaxError, struct.error, OverflowError, ...
+    # Damaged files make Pillow raise nearly anything: SyntaxError, struct.error, OverflowError, ...
+    except Exception as error:
         raise UnusableImage(_reason(format_name, error)) from error
     rgb = rgb if turn is None else rgb.transpose(turn)
     rgb.info = {}  # the EXIF block would make a second reader turn the image again
@@ -151,7 +160,7 @@ def _read(path: Path) -> bytes:
 
 
 def _format_of(data: bytes) -> str | None:
-    """The format that the first bytes announce; names and suffixes lie (Twitter's .jpg files are often PNG)."""
+    """Return the format that the first bytes announce; names lie (Twitter's .jpg files are often PNG)."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     return next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
@@ -170,7 +179,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit greyscale as mode "L", scaled by 255 / 65535. Pillow's own conversion clips, which turns most photos white."""
+    """16-bit greyscale as mode "L", scaled by 255 / 65535.
+
+    Pillow's own conversion clips, which turns most photos white.
+    """
     if image.mode != "F":
         image = image.convert("I")  # the 16-bit modes know no extrema in one byte order of the two
         low, high = (int(value) for value in image.getextrema())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The views of a batch as pixels, cut from the original images as extract cuts them, and decoded by several threads."""
+"""The views of a batch as pixels, cut from the original images as extract does, by several threads."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ class Pixels:
     def __init__(
         self, images: Sequence[ImageUnit], *, transform: Transform, views: int, decoders: int
     ) -> None:
-        """transform: how a view is resized. views: 1 + the objects of an image at most. decoders: threads; Pillow
-        decodes outside Python's lock."""
+        """transform: how a view is resized. views: 1 + the objects of an image at most. decoders: threads;
+        Pillow decodes outside Python's lock."""
         self._images = {image.key: image for image in images}
         self._transform = transform
         self._shape = (views, transform.size, transform.size, 3)
@@ -34,7 +34,7 @@ class Pixels:
         return key in self._images
 
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Return uint8 pixels (B, V, S, S, 3) and view mask (B, V); zeros and false where there is no view."""
+        """Return uint8 pixels (B, V, S, S, 3) and view mask (B, V): zeros and false where no view is."""
         pixels = np.zeros((len(keys), *self._shape), np.uint8)
         mask = np.zeros((len(keys), self._shape[0]), np.bool_)
         for position, views in enumerate(self._decoders.map(self._cut, keys)):

@@ -1,4 +1,4 @@
-"""Which views each image has, from the tables of images and detections: what extract, finetune and evaluate cut them by."""
+"""Which views each image has, from the tables of images and detections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class ImageUnit:
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """How pixels become features: the images with their boxes, what the features are, and the backbone's weights as the
-    settings name them."""
+    """How pixels become features: the images with their boxes, what the features are, and the backbone's
+    weights as the settings name them."""
 
     images: Sequence[ImageUnit]
     spec: FeatureSpec
@@ -64,7 +64,8 @@ def planned_images(images_table: Path, detections: Path, objects: int) -> Made[I
     images = usable_images(images_table)
     keys, paths = _as_bytes(images.column("key")), images.column("path")
     del images  # and with it the keys a second time
-    # Of each box its image's place among the keys, instead of the key: of a million images these would be 200 MB.
+    # Of each box its image's place among the keys, instead of the key: of a million images these would be 200
+    # MB.
     count = read_table(detections, DETECTIONS, "detect", columns=[]).num_rows
     place, rank, boxes = (
         np.empty(count, np.int32),
@@ -98,6 +99,7 @@ def planned_images(images_table: Path, detections: Path, objects: int) -> Made[I
 
 
 def _as_bytes(keys: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bytes_]:
-    """Image keys as numpy's fixed bytes, in which to search: 64 of them a key, where Python's texts take twice that."""
+    """Image keys as numpy's fixed bytes, in which to search: 64 of them a key, where Python's texts take
+    twice that."""
     parts = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
     return np.concatenate([np.zeros(0, "S64"), *(np.array(part.to_pylist(), "S64") for part in parts)])

@@ -1,4 +1,4 @@
-"""From an image and its boxes to the views that the backbone sees: the whole image, then the objects by falling score."""
+"""From an image and its boxes to the backbone's views: the whole image, then objects by falling score."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,11 @@ __all__ = ["cut_views", "normalise", "read_views"]
 
 
 def cut_views(image: Image.Image, boxes: Sequence[Box], transform: Transform) -> npt.NDArray[np.uint8]:
-    """Return the global view and one view a box, each resized as `transform` says: (1 + len(boxes), size, size, 3).
+    """Return the global view and one view a box, each resized as `transform` says: (1 + len(boxes), size,
+    size, 3).
 
-    Boxes are cut from the original pixels, with sub-pixel edges; one that is thinner than a pixel is widened to it.
+    Boxes are cut from the original pixels, with sub-pixel edges; one that is thinner than a pixel is widened
+    to it.
     """
     whole = (0.0, 0.0, float(image.width), float(image.height))
     regions = [whole, *(_clip(box, image.width, image.height) for box in boxes)]
@@ -56,7 +58,8 @@ def read_views(image: ImageUnit, transform: Transform) -> npt.NDArray[np.uint8]:
 
 
 def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return views (N, S, S, 3) uint8 as (N, 3, S, S) float32 in channels-last memory: (view / 255 - mean) / std."""
+    """Return views (N, S, S, 3) uint8 as (N, 3, S, S) float32 in channels-last memory: (view / 255 - mean) /
+    std."""
     side = views.shape[2]
     # Whole rows of pixels at a time: arithmetic over a last dimension of three is eight times slower.
     centre, scale = (torch.tensor(of, device=views.device).mul(255.0).repeat(side) for of in (mean, std))

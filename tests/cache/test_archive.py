@@ -255,7 +255,8 @@ def test_a_cache_of_more_shards_than_file_descriptors_is_read(tmp_path: Path, ar
     if archived:
         archive(tmp_path)
     code = (
-        "import resource, sys; from hmnet_pipe import FeatureCache; cache = FeatureCache(sys.argv[1]); cache.gather(list(cache)[:1]);"
+        "import resource, sys; from hmnet_pipe import FeatureCache;"
+        " cache = FeatureCache(sys.argv[1]); cache.gather(list(cache)[:1]);"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)); print(cache.gather(list(cache))[0].shape[0])"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)

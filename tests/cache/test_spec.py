@@ -1,4 +1,5 @@
-"""What a feature set's spec says, and that caches whose spec was written as it was before are read as what they are."""
+"""What a feature set's spec says, and that caches whose spec was written as it was before are read as what
+they are."""
 
 import hashlib
 import json
@@ -26,7 +27,8 @@ BEFORE = json.dumps(
         "dtype": "float16",
         "levels": [3, 5],
         "pooled": 2,
-        "transform": "PIL bilinear, plain resize to 224x224; scaled to 0..1; ImageNet mean and standard deviation",
+        "transform": "PIL bilinear, plain resize to 224x224; scaled to 0..1; "
+        "ImageNet mean and standard deviation",
         "views": 4,
         "weights": "w" * 64,
     },

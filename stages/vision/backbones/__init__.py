@@ -14,9 +14,9 @@ __all__ = ["BACKBONES", "BackboneInfo", "backbone_info"]
 class BackboneInfo:
     """The facts of a backbone that are known without building it.
 
-    levels: channels of each level, from fine to coarse. strides: pixels of the view per cell of each level. mean,
-    std, interpolation: how its pixels were prepared in training; size: the side of a view that it was trained with.
-    weights: where its default weights are, an address or a file that ships with this package.
+    levels: channels of each level, from fine to coarse. strides: pixels of the view per cell of each level.
+    mean, std, interpolation: how its pixels were prepared in training; size: the side of a view that it was
+    trained with. weights: where its default weights are, an address or a file that ships with this package.
     """
 
     name: str
@@ -34,7 +34,7 @@ class BackboneInfo:
 
 
 def _resnet(name: str, first: int, file: str) -> BackboneInfo:
-    """torchvision's ResNet `name`, whose first stage gives `first` channels and each later one twice as many."""
+    """Return torchvision's ResNet `name`: `first` channels, and twice as many at each later level."""
     return BackboneInfo(
         name=name,
         levels=(first, 2 * first, 4 * first, 8 * first),
@@ -75,7 +75,10 @@ BACKBONES: dict[str, BackboneInfo] = {
 
 
 def backbone_info(name: str) -> BackboneInfo:
-    """Return the facts of the backbone `name`. Raises InputError, which lists the known ones, where there is none."""
+    """Return the facts of the backbone `name`.
+
+    Raises InputError, which lists the known ones, where there is none.
+    """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)
     return BACKBONES[name]

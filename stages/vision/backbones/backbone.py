@@ -13,8 +13,8 @@ __all__ = ["Backbone"]
 class Backbone(nn.Module):
     """A network from pixels to one map a level. It does not pool: stages.vision.pooling does.
 
-    Always in evaluation mode: BatchNorm uses and keeps the statistics that it was trained with, whatever `train()` is
-    called on.
+    Always in evaluation mode: BatchNorm uses and keeps the statistics that it was trained with, whatever
+    `train()` is called on.
     """
 
     def __init__(self, info: BackboneInfo) -> None:
@@ -29,11 +29,11 @@ class Backbone(nn.Module):
     @property
     @abstractmethod
     def parts(self) -> list[list[nn.Module]]:
-        """The modules of the stem, and of each stage, from the pixels on: what `finetune --unfreeze` counts."""
+        """The modules of the stem, and of each stage, from the pixels on, as `--unfreeze` counts them."""
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Return each level's map (N, C_i, h_i, w_i), from fine to coarse. pixels: (N, 3, S, S), normalised."""
+        """Return each level's map (N, C_i, h_i, w_i), fine to coarse. pixels: (N, 3, S, S), normalised."""
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)

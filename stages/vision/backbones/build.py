@@ -10,7 +10,7 @@ __all__ = ["build_backbone"]
 def build_backbone(name: str, weights: str, *, recompute: bool = False) -> Backbone:
     """Return the backbone `name` in evaluation mode, with the weights that `weights` stands for.
 
-    weights: "default", "random" or a file (stages.vision.weights). recompute: blocks that learn keep no activations
-    for the backward pass and compute them again there: less memory, more time.
+    weights: "default", "random" or a file (stages.vision.weights). recompute: blocks that learn keep no
+    activations for the backward pass and compute them again there: less memory, more time.
     """
     return build_resnet(backbone_info(name), weights, recompute=recompute)

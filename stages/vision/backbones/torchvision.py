@@ -1,4 +1,4 @@
-"""torchvision's ResNets, and the demonstration's narrow one, as backbones: their four stages are the levels."""
+"""torchvision's ResNets, and the demonstration's narrow one: their four stages are a backbone's levels."""
 
 import torch
 import torchvision
@@ -18,8 +18,8 @@ __all__ = ["ResNetBackbone", "build_resnet"]
 class ResNetBackbone(Backbone):
     """A ResNet without its classifier, as a backbone of four levels.
 
-    With `recompute`, blocks that learn keep no activations for the backward pass and compute them again there: less
-    memory, more time.
+    With `recompute`, blocks that learn keep no activations for the backward pass and compute them again
+    there: less memory, more time.
     """
 
     def __init__(self, info: BackboneInfo, resnet: ResNet, *, recompute: bool = False) -> None:

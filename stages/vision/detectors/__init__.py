@@ -10,7 +10,8 @@ __all__ = ["BACKGROUND", "DETECTORS", "DetectorInfo", "detector_info"]
 
 BACKGROUND = "__background__"
 
-# COCO's categories in the order of its numbers, as torchvision has them: "N/A" where COCO left a number unused.
+# COCO's categories in the order of its numbers, as torchvision has them: "N/A" where COCO left a number
+# unused.
 _COCO = """
     person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
     N/A, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra,
@@ -27,8 +28,8 @@ _COCO = """
 class DetectorInfo:
     """The facts of a detector that are known without building it.
 
-    categories: the names of its labels, of which the first is the background. weights: where its default weights are,
-    an address or a file that ships with this package.
+    categories: the names of its labels, of which the first is the background. weights: where its default
+    weights are, an address or a file that ships with this package.
     """
 
     name: str
@@ -37,7 +38,7 @@ class DetectorInfo:
 
 
 def _faster_rcnn(name: str, file: str) -> DetectorInfo:
-    """torchvision's Faster R-CNN `name`, trained on COCO."""
+    """Return torchvision's Faster R-CNN `name`, trained on COCO."""
     categories = (BACKGROUND, *" ".join(_COCO.split()).split(", "))
     return DetectorInfo(name, categories, f"https://download.pytorch.org/models/{file}")
 
@@ -57,7 +58,10 @@ DETECTORS: dict[str, DetectorInfo] = {
 
 
 def detector_info(name: str) -> DetectorInfo:
-    """Return the facts of the detector `name`. Raises InputError, which lists the known ones, where there is none."""
+    """Return the facts of the detector `name`.
+
+    Raises InputError, which lists the known ones, where there is none.
+    """
     if name not in DETECTORS:
         raise unknown_name("detector", name, DETECTORS)
     return DETECTORS[name]

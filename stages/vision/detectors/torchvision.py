@@ -1,4 +1,4 @@
-"""Object detectors: torchvision's Faster R-CNNs by their torchvision names, and the small one of the demonstration."""
+"""Object detectors: torchvision's Faster R-CNNs by their own names, and the demonstration's small one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from . import BACKGROUND, detector_info
 
 __all__ = ["Detector", "Object", "build_detector"]
 
-# Torchvision's file fasterrcnn_resnet50_fpn_coco-258fb6c6.pth, which names the beginning of its sha256, was trained with
-# normalisations that add no epsilon to the variance; torchvision sets it to 0 for this file alone.
+# Torchvision's file fasterrcnn_resnet50_fpn_coco-258fb6c6.pth, which names the beginning of its sha256, was
+# trained with normalisations that add no epsilon to the variance; torchvision sets it to 0 for this file
+# alone.
 _WITHOUT_EPSILON = "258fb6c6"
 
 
@@ -43,9 +44,11 @@ class Detector:
             head.register_forward_hook(_in_float32)
 
     def top_objects(self, image: Image.Image, count: int, min_score: float) -> list[Object]:
-        """Return the `count` objects of the highest scores (at least `min_score`), best first. image: upright RGB.
+        """Return the `count` objects of the highest scores (at least `min_score`), best first. image: upright
+        RGB.
 
-        One image at a time: on a processor, batches of mixed sizes are padded to the largest and take longer, not shorter.
+        One image at a time: on a processor, batches of mixed sizes are padded to the largest and take longer,
+        not shorter.
         """
         device = next(self.network.parameters()).device
         pixels = pil_to_tensor(image).to(device, torch.float32) / 255.0
@@ -63,8 +66,8 @@ class Detector:
 
 
 def _in_float32(module: nn.Module, given: Any, made: Any) -> Any:
-    """Widen what a head gives: torchvision computes boxes in its type, and in bf16 a coordinate of 200 would be a pixel
-    off, and scores tie."""
+    """Widen what a head gives: torchvision computes boxes in its type, and in bf16 a coordinate of 200 would
+    be a pixel off, and scores tie."""
     return (
         made.float()
         if isinstance(made, Tensor)
@@ -90,8 +93,8 @@ def build_detector(name: str, choice: str, min_score: float) -> Detector:
             network = torchvision.models.get_model(
                 name, weights=None, weights_backbone=None, num_classes=classes
             )
-        # Torchvision drops objects below this before its own top 100; its default of 0.05 would hide what the user
-        # asked for.
+        # Torchvision drops objects below this before its own top 100; its default of 0.05 would hide what the
+        # user asked for.
         heads: Any = network.roi_heads
         heads.score_thresh = min_score
         return network

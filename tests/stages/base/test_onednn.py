@@ -1,4 +1,5 @@
-"""The probe of torch's private oneDNN operators: where one is gone or gives other numbers, torch's own kernels compute."""
+"""The probe of torch's private oneDNN operators: where one is gone or gives other numbers, torch's own
+kernels compute."""
 
 import hashlib
 import time
@@ -40,7 +41,7 @@ def remove_packing(patch: pytest.MonkeyPatch) -> None:
 
 
 def scale(patch: pytest.MonkeyPatch, name: str) -> None:
-    """Let an operator of torch.ops.mkldnn return numbers that are 1% too large; `_.binary` overloads and all."""
+    """Let an operator of torch.ops.mkldnn, and its overload `binary`, return numbers 1% too large."""
     true: Any = getattr(torch.ops.mkldnn, name)
 
     class Scaled:

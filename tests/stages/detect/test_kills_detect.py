@@ -1,4 +1,7 @@
-"""SIGKILL of detect's whole process group, again and again. Apart from extract's, so that the two run side by side."""
+"""SIGKILL of detect's whole process group, again and again.
+
+Apart from extract's, so that the two run side by side.
+"""
 
 from pathlib import Path
 

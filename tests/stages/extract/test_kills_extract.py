@@ -1,4 +1,7 @@
-"""SIGKILL of extract's whole process group, again and again. Apart from detect's, so that the two run side by side."""
+"""SIGKILL of extract's whole process group, again and again.
+
+Apart from detect's, so that the two run side by side.
+"""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ KEYS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(200
 
 
 def tables(run: RunFolder, order: random.Random | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Images, some unreadable; boxes of most of them and of images that are not there, in order or shuffled."""
+    """Make images, some unreadable; boxes of most and of images that are not there, in order or shuffled."""
     rng = random.Random(0)
     images = [
         {"key": key, "path": f"/p/{key}", "width": 9, "height": 9, "status": "ok"}

@@ -1,4 +1,5 @@
-"""The facts of backbones and detectors that planning knows without torch, against torchvision and the networks."""
+"""The facts of backbones and detectors that planning knows without torch, against torchvision and the
+networks."""
 
 import subprocess
 import sys
@@ -102,5 +103,6 @@ def test_the_sentence_of_a_transform_is_the_one_that_fingerprints_have_held_from
     )
     half = (0.5, 0.5, 0.5)
     assert str(Transform(8, half, half, "bicubic")) == (
-        "PIL bicubic, plain resize to 8x8; scaled to 0..1; mean (0.5, 0.5, 0.5) and standard deviation (0.5, 0.5, 0.5)"
+        "PIL bicubic, plain resize to 8x8; scaled to 0..1; "
+        "mean (0.5, 0.5, 0.5) and standard deviation (0.5, 0.5, 0.5)"
     )

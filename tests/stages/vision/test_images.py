@@ -213,7 +213,8 @@ def test_of_an_animation_the_first_frame_counts(format: str) -> None:
 
 
 @pytest.mark.parametrize(
-    # Where EXIF says that the stored first row and first column lie; a red pixel is stored in the first row and column.
+    # Where EXIF says that the stored first row and first column lie; a red pixel is stored in the first row
+    # and column.
     ("orientation", "corner"),
     [(1, "tl"), (2, "tr"), (3, "br"), (4, "bl"), (5, "tl"), (6, "tr"), (7, "br"), (8, "bl")],
 )

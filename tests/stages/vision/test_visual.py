@@ -321,7 +321,8 @@ def test_fused_kernels_give_the_features_of_float64(name: str) -> None:
 
 @needs_bf16
 def test_bf16_features_point_where_fp32_ones_do() -> None:
-    """The cosine of each view and level; what a pretrained ResNet-50 gives is measured by benchmarks/extract_speed.py."""
+    """The cosine of each view and level; what a pretrained ResNet-50 gives is measured by
+    benchmarks/extract_speed.py."""
     name = "resnet50"
     pyramid = _with_statistics(build_backbone(name, "random"), 0)
     levels = list(pyramid.info.levels)
@@ -384,7 +385,8 @@ def test_fused_kernels_give_a_detectors_maps_and_proposals(name: str) -> None:
 def test_the_first_coco_detector_computes_as_torchvision_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Torchvision takes no epsilon with that one file; a copy under another name is the same file, and others keep theirs."""
+    """Torchvision takes no epsilon with that one file; a copy under another name is the same file, and others
+    keep theirs."""
     official = _with_statistics(
         torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None), 2
     )
