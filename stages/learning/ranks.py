@@ -24,7 +24,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among `size`. Rank 0 leads: it alone writes and speaks. The methods are called by all ranks together."""
+    """This process's place among `size` ranks. Rank 0 leads: it alone writes and prints.
+
+    All ranks call the methods together.
+    """
 
     rank: int = 0
     size: int = 1
@@ -34,11 +37,11 @@ class Ranks:
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """This rank's part of `items`: every `size`-th."""
+        """Return this rank's part of `items`: every `size`-th."""
         return list(items[self.rank :: self.size])
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
+        """Return rank 0's value, on every rank."""
         if self.size == 1:
             return value
         box = [value]
@@ -46,7 +49,7 @@ class Ranks:
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in the order of ranks, on every rank."""
+        """Return every rank's value, in the order of ranks, on every rank."""
         if self.size == 1:
             return [value]
         box: list[Any] = [None] * self.size
@@ -54,21 +57,23 @@ class Ranks:
         return box
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """`module` with gradients averaged over the ranks, also where a batch leaves some parameters without one (no image in it)."""
+        """Return `module` with gradients averaged over the ranks.
+
+        A batch may leave some parameters without a gradient: there may be no image in it.
+        """
         if self.size == 1:
             return module
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         return DistributedDataParallel(module, find_unused_parameters=True)
 
 
 def current_ranks() -> Ranks:
-    """The ranks that `joined_ranks` joined, or one rank alone."""
+    """Return the ranks that `joined_ranks` joined, or one rank alone."""
     return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks()
 
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """Join the processes that torchrun started (it says so in the environment), each with a GPU of its own where there are GPUs."""
+    """Join the processes that torchrun started (it says so in the environment), each with its own GPU if there are any."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
@@ -76,6 +81,9 @@ def joined_ranks() -> Iterator[Ranks]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield current_ranks()
+        with warnings.catch_warnings():
+            # That a batch uses all parameters is no mistake: another, without an image, may not (see `Ranks.wrap`).
+            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+            yield current_ranks()
     finally:
         dist.destroy_process_group()

@@ -4,7 +4,8 @@ The prefix enters through transformers' attention interface, so that the pretrai
 encoder (position embeddings, LayerNorm, feed-forward) is not touched. Without a prefix the attention is transformers' own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,26 @@ def _prefix_attention(
     return result
 
 
-# The report on unused tensors (the pooler) is noise here: `load_encoder` turns what matters, missing tensors, into an error.
-logging.set_verbosity_error()
-logging.disable_progress_bar()
-
 AttentionInterface.register(_ATTENTION, _prefix_attention)
 AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting, and leave its logging as it was: it is that of the whole process.
+
+    Its report on unused tensors (the pooler) is noise here: `load_encoder` turns what matters, missing tensors, into an
+    error.
+    """
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def encode(
@@ -85,6 +100,7 @@ def encode(
     return states
 
 
+@_quiet()
 def load_encoder(folder: Path) -> nn.Module:
     """The pretrained encoder in `folder`, without its pooler (which no head here reads)."""
     if not any(
@@ -111,6 +127,7 @@ def load_encoder(folder: Path) -> nn.Module:
     return _checked(encoder.float())
 
 
+@_quiet()
 def encoder_from_config(config: dict[str, Any]) -> nn.Module:
     """An encoder of this configuration with random weights, for a state dict to be loaded into."""
     values = dict(config)
@@ -133,6 +150,7 @@ def _checked(encoder: nn.Module) -> nn.Module:
     return encoder
 
 
+@_quiet()
 def load_tokenizer(folder: Path) -> Any:
     """The encoder's own fast tokenizer. RoBERTa's needs a space before every word, which others ignore."""
     try:
