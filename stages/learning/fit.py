@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,7 +70,7 @@ def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelCo
     """Return the configuration of a new model. spec: of the features that it reads, None for text alone."""
     recipe = job.recipe
     levels = spec.levels if spec is not None else ()
-    features = asdict(spec) if spec is not None else None
+    features = spec.identity if spec is not None else None
     return ModelConfig(
         job.system, job.task, data.labels, levels, recipe.relation_head, recipe.max_length, {}, features
     )

@@ -344,7 +344,7 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
         [image.key for image in images]
     )
     text = HMNeT.from_pretrained(finetuned_of(copy))
-    assert text.config.features == json.loads(json.dumps(cache.spec.to_json()))
+    assert text.config.features == json.loads(json.dumps(cache.spec.identity))
     cached, cached_mask = cache.gather([image.key for image in images])
     assert np.array_equal(mask, cached_mask)
     with torch.inference_mode():
