@@ -1,6 +1,6 @@
 """The ten faults of published code that docs/method.md names: each test bears the number of the fault that it would find.
 
-Fault 6 (low-resource samples drawn with replacement) has no test yet: nothing draws low-resource samples.
+Fault 6 (low-resource samples drawn with replacement) is tested where samples are drawn: tests/stages/train/test_training.py.
 """
 
 import copy

@@ -1,0 +1,233 @@
+"""The documents do what they say: their commands and Python snippets are run, or at least read as the commands read them.
+
+Code stands in fenced blocks that name their language. A comment on the line before a block says how to run it:
+
+    <!-- run on: runs/x -->          a copy of the finished run of the demonstration lies there first (several: by commas)
+    <!-- not run: why -->            its commands are only parsed, its Python only compiled; the reason is a sentence
+
+Without a comment a block is run as it stands. Blocks run in a folder of their own with `mydata/` (the corpus of that
+run), `data/twitter2015/` (texts as published) and `data/twitter2015_images/`.
+"""
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import hmnet_pipe
+import pytest
+from hmnet_pipe.pipeline.cli import main
+
+from .running import Demos, bring_up_to_date, configure
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+COMMANDS = ("console", "bash", "sh")
+DATA = ("json", "jsonl", "toml")
+SHOWN = ("text", "bibtex", "mermaid", "yaml", "cff")
+TWEET = "IMGID:{}\nAda\tB-PER\nis\tO\nin\tO\nLondon\tB-LOC\n\n"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    place: str
+    language: str
+    text: str
+    run_on: tuple[str, ...] = ()
+    reason: str | None = None  # why it is not run
+
+    def __str__(self) -> str:
+        return self.place
+
+
+def blocks_of(path: Path) -> Iterator[Block]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    number = 0
+    while number < len(lines):
+        fence = re.fullmatch(r"( *)(`{3,})(\w*)", lines[number])
+        number += 1
+        if not fence:
+            continue
+        begin = number
+        while lines[number].strip() != fence[2]:
+            number += 1
+        before = next((line for line in reversed(lines[: begin - 1]) if line.strip()), "")
+        run_on = re.fullmatch(r"\s*<!-- run on: (.+) -->", before)
+        not_run = re.fullmatch(r"\s*<!-- not run: (.+) -->", before)
+        yield Block(
+            f"{path.relative_to(ROOT)}:{begin}",
+            fence[3],
+            "\n".join(line.removeprefix(fence[1]) for line in lines[begin:number]),
+            tuple(name.strip() for name in run_on[1].split(",")) if run_on else (),
+            not_run[1] if not_run else None,
+        )
+        number += 1
+
+
+BLOCKS = [block for path in DOCUMENTS for block in blocks_of(path)]
+
+
+def of(*languages: str, run: bool | None = None) -> list[Block]:
+    return [
+        block
+        for block in BLOCKS
+        if block.language in languages and (run is None or run == (block.reason is None))
+    ]
+
+
+def script_of(block: Block) -> str:
+    """What a user would paste: the lines behind `$`, or all where there is none."""
+    lines = block.text.splitlines()
+    typed = [line.strip().removeprefix("$ ") for line in lines if line.strip().startswith("$ ")]
+    return "\n".join(typed or lines)
+
+
+def check_usage(script: str) -> int:
+    """Parse every `hmnet-pipe` and `make` command of a script as these do; return how many there are."""
+    count = 0
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for line in script.replace("\\\n", " ").splitlines():
+        for words in commands_in(line):
+            if "hmnet-pipe" in words:
+                name, *arguments = words[words.index("hmnet-pipe") + 1 :]
+                command = main if name.startswith("-") else main.commands[name]
+                given = [name, *arguments] if command is main else arguments
+                command.make_parser(click.Context(command)).parse_args(given)
+                count += 1
+            elif words[:1] == ["make"]:
+                goals = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+                assert set(goals) <= targets, f"make has no {goals}"
+                count += 1
+    return count
+
+
+def commands_in(line: str) -> Iterator[list[str]]:
+    """Yield the words of each command of a line."""
+    words: list[str] = []
+    for word in [*shlex.shlex(line, posix=True, punctuation_chars="&|;"), ";"]:
+        if set(word) <= set("&|;"):
+            yield words
+            words = []
+        else:
+            words.append(word)
+
+
+@pytest.fixture(scope="module")
+def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A finished run of the demonstration, trained with and without images."""
+    run = Path(
+        shutil.copytree(
+            demos.run(sizes={"train": 16, "valid": 4, "test": 4}), tmp_path_factory.mktemp("run") / "x"
+        )
+    )
+    configure(run, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
+    for system in ("hmnet", "bert-crf"):
+        bring_up_to_date(run, "train", system=system)
+    return run
+
+
+@pytest.fixture
+def place(block: Block, finished: Path, demos: Demos, tmp_path: Path) -> Path:
+    shutil.copytree(demos.corpus(sizes={"train": 16, "valid": 4, "test": 4}), tmp_path / "mydata")
+    texts = tmp_path / "data" / "twitter2015"
+    texts.mkdir(parents=True)
+    (tmp_path / "data" / "twitter2015_images").mkdir()
+    for split in ("train", "valid", "test"):
+        (texts / f"{split}.txt").write_text(TWEET.format(1) + TWEET.format(2))
+    for name in block.run_on:
+        shutil.copytree(finished, tmp_path / name)
+    return tmp_path
+
+
+def run(words: list[str], place: Path) -> None:
+    bin = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_block_names_its_language_and_none_is_merely_indented() -> None:
+    assert [
+        block.place for block in BLOCKS if block.language not in (*COMMANDS, *DATA, *SHOWN, "python")
+    ] == []
+    for path in DOCUMENTS:
+        text = re.sub(r"^( *)(`{3,})\w*\n.*?^\1\2$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+        assert re.findall(r"\n\n    \S.*", text) == [], f"{path.name} has code without a fence"
+
+
+def test_every_comment_stands_before_a_block() -> None:
+    comments = sum(
+        len(re.findall(r"<!-- (?:not )?run\b", path.read_text(encoding="utf-8"))) for path in DOCUMENTS
+    )
+    assert comments == sum(bool(block.run_on or block.reason) for block in BLOCKS)
+
+
+@pytest.mark.parametrize("block", of(*COMMANDS), ids=str)
+def test_commands_are_ones_that_there_are_with_options_that_they_have(block: Block) -> None:
+    check_usage(script_of(block))
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_the_examples_of_help_are_commands_with_options_that_they_have(name: str) -> None:
+    examples = re.findall(r"Example: (.*)", main.commands[name].help or "")
+    assert [check_usage(example) for example in examples] == [1] * len(examples)
+    assert examples or main.commands[name].hidden
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", of(*COMMANDS, run=True), ids=str)
+def test_commands_run(block: Block, place: Path) -> None:
+    run(["bash", "-euo", "pipefail", "-c", script_of(block)], place)
+
+
+@pytest.mark.parametrize("block", of("python", run=False), ids=str)
+def test_python_that_is_not_run_is_python(block: Block) -> None:
+    ast.parse(block.text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", of("python", run=True), ids=str)
+def test_python_runs(block: Block, place: Path) -> None:
+    run([sys.executable, "-c", block.text], place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [Block("hmnet_pipe.__doc__", "python", "", ("runs/twitter2015",))], ids=str)
+def test_the_snippet_of_the_packages_docstring_runs(block: Block, place: Path) -> None:
+    snippet = re.findall(r"^    (.*)$", hmnet_pipe.__doc__ or "", re.M)
+    assert snippet
+    run([sys.executable, "-c", "\n".join(snippet)], place)
+
+
+@pytest.mark.parametrize("block", of(*DATA, run=True), ids=str)
+def test_data_are_what_they_say(block: Block) -> None:
+    if block.language == "toml":
+        tomllib.loads(block.text)
+    elif block.language == "json":
+        json.loads(block.text)
+    else:
+        assert [json.loads(line) for line in block.text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "hmnet-pipe detect runs/x --min-scores 0.3",
+        "true && hmnet-pipe detekt runs/x",
+        "make tset",
+    ],
+)
+def test_a_command_that_there_is_not_is_found(script: str) -> None:
+    with pytest.raises((click.UsageError, KeyError, AssertionError)):
+        check_usage(script)
