@@ -25,8 +25,8 @@ __all__ = [
 ALL, IMAGE, OBJECTS = REGIONS = ("all", "image", "objects")
 
 # The statistics of ImageNet's pixels, red, green and blue from 0 to 1: most backbones were trained with them.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
+IMAGENET_STD: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 # bfloat16 has no HDF5 type; its bits are kept as uint16.
 STORAGE_DTYPES: dict[str, type[np.generic]] = {
@@ -49,8 +49,8 @@ class Transform:
     regard to aspect, then scaled to 0..1, less `mean`, over `std`."""
 
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     interpolation: str
 
     def __str__(self) -> str:
@@ -131,14 +131,19 @@ def _of_facts(values: Mapping[str, Any]) -> Transform:
     return Transform(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
-def _of_sentence(text: str) -> Transform:
-    """Return the transform that `text` describes.
+_SENTENCE = re.compile(
+    r"PIL (\w+), plain resize to (\d+)x\d+; scaled to 0\.\.1; "
+    r"(?:ImageNet mean and standard deviation|mean \((.*)\) and standard deviation \((.*)\))"
+)
 
-    Raises ValueError for another sentence than was ever written.
-    """
-    found = re.match(r"PIL (\w+), plain resize to (\d+)x", text)
-    transform = Transform(int(found[2]), IMAGENET_MEAN, IMAGENET_STD, found[1]) if found else None
-    if str(transform) != text:
-        raise ValueError(f"its transform {text!r} is not known")
-    assert transform is not None
-    return transform
+
+def _of_sentence(text: str) -> Transform:
+    """Return the transform whose sentence `text` is. Raises ValueError where it is none."""
+    if found := _SENTENCE.fullmatch(text):
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        if found[3] is not None:
+            mean, std = (tuple(map(float, numbers.split(","))) for numbers in (found[3], found[4]))
+        transform = Transform(int(found[2]), mean, std, found[1])
+        if str(transform) == text:
+            return transform
+    raise ValueError(f"its transform {text!r} is not known")

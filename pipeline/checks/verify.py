@@ -245,10 +245,11 @@ def _rerun_extract(stage: Extract, share: float, scratch: RunFolder, tools: Tool
     for unit, result in tools.map(_extract_shard(), units):
         if isinstance(result, UnitFailure):
             raise StageError(f"{len(unit)} images could not be computed again: {result.reason}")
-        old, new = Shard(stage.run.features / unit.path.name), Shard(unit.path)
-        if unit.digest != old.unit:
+        (target,) = unit.targets
+        old, new = Shard(stage.run.features / target.path.name), Shard(target.path)
+        if unit.digest(target) != old.unit:
             remarks.append(
-                f"{unit.path.name} was put together otherwise; another batch may round differently"
+                f"{target.path.name} was put together otherwise; another batch may round differently"
             )
         images += len(old.keys)
         if new.keys != old.keys or not np.array_equal(new.view_mask, old.view_mask):
@@ -256,7 +257,7 @@ def _rerun_extract(stage: Extract, share: float, scratch: RunFolder, tools: Tool
                 stage.name,
                 "different",
                 f"{images} images",
-                remarks=[*remarks, f"{unit.path.name} holds other images or views"],
+                remarks=[*remarks, f"{target.path.name} holds other images or views"],
             )
         equal = equal and np.array_equal(new.checksums, old.checksums)
         start = 0

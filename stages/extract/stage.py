@@ -36,9 +36,10 @@ from ..base.stage import Stage
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
 from ..vision.backbones import backbone_info
 from ..vision.plan import ImageUnit, ViewPlan, planned_images
+from ..vision.sets import PYRAMID
 from ..vision.weights import weights_of
 from .settings import ExtractSettings
-from .unit import ShardResult, ShardUnit
+from .unit import ShardResult, ShardUnit, Target
 
 __all__ = ["Extract"]
 
@@ -108,8 +109,9 @@ class Extract(Stage):
             if isinstance(result, UnitFailure):
                 failed.extend((image.key, result.reason) for image in unit.images)
             else:
-                rows.extend(result.rows)
-                failed.extend(result.failed)
+                (made,) = result
+                rows.extend(made.rows)
+                failed.extend(made.failed)
             bar.update(len(unit))
         bar.close()
         outcomes = [{"image_key": row.image_key, "status": "done", "reason": None} for row in rows]
@@ -180,9 +182,10 @@ class Extract(Stage):
             )
             only = tuple(image for image in images[span] if image.key in there)
             stem = name.removeprefix("shard-").removesuffix(".h5")
-            unit = ShardUnit(stem, str(folder), shard.spec, s.weights, arithmetic, only)
+            target = Target(shard.spec, s.weights, str(folder), stem)
+            unit = ShardUnit((target,), arithmetic, only)
             whole = replace(unit, images=tuple(images[span]))
-            units.append(whole if whole.digest == shard.unit else unit)
+            units.append(whole if whole.digest(target) == shard.unit else unit)
         return units
 
     def images(self) -> Made[ImageUnit]:
@@ -196,14 +199,11 @@ class Extract(Stage):
     def spec(self) -> FeatureSpec:
         """What the features are that this stage makes."""
         s = self.settings
-        info = backbone_info(s.backbone)
-        return FeatureSpec(
-            backbone=s.backbone,
+        return replace(PYRAMID, side=s.pooled).spec(
+            s.backbone,
+            backbone_info(s.backbone).transform(s.size),
             weights=self.weights().get("backbone", "none"),
-            transform=info.transform(s.size),
-            levels=info.levels,
-            pooled=s.pooled,
-            views=1 + self.objects,
+            objects=self.objects,
             dtype=s.dtype,
             precision=self.arithmetic.precision,
         )
@@ -253,12 +253,13 @@ class Extract(Stage):
 
         def make(i: int) -> ShardUnit:
             group = tuple(images[i * s.shard_rows : (i + 1) * s.shard_rows])
-            return ShardUnit(f"{free[i]:05d}", str(self.run.features), spec, s.weights, arithmetic, group)
+            target = Target(spec, s.weights, str(self.run.features), f"{free[i]:05d}")
+            return ShardUnit((target,), arithmetic, group)
 
         return Made(count, make)
 
 
-def _extract_shard(unit: ShardUnit) -> ShardResult:
+def _extract_shard(unit: ShardUnit) -> list[ShardResult]:
     """Imported by who works, not by who plans."""
     from .work import extract_shard
 

@@ -1,27 +1,29 @@
-"""What a worker does for the extract stage: one shard, from image files to a committed HDF5 file."""
+"""What a worker does for the extract stage: image files become a committed shard of each feature set."""
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from toolz import partition_all
 from torch import Tensor
 
 from ...cache.reader import IndexRow
 from ...cache.shards import Shard, ShardError, write_shard
-from ...cache.spec import STORAGE_DTYPES, Transform
+from ...cache.spec import OBJECTS, STORAGE_DTYPES, Transform
 from ..base.ahead import prefetched
 from ..base.arithmetic import Arithmetic, autocast
 from ..vision.backbones.backbone import Backbone
 from ..vision.backbones.build import build_backbone
 from ..vision.fused import for_inference
-from ..vision.images import UnusableImage
+from ..vision.images import UnusableImage, open_keyed
 from ..vision.plan import ImageUnit
 from ..vision.pooling import pooled_and_joined
-from ..vision.views import normalise, read_views
-from .unit import ShardResult, ShardUnit
+from ..vision.views import cut_views, normalise
+from .unit import ShardResult, ShardUnit, Target
 
 __all__ = ["extract_shard"]
 
@@ -30,98 +32,124 @@ __all__ = ["extract_shard"]
 _IMAGES_PER_GPU_BATCH = 8
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _backbone(name: str, weights: str, arithmetic: Arithmetic) -> Backbone:
-    """Return one network per process, loaded once."""
+    """Return a network that a process loads once; commonly there is one, and never more than its sets name."""
     return for_inference(build_backbone(name, weights), arithmetic)
 
 
-def extract_shard(unit: ShardUnit) -> ShardResult:
-    """Compute and commit one shard.
+def extract_shard(unit: ShardUnit) -> list[ShardResult]:
+    """Compute and commit the shard of each of the unit's targets, and return their results in the same order.
 
-    Idempotent: a shard that an interrupted run committed is checked and kept.
+    Each image is read and decoded once, and goes once through each backbone that the targets name; each set then pools
+    the maps. Idempotent: a target's shard that an interrupted run committed is checked and kept.
+
+    The numbers of a shard are those of a pass for it alone, to the last bit: all views of an image go through the
+    network together, whatever the sets take of them, and the views of a set are selected afterwards.
     """
-    if (kept := _committed(unit)) is not None:
-        return kept
-    spec = unit.spec
-    network = _backbone(spec.backbone, unit.weights, unit.arithmetic)
-    device = torch.device(unit.arithmetic.device)
-    keys: list[str] = []
-    inputs: list[str] = []
-    failed: list[tuple[str, str]] = []
-    rows: list[np.ndarray[Any, Any]] = []
-    masks: list[np.ndarray[Any, Any]] = []
-    views_of = prefetched(_views_or_reason(image, unit.spec.transform) for image in unit.images)
-    for group in partition_all(
-        1 if device.type == "cpu" else _IMAGES_PER_GPU_BATCH, zip(unit.images, views_of, strict=True)
-    ):
-        views: list[np.ndarray[Any, Any]] = []
-        for image, found in group:
-            if isinstance(found, str):
-                failed.append((image.key, found))
-                continue
-            views.append(found)
-            keys.append(image.key)
-            inputs.append(image.inputs)
-        if not views:
-            continue
-        with torch.inference_mode(), autocast(device, unit.arithmetic.precision):
-            pixels = torch.from_numpy(np.concatenate(views)).to(device)
-            maps = network(normalise(pixels, spec.transform.mean, spec.transform.std))
-            features = pooled_and_joined(maps, spec.pooled).float().cpu()
-        start = 0
-        for view in views:
+    results = {target: _committed(unit, target) for target in unit.targets}
+    shards = [_Shard(target) for target, kept in results.items() if kept is None]
+    if shards:
+        failed = tuple(_fill(shards, unit))
+        results |= {shard.target: shard.commit(unit, failed) for shard in shards}
+    return [result for target in unit.targets if (result := results[target]) is not None]
+
+
+class _Shard:
+    """The rows of one target's shard, as they come."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._images: list[ImageUnit] = []
+        self._rows: list[npt.NDArray[Any]] = []
+        self._masks: list[npt.NDArray[np.bool_]] = []
+
+    def add(self, images: Sequence[ImageUnit], counts: Sequence[int], maps: Sequence[Tensor]) -> None:
+        """Pool the maps of all views of `images` as this set does. counts: how many views each image has."""
+        spec = self.target.spec
+        features = pooled_and_joined([maps[number - 1] for number in spec.numbers], spec.pooled).float().cpu()
+        for image, views in zip(images, features.split(list(counts)), strict=True):
+            taken = (views[1:] if spec.regions == OBJECTS else views)[: spec.views]
             row = np.zeros(spec.row_shape, STORAGE_DTYPES[spec.dtype])
-            row[: len(view)] = _stored(features[start : start + len(view)], spec.dtype)
-            rows.append(row)
-            masks.append(np.arange(spec.views) < len(view))
-            start += len(view)
-    checksums = write_shard(
-        unit.path,
-        unit=unit.digest,
-        spec=spec,
-        keys=keys,
-        view_mask=np.stack(masks) if masks else np.zeros((0, spec.views), np.bool_),
-        pyramid=np.stack(rows) if rows else np.zeros((0, *spec.row_shape), STORAGE_DTYPES[spec.dtype]),
-    )
-    index = tuple(
-        IndexRow(*fields)
-        for fields in zip(
-            keys, [unit.path.name] * len(keys), range(len(keys)), checksums, inputs, strict=True
+            row[: len(taken)] = _stored(taken, spec.dtype)
+            self._images.append(image)
+            self._rows.append(row)
+            self._masks.append(np.arange(spec.views) < len(taken))
+
+    def commit(self, unit: ShardUnit, failed: tuple[tuple[str, str], ...]) -> ShardResult:
+        """Write the shard and return what the index is to hold of it."""
+        spec, path = self.target.spec, self.target.path
+        none = np.zeros((0, *spec.row_shape), STORAGE_DTYPES[spec.dtype])
+        checksums = write_shard(
+            path,
+            unit=unit.digest(self.target),
+            spec=spec,
+            keys=[image.key for image in self._images],
+            view_mask=np.stack(self._masks) if self._masks else np.zeros((0, spec.views), np.bool_),
+            pyramid=np.stack(self._rows) if self._rows else none,
         )
+        rows = enumerate(zip(self._images, checksums, strict=True))
+        index = (IndexRow(image.key, path.name, row, sum_, image.inputs) for row, (image, sum_) in rows)
+        return ShardResult(tuple(index), failed)
+
+
+def _fill(shards: Sequence[_Shard], unit: ShardUnit) -> Iterator[tuple[str, str]]:
+    """Put the features of the unit's images into the shards. Yield the images that cannot be used, with the reasons."""
+    arithmetic, device = unit.arithmetic, torch.device(unit.arithmetic.device)
+    passes: dict[tuple[str, str, Transform], list[_Shard]] = {}
+    for shard in shards:
+        spec = shard.target.spec
+        passes.setdefault((spec.backbone, shard.target.weights, spec.transform), []).append(shard)
+    transforms = list(dict.fromkeys(transform for _, _, transform in passes))
+    images = zip(
+        unit.images, prefetched(_views_or_reason(image, transforms) for image in unit.images), strict=True
     )
-    return ShardResult(index, tuple(failed))
+    size = 1 if device.type == "cpu" else _IMAGES_PER_GPU_BATCH
+    while group := list(islice(images, size)):
+        yield from ((image.key, reason) for image, reason in group if isinstance(reason, str))
+        usable = [(image, views) for image, views in group if not isinstance(views, str)]
+        if not usable:
+            continue
+        own, views = [image for image, _ in usable], [of for _, of in usable]
+        for (backbone, weights, transform), wanting in passes.items():
+            network = _backbone(backbone, weights, arithmetic)
+            counts = [len(of[transform]) for of in views]
+            with torch.inference_mode(), autocast(device, arithmetic.precision):
+                pixels = torch.from_numpy(np.concatenate([of[transform] for of in views])).to(device)
+                maps = network(normalise(pixels, transform.mean, transform.std))
+                for shard in wanting:
+                    shard.add(own, counts, maps)
 
 
-def _views_or_reason(image: ImageUnit, transform: Transform) -> npt.NDArray[np.uint8] | str:
+_Views = dict[Transform, npt.NDArray[np.uint8]]
+
+
+def _views_or_reason(image: ImageUnit, transforms: Sequence[Transform]) -> _Views | str:
+    """Return the views of an image by each transform, from one decoding, or why there are none."""
     try:
-        return read_views(image, transform)
+        decoded = open_keyed(Path(image.path), image.key)
     except UnusableImage as error:
         return str(error)
+    return {transform: cut_views(decoded, image.boxes, transform) for transform in transforms}
 
 
-def _committed(unit: ShardUnit) -> ShardResult | None:
-    """The result of a shard that is already there, whole, and made from this very unit; else None."""
+def _committed(unit: ShardUnit, target: Target) -> ShardResult | None:
+    """Return the result of a shard that is already there, whole, and made from this very unit; None otherwise."""
     try:
-        shard = Shard(unit.path)
+        shard = Shard(target.path)
     except ShardError:
         return None
     images = {image.key: image for image in unit.images}
     # An image that failed may have been mended since: then the shard is made again.
-    if shard.unit != unit.digest or set(shard.keys) != set(images) or shard.damaged_rows():
+    if shard.unit != unit.digest(target) or set(shard.keys) != set(images) or shard.damaged_rows():
         return None
-    rows = zip(shard.keys, shard.checksums.tolist(), strict=True)
-    return ShardResult(
-        tuple(
-            IndexRow(key, unit.path.name, row, checksum, images[key].inputs)
-            for row, (key, checksum) in enumerate(rows)
-        ),
-        (),
-    )
+    rows = enumerate(zip(shard.keys, shard.checksums.tolist(), strict=True))
+    index = (IndexRow(key, target.path.name, row, sum_, images[key].inputs) for row, (key, sum_) in rows)
+    return ShardResult(tuple(index), ())
 
 
 def _stored(features: Tensor, dtype: str) -> np.ndarray[Any, Any]:
-    """Features (N, C, p, p) float32 in the storage dtype.
+    """Return features (N, C, p, p) float32 in the storage dtype.
 
     A value beyond float16's range becomes its largest, not infinity.
     """

@@ -72,6 +72,9 @@ def test_a_spec_is_read_back_as_it_was_written(spec: FeatureSpec) -> None:
     assert again == spec
     assert again.precision == spec.precision
     assert hash(again) == hash(spec)
+    assert (
+        FeatureSpec.from_json(json.loads(json.dumps(spec.identity))) == spec
+    )  # as a model's config.json has it
 
 
 def test_a_cache_of_before_is_read_with_the_same_spec_digest_and_values(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ class BackboneInfo:
     name: str
     levels: tuple[int, ...]
     strides: tuple[int, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     size: int
     interpolation: str
     weights: str | Path

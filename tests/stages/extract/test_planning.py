@@ -72,7 +72,7 @@ def test_units_hold_every_image_once_and_in_order(tmp_path: Path) -> None:
     shards = extract._units(extract.spec(), extract.images(), taken)
     assert [image.key for unit in shards for image in unit.images] == usable
     assert [len(unit) for unit in shards] == [20] * 6 + [8]
-    names = [unit.path.name for unit in shards]
+    names = [target.path.name for unit in shards for target in unit.targets]
     assert names == [f"shard-{number:05d}.h5" for number in (1, 2, 4, 5, 6, 7, 8, 9, 10)][: len(names)]
     assert [key for unit in detect.all_units(tmp_path) for key, _ in unit.images] == usable
 

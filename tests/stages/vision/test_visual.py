@@ -20,7 +20,7 @@ from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, FeatureSpec, Tran
 from hmnet_pipe.manifests.errors import InputError, WeightsError
 from hmnet_pipe.stages.base.arithmetic import Arithmetic, autocast
 from hmnet_pipe.stages.demo.scenes import draw_scene, stream
-from hmnet_pipe.stages.extract.unit import ShardUnit
+from hmnet_pipe.stages.extract.unit import ShardUnit, Target
 from hmnet_pipe.stages.extract.work import _stored, extract_shard
 from hmnet_pipe.stages.vision.backbones import backbone_info
 from hmnet_pipe.stages.vision.backbones.backbone import Backbone
@@ -270,7 +270,9 @@ def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(t
     Path(images[2].path).write_bytes(b"not an image")
     pyramid = build_backbone("demo_resnet", "default")
     spec = spec_of("demo_resnet", 64)
-    result = extract_shard(ShardUnit("00000", str(tmp_path), spec, "default", FP32, tuple(images)))
+    (result,) = extract_shard(
+        ShardUnit((Target(spec, "default", str(tmp_path), "00000"),), FP32, tuple(images))
+    )
     assert [row.image_key for row in result.rows] == [images[i].key for i in (0, 1, 3, 4)]
     assert [key for key, _ in result.failed] == [images[2].key]
     shard = Shard(tmp_path / "shard-00000.h5")
@@ -433,12 +435,13 @@ def test_the_first_coco_detector_computes_as_torchvision_has_it(
 def test_an_images_features_are_its_own_whatever_lies_beside_it(tmp_path: Path) -> None:
     images = scenes(tmp_path, "test alone", 6)
     spec = spec_of("resnet18", 96)
-    unit = ShardUnit("all", str(tmp_path), spec, "random", FP32, tuple(images))
+    target = Target(spec, "random", str(tmp_path), "all")
+    unit = ShardUnit((target,), FP32, tuple(images))
     extract_shard(unit)
-    whole = Shard(unit.path).pyramid
+    whole = Shard(target.path).pyramid
     for row, image in enumerate(images):
-        alone = replace(unit, name=f"alone-{row}", images=(image,))
-        extract_shard(alone)
+        alone = replace(target, name=f"alone-{row}")
+        extract_shard(replace(unit, targets=(alone,), images=(image,)))
         assert np.array_equal(Shard(alone.path).pyramid[0], whole[row])
 
 
@@ -483,9 +486,10 @@ def test_torchs_own_kernels_give_the_same_features(tmp_path: Path) -> None:
     spec = spec_of("demo_resnet", 64)
     got = []
     for kernels in {FP32.kernels, "torch"}:
-        unit = ShardUnit(kernels, str(tmp_path), spec, "default", replace(FP32, kernels=kernels), (image,))
+        target = Target(spec, "default", str(tmp_path), kernels)
+        unit = ShardUnit((target,), replace(FP32, kernels=kernels), (image,))
         extract_shard(unit)
-        got.append(np.array(Shard(unit.path).pyramid))
+        got.append(np.array(Shard(target.path).pyramid))
     np.testing.assert_allclose(got[0], got[-1], rtol=1e-4, atol=1e-5)
 
 
@@ -493,7 +497,7 @@ _PEAK = """
 import resource, sys
 from hmnet_pipe.cache.spec import FeatureSpec
 from hmnet_pipe.stages.base.arithmetic import Arithmetic
-from hmnet_pipe.stages.extract.unit import ShardUnit
+from hmnet_pipe.stages.extract.unit import ShardUnit, Target
 from hmnet_pipe.stages.extract.work import extract_shard
 from hmnet_pipe.stages.vision.backbones import backbone_info
 from hmnet_pipe.stages.vision.plan import ImageUnit
@@ -502,7 +506,8 @@ info = backbone_info("demo_resnet")
 spec = FeatureSpec("demo_resnet", "w", info.transform(64), info.levels, 2, 2, "float16")
 units = tuple(ImageUnit(*image.split(":"), ((0.0, 0.0, 1000.0, 1000.0),)) for image in images)
 arithmetic = Arithmetic.of("cpu", "fp32")
-result = extract_shard(ShardUnit(str(len(units)), folder, spec, "default", arithmetic, units))
+target = Target(spec, "default", folder, str(len(units)))
+(result,) = extract_shard(ShardUnit((target,), arithmetic, units))
 assert len(result.rows) == len(units), result.failed
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
