@@ -21,8 +21,9 @@ from hmnet_pipe.stages.base.arithmetic import autocast, resolve_precision
 from hmnet_pipe.stages.learning.optimizer import make_optimizer, parameter_groups
 from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
+from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.end_to_end import EndToEnd
-from hmnet_pipe.stages.systems.hmnet import HMNeT
+from hmnet_pipe.stages.systems.system import Model
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from report import Result, report
 from train_speed import BATCH, LABELS, SPEC, make_encoder
@@ -55,12 +56,11 @@ def measure(
     """Seconds of a step and bytes of memory at its peak. unfreeze: None for training on the cache."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     settings, device = TrainSettings(), torch.device("cpu")
-    model = HMNeT.from_encoder(
-        encoder, ModelConfig("hmnet", "ner", LABELS, SPEC.levels, "markers", 128, {}, None)
-    )
+    system = new_system(encoder, ModelConfig("hmnet", "ner", LABELS, SPEC.levels, "markers", 128, {}, None))
+    model: Model = system
     if unfreeze is not None:
         model = EndToEnd(
-            model,
+            system,
             build_backbone("resnet50", "random", recompute=recompute),
             SPEC.pooled,
             unfreeze=unfreeze,

@@ -40,7 +40,7 @@ from hmnet_pipe.stages.learning.ranks import Ranks
 from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.learning.splits import Split, encode_split
 from hmnet_pipe.stages.systems.batch import ModelConfig
-from hmnet_pipe.stages.systems.hmnet import HMNeT
+from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.encoders.files import DEMO_ENCODER, resolve_encoder
 from report import Result, report
@@ -104,7 +104,7 @@ def trainer_of(
     """The training loop itself, as `hmnet-pipe train` makes it, with an epoch of `split`."""
     settings = TrainSettings(epochs=1000, batch_size=BATCH, precision=precision, device="cpu")
     levels = SPEC.levels if cache is not None else ()
-    model = HMNeT.from_encoder(encoder, ModelConfig(system, "ner", LABELS, levels, "markers", 128, {}, None))
+    model = new_system(encoder, ModelConfig(system, "ner", LABELS, levels, "markers", 128, {}, None))
     task = Task(
         system, settings, 1, {"train": split, "valid": split.take([])}, cache, 0, settings.rates, None
     )

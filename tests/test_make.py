@@ -232,7 +232,7 @@ def test_a_stage_that_fails_keeps_the_record_from_before(made: Run) -> None:
     [
         (["RUN=two words/run"], "make cannot carry a path with spaces: RUN=two words/run"),
         (["RUN=no-such-run"], "a new run needs RUN=, TEXT=, IMAGES= and PRESET= or TASK="),
-        (["SYSTEMS=hmnett"], "'hmnett' is not one of those for task"),
+        (["SYSTEMS=hmnett"], "did you mean hmnet?"),
         (["BIN=nowhere"], "run `make install` first"),
     ],
 )

@@ -19,7 +19,7 @@ from ..learning.predictions import predict_split, predictions_table, score_split
 from ..learning.scores import Scores
 from ..learning.splits import encode_split, shuffled_images
 from ..systems.end_to_end import BACKBONE_FILE, EndToEnd
-from ..systems.hmnet import HMNeT
+from ..systems.folder import load_system
 from ..text.encoders.bert import load_tokenizer
 from ..vision.pixels import Pixels
 from ..vision.plan import ViewPlan
@@ -49,7 +49,7 @@ def evaluate(
     Raises InputError where the split has no sample or the labels are of another task, StageError where the features are others.
     """
     from_pixels = (folder / BACKBONE_FILE).is_file()
-    model = (EndToEnd if from_pixels else HMNeT).from_pretrained(folder).to(resolve_device(device))
+    model = (EndToEnd.from_pretrained if from_pixels else load_system)(folder).to(resolve_device(device))
     config = model.config
     samples = read_table(data.samples, SAMPLES, "prepare")
     tasks = set(samples.column("task").to_pylist())

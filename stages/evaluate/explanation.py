@@ -9,14 +9,14 @@ from ..base.arithmetic import autocast
 from ..base.tools import SILENT, Tools
 from ..learning.batches import Visuals, batches
 from ..learning.splits import Split
-from ..systems.hmnet import HMNeT
+from ..systems.system import Model
 from ..text.limits import MARKERS
 
 __all__ = ["explanations_table"]
 
 
 def explanations_table(
-    model: HMNeT,
+    model: Model,
     split: Split,
     *,
     visuals: Visuals,

@@ -14,8 +14,10 @@ from ..base.tools import SILENT, Counts, Tools
 from ..learning.fit import Data, config_of, fit, join, read_data
 from ..learning.recipe import TrainingJob
 from ..systems.batch import ModelConfig
+from ..systems.build import new_system
 from ..systems.end_to_end import EndToEnd
-from ..systems.hmnet import HMNeT
+from ..systems.folder import load_system
+from ..systems.system import System
 from ..vision.backbones.build import build_backbone
 from ..vision.pixels import Pixels
 from ..vision.plan import ViewPlan
@@ -44,7 +46,7 @@ def finetune(
     pixels = Pixels(plan.images, transform=spec.transform, views=spec.views, decoders=settings.decoders)
     data = read_data(job, pixels, tools)
     config = config_of(job, data, spec)
-    text = _started(start, config) if start is not None else HMNeT.from_encoder(job.encoder, config)
+    text = _started(start, config) if start is not None else new_system(job.encoder, config)
     # Training then goes on as train's does: the same head, order and dropout.
     with torch.random.fork_rng(devices=[]):
         backbone = build_backbone(spec.backbone, plan.weights, recompute=settings.recompute)
@@ -75,9 +77,9 @@ def _write_outcomes(path: Path, data: Data, pixels: Pixels, failures: dict[str, 
     write_table(path, table_of(OUTCOMES, rows))
 
 
-def _started(start: Path, config: ModelConfig) -> HMNeT:
+def _started(start: Path, config: ModelConfig) -> System:
     """Load the model to start from. Raises StageError where it is of another system, or of other labels or features."""
-    model = HMNeT.from_pretrained(start)
+    model = load_system(start)
     ours, theirs = ({**asdict(one), "encoder": None} for one in (config, model.config))
     for one in (ours, theirs):
         if one["features"] is not None:  # how features are stored does not matter here

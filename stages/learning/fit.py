@@ -14,7 +14,7 @@ from ...manifests.schemas import HISTORY, SAMPLES
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.tools import Counts, Tools
 from ..systems.batch import ModelConfig
-from ..systems.hmnet import HMNeT
+from ..systems.system import Model
 from ..text.encoders.bert import load_tokenizer
 from ..text.limits import MARKERS
 from .batches import Visuals
@@ -77,7 +77,7 @@ def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelCo
 
 
 def fit(
-    job: TrainingJob, model: HMNeT, data: Data, visuals: Visuals | None, ranks: Ranks, tools: Tools
+    job: TrainingJob, model: Model, data: Data, visuals: Visuals | None, ranks: Ranks, tools: Tools
 ) -> Counts:
     """Train `model`, resuming if it can; rank 0 writes the model of the best epoch, its scores, predictions and history."""
     splits, pad_id = data.splits, data.tokenizer.pad_token_id

@@ -21,7 +21,7 @@ from ..base.ahead import prefetched
 from ..base.arithmetic import autocast, resolve_precision
 from ..base.tools import ProgressBar, Tools
 from ..systems.batch import Batch
-from ..systems.hmnet import HMNeT
+from ..systems.system import Model
 from .batches import Visuals, batches, bucketed_order
 from .checkpoint import Checkpoints, Progress
 from .curves import Draw, curves
@@ -58,7 +58,7 @@ class Task:
 class _LossOf(nn.Module):
     """The loss as a forward pass, which is what DistributedDataParallel wraps."""
 
-    def __init__(self, model: HMNeT) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
@@ -103,7 +103,7 @@ class Trainer:
     whole batch.
     """
 
-    def __init__(self, task: Task, model: HMNeT, checkpoints: Checkpoints, ranks: Ranks) -> None:
+    def __init__(self, task: Task, model: Model, checkpoints: Checkpoints, ranks: Ranks) -> None:
         s = task.settings
         self.task, self.model, self.checkpoints, self.ranks = task, model, checkpoints, ranks
         self.device = next(model.parameters()).device

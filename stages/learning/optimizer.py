@@ -6,18 +6,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..systems.system import Model
 from .recipe import TrainSettings
 
 __all__ = ["describe_groups", "make_optimizer", "make_schedule", "parameter_groups"]
 
 
-def parameter_groups(
-    model: nn.Module, rates: Mapping[str, float], weight_decay: float
-) -> list[dict[str, Any]]:
-    """Optimizer groups, each with and without decay (none on biases and the weights of LayerNorm and BatchNorm).
+def parameter_groups(model: Model, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
+    """Return optimizer groups: each part of the model with decay, and without it.
 
-    rates: a learning rate for each top-level module of `model`; modules that it does not name are "head". Every trainable parameter is
-    in exactly one group: a head that no group holds would stay random in silence.
+    Biases and the weights of LayerNorm and BatchNorm do not decay. rates: the learning rate of each part that the model
+    names. Every trainable parameter is in exactly one group: a head that no group holds would stay random in silence.
     """
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     normalisers = (module for module in model.modules() if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)))
@@ -25,9 +24,8 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = name.split(".")[0]
         decays = not (name.endswith("bias") or id(parameter) in norms)
-        members.setdefault((part if part in rates else "head", decays), []).append(parameter)
+        members.setdefault((model.part_of(name), decays), []).append(parameter)
     grouped = [id(p) for group in members.values() for p in group]
     trainable = [id(p) for p in model.parameters() if p.requires_grad]
     assert sorted(grouped) == sorted(trainable), "a trainable parameter is in no optimizer group, or in two"
@@ -43,6 +41,7 @@ def parameter_groups(
 
 
 def make_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return AdamW on groups made by `parameter_groups`."""
     device = groups[0]["params"][0].device
     return torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
 
@@ -50,7 +49,7 @@ def make_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, updates: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up over the first share `settings.warmup` of the updates, then linear decay to zero."""
+    """Return a linear warm-up over the first share `settings.warmup` of the updates, then a linear decay to zero."""
     warmup = max(1, round(settings.warmup * updates))
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -59,7 +58,7 @@ def make_schedule(
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """What each group holds and how it learns, for metrics.json."""
+    """Return what each group holds and how it learns, for metrics.json."""
     return [
         {
             "name": group["name"],

@@ -8,7 +8,7 @@ from ...manifests.schemas import PREDICTIONS
 from ...manifests.tables import table_of
 from ..base.arithmetic import autocast
 from ..base.tools import SILENT, Tools
-from ..systems.hmnet import HMNeT
+from ..systems.system import Model
 from .batches import Visuals, batches
 from .scores import Scores, score_entities, score_relations
 from .splits import Split
@@ -17,7 +17,7 @@ __all__ = ["predict_split", "predictions_table", "score_split"]
 
 
 def predict_split(
-    model: HMNeT,
+    model: Model,
     split: Split,
     *,
     visuals: Visuals | None,

@@ -1,4 +1,4 @@
-"""HMNeT with its visual backbone in one module: from pixels and text to scores.
+"""A visual system with its backbone in one module: from pixels and text to scores.
 
     model = EndToEnd.from_pretrained(Path("runs/twitter2015/models/hmnet/finetuned-seed-1"))
 
@@ -20,16 +20,17 @@ from ..vision.backbones.backbone import Backbone
 from ..vision.backbones.build import build_backbone
 from ..vision.pooling import pooled_and_joined
 from ..vision.views import normalise
-from .batch import Batch
-from .hmnet import Explanation, HMNeT
+from .batch import Batch, ModelConfig
+from .folder import load_system
+from .system import Explanation, Model, System
 
 __all__ = ["BACKBONE_FILE", "EndToEnd"]
 
 BACKBONE_FILE = "backbone.safetensors"
 
 
-class EndToEnd(HMNeT):
-    """Takes batches whose `views` are pixels, (B, V, S, S, 3) uint8, and gives what HMNeT gives for their pyramids.
+class EndToEnd(Model):
+    """Takes batches whose `views` are pixels, (B, V, S, S, 3) uint8, and gives what the system gives for their features.
 
     pooled: the side that each level of the backbone is pooled to.
     unfreeze: how many of the backbone's parts learn, from the last: 1 to 4 are its stages from layer4 down, 5 is the
@@ -40,7 +41,7 @@ class EndToEnd(HMNeT):
 
     def __init__(
         self,
-        text: HMNeT,
+        system: System,
         backbone: Backbone,
         pooled: int,
         *,
@@ -48,9 +49,9 @@ class EndToEnd(HMNeT):
         batch_norm: bool = False,
         augment: bool = False,
     ) -> None:
-        with torch.random.fork_rng(devices=[]):  # the numbers drawn here are replaced at once
-            super().__init__(text.config, text.encoder)
-        self.load_state_dict(text.state_dict())
+        super().__init__()
+        self.system = system
+        self.config: ModelConfig = system.config
         self.pooled, self.batch_norm, self.augment = pooled, batch_norm, augment
         self.learning = [module for part in backbone.parts[::-1][:unfreeze] for module in part]
         backbone.requires_grad_(False)
@@ -61,34 +62,42 @@ class EndToEnd(HMNeT):
     def train(self, mode: bool = True) -> "EndToEnd":
         super().train(mode)
         if self.batch_norm:
-            for layer in (
-                layer
-                for module in self.learning
-                for layer in module.modules()
-                if isinstance(layer, nn.BatchNorm2d)
-            ):
-                layer.training = mode
+            for module in self.learning:
+                for layer in module.modules():
+                    if isinstance(layer, nn.BatchNorm2d):
+                        layer.training = mode
         return self
 
     def forward(self, batch: Batch) -> Tensor:
-        return super().forward(self.seen(batch))
+        """Return the system's scores."""
+        scores: Tensor = self.system(self.with_features(batch))
+        return scores
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.system.loss(self.with_features(batch))
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> list[list[str]]:
+        return self.system.predict(self.with_features(batch))
 
     @torch.inference_mode()
     def explain(self, batch: Batch) -> Explanation:
-        return super().explain(self.seen(batch))
+        return self.system.explain(self.with_features(batch))
 
-    def seen(self, batch: Batch) -> Batch:
-        """The batch with its pixels turned into pooled pyramids, (B, V, C, p, p); one that holds pyramids passes as it is.
+    def part_of(self, parameter: str) -> str:
+        module, rest = parameter.split(".", 1)
+        return "backbone" if module == "backbone" else self.system.part_of(rest)
+
+    def with_features(self, batch: Batch) -> Batch:
+        """Return the batch with its pixels turned into features, (B, V, C, p, p); one that holds features as it is.
 
         Absent views, and those that the system does not look at, cost nothing and are zero.
         """
-        assert self.fusion is not None
         assert batch.views is not None
         assert batch.view_mask is not None
         if batch.views.is_floating_point():
             return batch
-        looked_at = batch.view_mask.clone()
-        looked_at[:, : self.fusion.first_view] = False
+        looked_at = self.system.looks_at(batch.view_mask)
         pixels = batch.views[looked_at]  # shape: (N, S, S, 3)
         p = self.pooled
         pyramid = torch.zeros(*looked_at.shape, sum(self.config.levels), p, p, device=pixels.device)
@@ -101,7 +110,10 @@ class EndToEnd(HMNeT):
         return replace(batch, views=pyramid)
 
     def _augmented(self, values: Tensor, looked_at: Tensor) -> Tensor:
-        """values: (N, 3, S, S). Drawn from torch's generator, which checkpoints hold. Normalised values scale about the mean grey."""
+        """Return the views (N, 3, S, S), mirrored and brightened or darkened at random, those of a sample alike.
+
+        The draws are from torch's generator, which checkpoints hold. Normalised values scale about the mean grey.
+        """
         sample = looked_at.nonzero()[:, 0]
         mirrored = torch.rand(len(looked_at), device=values.device)[sample] < 0.5
         brightness = (0.9 + 0.2 * torch.rand(len(looked_at), device=values.device))[sample]
@@ -109,34 +121,27 @@ class EndToEnd(HMNeT):
         return values * brightness[:, None, None, None]
 
     def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
-        """What HMNeT writes, and the backbone beside it. `config.features` then means the features of this very backbone."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / BACKBONE_FILE) as temporary:
-            save_file(
-                {
-                    name: value.detach().cpu().contiguous()
-                    for name, value in self.backbone.network.state_dict().items()
-                },
-                temporary,
-            )
-        features = {**(self.config.features or {}), "weights": digest_file(folder / BACKBONE_FILE)}
-        self.config = replace(self.config, features=features)
-        super().save_pretrained(folder, tokenizer)
+        """Write what the system writes, and the backbone beside it.
 
-    def text_state(self) -> dict[str, Tensor]:
-        return {
-            name: value for name, value in super().text_state().items() if not name.startswith("backbone.")
-        }
+        `config.features` then names this very backbone: the system alone reads features that it made.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = self.backbone.network.state_dict()
+        with atomic_path(folder / BACKBONE_FILE) as temporary:
+            save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
+        features = {**(self.config.features or {}), "weights": digest_file(folder / BACKBONE_FILE)}
+        self.config = self.system.config = replace(self.config, features=features)
+        self.system.save_pretrained(folder, tokenizer)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "EndToEnd":
-        """The model that `save_pretrained` wrote, in evaluation mode. Raises WeightsError where the folder does not hold one."""
+        """Return the model that `save_pretrained` wrote, in evaluation mode. Raises WeightsError where there is none."""
         folder = Path(folder)
-        text = HMNeT.from_pretrained(folder)
-        features = text.config.features
+        system = load_system(folder)
+        features = system.config.features
         if not (folder / BACKBONE_FILE).is_file() or features is None:
             raise WeightsError(
-                f"{folder} holds no {BACKBONE_FILE}: it is a model on cached features; load it with HMNeT.from_pretrained"
+                f"{folder} holds no {BACKBONE_FILE}: it is a model on cached features; open it with `load_system`"
             )
         backbone = build_backbone(features["backbone"], str(folder / BACKBONE_FILE))
-        return cls(text, backbone, features["pooled"]).eval()
+        return cls(system, backbone, features["pooled"]).eval()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 
 from ..text.prefix import LayerPrefix, probabilities
-from .registry import Variant
+from .variants import Variant
 
 __all__ = ["VisualPrefix", "as_sequence"]
 

@@ -1,44 +1,57 @@
-"""The systems by the names that users type: the variants of HMNeT, and its text-only counterparts."""
+"""The systems by the names that users type: what planning must know of one. Importing this needs no torch."""
 
 from dataclasses import dataclass
 
-from ...manifests.errors import InputError
+from ...manifests.errors import InputError, unknown_name
+from .variants import VARIANTS
 
-__all__ = ["RELATION_HEADS", "SYSTEMS", "TEXT_ONLY", "VARIANTS", "Variant", "system_is_visual"]
+__all__ = ["RELATION_HEADS", "SYSTEMS", "SystemInfo", "system_info", "system_is_visual"]
+
+RELATION_HEADS = ("markers", "cls")
+BOTH_TASKS = ("ner", "re")
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One of the paper's ablations, as a configuration of the same code.
+class SystemInfo:
+    """The facts of a system that are known without building it.
 
-    routing: "gate", the dynamic gate of equations 3 to 5; "flat", level 4 in every layer; "blocks", level 1 in the first L/c
-    layers, level 2 in the next L/c, and so on. last_layer_only: the other layers see text alone. global_view: whether the whole
-    image is a view.
+    tasks: what it can be trained for. reads: the feature sets that it reads, by name; none: text alone. build: where
+    its class is, "module:class" in this folder, imported only when a model is built. text: how its texts are encoded.
     """
 
-    routing: str = "gate"
-    last_layer_only: bool = False
-    global_view: bool = True
+    name: str
+    tasks: tuple[str, ...]
+    reads: tuple[str, ...]
+    build: str
+    text: str = "subwords"
+
+    @property
+    def is_visual(self) -> bool:
+        """Whether it reads images."""
+        return bool(self.reads)
 
 
-VARIANTS = {
-    "hmnet": Variant(),
-    "hmnet-single": Variant(routing="flat", last_layer_only=True),
-    "hmnet-flat": Variant(routing="flat"),
-    "hmnet-1v3": Variant(routing="blocks"),
-    "hmnet-onlyobj": Variant(global_view=False),
+SYSTEMS: dict[str, SystemInfo] = {
+    info.name: info
+    for info in (
+        *(SystemInfo(name, BOTH_TASKS, ("pyramid",), "hmnet:HMNeT") for name in VARIANTS),
+        SystemInfo("bert-crf", ("ner",), (), "text_only:TextOnly"),
+        SystemInfo("mtb", ("re",), (), "text_only:TextOnly"),
+    )
 }
 
-TEXT_ONLY = {"bert-crf": "ner", "mtb": "re"}
-SYSTEMS = (*VARIANTS, *TEXT_ONLY)
-RELATION_HEADS = ("markers", "cls")
+
+def system_info(name: str) -> SystemInfo:
+    """Return the facts of the system `name`. Raises InputError for an unknown one."""
+    if name not in SYSTEMS:
+        raise unknown_name("system", name, SYSTEMS)
+    return SYSTEMS[name]
 
 
 def system_is_visual(system: str, task: str) -> bool:
-    """Whether `system` reads images. Raises InputError for an unknown system or one made for the other task."""
-    if system in VARIANTS:
-        return True
-    if TEXT_ONLY.get(system) != task:
-        fitting = ", ".join([*VARIANTS, *(name for name, made_for in TEXT_ONLY.items() if made_for == task)])
+    """Return whether `system` reads images. Raises InputError for an unknown system or one made for the other task."""
+    info = system_info(system)
+    if task not in info.tasks:
+        fitting = ", ".join(name for name, other in SYSTEMS.items() if task in other.tasks)
         raise InputError(f"system {system!r} is not one of those for task {task!r}: {fitting}")
-    return False
+    return info.is_visual

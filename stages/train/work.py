@@ -7,7 +7,7 @@ from ..base.arithmetic import resolve_device
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.fit import config_of, fit, join, read_data
 from ..learning.recipe import TrainingJob
-from ..systems.hmnet import HMNeT
+from ..systems.build import new_system
 
 __all__ = ["train"]
 
@@ -23,5 +23,5 @@ def train(job: TrainingJob, features: Path | None, tools: Tools) -> Counts:
     cache = FeatureCache(features) if features is not None else None
     data = read_data(job, cache, tools)
     config = config_of(job, data, cache.spec if cache is not None else None)
-    model = HMNeT.from_encoder(job.encoder, config).to(resolve_device(job.recipe.device))
+    model = new_system(job.encoder, config).to(resolve_device(job.recipe.device))
     return fit(job, model, data, cache, ranks, tools)

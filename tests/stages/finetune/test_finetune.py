@@ -30,6 +30,7 @@ from hmnet_pipe.stages.learning.batches import batches
 from hmnet_pipe.stages.learning.fit import labels_of
 from hmnet_pipe.stages.learning.splits import encode_split
 from hmnet_pipe.stages.systems.batch import ModelConfig
+from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.end_to_end import EndToEnd
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.limits import MARKERS
@@ -101,7 +102,7 @@ def scores_both_ways(
     labels = labels_of(split, config.task)
     torch.manual_seed(0)
     made = ModelConfig(system, config.task, labels, cache.spec.levels, "markers", 64, {}, None)
-    model = HMNeT.from_encoder(Path(config.train.encoder), made)
+    model = new_system(Path(config.train.encoder), made)
     for parameter in model.fusion.parameters():
         nn.init.normal_(parameter, 0, 0.1)
     extraction = stage_of(folder.path, "extract")
@@ -220,9 +221,7 @@ def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bo
         torch.manual_seed(0)
         made = ModelConfig("hmnet", "ner", labels, spec.levels, "markers", 64, {}, None)
         backbone = build_backbone("demo_resnet", "default", recompute=recompute)
-        model = EndToEnd(
-            HMNeT.from_encoder(Path(config.train.encoder), made), backbone, 2, unfreeze=unfreeze
-        ).train()
+        model = EndToEnd(new_system(Path(config.train.encoder), made), backbone, 2, unfreeze=unfreeze).train()
         model.loss(batch).backward()
         part = getattr(backbone.network, first)
         convolution = part if isinstance(part, nn.Conv2d) else part[0].conv1

@@ -33,7 +33,9 @@ from hmnet_pipe.stages.learning.splits import Split, encode_split
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from hmnet_pipe.stages.prepare.stage import Prepare
 from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
-from hmnet_pipe.stages.systems.hmnet import HMNeT
+from hmnet_pipe.stages.systems.build import new_system
+from hmnet_pipe.stages.systems.folder import load_system
+from hmnet_pipe.stages.systems.system import System
 from hmnet_pipe.stages.text.encoders.bert import encode, load_tokenizer
 from hmnet_pipe.stages.text.limits import MARKERS
 from hmnet_pipe.stages.train.stage import Train
@@ -52,13 +54,13 @@ TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 SETTINGS = TrainSettings(batch_size=4, max_length=32, precision="fp32", device="cpu")
 
 
-def model_of(encoder: Path, system: str, task: str = "ner", head: str = "markers") -> HMNeT:
+def model_of(encoder: Path, system: str, task: str = "ner", head: str = "markers") -> Any:
     """A new model in evaluation mode, whose visual part is large enough to be seen in single precision."""
     torch.manual_seed(0)
     labels = TAGS if task == "ner" else ("None", "/per/loc")
     levels = SPEC.levels if system in VISUAL else ()
-    model = HMNeT.from_encoder(encoder, ModelConfig(system, task, labels, levels, head, 32, {}, None))
-    for parameter in model.fusion.parameters() if model.fusion is not None else ():
+    model = new_system(encoder, ModelConfig(system, task, labels, levels, head, 32, {}, None))
+    for parameter in model.fusion.parameters() if system in VISUAL else ():
         nn.init.normal_(parameter, 0, 0.5)
     return model.eval()
 
@@ -135,7 +137,7 @@ def test_fault_2_one_cell_of_one_view_is_one_position_of_the_visual_sequence(tin
 # 3. Heads that see some views only.
 
 
-def attention_by_head(model: HMNeT, batch: Batch, layer: int) -> Tensor:
+def attention_by_head(model: System, batch: Batch, layer: int) -> Tensor:
     """What equation 9 gives for each head of one layer: (B, n, H, d/H)."""
     seen: list[Tensor] = []
     encoder: Any = model.encoder.encoder
@@ -522,8 +524,8 @@ def test_a_length_limit_beyond_the_encoders_positions_is_an_error_that_says_the_
         with pytest.raises(
             InputError, match=rf"max_length {positions + 1} is above the {positions} sub-words"
         ):
-            HMNeT.from_encoder(encoder, config)
-        model = HMNeT.from_encoder(encoder, replace(config, max_length=positions)).eval()
+            new_system(encoder, config)
+        model = new_system(encoder, replace(config, max_length=positions)).eval()
         ids = torch.full((1, positions), 7)
         assert encode(model.encoder, ids, torch.ones_like(ids), None).shape[1] == positions
 
@@ -629,7 +631,7 @@ def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_i
     scored: list[tuple[str, dict[str, Tensor]]] = []
     given = iter([0.3, 0.9, 0.9, 0.5])
 
-    def predict(model: HMNeT, split: Split, **settings: Any) -> Any:
+    def predict(model: System, split: Split, **settings: Any) -> Any:
         scored.append((split.name, {name: value.clone() for name, value in model.state_dict().items()}))
         return predict_split(model, split, **settings)
 
@@ -651,7 +653,7 @@ def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_i
 
 def test_fault_10_the_saved_model_scores_what_was_said_of_it(tmp_path: Path, tiny_encoder: Path) -> None:
     stage = train(tmp_path, tiny_encoder, ner_rows(), epochs=2, learning_rate=1e-3, head_learning_rate=1e-2)
-    model = HMNeT.from_pretrained(stage.folder)
+    model = load_system(stage.folder)
     tokenizer = load_tokenizer(stage.folder / "tokenizer")
     for name in ("valid", "test"):
         split = encode_split(

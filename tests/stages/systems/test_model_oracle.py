@@ -13,9 +13,9 @@ import torch
 import torchvision
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
+from hmnet_pipe.stages.systems.build import build_system
 from hmnet_pipe.stages.systems.fusion import as_sequence
 from hmnet_pipe.stages.systems.heads import bio_crf
-from hmnet_pipe.stages.systems.hmnet import HMNeT
 from hmnet_pipe.stages.text.encoders.bert import encode, encoder_from_config
 from hmnet_pipe.stages.text.prefix import LayerPrefix
 from hmnet_pipe.stages.vision.backbones import backbone_info
@@ -70,7 +70,7 @@ class Rig:
         levels = CHANNELS if system in VISUAL else ()
         self.system, self.kind = system, kind
         config = ModelConfig(system, "ner", TAGS, levels, "markers", 16, {}, None)
-        self.model = HMNeT(config, encoder_from_config(encoder_config(kind))).double().eval()
+        self.model = build_system(config, encoder_from_config(encoder_config(kind))).double().eval()
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 # Large enough that no softmax is near uniform and no gate near its kink for all views.
@@ -95,7 +95,7 @@ class Rig:
         self.fusion = self._fusion_weights()
 
     def _fusion_weights(self) -> oracle.Fusion:
-        if self.model.fusion is None:
+        if self.system not in VISUAL:
             return oracle.Fusion({})
         state = {name: value.numpy() for name, value in self.model.fusion.state_dict().items()}
         names = {name.removesuffix(".weight") for name in state if name.endswith(".weight")}
@@ -216,7 +216,7 @@ def test_gate_is_equations_3_and_4_for_each_view_and_layer(system: str) -> None:
 
 
 def test_systems_without_a_gate_have_none(rig: Rig) -> None:
-    assert bool(len(rig.model.fusion.gates)) == (rig.system in ("hmnet", "hmnet-onlyobj"))
+    assert bool([*rig.model.fusion.gates.parameters()]) == (rig.system in ("hmnet", "hmnet-onlyobj"))
     assert set(rig.fusion.prefixes) == {
         layer for layer in range(LAYERS) if oracle.layer_levels(rig.system, layer, LAYERS)
     }
@@ -254,7 +254,7 @@ def test_visual_sequence_keeps_views_in_order_and_cells_row_by_row() -> None:
 @pytest.mark.parametrize("layers", [8, 12])
 def test_each_level_of_1v3_reaches_l_over_4_layers(layers: int) -> None:
     values = {**encoder_config("bert"), "num_hidden_layers": layers}
-    model = HMNeT(
+    model = build_system(
         ModelConfig("hmnet-1v3", "ner", TAGS, CHANNELS, "markers", 16, {}, None), encoder_from_config(values)
     )
     expected = [oracle.layer_levels("hmnet-1v3", layer, layers) for layer in range(layers)]
@@ -275,7 +275,7 @@ def test_stored_half_precision_is_computed_on_in_the_precision_of_the_weights() 
 
 
 def forward_prefix(rig: Rig) -> list[LayerPrefix | None] | None:
-    return rig.model.fusion(rig.batch.views, rig.batch.view_mask) if rig.model.fusion is not None else None
+    return rig.model.fusion(rig.batch.views, rig.batch.view_mask) if rig.system in VISUAL else None
 
 
 def test_attention_is_equation_9_in_every_layer(any_rig: Rig) -> None:
@@ -457,8 +457,9 @@ def test_relation_logits_loss_and_prediction_are_the_oracles(system: Any, head: 
     rig = rig_of(system if system != "mtb" else "bert-crf")
     config = ModelConfig(system, "re", RELATIONS, rig.model.config.levels, head, 16, {}, None)
     torch.manual_seed(2)
-    model = HMNeT(config, rig.model.encoder).double().eval()
-    model.fusion = rig.model.fusion
+    model = build_system(config, rig.model.encoder).double().eval()
+    if system in VISUAL:
+        model.fusion = rig.model.fusion
     torch.nn.init.normal_(model.classifier.bias)
     labels = [1, 0, 2, 1, 0]
     changed = {

@@ -1,0 +1,35 @@
+"""The folder of a trained model: whichever system its config.json names is loaded from it."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from ...manifests.errors import WeightsError
+from ..text.encoders.bert import encoder_from_config
+from .batch import ModelConfig
+from .build import build_system
+from .system import System
+
+__all__ = ["load_system"]
+
+
+def load_system(folder: Path | str) -> System:
+    """Return the model that `save_pretrained` wrote, in evaluation mode. Raises WeightsError where there is none."""
+    folder = Path(folder)
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = ModelConfig(
+            **{**values, "labels": tuple(values["labels"]), "levels": tuple(values["levels"])}
+        )
+        model = build_system(config, encoder_from_config(config.encoder))
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"{folder} holds no trained model ({error.filename} is missing); run `hmnet-pipe train` first"
+        ) from error
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise WeightsError(
+            f"{folder} holds a model that this version cannot read ({str(error).splitlines()[0]})"
+        ) from error
+    return model.eval()

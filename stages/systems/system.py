@@ -1,0 +1,136 @@
+"""What every system is: a text encoder, states of its own making, and the heads, loss and decoding that all share.
+
+A system is a subclass with one method of its own, `states`, and an entry in the registry.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ...manifests.errors import InputError
+from ...manifests.files import atomic_path, write_text
+from .batch import Batch, ModelConfig
+from .heads import best_tags, bio_crf, tag_loss
+
+__all__ = ["Explanation", "Model", "System"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model looked at, on the CPU.
+
+    Symbols: L text layers, B samples, V views that the system sees, c levels, H heads, n sub-words. gates: (L, B, V, c),
+    equation 4's probabilities of the levels, or None in systems without a gate. attention: (L, B, H, n, V), the share
+    of each sub-word's attention (equation 9) that goes to the cells of each view; the rest goes to text. It is zero in
+    layers that see text alone, and for absent views.
+    """
+
+    gates: Tensor | None
+    attention: Tensor
+
+
+class Model(nn.Module):
+    """What training, prediction and scoring ask of a model: a system, or one together with its backbone."""
+
+    config: ModelConfig
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean loss of a batch's labels, a scalar."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> list[list[str]]:
+        """Return the best label sequence of each sample's kept words, or a list of one relation."""
+
+    @abstractmethod
+    def explain(self, batch: Batch) -> Explanation:
+        """Return gates and text-to-view attention of a batch. Raises InputError for a system that has none."""
+
+    @abstractmethod
+    def part_of(self, parameter: str) -> str:
+        """Return the name of the optimizer group of a parameter: "encoder", "fusion", "backbone" or "head"."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
+        """Write everything into a folder that loading needs."""
+
+
+class System(Model):
+    """A text encoder with the heads of its task.
+
+    A head is the linear emissions and the CRF of equation 10 for entities, or the softmax of equation 11 for relations.
+    """
+
+    # The optimizer group of each module that is not of the head.
+    parts: ClassVar[Mapping[str, str]] = {"encoder": "encoder"}
+
+    def __init__(self, config: ModelConfig, encoder: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        hf: Any = encoder.config
+        self.dropout = nn.Dropout(hf.hidden_dropout_prob)
+        if config.task == "ner":
+            self.classifier = nn.Linear(hf.hidden_size, len(config.labels))
+            self.crf = bio_crf(config.labels)
+        else:
+            width = 2 * hf.hidden_size if config.relation_head == "markers" else hf.hidden_size
+            self.classifier = nn.Linear(width, len(config.labels))
+
+    @abstractmethod
+    def states(self, batch: Batch) -> Tensor:
+        """Return the state of each sub-word that the heads read: (B, n, d)."""
+
+    def looks_at(self, view_mask: Tensor) -> Tensor:
+        """Return which of the present views, (B, V) bool, change the result at all."""
+        return view_mask
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return scores: emissions (B, T, labels) for entities, logits (B, labels) for relations."""
+        states = self.states(batch)
+        rows = torch.arange(len(states), device=states.device)[:, None]
+        picked = states[rows, batch.positions]  # shape: (B, T or 3, d)
+        if self.config.task == "re":
+            picked = picked[:, 1:].flatten(1) if self.config.relation_head == "markers" else picked[:, 0]
+        scores: Tensor = self.classifier(self.dropout(picked)).to(self.classifier.weight.dtype)
+        return scores
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean negative log-likelihood of a batch's labels: equation 10 or 11, divided by B."""
+        scores = self(batch)
+        assert batch.labels is not None
+        if self.config.task == "re":
+            return nn.functional.cross_entropy(scores, batch.labels)
+        return tag_loss(self.crf, scores, batch.labels, batch.position_mask)
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> list[list[str]]:
+        scores = self(batch)
+        if self.config.task == "re":
+            return [[self.config.labels[i]] for i in scores.argmax(dim=-1).tolist()]
+        paths = best_tags(self.crf, scores, batch.position_mask)
+        return [[self.config.labels[i] for i in path] for path in paths]
+
+    def explain(self, batch: Batch) -> Explanation:
+        raise InputError(
+            f"{self.config.system} reads no images: there is no gate and no attention to views to show"
+        )
+
+    def part_of(self, parameter: str) -> str:
+        return self.parts.get(parameter.split(".")[0], "head")
+
+    def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
+        """Write config.json, model.safetensors and tokenizer/: all that `load_system` needs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(folder / "tokenizer")
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        with atomic_path(folder / "model.safetensors") as temporary:
+            save_file(weights, temporary)
+        write_text(folder / "config.json", json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
