@@ -6,8 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hmnet_pipe.manifests.run import RunFolder
@@ -16,7 +16,7 @@ from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
 
-from .running import hmnet
+from .running import hmnet, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [
@@ -189,16 +189,9 @@ def test_a_run_that_is_killed_goes_on_where_it_was(made: Run, tiny_encoder: Path
         "SYSTEM=bert-crf",
         "TRAIN=--epochs 100 --first-evaluation 100 --checkpoint-seconds 0",
     ]
-    process = subprocess.Popen(
-        run.command(*words),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env=environment(),
-    )
-    deadline = time.monotonic() + 120
-    while not list(run.folder.rglob("progress.json")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(run.command(*words), start_new_session=True, env=environment(), **quiet)
+    wait_until(lambda: list(run.folder.rglob("progress.json")) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     record = RunFolder(run.folder).record("train-bert-crf-seed-1")
@@ -250,12 +243,13 @@ def test_two_systems_side_by_side_run_each_stage_once_and_make_one_table(
 ) -> None:
     run = Run(tmp_path, tiny_encoder)
     shutil.copytree(made.folder, run.folder)
+    shutil.copytree(made.corpus, run.corpus)
+    config = RunFolder(run.folder).config
+    config.write_text(config.read_text().replace(str(made.corpus), str(run.corpus)))
     shutil.rmtree(run.folder / "models")
     for record in (run.folder / "stages").glob("train-*"):
         record.unlink()
-    (
-        made.corpus / "test.jsonl"
-    ).touch()  # the last test of this file: the run that was copied is not up to date from here on
+    (run.corpus / "test.jsonl").touch()
     grid = ["table", "SYSTEMS=bert-crf hmnet"]
     output = run.make("-j2", *grid)
     assert sorted(stages_in(output)) == ["detect", "extract", "prepare", "train bert-crf", "train hmnet"]

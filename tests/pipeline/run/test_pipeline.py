@@ -4,10 +4,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,20 @@ from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from safetensors.numpy import load_file
 
-from ...running import SMALL, Demos, begin, bring_up_to_date, hmnet, hmnet_words, made_by, model_of
+from ...running import (
+    SMALL,
+    Command,
+    Demos,
+    begin,
+    bring_up_to_date,
+    dask,
+    dask_scheduler,
+    hmnet,
+    made_by,
+    model_of,
+    text_of,
+    wait_until,
+)
 
 
 def run_command(*arguments: object) -> None:
@@ -97,37 +108,10 @@ def test_four_workers_make_the_same_numbers_as_one(run: Path, corpus: Path, tmp_
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[str]:
     """`dask scheduler` and two `dask worker`s as processes of their own, as on a cluster."""
-    file = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-m", "dask"]
-    processes = [
-        subprocess.Popen(
-            [
-                *dask,
-                "scheduler",
-                "--port",
-                "0",
-                "--no-dashboard",
-                "--host",
-                "127.0.0.1",
-                "--scheduler-file",
-                file,
-            ]
-        ),
-        *(
-            subprocess.Popen([*dask, "worker", "--scheduler-file", file, "--nthreads", "1", "--no-dashboard"])
-            for _ in range(2)
-        ),
-    ]
-    try:
-        deadline = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        yield json.loads(file.read_text())["address"]
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(timeout=30)
+    with dask_scheduler(tmp_path / "scheduler") as (_, file, address), ExitStack() as workers:
+        for _ in range(2):
+            workers.enter_context(dask("worker", "--scheduler-file", file, "--nthreads", 1))
+        yield address
 
 
 @pytest.mark.slow
@@ -313,23 +297,16 @@ def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(
 def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_taken_over(copy: Path) -> None:
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
-    first = subprocess.Popen(
-        hmnet_words("extract", copy, "--workers", 1),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not list((copy / "stages").glob("extract.owner")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.killpg(first.pid, signal.SIGSTOP)  # it keeps its lock, and cannot end before the second has asked
-        second = subprocess.run(hmnet_words("extract", copy), capture_output=True, text=True, check=False)
-    finally:
-        os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
+    with Command("extract", copy, "--workers", 1) as first:
+        owner = copy / "stages" / "extract.owner"
+        wait_until(lambda: f"process {first.process.pid} " in text_of(owner) or first.over)
+        first.process.send_signal(
+            signal.SIGSTOP
+        )  # it keeps its lock, and cannot end before the second has asked
+        second = hmnet("extract", copy)
+        first.kill_group()
     assert second.returncode == 1
-    assert f"is being run by process {first.pid} on " in second.stderr
+    assert f"is being run by process {first.process.pid} on " in second.stderr
     assert bring_up_to_date(copy, "extract").state == "done"
 
 
@@ -338,21 +315,16 @@ def test_ctrl_c_says_how_to_resume_and_nothing_else(copy: Path) -> None:
     RunFolder(copy).record("extract").unlink()
     shutil.rmtree(copy / "features")
     options = ("--workers", 1, "--shard-rows", 1)
-    process = subprocess.Popen(
-        hmnet_words("extract", copy, *options),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell that starts these tests in the background has them ignore the signal, and the child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 60
-    while not list((copy / "features").glob("shard-*.h5")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+
+    def heed_interrupts() -> None:
+        """A shell that starts these tests in the background has them ignore the signal: a child inherits that."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with Command("extract", copy, *options, preexec_fn=heed_interrupts) as command:
+        wait_until(lambda: list((copy / "features").glob("shard-*.h5")) or command.over)
+        os.killpg(command.process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
+        code, said = command.said()
+    assert code == 130
     assert "run the same command again to resume" in said
     assert "Traceback" not in said
     kept = len(list((copy / "features").glob("shard-*.h5")))
@@ -423,14 +395,9 @@ def test_training_that_is_killed_resumes_to_the_same_weights(
     undisturbed = Path(shutil.copytree(run, tmp_path / "a"))
     train(undisturbed, tiny_encoder, epochs=6)
     killed = Path(shutil.copytree(run, tmp_path / "b"))
-    process = subprocess.Popen(
-        hmnet_words("train", killed, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(killed.rglob("checkpoint.pt")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    with Command("train", killed, *options) as command:
+        wait_until(lambda: list(killed.rglob("checkpoint.pt")) or command.over)
+        command.kill_group()
     assert not (killed / "models/hmnet/seed-1/model.safetensors").exists()
     said: list[str] = []
     bring_up_to_date(killed, "train", Tools(say=said.append))

@@ -16,6 +16,7 @@ from hmnet_pipe.stages.extract import work
 from hmnet_pipe.stages.extract.unit import ShardUnit, Target
 from hmnet_pipe.stages.extract.work import extract_shard
 from hmnet_pipe.stages.vision.backbones import backbone_info
+from hmnet_pipe.stages.vision.images import open_keyed
 from hmnet_pipe.stages.vision.plan import ImageUnit
 from hmnet_pipe.stages.vision.sets import GRID, PYRAMID, VECTOR, FeatureSet
 
@@ -60,7 +61,7 @@ def test_every_combination_gives_each_set_the_bytes_of_a_pass_for_it_alone(
     kind: str, images: tuple[ImageUnit, ...], tmp_path: Path
 ) -> None:
     arithmetic = ARITHMETICS[kind]
-    alone = {}
+    alone: dict[str, Any] = {}
     for one in SETS:
         alone |= extracted((one,), tmp_path / "alone", images, arithmetic)
     assert len({hashlib.sha256(content).digest() for content in alone.values()}) == len(SETS)
@@ -93,7 +94,7 @@ def test_an_image_is_decoded_once_and_goes_once_through_each_backbone(
 ) -> None:
     decoded: Counter[str] = Counter()
     passed: Counter[str] = Counter()
-    opened: Any = work.open_keyed
+    opened = open_keyed
 
     def counted(path: Path, key: str) -> Any:
         decoded[key] += 1

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,16 +40,18 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ...running import (
+    Command,
     Demos,
     begin,
     bring_up_to_date,
     configure,
     finetuned_of,
-    hmnet_words,
     model_of,
     said_by,
     small_corpus,
     stage_of,
+    text_of,
+    wait_until,
 )
 
 VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
@@ -278,23 +277,17 @@ def test_finetune_killed_resumes_to_the_same_model(copy: Path, run: Path, tmp_pa
     bring_up_to_date(undisturbed, "finetune", **options)
     arguments = ["finetune", str(copy), "--augment", "--batch-norm", "--epochs", "3"]
     arguments += ["--checkpoint-seconds", "0"]
-    process = subprocess.Popen(
-        hmnet_words(*arguments),
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    state: dict[str, int] = {}
-    while time.monotonic() < deadline and not (state.get("epoch") and state["step"] % 6):
-        state = next(
-            (
-                json.loads(path.read_text())
-                for path in (copy / "stages").glob("finetune-*.parts/*/progress.json")
-            ),
-            {},
-        )
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+
+    def within_an_epoch() -> bool:
+        """Past the first epoch, and not at an end of one."""
+        found = [text_of(path) for path in (copy / "stages").glob("finetune-*.parts/*/progress.json")]
+        state = json.loads(found[0]) if found and found[0] else {}
+        return bool(state.get("epoch") and state["step"] % 6)
+
+    with Command(*arguments) as command:
+        wait_until(lambda: within_an_epoch() or command.over)
+        assert not command.over, command.said()
+        command.kill_group()
     assert not (finetuned_of(copy) / "model.safetensors").exists()
     said = said_by(copy, "finetune")
     assert any("resuming after" in line for line in said)

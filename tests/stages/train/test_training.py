@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,15 +18,29 @@ import pytest
 import torch
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.ahead import prefetched
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
-from hmnet_pipe.stages.learning.splits import Split, few_shots
+from hmnet_pipe.stages.learning.splits import Split, encode_split, few_shots
+from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.limits import EncodedText
 from safetensors.torch import load_file
 
-from ...running import Demos, bring_up_to_date, configure, hmnet, hmnet_words, model_of, said_by
+from ...running import (
+    Campaign,
+    Command,
+    Demos,
+    bring_up_to_date,
+    configure,
+    hmnet,
+    model_of,
+    said_by,
+    text_of,
+    wait_until,
+)
 
 SIZES = {"train": 42, "valid": 12, "test": 12}
 
@@ -53,39 +66,33 @@ def copy(run: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
-    copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path
+    copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path, campaign: Campaign
 ) -> None:
     """SIGKILL again and again, at random moments, of a training that saves after every update; with dropout."""
-    options: dict[str, Any] = {"encoder": str(tiny_encoder), "accumulate": 2}
+    options: dict[str, Any] = {"encoder": str(tiny_encoder), "accumulate": 2, "epochs": 9}
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
     bring_up_to_date(undisturbed, "train", **options)
     given = [part for name, value in options.items() for part in (f"--{name}", value)]
     given += ["--checkpoint-seconds", "0"]
-    draw = random.Random(0)
-    progress, seen = [], set()
-    for _ in range(8):
-        process = subprocess.Popen(
-            hmnet_words("train", copy, *given),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 120
-        # Until it has saved once more than before, and a random moment longer.
-        while process.poll() is None and time.monotonic() < deadline:
-            found = list((copy / "stages").glob("train-*.parts/*/progress.json"))
-            if found and found[0].read_text() not in seen:
-                time.sleep(draw.uniform(0, 0.1))
-                break
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if found := list((copy / "stages").glob("train-*.parts/*/progress.json")):
-            progress.append(json.loads(found[0].read_text()))
-            seen.add(found[0].read_text())
-        if len(progress) >= 4:
-            break
+    draw = random.Random(campaign.seed)
+
+    def saved() -> str:
+        return "".join(text_of(path) for path in (copy / "stages").glob("train-*.parts/*/progress.json"))
+
+    def train_on_and_be_killed() -> dict[str, int]:
+        """Until it has saved once more than before, and a random moment longer."""
+        before = saved()
+        with Command("train", copy, *given) as command:
+            wait_until(lambda: saved() not in ("", before) or command.over)
+            time.sleep(draw.uniform(0, 0.05))
+            assert not command.over, command.said()
+            command.kill_group()
+        progress: dict[str, int] = json.loads(saved())
+        return progress
+
+    progress = [train_on_and_be_killed() for _ in range(4)]
     steps = [state["step"] for state in progress]
-    assert len(set(steps)) >= 3, f"the kills came too late to mean anything: {steps}"
+    assert sorted(set(steps)) == steps
     assert any(step % (progress[0]["steps"] // progress[0]["epochs"]) for step in steps), (
         "no kill in the middle of an epoch"
     )
@@ -266,12 +273,20 @@ def test_low_resource_entities_have_so_many_sentences_of_each_type() -> None:
         assert min(counts.values()) == 10
 
 
-def test_training_with_few_shots_sees_only_these(copy: Path) -> None:
-    bring_up_to_date(copy, "train", shots=2, epochs=1)
-    rows = pq.read_table(model_of(copy) / "history.parquet").to_pylist()
-    corpus = pq.read_table(RunFolder(copy).samples).to_pylist()
-    kinds = {tag[2:] for row in corpus if row["split"] == "train" for tag in row["tags"] if tag != "O"}
-    assert rows[0]["step"] <= -(-2 * len(kinds) // 4)
+def test_training_with_few_shots_is_training_on_what_they_draw_and_on_nothing_else(
+    copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    samples = read_table(RunFolder(run).samples, SAMPLES)
+    split = encode_split(samples, "train", load_tokenizer(tiny_encoder), task="ner", max_length=128)
+    drawn = set(few_shots(split, 2, 1).ids)
+    assert 0 < len(drawn) < len(split.ids)
+    alone = Path(shutil.copytree(run, tmp_path / "alone"))
+    rows = [row for row in samples.to_pylist() if row["split"] != "train" or row["id"] in drawn]
+    write_table(RunFolder(alone).samples, table_of(SAMPLES, rows))
+    bring_up_to_date(copy, "train", shots=2)
+    bring_up_to_date(alone, "train")
+    assert load_digest(copy)["model.safetensors"] == load_digest(alone)["model.safetensors"]
+    assert load_digest(copy)["predictions.parquet"] == load_digest(alone)["predictions.parquet"]
 
 
 def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place() -> None:
