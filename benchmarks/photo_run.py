@@ -13,7 +13,8 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.pipeline.cluster.dask import Cluster
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT, Tools
 
@@ -101,7 +102,7 @@ def timed_stage(cluster: Cluster, run: RunFolder, name: str, options: dict[str, 
     """Seconds of a whole stage from image files to committed results, done from nothing."""
     config = RunConfig.read(run.config).override(name, options)
     run.record(name).unlink(missing_ok=True)
-    for path in run.features.glob("*"):
+    for path in run.features().glob("*"):
         path.unlink()
     started = time.perf_counter()
     report = run_stage(config.stage(name, run), Tools(map=cluster.map))

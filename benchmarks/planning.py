@@ -28,9 +28,9 @@ from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES, OUTCOMES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import table_of, write_table
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
-from hmnet_pipe.pipeline.run.freshness import settings_of
-from hmnet_pipe.pipeline.run.runner import expected_record, run_stage
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.presets import preset
+from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.stage import Stage
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.extract.stage import Extract
@@ -145,10 +145,10 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
             np.ones((len(part), 1), np.bool_),
         )
         checksums = write_shard(
-            run.features / name, unit="u", spec=spec, keys=part, view_mask=mask, pyramid=values
+            run.features() / name, unit="u", spec=spec, keys=part, view_mask=mask, pyramid=values
         )
         index += [IndexRow(key, name, row, checksums[row], "0" * 64) for row, key in enumerate(part)]
-    write_index(run.features, spec, index)
+    write_index(run.features(), spec, index)
     record(config, run, "extract")
 
     for name, tables in {
@@ -168,9 +168,9 @@ def record(config: RunConfig, run: RunFolder, name: str, inputs: dict[str, str] 
     made = (
         StageRecord(name, stage.schema_version, stage.parameters(), inputs, {}, {})
         if inputs is not None
-        else expected_record(stage)
+        else stage.causes()
     )
-    replace(made, outputs=stage.outputs(), facts={"settings": settings_of(stage)}).write(run.record(name))
+    replace(made, outputs=stage.outputs(), facts={"settings": stage.given()}).write(run.record(name))
 
 
 def plan(stage: Stage) -> None:

@@ -30,7 +30,7 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.cluster.memory import keep_freed_memory
-from hmnet_pipe.pipeline.run.config import preset
+from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.learning.batches import batches, bucketed_order

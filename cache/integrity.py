@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..manifests.errors import StageError
+from ..manifests.files import TEMPORARY_PREFIX
 from .reader import read_index
 from .shards import Shard, ShardError
 
@@ -54,6 +55,6 @@ def find_damage(folder: Path) -> list[Damage]:
             if there != (key, checksum) and number not in damaged:
                 found.append(Damage(path, f"row {number} is not image {key} as the index has it"))
     for path in sorted(folder.glob("*.h5")):
-        if path.name not in promised:
+        if path.name not in promised and not path.name.startswith(TEMPORARY_PREFIX):
             found.append(Damage(path, "the index does not name it"))
     return found

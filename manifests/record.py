@@ -64,6 +64,14 @@ class StageRecord:
         )
 
     @classmethod
+    def known(cls, path: Path) -> "StageRecord | None":
+        """Return the record at `path`, or None where there is none that can be read."""
+        try:
+            return cls.read(path)
+        except StageError:
+            return None
+
+    @classmethod
     def read(cls, path: Path) -> "StageRecord | None":
         """The record at `path`, or None where the stage never finished. Raises StageError where the file is damaged."""
         try:

@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RunFolder"]
+from .trial import Trial
+
+__all__ = ["DEFAULT_SET", "RunFolder", "extract_name"]
+
+DEFAULT_SET = "pyramid"
+"""The feature set that is made where none is named."""
+
+
+def extract_name(feature_set: str = DEFAULT_SET) -> str:
+    """Return the name of the stage that makes a feature set."""
+    return "extract" if feature_set == DEFAULT_SET else f"extract-{feature_set}"
 
 
 @dataclass(frozen=True)
@@ -36,16 +46,16 @@ class RunFolder:
     def crops(self) -> Path:
         return self.path / "crops"
 
-    @property
-    def features(self) -> Path:
-        return self.path / "features"
+    def features(self, feature_set: str = DEFAULT_SET) -> Path:
+        """Return the cache of one feature set."""
+        return self.path / "features" / feature_set
 
     def outcomes(self, stage: str) -> Path:
-        """The table (manifests.tables.OUTCOMES) of what a visual stage did with each image."""
+        """Return the table (manifests.schemas.OUTCOMES) of what a visual stage did with each image."""
         return self.path / "stages" / f"{stage}.parquet"
 
     def work(self, stage: str) -> Path:
-        """Where a stage keeps finished parts until all are there; a resumed stage reads them, a finished one removes them."""
+        """Return where a stage keeps finished parts: a resumed stage reads them, a finished one removes them."""
         return self.path / "stages" / f"{stage}.parts"
 
     def record(self, stage: str) -> Path:
@@ -54,17 +64,21 @@ class RunFolder:
     def lock(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage}.lock"
 
-    def model(self, system: str, seed: int) -> Path:
-        return self.path / "models" / system / f"seed-{seed}"
+    @property
+    def models(self) -> Path:
+        return self.path / "models"
 
-    def finetuned(self, system: str, seed: int) -> Path:
-        """The model that finetune made, with its backbone."""
-        return self.path / "models" / system / f"finetuned-seed-{seed}"
+    def model(self, trial: Trial) -> Path:
+        return self.models / trial.system / trial.label
 
-    def refreshed(self, system: str, seed: int) -> Path:
-        """A run of its own on the features of a fine-tuned backbone."""
-        return self.path / "refreshed" / f"{system}-seed-{seed}"
+    def finetuned(self, trial: Trial) -> Path:
+        """Return where the model lies that finetune made, with its backbone."""
+        return self.models / trial.system / f"finetuned-{trial.label}"
+
+    def refreshed(self, trial: Trial) -> Path:
+        """Return the folder of a run of its own on the features of a fine-tuned backbone."""
+        return self.path / "refreshed" / trial.name
 
     def logs(self, stage: str) -> Path:
-        """TensorBoard's files of one training."""
+        """Return where TensorBoard's files of one training lie."""
         return self.path / "logs" / stage

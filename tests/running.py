@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,13 +23,19 @@ from hmnet_pipe import FeatureCache
 from hmnet_pipe.manifests.files import TEMPORARY_PREFIX
 from hmnet_pipe.manifests.fingerprint import digest_table
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.pipeline.run.runner import Report, run_stage
 from hmnet_pipe.stages.base.tools import SILENT, Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.finetune.settings import FinetuneSettings
 
 # What a table of run.toml says otherwise than the preset.
 Tables = Mapping[str, Any]
+
+# What is trained where a test does not say.
+HMNET = Trial("hmnet")
 
 _MARK = "HMNET_PIPE_TEST_PROCESS"
 
@@ -61,21 +67,24 @@ def prepared(folder: Path, corpus: Path, *, chunk: int | None = None, shard_rows
     return folder
 
 
-def stage_of(folder: Path, name: str, *, system: str = "hmnet", seed: int = 1) -> Any:
-    """Return a stage of the run as its run.toml says."""
+def stage_of(folder: Path, name: str, trial: Trial = HMNET) -> Any:
+    """Return a stage of the run as its run.toml says; `trial` is for trainings."""
     run = RunFolder(folder)
-    return RunConfig.read(run.config).stage(name, run, system=system, seed=seed)
+    config = RunConfig.read(run.config)
+    if name == "finetune":
+        trial = replace(trial, start=config.of(FinetuneSettings).token())
+    return config.stage(name, run, trial if name in ("train", "finetune") else None)
 
 
 def bring_up_to_date(
-    folder: Path, name: str, tools: Tools = SILENT, *, system: str = "hmnet", seed: int = 1, **options: Any
+    folder: Path, name: str, tools: Tools = SILENT, *, trial: Trial = HMNET, **options: Any
 ) -> Report:
     """Run a stage in this process, without a cluster, by the function that the command wraps.
 
     Its `options` are kept in run.toml, as the command's are.
     """
     configure(folder, name, **options)
-    return run_stage(stage_of(folder, name, system=system, seed=seed), tools)
+    return run_stage(stage_of(folder, name, trial), tools)
 
 
 def configure(folder: Path, name: str, **options: Any) -> None:
@@ -84,21 +93,22 @@ def configure(folder: Path, name: str, **options: Any) -> None:
     RunConfig.read(path).override(name, options).write(path)
 
 
-def said_by(folder: Path, name: str, *, system: str = "hmnet", seed: int = 1, **options: Any) -> list[str]:
+def said_by(folder: Path, name: str, *, trial: Trial = HMNET, **options: Any) -> list[str]:
     """Run a stage as `bring_up_to_date` does, and return the lines that it said."""
     said: list[str] = []
-    bring_up_to_date(folder, name, Tools(say=said.append), system=system, seed=seed, **options)
+    bring_up_to_date(folder, name, Tools(say=said.append), trial=trial, **options)
     return said
 
 
-def model_of(folder: Path, system: str = "hmnet", seed: int = 1) -> Path:
+def model_of(folder: Path, trial: Trial = HMNET) -> Path:
     """Return the folder of a training's model."""
-    return RunFolder(folder).model(system, seed)
+    return RunFolder(folder).model(trial)
 
 
-def finetuned_of(folder: Path, system: str = "hmnet", seed: int = 1) -> Path:
-    """Return the folder of the model that finetune made."""
-    return RunFolder(folder).finetuned(system, seed)
+def finetuned_of(folder: Path, trial: Trial = HMNET) -> Path:
+    """Return the folder of the model that finetune makes with the settings of the run."""
+    place: Path = stage_of(folder, "finetune", trial).place
+    return place
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ def made_by(stage: str, folder: Path) -> dict[str, str]:
     made = (
         digest_table(pq.read_table(run.detections))
         if stage == "detect"
-        else FeatureCache(run.features).digest()
+        else FeatureCache(run.features()).digest()
     )
     return {"made": made, "outcomes": digest_table(pq.read_table(run.outcomes(stage)))}
 
@@ -180,7 +190,7 @@ def committed(stage: str, folder: Path) -> int:
         list(
             run.work("detect").glob("*/*.outcomes.parquet")
             if stage == "detect"
-            else run.features.glob("shard-*.h5")
+            else run.features().glob("shard-*.h5")
         )
     )
 
@@ -199,7 +209,7 @@ def forget_one(stage: str, folder: Path) -> None:
     min(
         run.work("detect").glob("*/*.outcomes.parquet")
         if stage == "detect"
-        else run.features.glob("shard-*.h5")
+        else run.features().glob("shard-*.h5")
     ).unlink()
 
 

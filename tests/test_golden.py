@@ -20,8 +20,9 @@ from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES, SAMPLES
 from hmnet_pipe.manifests.tables import table_of, write_table
-from hmnet_pipe.pipeline.run.config import SETTINGS, RunConfig, preset
-from hmnet_pipe.pipeline.run.runner import expected_record
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.graph import SETTINGS
+from hmnet_pipe.pipeline.run.presets import preset
 
 TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -65,14 +66,14 @@ def make_folder(folder: Path) -> RunConfig:
     write_table(run.detections, table_of(DETECTIONS, [{"image_key": KEY, "rank": 0, **box}]))
     spec = FeatureSpec("resnet50", "0" * 64, TRANSFORM, (2, 3), 1, 2, "float16")
     checksums = write_shard(
-        run.features / "shard-00000.h5",
+        run.features() / "shard-00000.h5",
         unit="0" * 64,
         spec=spec,
         keys=[KEY],
         view_mask=np.array([[True, False]]),
         pyramid=np.arange(10, dtype=np.float16).reshape(1, 2, 5, 1, 1),
     )
-    write_index(run.features, spec, [IndexRow(KEY, "shard-00000.h5", 0, checksums[0], "0" * 64)])
+    write_index(run.features(), spec, [IndexRow(KEY, "shard-00000.h5", 0, checksums[0], "0" * 64)])
     config = preset("custom", task="ner", text=folder, images=folder / "images", format="auto")
     weights, arithmetic = {"weights": str(folder / "weights.pth")}, {"precision": "fp32", "device": "cpu"}
     for name in ("detect", "extract"):
@@ -83,7 +84,7 @@ def make_folder(folder: Path) -> RunConfig:
 def records(folder: Path) -> dict[str, StageRecord]:
     """What each stage would record of its causes. A new stage of run.toml finds its way here by itself; `make_folder` gives it inputs."""
     config = make_folder(folder)
-    return {name: expected_record(config.stage(name, RunFolder(folder))) for name in SETTINGS}
+    return {name: config.stage(name, RunFolder(folder)).causes() for name in SETTINGS}
 
 
 def golden() -> dict[str, dict[str, Any]]:
@@ -157,7 +158,7 @@ def test_another_input_gives_another_fingerprint(
 ) -> None:
     config = make_folder(tmp_path)
     change(tmp_path)
-    found = expected_record(config.stage(stage, RunFolder(tmp_path)))
+    found = config.stage(stage, RunFolder(tmp_path)).causes()
     assert found.fingerprint != golden()[stage]["fingerprint"]
     assert causes(replace(found, inputs={}, weights={})) == causes(
         replace(as_record(golden()[stage]), inputs={}, weights={})

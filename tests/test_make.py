@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.pipeline.run.config import preset
+from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus

@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from ...manifests.errors import HmnetPipeError
 from ...manifests.run import RunFolder
+from ...stages.detect.settings import DetectSettings
+from ...stages.extract.settings import ExtractSettings
+from ...stages.learning.recipe import TrainSettings
 from ...stages.vision.weights import DEFAULT, downloads_folder, weights_of
-from ..run.config import RunConfig, preset
+from ..run.config import RunConfig
+from ..run.presets import preset
 
 __all__ = ["Finding", "examine"]
 
@@ -33,7 +37,7 @@ class Finding:
     """
 
     subject: str
-    state: str
+    state: Literal["ok", "warning", "problem"]
     text: str
     remedy: str = ""
 
@@ -50,6 +54,7 @@ def examine(run: RunFolder | None) -> list[Finding]:
     """All findings, about `run` or, without one, about the default settings. Never raises, and downloads nothing."""
     findings: list[Finding] = []
     config, place = _settings(run, findings)
+    detect, extract = config.of(DetectSettings), config.of(ExtractSettings)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", _python),
         ("torch", _torch),
@@ -58,16 +63,9 @@ def examine(run: RunFolder | None) -> list[Finding]:
         ("memory", _memory),
         ("packages", _packages),
         ("tested versions", _tested),
-        ("compiler", _compiler),
-        (
-            "detector weights",
-            lambda: _weights("detector weights", config.detect.detector, config.detect.weights),
-        ),
-        (
-            "backbone weights",
-            lambda: _weights("backbone weights", config.extract.backbone, config.extract.weights),
-        ),
-        ("text encoder", lambda: _encoder(config.train.encoder)),
+        ("detector weights", lambda: _weights("detector weights", detect.detector, detect.weights)),
+        ("backbone weights", lambda: _weights("backbone weights", extract.backbone, extract.weights)),
+        ("text encoder", lambda: _encoder(config.of(TrainSettings).encoder)),
         ("run's folder", lambda: _writable(place)),
         ("disk of the run", lambda: _disk("disk of the run", place)),
         ("disk of weights", lambda: _disk("disk of weights", _existing(downloads_folder()))),
@@ -221,20 +219,6 @@ def _tested() -> Finding:
             "run `pip install -c constraints.txt hmnet-pipe` for the tested set",
         )
     return Finding("tested versions", "ok", "every installed package is of the version that was tested")
-
-
-def _compiler() -> Finding:
-    name = os.environ.get("CXX") or next(
-        (found for found in ("g++", "clang++", "c++") if shutil.which(found)), None
-    )
-    if name is None or shutil.which(name) is None:
-        return Finding(
-            "compiler",
-            "warning",
-            "no C++ compiler, which torch.compile needs",
-            "install g++ for faster networks on processors",
-        )
-    return Finding("compiler", "ok", f"{shutil.which(name)} for torch.compile")
 
 
 def _weights(subject: str, architecture: str, choice: str) -> Finding:

@@ -1,57 +1,41 @@
 """What state a run is in, derived from what lies on disk."""
 
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DETECTIONS, OUTCOMES, PROBLEMS
+from ...manifests.schemas import DETECTIONS
 from ...manifests.tables import read_table
-from ...stages.base.stage import Stage
-from ...stages.detect.stage import Detect
-from ...stages.extract.stage import Extract
-from ...stages.finetune.stage import Finetune
-from ...stages.prepare.stage import Prepare
-from ...stages.train.stage import Train
+from ...stages.base.stage import Progress, Stage
 from ..run.config import RunConfig
 from ..run.freshness import why_changed
-from ..run.runner import expected_record, stage_state
+from ..run.graph import stages_of
+from ..run.runner import State, stage_state
 
-__all__ = ["Progress", "RunStatus", "StageStatus", "command_of", "run_stages", "run_status"]
+__all__ = ["RunStatus", "StageStatus", "run_status"]
 
 # Crops may be millions of small files: of larger folders the sizes of so many files stand for all.
 _SIZED_FILES = 20_000
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far an interrupted stage had come: `done` of `total` units are kept and will not be computed again."""
-
-    done: int
-    total: int
-    unit: str
-    details: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class StageStatus:
-    """state: "fresh", "stale", "partial" (interrupted, with something kept), "never run" or "blocked" (a stage before it has not run, or
-    its weights are missing).
+    """What state a stage is in: as for State, or "partial" (interrupted, with something kept) or "blocked" (a stage
+    before it has not run, or its weights are missing).
 
-    reasons: why it is not fresh. failures: how many images (or, for prepare, samples and tags) had each problem. done, failed, seconds:
-    of its last finished run.
+    reasons: why it is not fresh. failures: how many images (or, for prepare, samples and tags) had each problem.
+    done, failed, seconds: of its last finished run.
     """
 
     stage: str
-    state: str
+    state: State | Literal["partial", "blocked"]
     reasons: list[str]
     progress: Progress | None
     failures: dict[str, int]
@@ -79,9 +63,10 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The stages of a run in their order, the bytes on disk of each part, and the next command to type (None: all is done).
+    """The stages of a run in their order, the bytes on disk of each part, and the next command to type (None: all is
+    done).
 
-    estimated: the parts of which the size was reckoned from a sample of their files.
+    estimated: the parts whose size was reckoned from a sample of their files.
     """
 
     run: str
@@ -108,122 +93,59 @@ class RunStatus:
 
 
 def run_status(run: RunFolder) -> RunStatus:
-    """Raises StageError where `run` is not a run."""
+    """Return the state of a run. Raises StageError where `run` is none."""
     config = RunConfig.read(run.config)
-    stages = run_stages(config, run)
-    rows = []
-    next_command = None
-    for stage in stages:
-        row = _stage_status(stage)
-        rows.append(row)
-        if row.state != "fresh" and next_command is None:
-            next_command = command_of(stage)
-    if next_command is None and len(stages) == 3:
-        next_command = f"hmnet-pipe train {run.path}"
+    stages = stages_of(config, run)
+    rows = [_stage_status(stage) for stage in stages]
+    commands = [stage.command() for stage, row in zip(stages, rows, strict=True) if row.state != "fresh"]
+    if not any(stage.repeats_whole for stage in stages):
+        commands.append(f"hmnet-pipe train {run.path}")
     parts, estimated = _sizes(run)
-    return RunStatus(str(run.path), config.task, rows, sum(parts.values()), parts, estimated, next_command)
-
-
-def run_stages(config: RunConfig, run: RunFolder) -> list[Stage]:
-    """The stages of a run in their order; of training, each system and seed that has a model or was interrupted."""
-    stages: list[Stage] = [config.stage(name, run) for name in ("prepare", "detect", "extract")]
-    trained = {(path.parent.name, path.name) for path in (run.path / "models").glob("*/seed-*")}
-    for path in (run.path / "stages").glob("train-*.parts"):
-        system, _, seed = path.stem.removeprefix("train-").rpartition("-seed-")
-        trained.add((system, f"seed-{seed}"))
-    for system, seed in sorted(trained):
-        stages.append(config.stage("train", run, system=system, seed=int(seed.removeprefix("seed-"))))
-    finetuned = {
-        (path.parent.name, path.name.removeprefix("finetuned-seed-"))
-        for path in (run.path / "models").glob("*/finetuned-seed-*")
-    }
-    for path in (run.path / "stages").glob("finetune-*.parts"):
-        system, _, seed = path.stem.removeprefix("finetune-").rpartition("-seed-")
-        finetuned.add((system, seed))
-    stages += [
-        config.stage("finetune", run, system=system, seed=int(seed)) for system, seed in sorted(finetuned)
-    ]
-    return stages
-
-
-def command_of(stage: Stage) -> str:
-    if isinstance(stage, (Train, Finetune)):
-        command = "finetune" if isinstance(stage, Finetune) else "train"
-        return f"hmnet-pipe {command} {stage.run.path} --system {stage.system} --seed {stage.seed}"
-    return f"hmnet-pipe {stage.name} {stage.run.path}"
+    return RunStatus(
+        str(run.path), config.task, rows, sum(parts.values()), parts, estimated, next(iter(commands), None)
+    )
 
 
 def _stage_status(stage: Stage) -> StageStatus:
-    progress = None
-    record = None
+    progress: Progress | None = None
+    record: StageRecord | None = None
+    state: State | Literal["partial", "blocked"]
     try:
         record = StageRecord.read(stage.run.record(stage.name))
-        expected = _expected(stage, record)
-        state, reasons = stage_state(stage, expected)
-        if state != "fresh" and (progress := _progress(stage, expected)) is not None:
+        causes = _causes(stage, record)
+        state, reasons = stage_state(stage, causes)
+        if state != "fresh" and (progress := stage.progress(causes)) is not None:
             state = "partial"
     except HmnetPipeError as error:  # a stage before it has not run, or its weights cannot be had here
         state, reasons = "blocked", [str(error)]
     finally:
-        pa.default_memory_pool().release_unused()  # else what one stage's tables took is not there for the next one's
+        # Otherwise what one stage's tables took is not there for the next one's.
+        pa.default_memory_pool().release_unused()
     facts = record.facts if record is not None else {}
     counts = facts.get("counts", {})
-    last = {
-        "done": counts.get("done"),
-        "failed": counts.get("failed"),
-        "seconds": facts.get("seconds"),
-        "finished": facts.get("finished"),
-    }
-    return StageStatus(stage.name, state, reasons, progress, _failures(stage), **last)
+    return StageStatus(
+        stage.name,
+        state,
+        reasons,
+        progress,
+        stage.failures(),
+        done=counts.get("done"),
+        failed=counts.get("failed"),
+        seconds=facts.get("seconds"),
+        finished=facts.get("finished"),
+    )
 
 
-def _expected(stage: Stage, record: StageRecord | None) -> StageRecord:
-    """What `expected_record` gives, without reading a million texts and images where nothing of them is newer than the record."""
-    if isinstance(stage, Prepare) and record is not None and why_changed(stage) is None:
-        return StageRecord(stage.name, stage.schema_version, stage.parameters(), record.inputs, {}, {})
-    return expected_record(stage)
-
-
-def _progress(stage: Stage, expected: StageRecord) -> Progress | None:
-    """What an interrupted run of `stage` has left that the next one will use; None where there is nothing."""
-    if isinstance(stage, Detect):
-        done, total = stage.kept()
-        return Progress(done, total, "images") if done else None
-    if isinstance(stage, Extract):
-        done, total, shards = stage.kept()
-        return Progress(done, total, "images", {"new shards": shards}) if done else None
-    if isinstance(stage, (Train, Finetune)):
-        path = stage.checkpoints(expected.parameters, expected.inputs, expected.weights) / "progress.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return Progress(
-                values["step"],
-                values["steps"],
-                "updates",
-                {"epoch": values["epoch"], "of epochs": values["epochs"]},
-            )
-        except (OSError, ValueError, KeyError, TypeError):  # no checkpoint, or one that tells nothing
-            return None
-    return None
-
-
-def _failures(stage: Stage) -> dict[str, int]:
-    """How often each reason occurs among what the stage's last finished run could not use, by falling number."""
-    try:
-        if isinstance(stage, Prepare):
-            reasons = read_table(stage.run.problems, PROBLEMS, columns=["reason"]).column("reason")
-        else:
-            table = read_table(stage.run.outcomes(stage.name), OUTCOMES, columns=["status", "reason"])
-            reasons = table.filter(pc.equal(table.column("status"), "failed")).column("reason")
-    except StageError:  # it never finished, or has no such table
-        return {}
-    counts = [(str(item["values"]), int(item["counts"])) for item in pc.value_counts(reasons).to_pylist()]
-    return dict(sorted(counts, key=lambda count: (-count[1], count[0])))
+def _causes(stage: Stage, record: StageRecord | None) -> StageRecord:
+    """Return the stage's causes, without reading a million texts and images where none is newer than the record."""
+    if stage.inputs_outside and record is not None and why_changed(stage) is None:
+        return replace(record, parameters=stage.parameters(), outputs={}, facts={})
+    return stage.causes()
 
 
 def _sizes(run: RunFolder) -> tuple[dict[str, int], list[str]]:
-    """The bytes of each part of a run, and which of them are estimates."""
-    folders = {"crops": run.crops, "features": run.features, "models": run.path / "models"}
+    """Return the bytes of each part of a run, and which of them are estimates."""
+    folders = {"crops": run.crops, "features": run.path / "features", "models": run.models}
     parts = {"tables": 0, **dict.fromkeys(folders, 0), "other": 0}
     estimated = []
     for name, folder in folders.items():
@@ -242,7 +164,7 @@ def _sizes(run: RunFolder) -> tuple[dict[str, int], list[str]]:
 
 
 def _crops(run: RunFolder) -> int | None:
-    """How many crops the last finished detect has left, or None where there are none to be known of."""
+    """Return how many crops the last finished detect has left, or None where it never finished."""
     try:
         return int(read_table(run.detections, DETECTIONS, columns=[]).num_rows)
     except StageError:
@@ -250,8 +172,10 @@ def _crops(run: RunFolder) -> int | None:
 
 
 def _size(folder: Path, known: int | None = None) -> tuple[int, bool]:
-    """The bytes below `folder`, and whether they were counted; else they are the mean of its first files times the number of them all,
-    which is `known` or counted."""
+    """Return the bytes below `folder`, and whether they were counted.
+
+    Otherwise they are the mean of its first files times the number of them all, which is `known` or counted.
+    """
     files = size = 0
     waiting = [folder] if folder.is_dir() else []
     while waiting:

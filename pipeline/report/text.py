@@ -1,19 +1,17 @@
 """Scores as text tables."""
 
-import json
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from ...manifests.errors import StageError
-from ...manifests.run import RunFolder
-from ...stages.learning.scores import Scores
+Scores = Mapping[str, Any]
+"""As stages.learning.scores makes them; written here again, since that module imports scikit-learn."""
 
-__all__ = ["finished_trainings", "score_table", "seeds_table", "text_table"]
+__all__ = ["demo_table", "score_table", "text_table", "trials_table"]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns as wide as their widest cell, the first to the left and the others to the right. None is shown as -."""
+    """Return columns as wide as their widest cell, the first to the left, the others to the right. None is shown as -."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
@@ -29,46 +27,46 @@ def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def seeds_table(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """One row a system from the metrics.json of several trainings: the mean F1 over its seeds and the sample standard deviation."""
-    systems: dict[str, list[Mapping[str, Any]]] = {}
+def trials_table(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return one row for each system, and for each of its low-resource and other settings, from the metrics.json of
+    several trainings: the mean F1 over the seeds and the sample standard deviation."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in metrics:
-        systems.setdefault(one["system"], []).append(one)
+        groups.setdefault(_setting(one), []).append(one)
     rows = []
-    for system, trained in systems.items():
-        row: list[Any] = [system, len(trained)]
+    for setting, trained in groups.items():
+        row: list[Any] = [setting, len(trained)]
         for split in ("valid", "test"):
             scores = [one[split]["f1"] for one in trained if one[split] is not None]
             row += [mean(scores) if scores else None, stdev(scores) if len(scores) > 1 else None]
         rows.append(row)
-    return text_table(["system", "seeds", "valid F1", "deviation", "test F1", "deviation"], rows)
+    return text_table(["system", "trainings", "valid F1", "deviation", "test F1", "deviation"], rows)
 
 
-def finished_trainings(
-    run: RunFolder, systems: Sequence[str] = (), seeds: Sequence[int] = ()
-) -> list[dict[str, Any]]:
-    """The metrics.json of every finished training, ordered by system and seed as asked for; none asked for: all, in alphabetical order.
+def _setting(metrics: Mapping[str, Any]) -> str:
+    """Return what trainings are averaged over: equal but for seed and subset."""
+    shots = f", {metrics['shots']} shots" if metrics.get("shots") else ""
+    features = f", on {metrics['features']}" if metrics.get("features") else ""
+    return f"{metrics['system']}{shots}{features}"
 
-    Raises StageError where there is none.
-    """
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for path in sorted((run.path / "models").glob("*/seed-*/metrics.json")):
-        one = json.loads(path.read_text(encoding="utf-8"))
-        if run.record(f"train-{one['system']}-seed-{one['seed']}").is_file():
-            found[one["system"], one["seed"]] = one
-    wanted = [
-        key for key in sorted(found) if (not systems or key[0] in systems) and (not seeds or key[1] in seeds)
+
+def demo_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:
+    """Return the test scores of the demonstration, one row for each task and system."""
+    head = ["task  system", "F1 overall", "F1 visually decided", "F1 text-decided"]
+    rows = [
+        [
+            f"{task:<4}  {system}",
+            one["f1"],
+            *(one["per_group"].get(group, {}).get("f1") for group in ("vision", "text")),
+        ]
+        for task, systems in scores.items()
+        for system, one in systems.items()
     ]
-    wanted.sort(key=lambda key: systems.index(key[0]) if systems else 0)
-    if not wanted:
-        raise StageError(
-            f"{run.path} holds no finished training{' of these' if systems or seeds else ''}; run `hmnet-pipe train` first"
-        )
-    return [found[key] for key in wanted]
+    return text_table(head, rows)
 
 
 def score_table(scores: Scores) -> str:
-    """Precision, recall, F1 and support: overall, then per type, then per group."""
+    """Return precision, recall, F1 and support: overall, then per type, then per group."""
     named = [
         ("overall", scores),
         *scores["per_type"].items(),

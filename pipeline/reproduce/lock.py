@@ -4,46 +4,38 @@ The file is TOML: stages in their order, keys in a fixed one, no path, host or t
 do. `hmnet-pipe reproduce` makes the run again from it. docs/reproducibility.md says what each table holds.
 """
 
-import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomlkit
 
-from ...cache.reader import FeatureCache
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import write_text
 from ...manifests.fingerprint import digest_json
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DETECTIONS, IMAGES, SAMPLES
+from ...manifests.schemas import IMAGES, SAMPLES
 from ...manifests.tables import read_table
 from ...stages.base.stage import Stage
 from ...stages.base.tools import SILENT, Tools
-from ...stages.finetune.stage import Finetune
 from ...stages.prepare.identity import identify
-from ...stages.train.stage import Train
-from ...stages.vision.weights import DEFAULT, RANDOM
-from ..checks.status import command_of, run_stages
-from ..run.config import SETTINGS, RunConfig
-from ..run.runner import expected_record, stage_state
+from ..run.config import RunConfig
+from ..run.graph import stages_of
+from ..run.runner import stage_state
 
 __all__ = [
     "LOCK_NAME",
     "data_facts",
     "environment_of",
-    "feature_values",
     "lock_run",
     "read_lock",
-    "scores_of",
 ]
 
 LOCK_NAME = "hmnet-pipe.lock"
-FORMAT = 1
+FORMAT = 2
 
 _HEAD = (
     "What a run was made from and what came out. Made by `hmnet-pipe lock`; do not edit.",
@@ -51,11 +43,6 @@ _HEAD = (
 )
 _TABLES = ("config", "data", "stages", "environments")
 _STAGE_KEYS = ("schema_version", "environment", "parameters", "inputs", "outputs")
-# Settings that may name a file or folder, and their values that are words, whatever lies under such a name.
-_PLACES = {"weights": (DEFAULT, RANDOM), "encoder": (), "start": ("pretrained", "train")}
-_SCORES = ("f1", "precision", "recall")
-# The probes: of how many boxes and images, and how many values of an image's whole view, the lock holds the numbers themselves.
-_BOXES, _IMAGES, _VALUES = 16, 4, 16
 
 
 def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) -> Path:
@@ -84,19 +71,14 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
         "format": FORMAT,
         "preset": config.preset,
         "task": config.task,
-        "config": {name: _portable(getattr(config, name)) for name in SETTINGS},
+        "config": {name: _portable(settings) for name, settings in config.tables.items()},
         "data": data_facts(run),
         "stages": stages,
-        "scores": {
-            stage.name: scores_of(stage) for stage, _ in finished if isinstance(stage, (Train, Finetune))
-        },
+        "scores": {stage.name: scores for stage, _ in finished if (scores := stage.scores()) is not None},
         "environments": {
             str(number): environment for number, environment in enumerate(environments, start=1)
         },
-        "probes": {
-            "detections": _first_boxes(run) if "detect" in stages else [],
-            "features": _first_features(run) if "extract" in stages else [],
-        },
+        "probes": {stage.name: probes for stage, _ in finished if (probes := stage.probes())},
     }
     path = output or run.path / LOCK_NAME
     write_text(path, _toml(values))
@@ -104,7 +86,7 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
 
 
 def read_lock(path: Path) -> dict[str, Any]:
-    """The content of a lock. Raises InputError where `path` is none, or one of another format."""
+    """Return the content of a lock. Raises InputError where `path` is none, or one of another format."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -125,7 +107,7 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 
 def _missing(values: Mapping[str, Any]) -> list[str]:
-    """What a lock must hold and `values` do not."""
+    """Return what a lock must hold and `values` do not."""
     if missing := [name for name in _TABLES if not isinstance(values.get(name), dict)]:
         return missing
     needed: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -141,37 +123,40 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
 
 
 def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Stage, StageRecord]]:
-    """Every stage of the run with its record, all of them fresh. Detection and extraction are left out if they were never begun."""
+    """Return every stage of the run with its record, all of them fresh; optional ones that never ran are left out."""
     if begun := sorted(path.stem for path in (run.path / "stages").glob("*.parts")):
         raise StageError(
             f"{begun[0]} of {run.path} is not finished; run it to its end and lock again (hmnet-pipe status {run.path})"
         )
-    optional = {"detect": run.detections, "extract": run.features}
     finished = []
-    for stage in run_stages(config, run):
+    for stage in stages_of(config, run):
         record = StageRecord.read(run.record(stage.name))
-        if record is None and stage.name in optional and not optional[stage.name].exists():
+        if record is None and stage.optional and not stage.place.exists():
             continue
-        state, reasons = stage_state(stage, expected_record(stage, tools))
+        state, reasons = stage_state(stage, stage.causes(tools))
         if record is None or state != "fresh":
             because = f" because of {'; '.join(reasons)}" if reasons else ""
             raise StageError(
-                f"{stage.name} of {run.path} is {state}{because}; run `{command_of(stage)}` and lock again"
+                f"{stage.name} of {run.path} is {state}{because}; run `{stage.command()}` and lock again"
             )
         finished.append((stage, record))
     return finished
 
 
 def _portable(settings: Any) -> dict[str, Any]:
-    """The settings of one stage without paths: of a local file or folder its name, as ./NAME; of the images whether there were any."""
+    """Return the settings of one stage without paths.
+
+    Of a local file or folder there is its name, as ./NAME; of the images whether there were any.
+    """
     values: dict[str, Any] = {}
-    for name, value in asdict(settings).items():
-        if name in _PLACES and value not in _PLACES[name] and _is_local(value):
-            values[name] = f"./{Path(value).name}"
-        elif name == "images":
-            values[name] = value is not None
-        elif name not in ("text", "task") and value is not None:
-            values[name] = value
+    for each in fields(settings):
+        value, words = getattr(settings, each.name), each.metadata.get("words")
+        if words is not None and value not in words and _is_local(value):
+            values[each.name] = f"./{Path(value).name}"
+        elif each.name == "images":
+            values[each.name] = value is not None
+        elif each.name not in ("text", "task") and value is not None:
+            values[each.name] = value
     return values
 
 
@@ -181,7 +166,8 @@ def _is_local(name: str) -> bool:
 
 
 def data_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Of each split the number, digest and name of its samples, and how many have an image; of the usable images number and digest."""
+    """Return what the data of a run are: of each split the number, digest and name of its samples, and how many have an
+    image; of the usable images number and digest."""
     samples = read_table(run.samples, SAMPLES, "prepare").to_pylist()
     usable = [
         row["key"] for row in read_table(run.images, IMAGES, "prepare").to_pylist() if row["status"] == "ok"
@@ -199,49 +185,9 @@ def data_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
 
 
 def environment_of(record: StageRecord) -> dict[str, Any]:
-    """What a stage ran in, as far as it can change the last bits of a number: machine kind, Python, packages."""
+    """Return what a stage ran in, as far as it can change the last bits: machine kind, Python, packages."""
     facts = record.facts
     return {**facts.get("machine", {}), "python": facts.get("python"), "versions": facts.get("versions", {})}
-
-
-def scores_of(stage: Train | Finetune) -> dict[str, Any]:
-    """System, seed and scores of a finished training; a split that it had not is left out."""
-    metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
-    splits = {
-        split: {name: round(metrics[split][name], 6) for name in _SCORES}
-        for split in ("valid", "test")
-        if metrics[split] is not None
-    }
-    return {"system": stage.system, "seed": stage.seed, "best_epoch": metrics["best_epoch"], **splits}
-
-
-def _first_boxes(run: RunFolder) -> list[dict[str, Any]]:
-    rows = read_table(run.detections, DETECTIONS, "detect").slice(0, _BOXES).to_pylist()
-    return [
-        {
-            "image": row["image_key"],
-            "label": row["label"],
-            "score": _short(row["score"]),
-            "box": [_short(row[side]) for side in ("x0", "y0", "x1", "y1")],
-        }
-        for row in rows
-    ]
-
-
-def _first_features(run: RunFolder) -> list[dict[str, Any]]:
-    cache = FeatureCache(run.features)
-    return [{"image": key, "values": feature_values(cache, key)} for key in sorted(cache)[:_IMAGES]]
-
-
-def feature_values(cache: FeatureCache, key: str) -> list[float]:
-    """Values at even distances from the whole view of one image (C, p, p), which no detected box can change."""
-    values = cache.gather([key])[0][0, 0].ravel()
-    return [_short(value) for value in values[np.linspace(0, len(values) - 1, _VALUES).round().astype(int)]]
-
-
-def _short(value: Any) -> float:
-    """Enough digits for a distance, and few enough to read."""
-    return float(f"{float(value):.6g}")
 
 
 def _toml(values: Mapping[str, Any]) -> str:
@@ -255,7 +201,8 @@ def _toml(values: Mapping[str, Any]) -> str:
 
 
 def _item(value: Any) -> Any:
-    """A table of tables has no header of its own; a list of records is one record a line, and scores are one line a split."""
+    """Return a value as TOML: a list of records as one record a line, a mapping of numbers alone as one line, and a
+    table of tables without a header of its own."""
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         array = tomlkit.array().multiline(True)
         for record in value:
@@ -263,7 +210,7 @@ def _item(value: Any) -> Any:
         return array
     if not isinstance(value, Mapping):
         return tomlkit.item(value)
-    if set(value) == set(_SCORES):
+    if all(isinstance(part, float) for part in value.values()):
         return _line(value)
     table = tomlkit.table(is_super_table=all(isinstance(part, Mapping) for part in value.values()))
     for name, part in value.items():

@@ -8,39 +8,33 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from ...cache.reader import FeatureCache
 from ...manifests.errors import HmnetPipeError, InputError, StageError, WeightsError
 from ...manifests.files import write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DETECTIONS, SPLITS
-from ...manifests.tables import read_table
+from ...manifests.schemas import SPLITS
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools
-from ...stages.finetune.stage import Finetune
+from ...stages.detect.settings import DetectSettings
+from ...stages.extract.settings import ExtractSettings
+from ...stages.learning.recipe import TrainSettings
 from ...stages.prepare.identity import identify
 from ...stages.prepare.readers import read_samples
+from ...stages.prepare.settings import PrepareSettings
 from ...stages.text.encoders.files import encoder_digest, resolve_encoder
-from ...stages.train.stage import Train
 from ...stages.vision.weights import weights_of
 from ..run.config import RunConfig
+from ..run.graph import stage_named
 from ..run.runner import Report, run_stage
-from .lock import data_facts, environment_of, feature_values, read_lock, scores_of
+from .lock import data_facts, environment_of, read_lock
 
-__all__ = ["F1_TOLERANCE", "Finding", "Reproduction", "reproduce"]
+__all__ = ["F1_TOLERANCE", "Comparison", "Reproduction", "reproduce"]
 
 # The largest difference of an F1 that rounding elsewhere may explain: a training amplifies its last bits to about as much as another
 # seed would, on a test set of some thousand samples.
 F1_TOLERANCE = 0.02
-# Features computed in bf16 lie 0.4 to 0.6% from those in fp32 (demo_resnet, ResNet-50 and -101). Ten times as far is something else.
-_FEATURE_TOLERANCE = 0.05
-# A box counts as found again with this intersection over union and the same label; of weak detections near the threshold some go.
-_SAME_BOX = 0.9
-_FOUND_AGAIN = 0.5
 # Parameters that are arithmetic, not method.
 _ARITHMETIC = ("precision", "device")
 # An output that follows from parameters, data and weights, which are compared; it also names where the encoder lay and its library.
@@ -55,18 +49,19 @@ _WEIGHTS_OPTIONS = {
     "backbone": "--backbone-weights FILE",
     "encoder": "--encoder FOLDER",
 }
+_Difference = tuple[str, Any, Any]  # name, value in the lock, value here
 _COPY = "reproduces.lock"
 _REPORT = "reproduction.json"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Comparison:
     """One thing that was compared. state: "equal", "noted" (differs, and is no failure in itself), "rounding" (a result that differs
     where the arithmetic does), or "different" (not reproduced)."""
 
     group: str
     what: str
-    state: str
+    state: Literal["equal", "noted", "rounding", "different"]
     text: str = ""
 
 
@@ -78,11 +73,11 @@ class Reproduction:
     run: str
     tolerance: float
     complete: bool = False
-    findings: list[Finding] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
 
     @property
-    def different(self) -> list[Finding]:
-        return [finding for finding in self.findings if finding.state == "different"]
+    def different(self) -> list[Comparison]:
+        return [comparison for comparison in self.comparisons if comparison.state == "different"]
 
     @property
     def reproduced(self) -> bool:
@@ -92,10 +87,10 @@ class Reproduction:
         return {"reproduced": self.reproduced, **asdict(self)}
 
     def lines(self) -> list[str]:
-        width = max(len(f"{finding.group}: {finding.what}") for finding in self.findings)
+        width = max(len(f"{comparison.group}: {comparison.what}") for comparison in self.comparisons)
         rows = [
-            f"  {finding.state:<9}  {f'{finding.group}: {finding.what}':<{width}}  {finding.text}"
-            for finding in self.findings
+            f"  {comparison.state:<9}  {f'{comparison.group}: {comparison.what}':<{width}}  {comparison.text}"
+            for comparison in self.comparisons
         ]
         return [*(row.rstrip() for row in rows), self._verdict()]
 
@@ -103,8 +98,8 @@ class Reproduction:
         if not self.complete:
             return f"reproduce: NOT reproduced; {self.different[0].group} other than the lock's, so that nothing more was computed"
         if self.different:
-            return f"reproduce: NOT reproduced; {len(self.different)} of {len(self.findings)} comparisons differ -> {self.run}"
-        if any(finding.state == "rounding" for finding in self.findings):
+            return f"reproduce: NOT reproduced; {len(self.different)} of {len(self.comparisons)} comparisons differ -> {self.run}"
+        if any(comparison.state == "rounding" for comparison in self.comparisons):
             return f"reproduce: reproduced but for rounding, every F1 within {self.tolerance} -> {self.run}"
         return f"reproduce: reproduced, every result is equal -> {self.run}"
 
@@ -132,7 +127,7 @@ def reproduce(
     config = _configuration(wanted, lock, text, images, chosen)
     _check_folder(run, lock)
     result = Reproduction(lock.name, str(run.path), tolerance)
-    result.findings += [*_compare_texts(wanted, config), *_compare_weights(wanted, config)]
+    result.comparisons += [*_compare_texts(wanted, config), *_compare_weights(wanted, config)]
     write_text(run.path / _COPY, lock.read_text(encoding="utf-8"))
     try:
         if not result.different:
@@ -184,67 +179,62 @@ def _compute(
 ) -> None:
     """Run every stage of the lock and compare each; after prepare only if the images are the lock's."""
     config.write(run.config)
-    reasons: list[
-        str
-    ] = []  # why the arithmetic may differ, so far: a stage inherits the rounding of those before it
+    # Why the arithmetic may differ, so far: a stage inherits the rounding of those before it.
+    reasons: list[_Difference] = []
     for name, locked in wanted["stages"].items():
-        stage = _stage(config, run, name, locked)
+        stage = stage_named(config, run, name)
         report(run_stage(stage, tools))
         record = StageRecord.read(run.record(name))
         assert record is not None
         reasons += [reason for reason in _arithmetic(wanted, locked, record) if reason not in reasons]
-        result.findings += _compare_causes(name, locked, record)
-        if name == "prepare":
-            result.findings += _compare_prepared(wanted, locked, record, run)
+        result.comparisons += _compare_causes(name, locked, record)
+        if stage.inputs_outside:
+            result.comparisons += _compare_prepared(wanted, locked, record, run)
             if result.different:
                 return
         else:
-            result.findings += _compare_outputs(wanted, locked, record, run, reasons)
-        if isinstance(stage, (Train, Finetune)):
-            result.findings += _compare_scores(
-                name, wanted.get("scores", {}).get(name, {}), scores_of(stage), result.tolerance
-            )
-    result.findings += [
-        Finding("environment", reason.split(":")[0], "noted", reason.split(": ", 1)[1]) for reason in reasons
+            result.comparisons += _compare_outputs(wanted, locked, record, stage, reasons)
+        if (scores := stage.scores()) is not None:
+            there = wanted.get("scores", {}).get(name, {})
+            result.comparisons += _compare_scores(name, there, scores, result.tolerance)
+    result.comparisons += [
+        Comparison("environment", what, "noted", f"{old} -> {new}") for what, old, new in reasons
     ]
     result.complete = True
 
 
-def _stage(config: RunConfig, run: RunFolder, name: str, locked: Mapping[str, Any]) -> Stage:
-    """The stage of this name; that of a training begins with the word by which the configuration knows it."""
-    chosen = {key: value for key, value in locked["parameters"].items() if key in ("system", "seed")}
-    return config.stage(name.partition("-")[0], run, **chosen)
-
-
-def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Finding]:
-    samples, _ = read_samples(config.prepare.text, config.task, config.prepare.format)
+def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Comparison]:
+    prepare = config.of(PrepareSettings)
+    samples, _ = read_samples(prepare.text, config.task, prepare.format)
     found = identify(map(vars, samples))
-    findings = []
+    comparisons = []
     for split in (split for split in SPLITS if split in found or split in wanted["data"]):
         here, there = found.get(split), wanted["data"].get(split)
         if here is None or there is None:
             holder = "the lock's data" if here is None else "this data"
-            findings.append(Finding("data", split, "different", f"only {holder} has this split"))
+            comparisons.append(Comparison("data", split, "different", f"only {holder} has this split"))
         elif here.digest == there["digest"]:
-            findings.append(Finding("data", split, "equal", f"{here.samples} samples; {here}"))
+            comparisons.append(Comparison("data", split, "equal", f"{here.samples} samples; {here}"))
         else:
             numbers = f"{here.samples} samples, lock {there['samples']}; digest {there['digest'][:12]} -> {here.digest[:12]}"
-            findings.append(
-                Finding(
+            comparisons.append(
+                Comparison(
                     "data", split, "different", f"not the data of the lock ({numbers}); found {here.known_as}"
                 )
             )
-    return findings
+    return comparisons
 
 
-def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Finding]:
+def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Comparison]:
     """Each weights file that the lock's stages used, against the one found under its name here or given."""
+    detect, extract = config.of(DetectSettings), config.of(ExtractSettings)
+    encoder = config.of(TrainSettings).encoder
     digests: dict[str, Callable[[], str]] = {
-        "detector": lambda: weights_of(config.detect.detector, config.detect.weights).digest(),
-        "backbone": lambda: weights_of(config.extract.backbone, config.extract.weights).digest(),
-        "encoder": lambda: encoder_digest(resolve_encoder(config.train.encoder)),
+        "detector": lambda: weights_of(detect.detector, detect.weights).digest(),
+        "backbone": lambda: weights_of(extract.backbone, extract.weights).digest(),
+        "encoder": lambda: encoder_digest(resolve_encoder(encoder)),
     }
-    findings = []
+    comparisons = []
     named = {
         name: digest
         for stage in wanted["stages"].values()
@@ -260,15 +250,17 @@ def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Findi
                 f"the {name} of the lock, with the digest {digest}, is not here; {wish} ({error})"
             ) from error
         if found == digest:
-            findings.append(Finding("weights", name, "equal", digest[:12]))
+            comparisons.append(Comparison("weights", name, "equal", digest[:12]))
         else:
             wish = f"wanted is digest {digest}, found {found[:12]}; give it with {_WEIGHTS_OPTIONS[name]}"
-            findings.append(Finding("weights", name, "different", wish))
-    return findings
+            comparisons.append(Comparison("weights", name, "different", wish))
+    return comparisons
 
 
-def _arithmetic(wanted: Mapping[str, Any], locked: Mapping[str, Any], record: StageRecord) -> list[str]:
-    """How the machine, the versions or the precision of a stage differ from the lock's, as `processor: that -> this`."""
+def _arithmetic(
+    wanted: Mapping[str, Any], locked: Mapping[str, Any], record: StageRecord
+) -> list[_Difference]:
+    """Return how the machine, the versions or the precision of a stage differ from the lock's."""
     there = wanted["environments"].get(str(locked["environment"]), {})
     pairs = [*_differences(_flat(there), _flat(environment_of(record)))]
     pairs += _differences(
@@ -277,7 +269,7 @@ def _arithmetic(wanted: Mapping[str, Any], locked: Mapping[str, Any], record: St
             for values in (locked["parameters"], record.parameters)
         )
     )
-    return [f"{name}: {old} -> {new}" for name, old, new in pairs]
+    return pairs
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,37 +279,37 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[_Difference]:
     names = sorted({*old, *new})
     return [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
 
 
-def _compare_causes(name: str, locked: Mapping[str, Any], record: StageRecord) -> list[Finding]:
+def _compare_causes(name: str, locked: Mapping[str, Any], record: StageRecord) -> list[Comparison]:
     """Parameters and schema version; of the weights those that could not be compared before. Inputs are outputs of the stages before."""
     old = {"schema_version": locked["schema_version"], **locked["parameters"], **locked.get("weights", {})}
     new = {"schema_version": record.schema_version, **record.parameters, **record.weights}
     changed = [part for part in _differences(old, new) if part[0] not in _ARITHMETIC]
     if not changed:
-        return [Finding(name, "parameters", "equal")]
-    return [Finding(name, part, "different", f"{there} -> {here}") for part, there, here in changed]
+        return [Comparison(name, "parameters", "equal")]
+    return [Comparison(name, part, "different", f"{there} -> {here}") for part, there, here in changed]
 
 
 def _compare_prepared(
     wanted: Mapping[str, Any], locked: Mapping[str, Any], record: StageRecord, run: RunFolder
-) -> list[Finding]:
+) -> list[Comparison]:
     facts, data = data_facts(run), wanted["data"]
     there, here = data["images"], facts["images"]
-    findings = []
+    comparisons = []
     if here == there:
-        findings.append(Finding("data", "images", "equal", f"{here['usable']} usable"))
+        comparisons.append(Comparison("data", "images", "equal", f"{here['usable']} usable"))
     else:
         numbers = f"{here['usable']} usable, lock {there['usable']}; digest {there['digest'][:12]} -> {here['digest'][:12]}"
         splits = [split for split in SPLITS if split in facts]
         per_split = ", ".join(
             f"{split} {facts[split]['with_image']}, lock {data[split]['with_image']}" for split in splits
         )
-        findings.append(
-            Finding(
+        comparisons.append(
+            Comparison(
                 "data",
                 "images",
                 "different",
@@ -326,123 +318,67 @@ def _compare_prepared(
         )
     same = record.outputs["samples"] == locked["outputs"]["samples"]
     remark = "" if same else "other ids, groups or images of the same texts"
-    findings.append(Finding("data", "samples", "equal" if same else "different", remark))
+    comparisons.append(Comparison("data", "samples", "equal" if same else "different", remark))
     if record.inputs != locked["inputs"] or record.outputs["problems"] != locked["outputs"]["problems"]:
-        findings.append(
-            Finding(
+        comparisons.append(
+            Comparison(
                 "data", "files", "noted", "other bytes or order of lines than the lock's, of the same content"
             )
         )
-    return findings
+    return comparisons
 
 
 def _compare_outputs(
     wanted: Mapping[str, Any],
     locked: Mapping[str, Any],
     record: StageRecord,
-    run: RunFolder,
-    reasons: Sequence[str],
-) -> list[Finding]:
-    """Each output by its digest; where it is another one, what the lock's probes tell of the distance."""
-    probes = wanted.get("probes", {})
-    distances: dict[str, Callable[[], tuple[bool, str]]] = {
-        "detections": lambda: _box_distance(probes.get("detections", []), run),
-        "features": lambda: _feature_distance(probes.get("features", []), run),
-    }
-    findings = []
+    stage: Stage,
+    reasons: Sequence[_Difference],
+) -> list[Comparison]:
+    """Compare each output by its digest; where it is another one, the lock's probes tell the distance."""
+    probes = wanted.get("probes", {}).get(record.stage, {})
+    comparisons = []
     for name in sorted({*locked["outputs"], *record.outputs}):
         there, here = locked["outputs"].get(name), record.outputs.get(name)
         if there == here:
-            findings.append(Finding(record.stage, name, "equal", str(here)[:12]))
+            comparisons.append(Comparison(record.stage, name, "equal", str(here)[:12]))
             continue
         if name == _DESCRIPTION and there and here:
-            findings.append(
-                Finding(
-                    record.stage,
-                    name,
-                    "noted",
-                    "the model is described in other words, such as the encoder's place",
-                )
-            )
+            words = "the model is described in other words, such as the encoder's place"
+            comparisons.append(Comparison(record.stage, name, "noted", words))
             continue
-        near, text = (
-            distances[name]()
-            if name in distances
-            else (True, f"digest {str(there)[:12]} -> {str(here)[:12]}")
+        near, text = stage.distance(name, probes.get(name, [])) or (
+            True,
+            f"digest {str(there)[:12]} -> {str(here)[:12]}",
         )
         if not reasons:
             text += "; nothing else differs that could explain it"
-        findings.append(Finding(record.stage, name, "rounding" if near and reasons else "different", text))
-    return findings
-
-
-def _box_distance(probes: Sequence[Mapping[str, Any]], run: RunFolder) -> tuple[bool, str]:
-    """Whether enough of the lock's boxes are found again, and how far off they are. A box is compared with the one that fits it best."""
-    if not probes:
-        return True, "the lock holds no box to compare"
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in read_table(run.detections, DETECTIONS).to_pylist():
-        rows.setdefault(row["image_key"], []).append(row)
-    moved, scores = [], []
-    for probe in probes:
-        same = [row for row in rows.get(probe["image"], []) if row["label"] == probe["label"]]
-        best = max(same, key=lambda row: _overlap(probe["box"], _box(row)), default=None)
-        if best is not None and _overlap(probe["box"], _box(best)) >= _SAME_BOX:
-            moved.append(max(abs(a - b) for a, b in zip(probe["box"], _box(best), strict=True)))
-            scores.append(abs(probe["score"] - best["score"]))
-    text = f"{len(moved)} of {len(probes)} sampled boxes are found again"
-    if moved:
-        text += f", at most {max(moved):.2g} pixels and {max(scores):.2g} of score away"
-    return len(moved) >= _FOUND_AGAIN * len(probes), text
-
-
-def _box(row: Mapping[str, Any]) -> list[float]:
-    return [row[side] for side in ("x0", "y0", "x1", "y1")]
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes."""
-    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
-    inside = max(width, 0.0) * max(height, 0.0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - inside
-    return inside / union if union else float(list(one) == list(other))
-
-
-def _feature_distance(probes: Sequence[Mapping[str, Any]], run: RunFolder) -> tuple[bool, str]:
-    """Whether the lock's sampled values of whole views are near those of the same images here, and how near."""
-    cache = FeatureCache(run.features)
-    shared = [probe for probe in probes if probe["image"] in cache]
-    if not shared:
-        return True, "the lock holds no value to compare"
-    there = np.array([probe["values"] for probe in shared])
-    here = np.array([feature_values(cache, probe["image"]) for probe in shared])
-    if there.shape != here.shape:
-        return False, "the lock's values are of another shape"
-    off = np.abs(there - here)
-    relative = float(np.linalg.norm(there - here) / max(float(np.linalg.norm(there)), 1e-12))
-    text = f"{off.size} sampled values are at most {off.max():.2g} and on average {off.mean():.2g} away ({relative:.2%} of their norm)"
-    return relative <= _FEATURE_TOLERANCE, text
+        state: Literal["rounding", "different"] = "rounding" if near and reasons else "different"
+        comparisons.append(Comparison(record.stage, name, state, text))
+    return comparisons
 
 
 def _compare_scores(
     name: str, locked: Mapping[str, Any], here: Mapping[str, Any], tolerance: float
-) -> list[Finding]:
+) -> list[Comparison]:
     """Precision, recall and F1 of each split; F1 decides."""
-    findings = []
+    comparisons = []
     for split in ("valid", "test"):
         old, new = locked.get(split), here.get(split)
         if old is None and new is None:
             continue
         if old is None or new is None:
-            findings.append(Finding(name, f"{split} scores", "different", "only one of the two has them"))
+            comparisons.append(
+                Comparison(name, f"{split} scores", "different", "only one of the two has them")
+            )
             continue
         text = ", ".join(
             f"{score} {old[score]:.4f} -> {new[score]:.4f} ({new[score] - old[score]:+.4f})" for score in new
         )
-        state = (
+        state: Literal["equal", "rounding", "different"] = (
             "equal" if new == old else "rounding" if abs(new["f1"] - old["f1"]) <= tolerance else "different"
         )
-        findings.append(
-            Finding(name, f"{split} scores", state, f"f1 {new['f1']:.4f}" if state == "equal" else text)
+        comparisons.append(
+            Comparison(name, f"{split} scores", state, f"f1 {new['f1']:.4f}" if state == "equal" else text)
         )
-    return findings
+    return comparisons

@@ -1,11 +1,14 @@
-"""`hmnet-pipe archive`: a run's features compressed, or as they were made. Their contents, and so what depends on them, stay the same."""
+"""`hmnet-pipe archive`: a run's features compressed, or as they were made.
+
+Their contents, and so what depends on them, stay the same.
+"""
 
 import time
 
 from ...cache.reader import FeatureCache
 from ...cache.shards import rewrite_shard
 from ...manifests.files import remove_temporaries
-from ...manifests.run import RunFolder
+from ...manifests.run import DEFAULT_SET, RunFolder
 from ...stages.base.tools import SILENT, Tools
 from .config import RunConfig
 from .runner import Report, disk_errors, locked
@@ -13,18 +16,21 @@ from .runner import Report, disk_errors, locked
 __all__ = ["archive_run"]
 
 
-def archive_run(run: RunFolder, *, restore: bool = False, tools: Tools = SILENT) -> Report:
-    """Rewrite every shard of `run` in the archive layout, or with `restore` in the contiguous one, one by one: killed at any moment, each
-    is whole in one of both, and the same command goes on.
+def archive_run(
+    run: RunFolder, feature_set: str = DEFAULT_SET, *, restore: bool = False, tools: Tools = SILENT
+) -> Report:
+    """Rewrite every shard of a feature set in the archive layout, or with `restore` in the contiguous one.
 
-    Raises StageError where `run` has no features, where extract is running, or where a shard is damaged (it and those behind it stay as
+    Killed at any moment, each shard is whole in one of the two, and the same command goes on. Raises StageError where
+    `run` has no such features, where extract is running, or where a shard is damaged (it and those behind it stay as
     they are), and ArchiveError without hdf5plugin.
     """
     started = time.monotonic()
-    stage = RunConfig.read(run.config).stage("extract", run)
+    stage = RunConfig.read(run.config).stage("extract", run, feature_set)
+    folder = stage.place
     with disk_errors(stage), locked(stage):
-        remove_temporaries(run.features)
-        paths = [run.features / name for name in FeatureCache(run.features).shards()]
+        remove_temporaries(folder)
+        paths = [folder / name for name in FeatureCache(folder).shards()]
         before = sum(path.stat().st_size for path in paths if path.is_file())
         bar = tools.bar(len(paths), "restore" if restore else "archive", "shard")
         rewritten = 0
@@ -41,5 +47,6 @@ def archive_run(run: RunFolder, *, restore: bool = False, tools: Tools = SILENT)
         skipped=len(paths) - rewritten,
         failed=0,
         seconds=time.monotonic() - started,
-        details={"bytes": {"before": before, "after": after}, "output": str(run.features)},
+        output=folder,
+        details={"bytes": {"before": before, "after": after}},
     )

@@ -5,55 +5,41 @@ With finetune: HMNeT on the cache, trained end to end from there, and trained ag
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...manifests.run import RunFolder
+from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
 from ...stages.demo.corpus import write_demo_corpus
 from ...stages.evaluate.evaluation import evaluate
-from ...stages.learning.scores import Scores
-from ..report.text import text_table
-from .config import RunConfig, preset
+from ...stages.finetune.settings import FinetuneSettings
+from .config import RunConfig
+from .presets import preset
 from .refresh import refresh_features
 from .runner import Report, run_stage
 
-__all__ = ["DemoTable", "run_demo", "run_finetune_demo"]
+__all__ = ["DemoScores", "run_demo", "run_finetune_demo"]
 
 _TEXT_ONLY = {"ner": "bert-crf", "re": "mtb"}
 SEED = 1
+_HMNET = Trial("hmnet", SEED)
 
 
-@dataclass(frozen=True)
-class DemoTable:
-    """Test scores by task and system; the system "hmnet, images shuffled" is hmnet with the test set's images dealt out at random,
-    "hmnet, end to end" is what finetune made of hmnet, and "hmnet, refreshed cache" a new hmnet on the features of finetune's backbone."""
+DemoScores = dict[str, dict[str, Any]]
+"""Test scores by task and system.
 
-    scores: dict[str, dict[str, Scores]]
-
-    def to_json(self) -> dict[str, Any]:
-        return self.scores
-
-    def text(self) -> str:
-        head = ["task  system", "F1 overall", "F1 visually decided", "F1 text-decided"]
-        rows = [
-            [
-                f"{task:<4}  {system}",
-                scores["f1"],
-                *(scores["per_group"].get(group, {}).get("f1") for group in ("vision", "text")),
-            ]
-            for task, systems in self.scores.items()
-            for system, scores in systems.items()
-        ]
-        return text_table(head, rows)
+The system "hmnet, images shuffled" is hmnet with the test set's images dealt out at random, "hmnet, end to end" is what
+finetune made of hmnet, and "hmnet, refreshed cache" a new hmnet on the features of finetune's backbone.
+"""
 
 
 def run_demo(
     folder: Path, tools: Tools, report: Callable[[Report], None], tasks: Sequence[str] = ("ner", "re")
-) -> DemoTable:
+) -> DemoScores:
     """Make folder/ner and folder/re, complete runs, and return their test scores. What is up to date is not done again."""
-    table: dict[str, dict[str, Scores]] = {}
+    table: DemoScores = {}
     for task in tasks:
         text_only = _TEXT_ONLY[task]
         run = RunFolder(folder / task)
@@ -67,38 +53,40 @@ def run_demo(
         config.write(run.config)
         for name in ("prepare", "detect", "extract"):
             report(run_stage(config.stage(name, run), tools))
-        systems: dict[str, Scores] = {}
+        systems: dict[str, Any] = {}
         for system in (text_only, "hmnet"):
-            report(run_stage(config.stage("train", run, system=system, seed=SEED), tools))
-            metrics = json.loads((run.model(system, SEED) / "metrics.json").read_text(encoding="utf-8"))
+            trial = Trial(system, SEED)
+            report(run_stage(config.stage("train", run, trial), tools))
+            metrics = json.loads((run.model(trial) / "metrics.json").read_text(encoding="utf-8"))
             systems[system] = metrics["test"]
         systems["hmnet, images shuffled"] = evaluate(
-            run.model("hmnet", SEED), run, shuffle_images=True, tools=tools
+            run.model(_HMNET), run, shuffle_images=True, tools=tools
         )[0]
         table[task] = systems
-    return DemoTable(table)
+    return table
 
 
 def run_finetune_demo(
     folder: Path, tools: Tools, report: Callable[[Report], None], tasks: Sequence[str] = ("ner", "re")
-) -> DemoTable:
+) -> DemoScores:
     """Bring the demonstration in `folder` up to date, then train end to end, and return the test scores of the three ways."""
     run_demo(folder, tools, report, tasks)
-    table: dict[str, dict[str, Scores]] = {}
+    table: DemoScores = {}
     for task in tasks:
         run = RunFolder(folder / task)
         config = RunConfig.read(run.config)
-        report(run_stage(config.stage("finetune", run, system="hmnet", seed=SEED), tools))
-        report(refresh_features(config, run, "hmnet", SEED, tools))
-        new = RunFolder(run.refreshed("hmnet", SEED))
-        report(run_stage(config.stage("train", new, system="hmnet", seed=SEED), tools))
+        trial = replace(_HMNET, start=config.of(FinetuneSettings).token())
+        report(run_stage(config.stage("finetune", run, trial), tools))
+        report(refresh_features(config, run, trial, tools))
+        new = RunFolder(run.refreshed(trial))
+        report(run_stage(config.stage("train", new, _HMNET), tools))
         models = {
-            "hmnet, cache": run.model("hmnet", SEED),
-            "hmnet, end to end": run.finetuned("hmnet", SEED),
-            "hmnet, refreshed cache": new.model("hmnet", SEED),
+            "hmnet, cache": run.model(_HMNET),
+            "hmnet, end to end": run.finetuned(trial),
+            "hmnet, refreshed cache": new.model(_HMNET),
         }
         table[task] = {
             name: json.loads((model / "metrics.json").read_text(encoding="utf-8"))["test"]
             for name, model in models.items()
         }
-    return DemoTable(table)
+    return table

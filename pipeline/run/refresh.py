@@ -1,13 +1,13 @@
 """`hmnet-pipe finetune --refresh`: the features of a fine-tuned backbone, beside the old ones, as a run of their own.
 
-Such a run has the same samples, images and boxes, and differs in [extract]'s weights: whatever can be done with a run can be done with
-it. What was detected is not detected again.
+Such a run has the same samples, images and boxes, and differs in [extract]'s weights: whatever can be done with a run
+can be done with it. What was detected is not detected again.
 """
 
 import shutil
-from dataclasses import replace
 
 from ...manifests.run import RunFolder
+from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
 from ...stages.systems.end_to_end import BACKBONE_FILE
 from .config import RunConfig
@@ -16,9 +16,12 @@ from .runner import Report, run_stage
 __all__ = ["refresh_features"]
 
 
-def refresh_features(config: RunConfig, run: RunFolder, system: str, seed: int, tools: Tools) -> Report:
-    """Make or bring up to date the run of the features of finetune's backbone. Raises StageError where detect has not run."""
-    new = RunFolder(run.refreshed(system, seed))
+def refresh_features(config: RunConfig, run: RunFolder, trial: Trial, tools: Tools) -> Report:
+    """Make or bring up to date the run of the features of finetune's backbone.
+
+    Raises StageError where detect has not run.
+    """
+    new = RunFolder(run.refreshed(trial))
     (new.path / "stages").mkdir(parents=True, exist_ok=True)
     tables = [
         run.samples,
@@ -32,7 +35,7 @@ def refresh_features(config: RunConfig, run: RunFolder, system: str, seed: int, 
     for path in tables:
         if path.is_file():
             shutil.copy2(path, new.path / path.relative_to(run.path))
-    weights = str((run.finetuned(system, seed) / BACKBONE_FILE).resolve())
-    refreshed = replace(config, extract=replace(config.extract, weights=weights))
+    weights = str((run.finetuned(trial) / BACKBONE_FILE).resolve())
+    refreshed = config.override("extract", {"weights": weights})
     refreshed.write(new.config)
     return run_stage(refreshed.stage("extract", new), tools)

@@ -1,7 +1,7 @@
 """Running one stage: lock, freshness, computation, record.
 
-A stage whose fingerprint and output digests match its record does nothing. Otherwise the fields that changed are named, the stage
-keeps what is still valid, and its record is written last.
+A stage whose fingerprint and output digests match its record does nothing. Otherwise the fields that changed are
+named, the stage keeps what is still valid, and its record is written last.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -24,22 +24,23 @@ from ... import __version__
 from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.files import disk_error, disk_remedy, remove_temporaries, write_text
 from ...manifests.record import StageRecord
-from ...stages.base.stage import Stage
+from ...stages.base.stage import Stage, changed_outputs
 from ...stages.base.tools import SILENT, Counts, Tools
 from ..cluster.machine import machine_kind
-from .freshness import note_up_to_date, settings_of
+from .freshness import note_up_to_date
 
 if TYPE_CHECKING:
     from ...stages.learning.ranks import Ranks
 
 __all__ = [
     "Report",
+    "State",
     "disk_errors",
-    "expected_record",
     "follow_stage",
     "lead_stage",
     "locked",
     "run_stage",
+    "run_together",
     "stage_state",
 ]
 
@@ -56,35 +57,40 @@ _RECORDED_PACKAGES = (
 )
 
 
+State = Literal["fresh", "stale", "never run"]
+"""Of a stage: it has nothing to do, it has been done from other causes, or it has never been done."""
+
+
 @dataclass(frozen=True)
 class Report:
-    """How a command ended, for people (`lines`) and for machines (`--json`). state: "fresh" or "done"."""
+    """How a command ended, for people (`lines`) and for machines (`to_json`).
+
+    state: "fresh", nothing was to be done, or "done". output: where what it made lies now.
+    """
 
     stage: str
-    state: str
+    state: Literal["fresh", "done"]
     unit: str
     done: int
     skipped: int
     failed: int
     seconds: float
+    output: Path | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, default=str)
+    def to_json(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return values
 
     def lines(self) -> list[str]:
-        details = {
-            name: value
-            for name, value in self.details.items()
-            if name != "output" and value not in (None, {}, [])
-        }
-        where = f" -> {self.details['output']}" if "output" in self.details else ""
         if self.state == "fresh":
             head = f"{self.stage}: up to date, nothing to do ({self.seconds:.1f} s)"
         else:
             rate = f", {self.done / self.seconds:.1f} {self.unit}/s" if self.done and self.seconds else ""
             counts = f"{self.done} {self.unit} done, {self.skipped} skipped, {self.failed} failed"
             head = f"{self.stage}: {counts} in {self.seconds:.1f} s{rate}"
+        where = f" -> {self.output}" if self.output is not None else ""
+        details = {name: value for name, value in self.details.items() if value not in (None, {}, [])}
         return [head + where, *(f"  {name}: {_text(value)}" for name, value in details.items())]
 
 
@@ -100,26 +106,15 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def expected_record(stage: Stage, tools: Tools = SILENT) -> StageRecord:
-    """What the stage's record would say of its causes if it ran now; outputs are empty."""
-    return StageRecord(
-        stage.name, stage.schema_version, stage.parameters(), stage.inputs(tools), stage.weights(), {}
-    )
-
-
-def stage_state(stage: Stage, expected: StageRecord) -> tuple[str, list[str]]:
-    """("fresh" | "stale" | "never run", reasons): whether the stage would do anything if it were to make `expected`, and why."""
+def stage_state(stage: Stage, causes: StageRecord) -> tuple[State, list[str]]:
+    """Return whether the stage would do anything if it were to run from `causes`, and why."""
     record = StageRecord.read(stage.run.record(stage.name))
     if record is None:
         return "never run", []
-    changes = record.changes(expected)
-    if record.fingerprint != expected.fingerprint:
-        return "stale", changes or ["fingerprint"]
+    if record.fingerprint != causes.fingerprint:
+        return "stale", record.changes(causes) or ["fingerprint"]
     outputs = stage.outputs()
-    wrong = sorted(
-        name for name in {*record.outputs, *outputs} if record.outputs.get(name) != outputs.get(name)
-    )
-    if wrong:
+    if wrong := changed_outputs(record, outputs):
         return "stale", [
             f"output {name}, which is {'not as recorded' if name in outputs else 'missing or damaged'}"
             for name in wrong
@@ -128,62 +123,97 @@ def stage_state(stage: Stage, expected: StageRecord) -> tuple[str, list[str]]:
 
 
 def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda: None) -> Report:
-    """Bring `stage` up to date; `starting` is called if there is anything to compute.
+    """Bring `stage` up to date; see `run_together`."""
+    return run_together([stage], tools, starting)[0]
 
-    Raises StageError where another process is running it, or where it cannot finish.
+
+def run_together(
+    stages: Sequence[Stage], tools: Tools, starting: Callable[[], None] = lambda: None
+) -> list[Report]:
+    """Bring stages of one kind, none of which reads what another makes, up to date in one computation.
+
+    `starting` is called if there is anything to compute. Raises StageError where another process is running one of
+    them, or where one cannot finish.
     """
     started, started_at = time.monotonic(), time.time_ns()
     # Before anything is written, so that a mistyped path or a missing weights file leaves no half-made run.
-    expected = expected_record(stage, tools)
-    with disk_errors(stage), locked(stage):
-        state, reasons = stage_state(stage, expected)
-        if state == "fresh":
-            record = StageRecord.read(stage.run.record(stage.name))
-            assert record is not None
-            counts = record.facts.get("counts", {})
-            note_up_to_date(stage, record, started_at)
-            stage.finish()  # a kill may have come between it and the record
-            known = {
-                key: counts.get(key, default)
-                for key, default in (("unit", ""), ("failed", 0), ("details", {}))
-            }
-            return Report(
-                stage.name,
-                "fresh",
-                done=0,
-                skipped=counts.get("done", 0),
-                seconds=time.monotonic() - started,
-                **known,
-            )
-        for reason in reasons:
-            tools.say(f"{stage.name} runs again because of {reason}")
-        starting()
-        counts = stage.compute(
-            replace(tools, map=lambda function, units: tools.map(_Seeing(function, stage.run.images), units))
-        )
-        seconds = time.monotonic() - started
-        record = StageRecord(
-            stage.name,
-            expected.schema_version,
-            expected.parameters,
-            expected.inputs,
-            expected.weights,
-            stage.outputs(),
-            {**_facts(counts, seconds), "settings": settings_of(stage)},
-        )
-        record.write(stage.run.record(stage.name))
-        # What was changed while the stage ran is newer than its record.
-        os.utime(stage.run.record(stage.name), ns=(started_at, started_at))
-        stage.finish()
+    causes = {stage.name: stage.causes(tools) for stage in stages}
+    reports: dict[str, Report] = {}
+    works: list[tuple[Stage, StageRecord]] = []
+    with ExitStack() as stack:
+        for stage in stages:
+            stack.enter_context(disk_errors(stage))
+            stack.enter_context(locked(stage))
+        for stage in stages:
+            state, reasons = stage_state(stage, causes[stage.name])
+            if state == "fresh":
+                reports[stage.name] = _noted(stage, started, started_at)
+                continue
+            for reason in reasons:
+                tools.say(f"{stage.name} runs again because of {reason}")
+            works.append((stage, causes[stage.name]))
+        if works:
+            starting()
+            reports |= _computed(works, tools, started, started_at)
+    return [reports[stage.name] for stage in stages]
+
+
+def _noted(stage: Stage, started: float, started_at: int) -> Report:
+    """Leave a fresh stage as it is, and report what its record says."""
+    record = StageRecord.read(stage.run.record(stage.name))
+    assert record is not None
+    note_up_to_date(stage, record, started_at)
+    stage.finish()  # a kill may have come between it and the record
+    counts = record.facts.get("counts", {})
     return Report(
-        stage.name, "done", counts.unit, counts.done, counts.skipped, counts.failed, seconds, counts.details
+        stage.name,
+        "fresh",
+        counts.get("unit", ""),
+        done=0,
+        skipped=counts.get("done", 0),
+        failed=counts.get("failed", 0),
+        seconds=time.monotonic() - started,
+        output=stage.place,
+        details=counts.get("details", {}),
     )
+
+
+def _computed(
+    works: Sequence[tuple[Stage, StageRecord]], tools: Tools, started: float, started_at: int
+) -> dict[str, Report]:
+    """Compute stages of one kind, each from its causes, and leave their records."""
+    witness = works[0][0].run.images
+    lent = replace(tools, map=lambda function, units: tools.map(_Seeing(function, witness), units))
+    all_counts = type(works[0][0]).compute_together(works, lent)
+    seconds = time.monotonic() - started
+    reports = {}
+    for (stage, causes), counts in zip(works, all_counts, strict=True):
+        facts = {**_facts(counts, seconds), "settings": stage.given()}
+        path = stage.run.record(stage.name)
+        replace(causes, outputs=stage.outputs(), facts=facts).write(path)
+        # What was changed while the stage ran is newer than its record.
+        os.utime(path, ns=(started_at, started_at))
+        stage.finish()
+        reports[stage.name] = Report(
+            stage.name,
+            "done",
+            counts.unit,
+            counts.done,
+            counts.skipped,
+            counts.failed,
+            seconds,
+            stage.place,
+            counts.details,
+        )
+    return reports
 
 
 @dataclass(frozen=True)
 class _Seeing:
-    """A unit's function, for a worker that may run on another machine. Without the same files there every image would be missing, and
-    what is made would lie where nobody looks."""
+    """A unit's function, for a worker that may run on another machine.
+
+    Without the same files there every image would be missing, and what is made would lie where nobody looks.
+    """
 
     function: Callable[[Any], Any]
     witness: Path
@@ -191,32 +221,32 @@ class _Seeing:
     def __call__(self, unit: Any) -> Any:
         if not self.witness.is_file():
             raise StageError(
-                f"the worker on {socket.gethostname()} does not see {self.witness}; a run, its images and its weights must lie under the "
-                "same paths on every machine, on a file system that they share"
+                f"the worker on {socket.gethostname()} does not see {self.witness}; a run, its images and its "
+                "weights must lie under the same paths on every machine, on a file system that they share"
             )
         return self.function(unit)
 
 
 def lead_stage(stage: Stage, tools: Tools, ranks: Ranks) -> Report:
-    """`run_stage` on rank 0 of several, which decides for all of them whether there is anything to compute."""
-    told = False
+    """Run a stage on rank 0 of several, which decides for all of them whether there is anything to compute."""
+    decided = False
 
     def start() -> None:
-        nonlocal told
-        told = True
+        nonlocal decided
+        decided = True
         ranks.broadcast(True)
 
     try:
         return run_stage(stage, tools, start)
     finally:
-        if not told:
+        if not decided:
             ranks.broadcast(False)
 
 
 def follow_stage(stage: Stage, ranks: Ranks) -> None:
-    """The other ranks' part of `lead_stage`: they take part in the computation, and leave lock, record and words to rank 0."""
+    """Take part in `lead_stage` on another rank, which leaves lock, record and words to rank 0."""
     if ranks.broadcast(None):
-        stage.compute(SILENT)
+        stage.compute(stage.causes(), SILENT)
 
 
 def _facts(counts: Counts, seconds: float) -> dict[str, Any]:
@@ -246,7 +276,10 @@ def _version(package: str) -> str | None:
 
 @contextmanager
 def locked(stage: Stage) -> Iterator[None]:
-    """One process a stage. The operating system frees the lock of a process that dies, so that it is never left behind."""
+    """Hold the lock of a stage: one process at a time runs it.
+
+    The operating system frees the lock of a process that dies, so that it is never left behind.
+    """
     path = stage.run.lock(stage.name)
     owner = path.with_suffix(".owner")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -269,7 +302,7 @@ def locked(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def disk_errors(stage: Stage) -> Iterator[None]:
-    """A full disk or a read-only folder is one sentence, and the run can be resumed."""
+    """Turn the error of a full disk or a read-only folder into one sentence; the run can be resumed."""
     try:
         yield
     except HmnetPipeError:

@@ -5,18 +5,34 @@ from __future__ import annotations
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...manifests.errors import InputError
+from ...manifests.record import StageRecord
 from . import onednn
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEVICES", "PRECISIONS", "Arithmetic", "autocast", "resolve_device", "resolve_precision"]
+__all__ = [
+    "DEVICES",
+    "PRECISIONS",
+    "Arithmetic",
+    "autocast",
+    "processor_name",
+    "resolve_device",
+    "resolve_precision",
+    "resolve_recorded",
+    "system_name",
+]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
+
+# Where one of these is, a process may find a GPU that an earlier one had not.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,17 @@ class Arithmetic:
         fused = known.type == "cpu" and onednn.fault(chosen) is None
         return cls(str(known), chosen, "onednn" if fused else "torch")
 
+    @classmethod
+    def recorded(cls, device: str, precision: str, record: StageRecord | None) -> Arithmetic:
+        """Return what `of` returns, from the record where it was made from the same settings on this machine.
+
+        Torch, which `of` asks, takes seconds to import.
+        """
+        if record is not None and _holds_here(record, device, precision):
+            names = record.parameters
+            return cls("cpu", str(names["precision"]), str(names["kernels"]))
+        return cls.of(device, precision)
+
     @property
     def identity(self) -> dict[str, str]:
         """What of it decides the numbers."""
@@ -70,6 +97,51 @@ class Arithmetic:
                 "start workers and command on one kind of machine"
             )
         return resolve_device(self.device)
+
+
+def _holds_here(record: StageRecord, device: str, precision: str) -> bool:
+    """Return whether what `record` says of device and precision is what torch would say here and now.
+
+    Only for processors: which GPU a process has is known to torch alone.
+    """
+    given, machine = record.facts.get("settings", {}), record.facts.get("machine", {})
+    return (
+        device in ("auto", "cpu")
+        and (given.get("device"), given.get("precision")) == (device, precision)
+        and machine.get("gpu") == "none"
+        and machine.get("processor") == processor_name()
+        and machine.get("system") == system_name()
+        and record.facts.get("versions", {}).get("torch") == version("torch")
+        and not any(Path(driver).exists() for driver in _GPU_DRIVERS)
+    )
+
+
+def processor_name() -> str:
+    """Return the processor's model.
+
+    Linux names it in /proc/cpuinfo; elsewhere platform knows as much as there is to know without asking another
+    program.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        fields = dict(
+            part for line in lines if len(part := [side.strip() for side in line.split(":", 1)]) == 2
+        )
+    except OSError:
+        fields = {}
+    if "model name" not in fields:
+        return platform.processor() or platform.machine() or "unknown"
+    # The name alone is often generic ("Intel(R) Xeon(R) Processor"); family, model and stepping say which it is.
+    numbers = ", ".join(
+        f"{name} {fields.get(key)}"
+        for name, key in (("family", "cpu family"), ("model", "model"), ("stepping", "stepping"))
+    )
+    return f"{fields['model name']}, {numbers}"
+
+
+def system_name() -> str:
+    """Return the operating system and the kind of processor."""
+    return f"{platform.system()} {platform.machine()}"
 
 
 def _device(name: str) -> torch.device:
@@ -103,6 +175,15 @@ def resolve_device(name: str) -> torch.device:
             f"--device {name} cannot be used here ({reason}); use --device cpu or auto"
         ) from error
     return device
+
+
+def resolve_recorded(device: str, precision: str, record: StageRecord | None) -> tuple[str, str]:
+    """Return the type of the device and the precision that these settings mean, as a training's record says where
+    it was made from the same settings on this machine, and as torch says otherwise."""
+    if record is not None and _holds_here(record, device, precision):
+        return str(record.parameters["device"]), str(record.parameters["precision"])
+    known = resolve_device(device)
+    return known.type, resolve_precision(precision, known)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

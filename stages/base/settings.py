@@ -1,14 +1,27 @@
 """How a stage's settings are declared: a default, and the help that its option and run.toml show."""
 
-from dataclasses import field
+from dataclasses import field, fields
+from pathlib import Path
 from typing import Any
 
-__all__ = ["setting"]
+__all__ = ["local_files", "setting"]
 
 
-def setting(default: Any, help: str, option: str | None = None) -> Any:
-    """A field of a settings dataclass. `help` becomes the help of its command-line option and its comment in run.toml.
+def setting(default: Any, help: str, option: str | None = None, words: tuple[str, ...] | None = None) -> Any:
+    """Return a field of a settings dataclass.
 
-    option: the name of the command-line option where it is not the field's (`from` cannot be a field).
+    help: the help of its command-line option and its comment in run.toml. option: the name of the option where it
+    is not the field's (`from` cannot be a field). words: of a field that may name a file or folder, the values that
+    never do, whatever lies under such a name.
     """
-    return field(default=default, metadata={"help": help, "option": option})
+    return field(default=default, metadata={"help": help, "option": option, "words": words})
+
+
+def local_files(settings: Any) -> dict[str, Path]:
+    """Return the files and folders that settings name and that are here, by field; a hub's names are none."""
+    found: dict[str, Path] = {}
+    for each in fields(settings):
+        words, value = each.metadata.get("words"), getattr(settings, each.name)
+        if words is not None and value not in words and (path := Path(value).expanduser()).exists():
+            found[each.name] = path
+    return found

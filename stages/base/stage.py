@@ -1,45 +1,237 @@
-"""What every stage is: fields that make its fingerprint, and a computation that leaves digests behind."""
+"""What every stage is: it says what its result follows from, makes it, and answers what is asked about it."""
 
+import json
+import random
+import shutil
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...manifests.errors import StageError
+from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
+from ...manifests.schemas import OUTCOMES
+from ...manifests.tables import read_table
 from .tools import SILENT, Counts, Tools
 
-__all__ = ["Stage"]
-Item = TypeVar("Item")
+__all__ = [
+    "Progress",
+    "Rerun",
+    "Stage",
+    "Verdict",
+    "changed_outputs",
+    "count_reasons",
+    "given_settings",
+    "sample_of",
+]
+
+Unit = TypeVar("Unit")
+
+Verdict = Literal["equal", "close", "different", "not run"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an interrupted stage had come: `done` of `total` units are kept and will not be computed again."""
+
+    done: int
+    total: int
+    unit: str
+    details: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What came of computing a part of a stage again.
+
+    verdict: "equal" to the last bit; "close", apart by no more than floating point may be; "different"; or
+    "not run", with the reason as the only remark. checked: how much was computed again. distances: the
+    largest ones by name. remarks: what else there is to say, such as which versions differ from the recorded
+    ones.
+    """
+
+    stage: str
+    verdict: Verdict
+    checked: str = ""
+    distances: dict[str, float] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        distances = "".join(f", {name} {value:.6g}" for name, value in self.distances.items())
+        checked = f" ({self.checked} computed again{distances})" if self.checked else ""
+        return [f"{self.stage}: {self.verdict}{checked}", *(f"  {remark}" for remark in self.remarks)]
 
 
 class Stage(ABC):
     """One job on one run. Subclasses are built from a RunFolder and their settings, and are cheap to build.
 
-    The contract: equal `schema_version`, `parameters`, `inputs` and `weights` give equal `outputs`, whatever the number of workers,
-    the order of work or how often the job was killed. `compute` may be called again after any interruption.
+    The contract: equal `schema_version`, `parameters`, `inputs` and `weights` give equal `outputs`, whatever
+    the number of workers, the order of work or how often the job was killed. `compute` may be called again
+    after any interruption. Whatever the pipeline has to know of a stage it asks here; pipeline.run.graph
+    alone knows which stages there are.
+
+    kind: the command. optional: whether a run can do without it. repeats_whole: whether computing it again
+    for comparison takes as long as the stage itself. inputs_outside: whether its inputs lie outside the run.
     """
 
-    name: ClassVar[str]
+    kind: ClassVar[str]
     schema_version: ClassVar[int]
+    optional: ClassVar[bool] = False
+    repeats_whole: ClassVar[bool] = False
+    inputs_outside: ClassVar[bool] = False
     run: RunFolder
+
+    @property
+    def name(self) -> str:
+        """Return the name of the record: the kind, and what tells the stage from others of its kind."""
+        return self.kind
+
+    # What its result follows from, and the result.
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """The settings that can change the result, as JSON values."""
+        """Return the settings that can change the result, as JSON values."""
 
     @abstractmethod
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        """A digest of each input's content. Raises StageError that names the command to run first where one is missing."""
+        """Return a digest of each input's content.
+
+        Raises StageError that names the command to run first where one is missing.
+        """
 
     def weights(self) -> dict[str, str]:
-        """The digest of each weights file used. Raises WeightsError where one cannot be had."""
+        """Return the digest of each weights file used. Raises WeightsError where one cannot be had."""
         return {}
+
+    def causes(self, tools: Tools = SILENT) -> StageRecord:
+        """Return what the stage's record would say of its causes if it ran now; its outputs are empty."""
+        return StageRecord(
+            self.name, self.schema_version, self.parameters(), self.inputs(tools), self.weights(), {}
+        )
 
     @abstractmethod
     def outputs(self) -> dict[str, str]:
-        """A digest of each output's content as it lies on disk now; an output that is missing is left out."""
+        """Return a digest of each output as it lies on disk now; an output that is missing is left out."""
 
     @abstractmethod
-    def compute(self, tools: Tools) -> Counts:
-        """Make the outputs, reusing whatever is still valid."""
+    def output_path(self, output: str) -> Path:
+        """Return the file by which an output that a record names can be seen to be there."""
 
-    def finish(self) -> None:  # noqa: B027  (most stages leave nothing behind)
+    @property
+    @abstractmethod
+    def place(self) -> Path:
+        """Return the file or folder to show as what the stage made."""
+
+    @abstractmethod
+    def compute(self, causes: StageRecord, tools: Tools) -> Counts:
+        """Make the outputs from `causes`, which `causes()` has returned, reusing whatever is still valid."""
+
+    @classmethod
+    def compute_together(cls, works: Sequence[tuple[Self, StageRecord]], tools: Tools) -> list[Counts]:
+        """Compute several stages of this kind in one run, each with its causes."""
+        return [stage.compute(causes, tools) for stage, causes in works]
+
+    def finish(self) -> None:
         """Remove what only a resumed `compute` would need; called once the stage's record is on disk."""
+        shutil.rmtree(self.run.work(self.name), ignore_errors=True)
+
+    # What it depends on, as far as can be said without reading it.
+
+    def before(self) -> tuple[str, ...]:
+        """Return the names of the stages whose tables it reads."""
+        return ()
+
+    @abstractmethod
+    def given(self) -> dict[str, Any]:
+        """Return the settings as they were given ("auto" is "auto"), as JSON values."""
+
+    def sources(self) -> Iterator[Path]:
+        """Yield the files and folders outside the run that it reads."""
+        yield from ()
+
+    def other_sources(self, record: StageRecord) -> str | None:
+        """Return why its sources are other ones than those of `record`, going by names alone; None: they are not."""
+        return None
+
+    def command(self) -> str:
+        """Return the command that brings it up to date."""
+        return f"hmnet-pipe {self.kind} {self.run.path}"
+
+    # What can be said of its state.
+
+    def progress(self, causes: StageRecord) -> Progress | None:
+        """Return what an interrupted run has left that the next one, with these causes, will use; None: nothing."""
+        return None
+
+    def failures(self) -> dict[str, int]:
+        """Return how often each reason occurs among what the last finished run could not use, by falling number."""
+        try:
+            table = read_table(self.run.outcomes(self.name), OUTCOMES, columns=["status", "reason"])
+        except StageError:  # it never finished, or has no such table
+            return {}
+        return count_reasons(table.filter(pc.equal(table.column("status"), "failed")).column("reason"))
+
+    def damage(self) -> list[tuple[Path, str]]:
+        """Return each file of its outputs that its own checksums call damaged, with the reason."""
+        return []
+
+    def scores(self) -> dict[str, Any] | None:
+        """Return what a finished stage scored, for a lock; None: it scores nothing."""
+        return None
+
+    # How its result is compared with another one.
+
+    @abstractmethod
+    def again(
+        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
+    ) -> Rerun:
+        """Compute a share of it again, at least one unit, in the empty folder `scratch`, and compare.
+
+        elsewhere: whether machine or versions are other ones than those of `record`. Raises StageError where
+        it cannot be computed.
+        """
+
+    def probes(self) -> dict[str, list[dict[str, Any]]]:
+        """Return some of the numbers of each output, for a lock, by which rounding can be told from a fault."""
+        return {}
+
+    def distance(self, output: str, probes: Sequence[Mapping[str, Any]]) -> tuple[bool, str] | None:
+        """Return whether an output is as near to another's probes as rounding may leave it, and how near in words.
+
+        None: there is no distance for this output.
+        """
+        return None
+
+
+def given_settings(settings: Any, **more: Any) -> dict[str, Any]:
+    """Return a settings dataclass as JSON values, with `more` beside its fields."""
+    values: dict[str, Any] = json.loads(json.dumps({**asdict(settings), **more}, default=str))
+    return values
+
+
+def count_reasons(reasons: pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each text occurs, by falling number."""
+    counts = [(str(item["values"]), int(item["counts"])) for item in pc.value_counts(reasons).to_pylist()]
+    return dict(sorted(counts, key=lambda count: (-count[1], count[0])))
+
+
+def changed_outputs(record: StageRecord, outputs: Mapping[str, str]) -> list[str]:
+    """Return the names of the outputs that are not as `record` says, in alphabetical order."""
+    names = sorted({*record.outputs, *outputs})
+    return [name for name in names if record.outputs.get(name) != outputs.get(name)]
+
+
+def sample_of(units: Sequence[Unit], share: float) -> list[Unit]:
+    """Return a share of the units, at least one, in their order; the same ones each time."""
+    if not units:
+        return []
+    chosen = random.Random(0).sample(range(len(units)), min(len(units), max(1, round(share * len(units)))))
+    return [units[i] for i in sorted(chosen)]

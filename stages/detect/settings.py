@@ -16,7 +16,9 @@ class DetectSettings:
     detector: str = setting(
         "fasterrcnn_resnet50_fpn_v2", "one of torchvision's Faster R-CNNs, or demo_fasterrcnn"
     )
-    weights: str = setting("default", "'default' (torchvision's COCO weights), a file, or 'random'")
+    weights: str = setting(
+        "default", "'default' (torchvision's COCO weights), a file, or 'random'", words=("default", "random")
+    )
     objects: int = setting(3, "objects kept an image, the paper's m")
     min_score: float = setting(0.05, "objects below this score are not kept")
     precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")

@@ -1,12 +1,11 @@
 """The detect stage: the top objects of every image, as rows of detections.parquet and, for people to look at, as crops.
 
-A unit of work is a chunk of images; a finished chunk is kept as two small tables until all are there, so that a killed job goes on
-where it was.
+A unit of work is a chunk of images. A finished chunk is kept as two small tables until all are there, so that a
+killed job goes on where it was.
 """
 
 import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,11 @@ from ...manifests.tables import (
 )
 from ..base.ahead import Made
 from ..base.arithmetic import Arithmetic
-from ..base.stage import Stage
+from ..base.settings import local_files
+from ..base.stage import Progress, Rerun, Stage, given_settings, sample_of
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
 from ..vision.weights import weights_of
+from .comparison import box_distance, box_probes, compare_detections
 from .settings import DetectSettings
 from .unit import ChunkUnit, chunk_tables
 
@@ -47,8 +48,9 @@ class Detect(Stage):
     run: RunFolder
     settings: DetectSettings
 
-    name = "detect"
+    kind = "detect"
     schema_version = 1
+    optional = True
 
     def parameters(self) -> dict[str, Any]:
         s = self.settings
@@ -56,8 +58,15 @@ class Detect(Stage):
             "detector": s.detector,
             "min_score": s.min_score,
             "objects": s.objects,
-            **Arithmetic.of(s.device, s.precision).identity,
+            **self.arithmetic.identity,
         }
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Return how the detector computes."""
+        return Arithmetic.recorded(
+            self.settings.device, self.settings.precision, StageRecord.known(self.run.record(self.name))
+        )
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {"images": table_digest(self.run.images, IMAGES, "prepare")}
@@ -74,14 +83,30 @@ class Detect(Stage):
         }
         return sound_digests(tables)
 
-    def compute(self, tools: Tools) -> Counts:
-        if remark := Arithmetic.of(self.settings.device, self.settings.precision).remark:
+    def output_path(self, output: str) -> Path:
+        return self.run.detections if output == "detections" else self.run.outcomes(self.name)
+
+    @property
+    def place(self) -> Path:
+        return self.run.detections
+
+    def before(self) -> tuple[str, ...]:
+        return ("prepare",)
+
+    def given(self) -> dict[str, Any]:
+        return given_settings(self.settings)
+
+    def sources(self) -> Iterator[Path]:
+        yield from local_files(self.settings).values()
+
+    def compute(self, causes: StageRecord, tools: Tools) -> Counts:
+        if remark := self.arithmetic.remark:
             tools.say(remark)
         images = self._images()
-        old_detections, old_outcomes = self._reusable(images)
+        old_detections, old_outcomes = self._reusable(causes, images)
         kept = set(old_outcomes.column("image_key").to_pylist())
         todo = [image for image in images if image[0] not in kept] if kept else images
-        work = self._work()
+        work = self._work(causes)
         work.mkdir(parents=True, exist_ok=True)
         remove_temporaries(work)
         remove_temporaries(self.run.crops)
@@ -112,45 +137,76 @@ class Detect(Stage):
             done=len(images) - len(kept) - failed,
             skipped=len(kept),
             failed=failed,
-            details={"objects": all_detections.num_rows, "output": str(self.run.detections)},
+            details={"objects": all_detections.num_rows},
         )
 
-    def finish(self) -> None:
-        shutil.rmtree(self.run.work(self.name), ignore_errors=True)
-
-    def kept(self) -> tuple[int, int]:
-        """How many images of finished chunks an interrupted run has left, of how many that the next one has to go through."""
-        there = {path.name for path in self._work().glob("*.outcomes.parquet")}
+    def progress(self, causes: StageRecord) -> Progress | None:
+        """Return how many images of finished chunks there are, of how many that the next run goes through."""
+        there = {path.name for path in self._work(causes).glob("*.outcomes.parquet")}
         if not there:
-            return 0, 0
+            return None
         images = self._images()
-        kept = set(self._reusable(images)[1].column("image_key").to_pylist())
+        kept = set(self._reusable(causes, images)[1].column("image_key").to_pylist())
         todo = [image for image in images if image[0] not in kept]
-        units = self._units(self._work(), todo)
-        return sum(len(unit) for unit in units if chunk_tables(unit.stem)[1].name in there), len(todo)
+        units = self._units(self._work(causes), todo)
+        done = sum(len(unit) for unit in units if chunk_tables(unit.stem)[1].name in there)
+        return Progress(done, len(todo), "images") if done else None
 
-    def all_units(self, work: Path) -> list[ChunkUnit]:
-        """The chunks of every usable image, whatever is done of them, with their tables below `work` and without crops."""
+    def again(
+        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
+    ) -> Rerun:
+        work = scratch.work(self.name)
+        work.mkdir(parents=True)
+        units = sample_of(self.units(work), share)
+        found, outcomes = [table_of(DETECTIONS, ())], [table_of(OUTCOMES, ())]
+        for unit, result in tools.map(_detect_chunk, units):
+            if isinstance(result, UnitFailure):
+                raise StageError(f"{len(unit)} images could not be computed again: {result.reason}")
+            tables = chunk_tables(result)
+            found.append(read_table(tables[0], DETECTIONS))
+            outcomes.append(read_table(tables[1], OUTCOMES))
+        keys = pa.array([key for unit in units for key, _ in unit.images], pa.string())
+        old = (
+            table.filter(pc.is_in(table.column("image_key"), keys))
+            for table in (
+                read_table(self.run.detections, DETECTIONS),
+                read_table(self.run.outcomes(self.name), OUTCOMES),
+            )
+        )
+        new = pa.concat_tables(found), pa.concat_tables(outcomes)
+        precision = str(record.parameters["precision"])
+        return compare_detections(self.name, tuple(old), new, precision, f"{len(keys)} images")
+
+    def probes(self) -> dict[str, list[dict[str, Any]]]:
+        return {"detections": box_probes(self.run.detections)}
+
+    def distance(self, output: str, probes: Sequence[Mapping[str, Any]]) -> tuple[bool, str] | None:
+        return box_distance(probes, self.run.detections) if output == "detections" else None
+
+    def units(self, work: Path) -> list[ChunkUnit]:
+        """Return the chunks of every usable image, whatever is done of them, with their tables below `work` and
+        without crops."""
         return [replace(unit, crops=None) for unit in self._units(work, self._images())]
 
     def _images(self) -> Made[tuple[str, str]]:
-        """(key, path) of every usable image, in the order of the keys."""
+        """Return (key, path) of every usable image, in the order of the keys."""
         images = usable_images(self.run.images)
         keys, paths = images.column("key"), images.column("path")
         return Made(len(keys), lambda i: (keys[i].as_py(), paths[i].as_py()))
 
-    def _work(self) -> Path:
-        """Parts of another detector never mix with these: the folder bears the digest of all that decides a box."""
+    def _work(self, causes: StageRecord) -> Path:
+        """Return the folder of finished chunks. It bears the digest of all that decides a box: parts of another
+        detector never mix with these."""
         decides = {
-            "schema_version": self.schema_version,
-            "parameters": self.parameters(),
-            "weights": self.weights(),
+            "schema_version": causes.schema_version,
+            "parameters": causes.parameters,
+            "weights": causes.weights,
         }
         return self.run.work(self.name) / digest_json(decides)[:16]
 
     def _units(self, work: Path, images: Sequence[tuple[str, str]]) -> Made[ChunkUnit]:
         s = self.settings
-        arithmetic = Arithmetic.of(s.device, s.precision)
+        arithmetic = self.arithmetic
         crops = str(self.run.crops) if s.crops else None
 
         def make(i: int) -> ChunkUnit:
@@ -161,11 +217,12 @@ class Detect(Stage):
 
         return Made(math.ceil(len(images) / s.chunk), make)
 
-    def _reusable(self, images: Sequence[tuple[str, str]]) -> tuple[pa.Table, pa.Table]:
-        """The committed detections and outcomes of images that are still wanted, where nothing but the images has changed."""
+    def _reusable(self, causes: StageRecord, images: Sequence[tuple[str, str]]) -> tuple[pa.Table, pa.Table]:
+        """Return the committed detections and outcomes of images that are still wanted, where nothing but the
+        images has changed."""
         nothing = table_of(DETECTIONS, ()), table_of(OUTCOMES, ())
         record = StageRecord.read(self.run.record(self.name))
-        now = (self.schema_version, self.parameters(), self.weights())
+        now = (causes.schema_version, causes.parameters, causes.weights)
         if record is None or (record.schema_version, record.parameters, record.weights) != now:
             return nothing
         try:
@@ -185,7 +242,7 @@ class Detect(Stage):
 
 
 def _detect_chunk(unit: ChunkUnit) -> Path:
-    """Imported by who works, not by who plans."""
+    """Run `detect_chunk`, imported lazily: planning must not load torch."""
     from .work import detect_chunk
 
     return detect_chunk(unit)

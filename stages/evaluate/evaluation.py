@@ -103,8 +103,8 @@ def evaluate(
 
 def _features(data: RunFolder, trained_on: dict[str, Any] | None) -> FeatureCache:
     """The features of `data`, which must be made as those that the model was trained on: same backbone, weights and transform."""
-    cache = FeatureCache(data.features)
-    _check(str(data.features), cache.spec, trained_on, ("dtype",))
+    cache = FeatureCache(data.features())
+    _check(str(data.features()), cache.spec, trained_on, ("dtype",))
     return cache
 
 

@@ -15,7 +15,11 @@ class ExtractSettings:
     """The table [extract] of run.toml."""
 
     backbone: str = setting("resnet50", "one of torchvision's ResNets, or demo_resnet")
-    weights: str = setting("default", "'default' (torchvision's ImageNet weights), a file, or 'random'")
+    weights: str = setting(
+        "default",
+        "'default' (torchvision's ImageNet weights), a file, or 'random'",
+        words=("default", "random"),
+    )
     size: int = setting(224, "side of a view in pixels")
     pooled: int = setting(2, "side of a pooled pyramid level, the p of docs/method.md")
     dtype: str = setting("float16", "what is stored: float16, bfloat16 or float32")

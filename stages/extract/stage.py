@@ -6,21 +6,22 @@ by the cluster, so that the numbers do not depend on how many workers there were
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow.compute as pc
 
+from ...cache.integrity import find_damage
 from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
 from ...cache.shards import SCHEMA_VERSION, Shard, ShardError, check_shard
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
 from ...manifests.record import StageRecord
-from ...manifests.run import RunFolder
+from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
 from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES
 from ...manifests.tables import (
     any_usable,
@@ -32,43 +33,64 @@ from ...manifests.tables import (
 )
 from ..base.ahead import Made
 from ..base.arithmetic import Arithmetic
-from ..base.stage import Stage
+from ..base.settings import local_files
+from ..base.stage import Progress, Rerun, Stage, given_settings, sample_of
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
 from ..vision.backbones import backbone_info
 from ..vision.plan import ImageUnit, ViewPlan, planned_images
-from ..vision.sets import PYRAMID
+from ..vision.sets import PYRAMID, FeatureSet
 from ..vision.weights import weights_of
+from .comparison import Apart, feature_distance, feature_probes
 from .settings import ExtractSettings
 from .unit import ShardResult, ShardUnit, Target
 
-__all__ = ["Extract"]
+__all__ = ["Extract", "planned_units"]
 
 
 @dataclass(frozen=True)
 class Extract(Stage):
-    """images.parquet and detections.parquet to features/. See Stage for the contract."""
+    """images.parquet and detections.parquet to features/<set>/. See Stage for the contract."""
 
     run: RunFolder
     settings: ExtractSettings
     objects: int
+    feature_set: FeatureSet = PYRAMID
 
-    name = "extract"
+    kind = "extract"
     schema_version = SCHEMA_VERSION
+    optional = True
+
+    @property
+    def name(self) -> str:
+        return extract_name(self.feature_set.name)
 
     def parameters(self) -> dict[str, Any]:
         s = self.settings
-        return {
+        found = {
             "backbone": s.backbone,
             "dtype": s.dtype,
             "objects": self.objects,
-            "pooled": s.pooled,
+            "pooled": self._set.side,
             **self.arithmetic.identity,
             "transform": str(backbone_info(s.backbone).transform(s.size)),
         }
+        if (self._set.levels, self._set.views) != (PYRAMID.levels, PYRAMID.views):
+            found |= {"levels": list(self._set.levels), "views": self._set.views}
+        return found
+
+    @property
+    def _set(self) -> FeatureSet:
+        """Return the set; the side of the built-in pyramid is a setting."""
+        if self.feature_set == PYRAMID:
+            return replace(PYRAMID, side=self.settings.pooled)
+        return self.feature_set
 
     @property
     def arithmetic(self) -> Arithmetic:
-        return Arithmetic.of(self.settings.device, self.settings.precision)
+        """Return how the backbone computes."""
+        return Arithmetic.recorded(
+            self.settings.device, self.settings.precision, StageRecord.known(self.run.record(self.name))
+        )
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {
@@ -85,95 +107,129 @@ class Extract(Stage):
         """The digest of what the index promises, shard by shard layout aside; a shard that is gone or has shrunk empties it."""
         found = sound_digests({"outcomes": (self.run.outcomes(self.name), OUTCOMES)})
         try:
-            cache = FeatureCache(self.run.features)
+            cache = FeatureCache(self.place)
             for name in cache.shards():
-                check_shard(self.run.features / name)
+                check_shard(self.place / name)
             found["features"] = cache.digest()
         except StageError:
             return found
         return found
 
-    def compute(self, tools: Tools) -> Counts:
-        if remark := self.arithmetic.remark:
+    def output_path(self, output: str) -> Path:
+        return self.place / "index.parquet" if output == "features" else self.run.outcomes(self.name)
+
+    @property
+    def place(self) -> Path:
+        return self.run.features(self.feature_set.name)
+
+    def before(self) -> tuple[str, ...]:
+        return ("prepare", "detect")
+
+    def given(self) -> dict[str, Any]:
+        return given_settings(self.settings, objects=self.objects)
+
+    def sources(self) -> Iterator[Path]:
+        yield from local_files(self.settings).values()
+
+    def command(self) -> str:
+        name = self.feature_set.name
+        return super().command() + ("" if name == DEFAULT_SET else f" --features {name}")
+
+    def damage(self) -> list[tuple[Path, str]]:
+        return [(item.path, item.reason) for item in find_damage(self.place)]
+
+    def compute(self, causes: StageRecord, tools: Tools) -> Counts:
+        return self.compute_together([(self, causes)], tools)[0]
+
+    @classmethod
+    def compute_together(cls, works: Sequence[tuple[Self, StageRecord]], tools: Tools) -> list[Counts]:
+        """Make several feature sets in one pass over the images that all of them lack.
+
+        The stages are of one run, and differ in their set alone. What a set holds is what a pass for it alone makes.
+        """
+        first = works[0][0]
+        if remark := first.arithmetic.remark:
             tools.say(remark)
-        remove_temporaries(self.run.features)
-        images = self.images()
-        spec = self.spec()
-        kept, taken = self._reusable(spec, images)
-        todo = [image for image in images if image.key not in kept] if kept else images
-        units = self._units(spec, todo, taken)
-        bar = tools.bar(len(todo), "extract", "image")
-        rows = list(kept.values())
-        failed: list[tuple[str, str]] = []
-        for unit, result in tools.map(_extract_shard, units):
-            if isinstance(result, UnitFailure):
-                failed.extend((image.key, result.reason) for image in unit.images)
-            else:
-                (made,) = result
-                rows.extend(made.rows)
-                failed.extend(made.failed)
-            bar.update(len(unit))
-        bar.close()
-        outcomes = [{"image_key": row.image_key, "status": "done", "reason": None} for row in rows]
-        outcomes += [{"image_key": key, "status": "failed", "reason": reason} for key, reason in failed]
-        write_table(
-            self.run.outcomes(self.name),
-            table_of(OUTCOMES, sorted(outcomes, key=lambda row: str(row["image_key"]))),
-        )
-        write_index(self.run.features, spec, rows)
-        return Counts(
-            "images",
-            done=len(rows) - len(kept),
-            skipped=len(kept),
-            failed=len(failed),
-            details={
-                "views": int(sum(1 + min(len(image.boxes), self.objects) for image in todo)),
-                "output": str(self.run.features),
-            },
-        )
+        images = first.images()
+        begun = [_Begun(stage, *stage._reusable(images, causes)) for stage, causes in works]
+        passes: dict[frozenset[str], list[_Begun]] = {}
+        for one in begun:
+            remove_temporaries(one.stage.place)
+            passes.setdefault(frozenset(one.kept), []).append(one)
+        for kept, together in passes.items():
+            todo = [image for image in images if image.key not in kept] if kept else images
+            _make(together, todo, tools)
+        return [one.commit(images) for one in begun]
 
     def finish(self) -> None:
-        """Shards that the index does not name are leftovers of an older feature set."""
-        named = set(FeatureCache(self.run.features).shards())
-        for path in self.run.features.glob("shard-*.h5"):
+        """Remove shards that the index does not name: they are leftovers of older features."""
+        named = set(FeatureCache(self.place).shards())
+        for path in self.place.glob("shard-*.h5"):
             if path.name not in named:
                 path.unlink()
-        remove_temporaries(self.run.features)  # of a worker that was killed while this stage ran
+        remove_temporaries(self.place)  # of a worker that was killed while this stage ran
 
-    def kept(self) -> tuple[int, int, int]:
-        """How many images lie in finished shards that an interrupted run has left, of how many that are not in the committed cache; and
-        the number of these shards."""
+    def progress(self, causes: StageRecord) -> Progress | None:
+        """Return how many images lie in finished shards that an interrupted run has left, of how many that are not
+        in the committed cache; and the number of these shards."""
         known = self.spec()
         total = usable_images(self.run.images)
         named: set[str] = set()
-        # Without a record the next run looks at every shard again, also at those that an index means.
+        # Without a record the next run looks at every shard again, also at those that an index names.
         if StageRecord.read(self.run.record(self.name)) is not None:
             with suppress(StageError):
-                cache = FeatureCache(self.run.features)
+                cache = FeatureCache(self.place)
                 named = set(cache.shards())
                 if cache.spec == known:
                     total = total.filter(pc.invert(pc.is_in(total.column("key"), cache.keys())))
         done = shards = 0
-        for path in self.run.features.glob("shard-*.h5"):
+        for path in self.place.glob("shard-*.h5"):
             if path.name not in named:
                 with suppress(ShardError):
                     shard = Shard(path)
                     if shard.spec == known:
                         done, shards = done + len(shard.keys), shards + 1
-        return done, total.num_rows, shards
+        return Progress(done, total.num_rows, "images", {"new shards": shards}) if done else None
 
-    def units_of(self, shards: Sequence[str], folder: Path) -> list[ShardUnit]:
-        """The units that made committed shards, as far as tables and shards still tell, with their results below `folder`.
+    def again(
+        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
+    ) -> Rerun:
+        folder = scratch.features(self.feature_set.name)
+        folder.mkdir(parents=True)
+        units = self._units_of(sample_of(FeatureCache(self.place).shards(), share), folder)
+        apart = Apart(self.name, str(record.parameters["precision"]))
+        for unit, result in tools.map(_extract_shard, units):
+            if isinstance(result, UnitFailure):
+                raise StageError(f"{len(unit)} images could not be computed again: {result.reason}")
+            (target,) = unit.targets
+            old, new = Shard(self.place / target.path.name), Shard(target.path)
+            if unit.digest(target) != old.unit:
+                apart.remarks.append(
+                    f"{target.path.name} was put together otherwise; another batch may round differently"
+                )
+            apart.add(old, new)
+        return apart.rerun()
 
-        On a GPU, which images go through the network together is part of the numbers, and an image that failed held a place: it is put
-        back where its key belongs. A unit with another digest than its shard's was put together otherwise, and may be a rounding off.
+    def probes(self) -> dict[str, list[dict[str, Any]]]:
+        return {"features": feature_probes(self.place)}
+
+    def distance(self, output: str, probes: Sequence[Mapping[str, Any]]) -> tuple[bool, str] | None:
+        return feature_distance(probes, self.place) if output == "features" else None
+
+    def _units_of(self, shards: Sequence[str], folder: Path) -> list[ShardUnit]:
+        """Return the units that made committed shards, as far as tables and shards still tell, with their results
+        below `folder`.
+
+        On a GPU, which images go through the network together is part of the numbers, and an image that failed held
+        a place: it is put back where its key belongs. A unit with another digest than its shard's was put together
+        otherwise, and may be a rounding off.
         """
         images = self.images()
         keys = [image.key for image in images]
         s, arithmetic = self.settings, self.arithmetic
         units = []
         for name in shards:
-            shard = Shard(self.run.features / name)
+            shard = Shard(self.place / name)
             there = set(shard.keys)
             span = (
                 slice(bisect_left(keys, shard.keys[0]), bisect_right(keys, shard.keys[-1]))
@@ -189,7 +245,7 @@ class Extract(Stage):
         return units
 
     def images(self) -> Made[ImageUnit]:
-        """Every usable image with the boxes that are its views."""
+        """Return every usable image with the boxes that are its views."""
         return planned_images(self.run.images, self.run.detections, self.objects)
 
     def plan(self) -> ViewPlan:
@@ -197,9 +253,9 @@ class Extract(Stage):
         return ViewPlan(self.images(), self.spec(), self.settings.weights)
 
     def spec(self) -> FeatureSpec:
-        """What the features are that this stage makes."""
+        """Return what the features are that this stage makes."""
         s = self.settings
-        return replace(PYRAMID, side=s.pooled).spec(
+        return self._set.spec(
             s.backbone,
             backbone_info(s.backbone).transform(s.size),
             weights=self.weights().get("backbone", "none"),
@@ -209,32 +265,34 @@ class Extract(Stage):
         )
 
     def _reusable(
-        self, spec: FeatureSpec, images: Sequence[ImageUnit]
+        self, images: Sequence[ImageUnit], causes: StageRecord
     ) -> tuple[dict[str, IndexRow], set[str]]:
-        """The committed rows that this run would compute again to the same values, by image key; and the shards whose names are taken.
+        """Return the committed rows that this run would compute again to the same values, by image key, and the
+        shards whose names are taken.
 
-        A committed index stays true until the next one replaces it: no new shard bears the name of one that it means.
+        A committed index stays true until the next one replaces it: no new shard bears the name of one that it names.
         """
         try:
-            old_spec, rows = read_index(self.run.features)
+            old_spec, rows = read_index(self.place)
         except StageError:
             return {}, set()
         taken = {row.shard for row in rows}
-        if old_spec != spec:
+        if old_spec != self.spec():
             return {}, taken
         record = StageRecord.read(self.run.record(self.name))
         if (
             record is None
-            or record.schema_version != self.schema_version
-            or record.parameters != self.parameters()
+            or record.schema_version != causes.schema_version
+            or record.parameters != causes.parameters
         ):
-            # Killed between index and record: the same units come again under the same names, and find their shards there.
+            # Killed between index and record: the same units come again under the same names, and find their
+            # shards there.
             return {}, set()
         wanted = {image.key: image.inputs for image in images}
         sound: dict[str, Shard] = {}
         for name in taken:
             try:
-                shard = Shard(self.run.features / name)
+                shard = Shard(self.place / name)
             except ShardError:
                 continue
             if not shard.damaged_rows():
@@ -245,22 +303,80 @@ class Extract(Stage):
             if wanted.get(row.image_key) == row.inputs and row.shard in sound
         }, taken
 
-    def _units(self, spec: FeatureSpec, images: Sequence[ImageUnit], taken: set[str]) -> Made[ShardUnit]:
-        """Units of whole shards under names that are not taken."""
-        s, arithmetic = self.settings, self.arithmetic
-        count = math.ceil(len(images) / s.shard_rows)
-        free = [number for number in range(count + len(taken)) if f"shard-{number:05d}.h5" not in taken]
 
-        def make(i: int) -> ShardUnit:
-            group = tuple(images[i * s.shard_rows : (i + 1) * s.shard_rows])
-            target = Target(spec, s.weights, str(self.run.features), f"{free[i]:05d}")
-            return ShardUnit((target,), arithmetic, group)
+@dataclass
+class _Begun:
+    """A feature set that is being made: what is kept of it, the names of shards that are taken, and what has come."""
 
-        return Made(count, make)
+    stage: Extract
+    kept: dict[str, IndexRow]
+    taken: set[str]
+    rows: list[IndexRow] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    def commit(self, images: Sequence[ImageUnit]) -> Counts:
+        """Write the outcomes and the index, from which on the set holds exactly these rows."""
+        stage, rows = self.stage, [*self.kept.values(), *self.rows]
+        outcomes = [{"image_key": row.image_key, "status": "done", "reason": None} for row in rows]
+        outcomes += [{"image_key": key, "status": "failed", "reason": reason} for key, reason in self.failed]
+        write_table(
+            stage.run.outcomes(stage.name),
+            table_of(OUTCOMES, sorted(outcomes, key=lambda row: str(row["image_key"]))),
+        )
+        write_index(stage.place, stage.spec(), rows)
+        new = (image for image in images if image.key not in self.kept)
+        views = sum(stage.feature_set.views_of(len(image.boxes), stage.objects) for image in new)
+        return Counts(
+            "images",
+            done=len(self.rows),
+            skipped=len(self.kept),
+            failed=len(self.failed),
+            details={"views": views},
+        )
+
+
+def _make(together: Sequence[_Begun], images: Sequence[ImageUnit], tools: Tools) -> None:
+    """Make the shards of `images` of several sets in one pass."""
+    units = planned_units([(one.stage, one.taken) for one in together], images)
+    bar = tools.bar(len(images), "extract", "image")
+    for unit, results in tools.map(_extract_shard, units):
+        for i, one in enumerate(together):
+            if isinstance(results, UnitFailure):
+                one.failed.extend((image.key, results.reason) for image in unit.images)
+            else:
+                one.rows.extend(results[i].rows)
+                one.failed.extend(results[i].failed)
+        bar.update(len(unit))
+    bar.close()
+
+
+def planned_units(stages: Sequence[tuple[Extract, set[str]]], images: Sequence[ImageUnit]) -> Made[ShardUnit]:
+    """Return units of whole shards, each a shard of every stage's set, under names that are not taken.
+
+    stages: of one run and the same settings, each with the names that are taken in its folder.
+    """
+    first = stages[0][0]
+    rows, arithmetic = first.settings.shard_rows, first.arithmetic
+    count = math.ceil(len(images) / rows)
+
+    def numbers(taken: set[str]) -> list[int]:
+        every = range(count + len(taken))
+        return [number for number in every if f"shard-{number:05d}.h5" not in taken]
+
+    targets = [
+        (stage.spec(), stage.settings.weights, str(stage.place), numbers(taken)) for stage, taken in stages
+    ]
+
+    def make(i: int) -> ShardUnit:
+        group = tuple(images[i * rows : (i + 1) * rows])
+        made = (Target(spec, weights, folder, f"{free[i]:05d}") for spec, weights, folder, free in targets)
+        return ShardUnit(tuple(made), arithmetic, group)
+
+    return Made(count, make)
 
 
 def _extract_shard(unit: ShardUnit) -> list[ShardResult]:
-    """Imported by who works, not by who plans."""
+    """Run `extract_shard`, imported lazily: planning must not load torch."""
     from .work import extract_shard
 
     return extract_shard(unit)

@@ -1,14 +1,14 @@
 """The settings of the finetune stage."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...manifests.errors import InputError
+from ...manifests.fingerprint import digest_file
+from ...manifests.trial import PRETRAINED, TRAINED
 from ..base.settings import setting
 
-__all__ = ["PRETRAINED", "TRAINED", "FinetuneSettings"]
-
-PRETRAINED = "pretrained"
-TRAINED = "train"
+__all__ = ["FinetuneSettings"]
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,10 @@ class FinetuneSettings:
     """The table [finetune] of run.toml; the rest of the recipe is in [train]."""
 
     start: str = setting(
-        PRETRAINED,
+        "pretrained",
         "'pretrained' weights, 'train' (its model of this system and seed), or a folder",
         option="from",
+        words=("pretrained", TRAINED),
     )
     epochs: int = setting(0, "passes over the training split; 0: as many as [train] says")
     unfreeze: int = setting(
@@ -37,3 +38,18 @@ class FinetuneSettings:
             raise InputError(f"finetune: unfreeze must be between 0 and 5, not {self.unfreeze}")
         if self.decoders < 1 or self.epochs < 0:
             raise InputError("finetune: decoders must be at least 1, and epochs not negative")
+
+    def token(self) -> str:
+        """Return what names the start in a trial: a folder goes by the content of its model.
+
+        Raises InputError where the folder holds no model.
+        """
+        if self.start in ("pretrained", TRAINED):
+            return PRETRAINED if self.start == "pretrained" else TRAINED
+        model = Path(self.start) / "model.safetensors"
+        if not model.is_file():
+            raise InputError(
+                f"--from: {self.start} holds no trained model; give a folder that train or finetune has written, "
+                "'train' or 'pretrained'"
+            )
+        return digest_file(model)[:8]

@@ -4,31 +4,42 @@ Everything but the backbone is as in train: the model, the heads, the recipe of 
 the checkpoints.
 """
 
-import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_file
+from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES, SAMPLES
 from ...manifests.tables import sound_digests, table_digest
-from ..base.stage import Stage
+from ...manifests.trial import PRETRAINED, TRAINED, Trial
+from ..base.settings import local_files
+from ..base.stage import Progress, Rerun, Stage, given_settings
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.causes import checkpoint_folder, encoder_weights, model_outputs, recipe_parameters
+from ..learning.causes import (
+    checkpoint_folder,
+    compare_models,
+    encoder_weights,
+    model_outputs,
+    model_scores,
+    recipe_parameters,
+    training_progress,
+)
 from ..learning.recipe import TrainingJob, TrainSettings
 from ..systems.registry import system_is_visual
 from ..text.encoders.files import resolve_encoder
 from ..vision.plan import ViewSource
-from .settings import PRETRAINED, TRAINED, FinetuneSettings
+from .settings import FinetuneSettings
 
 __all__ = ["Finetune"]
 
 
 @dataclass(frozen=True)
 class Finetune(Stage):
-    """samples.parquet, detections.parquet and the images to models/<system>/finetuned-seed-<n>/.
+    """samples.parquet, detections.parquet and the images to models/<system>/finetuned-<label>/.
 
     settings: train's. source: the stage that would make the cache of the backbone as it is before it learns; its
     images, boxes and views are used here. See Stage for the contract.
@@ -37,30 +48,25 @@ class Finetune(Stage):
     run: RunFolder
     settings: TrainSettings
     task: str
-    system: str
-    seed: int
+    trial: Trial
     finetune: FinetuneSettings
     source: ViewSource
 
+    kind = "finetune"
     schema_version = 1
+    repeats_whole = True
 
     @property
-    def name(self) -> str:  # type: ignore[override]
-        return f"finetune-{self.system}-seed-{self.seed}"
+    def name(self) -> str:
+        return f"finetune-{self.trial.name}"
 
     @property
-    def folder(self) -> Path:
-        """Where the model is written."""
-        return self.run.finetuned(self.system, self.seed)
-
-    @property
-    def visual(self) -> bool:
-        """Whether the system reads images, without which there is nothing to train end to end."""
-        return system_is_visual(self.system, self.task)
+    def place(self) -> Path:
+        return self.run.finetuned(self.trial)
 
     @property
     def recipe(self) -> TrainSettings:
-        """[train], with the epochs of [finetune]."""
+        """Return [train], with the epochs of [finetune]."""
         epochs = self.finetune.epochs or self.settings.epochs
         return replace(
             self.settings, epochs=epochs, first_evaluation=min(self.settings.first_evaluation, epochs)
@@ -68,20 +74,26 @@ class Finetune(Stage):
 
     @property
     def start(self) -> Path | None:
-        """The folder of the model to start from, or None for pretrained weights. Raises InputError where there is none."""
-        if self.finetune.start == PRETRAINED:
+        """Return the folder of the model to start from, or None for pretrained weights.
+
+        Raises InputError where there is none, or where it is not the one that the trial is named after.
+        """
+        if self.trial.start == PRETRAINED:
             return None
-        folder = (
-            self.run.model(self.system, self.seed)
-            if self.finetune.start == TRAINED
-            else Path(self.finetune.start)
-        )
-        if not (folder / "model.safetensors").is_file():
+        if self.trial.start == TRAINED:
+            folder = self.run.model(self.trial.trained)
+            if not (folder / "model.safetensors").is_file():
+                raise InputError(
+                    f"--from: {folder} holds no trained model; run `hmnet-pipe train {self.run.path} "
+                    f"{self.trial.trained.options}` first, or use --from pretrained"
+                )
+            return folder
+        if self.finetune.token() != self.trial.start:
             raise InputError(
-                f"--from: {folder} holds no trained model; run `hmnet-pipe train {self.run.path} "
-                f"--system {self.system} --seed {self.seed}` first, or use --from {PRETRAINED}"
+                f"{self.place} was trained from another model than {self.finetune.start}, which [finetune] in "
+                f"{self.run.config} names; give the folder of that model with --from"
             )
-        return folder
+        return Path(self.finetune.start)
 
     def parameters(self) -> dict[str, Any]:
         own, visual = asdict(self.finetune), self.source.parameters()
@@ -89,7 +101,8 @@ class Finetune(Stage):
         for name in ("start", "epochs", "decoders", "recompute"):
             del own[name]
         del visual["dtype"], visual["precision"]  # nothing is stored, and one precision is for all
-        return {**recipe_parameters(self.recipe, system=self.system, seed=self.seed), **own, **visual}
+        record = StageRecord.known(self.run.record(self.name))
+        return {**recipe_parameters(self.recipe, self.trial, record), **own, **visual}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {
@@ -106,39 +119,55 @@ class Finetune(Stage):
 
     def outputs(self) -> dict[str, str]:
         return {
-            **model_outputs(self.folder, "backbone.safetensors"),
+            **model_outputs(self.place, "backbone.safetensors"),
             **sound_digests({"outcomes": (self.run.outcomes(self.name), OUTCOMES)}),
         }
 
-    def checkpoints(
-        self, parameters: dict[str, Any], inputs: dict[str, str], weights: dict[str, str]
-    ) -> Path:
-        """Return where a training with these causes keeps its checkpoint."""
-        return checkpoint_folder(self.run.work(self.name), parameters, inputs, weights)
+    def output_path(self, output: str) -> Path:
+        return self.run.outcomes(self.name) if output == "outcomes" else self.place / output
 
-    def compute(self, tools: Tools) -> Counts:
+    def before(self) -> tuple[str, ...]:
+        trained = (f"train-{self.trial.trained.name}",) if self.trial.start == TRAINED else ()
+        return ("prepare", "detect", *trained)
+
+    def given(self) -> dict[str, Any]:
+        tables = {"finetune": asdict(self.finetune), "extract": self.source.given()}
+        more = {
+            f"{table}.{name}": value for table, values in tables.items() for name, value in values.items()
+        }
+        del more["finetune.start"]  # it names the trial
+        return given_settings(self.settings, **more)
+
+    def sources(self) -> Iterator[Path]:
+        yield from local_files(self.settings).values()
+        yield from self.source.sources()
+        if self.trial.start not in (PRETRAINED, TRAINED):
+            yield from local_files(self.finetune).values()
+
+    def command(self) -> str:
+        return f"{super().command()} {self.trial.options}"
+
+    def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         from .work import finetune
 
-        if not self.visual:
+        if not system_is_visual(self.trial.system, self.task):
             raise InputError(
-                f"{self.system} reads no images: there is nothing to train end to end; use `hmnet-pipe train`"
+                f"{self.trial.system} reads no images: there is nothing to train end to end; "
+                "use `hmnet-pipe train`"
             )
         job = TrainingJob(
             name=self.name,
-            title=f"finetune {self.system} seed {self.seed}",
-            command=f"hmnet-pipe finetune {self.run.path}",
+            title=f"finetune {self.trial.title}",
+            command=super().command(),
             task=self.task,
-            system=self.system,
-            seed=self.seed,
-            shots=self.settings.shots,
-            subset_seed=self.seed,
+            trial=self.trial,
             recipe=self.recipe,
             rates={**self.settings.rates, "backbone": self.finetune.backbone_learning_rate},
             encoder=resolve_encoder(self.settings.encoder),
             samples=self.run.samples,
             config=self.run.config,
-            folder=self.folder,
-            checkpoints=self.checkpoints(self.parameters(), self.inputs(), self.weights()),
+            folder=self.place,
+            checkpoints=checkpoint_folder(self.run.work(self.name), causes),
             logs=self.run.logs(self.name) if self.settings.tensorboard else None,
             checkpoint_seconds=tools.checkpoint_seconds,
         )
@@ -146,5 +175,24 @@ class Finetune(Stage):
             job, self.finetune, self.source.plan(), self.start, self.run.outcomes(self.name), tools
         )
 
-    def finish(self) -> None:
-        shutil.rmtree(self.run.work(self.name), ignore_errors=True)
+    def progress(self, causes: StageRecord) -> Progress | None:
+        return training_progress(checkpoint_folder(self.run.work(self.name), causes))
+
+    def scores(self) -> dict[str, Any] | None:
+        return model_scores(self.place, self.trial)
+
+    def again(
+        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
+    ) -> Rerun:
+        again = replace(self, run=scratch)
+        for there, here in (
+            (self.run.samples, scratch.samples),
+            (self.run.images, scratch.images),
+            (self.run.detections, scratch.detections),
+        ):
+            here.symlink_to(there.resolve())
+        if self.trial.start == TRAINED:
+            scratch.model(self.trial.trained).parent.mkdir(parents=True)
+            scratch.model(self.trial.trained).symlink_to(self.run.model(self.trial.trained).resolve())
+        again.compute(again.causes(tools), tools)
+        return compare_models(record, self.place, again.place, again.outputs(), elsewhere)

@@ -1,26 +1,46 @@
-"""What the stages that train have in common in their records: parameters, weights and outputs. Needs no torch to import."""
+"""What the stages that train have in common: causes, outputs, progress, scores and comparison. Needs no torch to import."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...manifests.fingerprint import digest_file, digest_json
+from ...manifests.record import StageRecord
 from ...manifests.schemas import PREDICTIONS
 from ...manifests.tables import sound_digests
-from ..base.arithmetic import resolve_device, resolve_precision
+from ...manifests.trial import Trial
+from ..base.arithmetic import resolve_recorded
+from ..base.stage import Progress, Rerun, changed_outputs
 from ..text.encoders.files import encoder_digest, resolve_encoder
 from .recipe import TrainSettings
 
-__all__ = ["checkpoint_folder", "encoder_weights", "model_outputs", "recipe_parameters"]
+__all__ = [
+    "checkpoint_folder",
+    "compare_models",
+    "encoder_weights",
+    "model_outputs",
+    "model_scores",
+    "recipe_parameters",
+    "training_progress",
+]
+
+# The largest difference of an F1 that rounding on another machine may make of the same training.
+_F1 = 0.02
 
 
-def recipe_parameters(recipe: TrainSettings, *, system: str, seed: int) -> dict[str, Any]:
-    """Return what of a recipe decides the trained model, with device and precision resolved, for a fingerprint."""
+def recipe_parameters(recipe: TrainSettings, trial: Trial, record: StageRecord | None) -> dict[str, Any]:
+    """Return what of a recipe and a trial decides the trained model, for a fingerprint.
+
+    Device and precision are those that "auto" stands for. record: of the stage's last run, which may tell them.
+    """
     values = asdict(recipe)
-    device = resolve_device(values.pop("device"))
+    values["device"], values["precision"] = resolve_recorded(recipe.device, recipe.precision, record)
     del values["encoder"], values["tensorboard"]  # the encoder's digest is among the weights
-    values["precision"] = resolve_precision(values["precision"], device)
-    return {**values, "device": device.type, "system": system, "seed": seed}
+    subset = {"subset_seed": trial.subset_seed} if trial.shots else {}
+    return {**values, "system": trial.system, "seed": trial.seed, "shots": trial.shots, **subset}
 
 
 def encoder_weights(recipe: TrainSettings) -> dict[str, str]:
@@ -37,8 +57,59 @@ def model_outputs(folder: Path, *more: str) -> dict[str, str]:
     return found
 
 
-def checkpoint_folder(
-    work: Path, parameters: dict[str, Any], inputs: dict[str, str], weights: dict[str, str]
-) -> Path:
+def checkpoint_folder(work: Path, causes: StageRecord) -> Path:
     """Return where, below `work`, a training with these causes keeps its checkpoint: one of others is never resumed."""
-    return work / digest_json({"parameters": parameters, "inputs": inputs, "weights": weights})[:16]
+    decides = {"parameters": causes.parameters, "inputs": causes.inputs, "weights": causes.weights}
+    return work / digest_json(decides)[:16]
+
+
+def training_progress(checkpoints: Path) -> Progress | None:
+    """Return how far the training is that keeps its checkpoint there, or None where there is none that tells."""
+    try:
+        values = json.loads((checkpoints / "progress.json").read_text(encoding="utf-8"))
+        epochs = {"epoch": values["epoch"], "of epochs": values["epochs"]}
+        return Progress(values["step"], values["steps"], "updates", epochs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def model_scores(folder: Path, trial: Trial) -> dict[str, Any]:
+    """Return the trial and the scores of a finished training; a split that it had not is left out."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    splits = {
+        split: {name: round(metrics[split][name], 6) for name in ("f1", "precision", "recall")}
+        for split in ("valid", "test")
+        if metrics[split] is not None
+    }
+    named = {"system": trial.system, "seed": trial.seed, **trial.extras}
+    return {**named, "best_epoch": metrics["best_epoch"], **splits}
+
+
+def compare_models(
+    record: StageRecord, there: Path, here: Path, outputs: dict[str, str], elsewhere: bool
+) -> Rerun:
+    """Compare a recorded training, its model in `there`, with the same one made again in `here`.
+
+    outputs: the new digests. elsewhere: whether machine or versions are other ones; where nothing else differs,
+    neither may the numbers.
+    """
+    from safetensors.numpy import load_file
+
+    checked = "the training"
+    wrong = changed_outputs(record, outputs)
+    if not wrong:
+        return Rerun(record.stage, "equal", checked)
+    old, new = (load_file(folder / "model.safetensors") for folder in (there, here))
+    if old.keys() != new.keys() or any(old[name].shape != new[name].shape for name in old):
+        return Rerun(record.stage, "different", checked, remarks=["the model has other tensors"])
+    pairs = [(old[name].astype(np.float64), new[name].astype(np.float64)) for name in old]
+    distances = {"weights": max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)}
+    metrics = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (there, here)]
+    scores = {
+        f"{split} F1": abs(metrics[0][split]["f1"] - metrics[1][split]["f1"])
+        for split in ("valid", "test")
+        if all(one.get(split) for one in metrics)
+    }
+    close = elsewhere and max(scores.values(), default=0.0) <= _F1
+    remarks = [f"not as recorded: {', '.join(wrong)}"]
+    return Rerun(record.stage, "close" if close else "different", checked, {**distances, **scores}, remarks)

@@ -45,7 +45,7 @@ def join(job: TrainingJob) -> Ranks:
             f"{job.config} says processes = {wanted} in [train], and there are {ranks.size}; set it there or with "
             f"--processes {ranks.size}, or start `torchrun --nproc-per-node {wanted} --no-python {job.command}`"
         )
-    torch.manual_seed(job.seed)
+    torch.manual_seed(job.trial.seed)
     return ranks
 
 
@@ -59,8 +59,8 @@ def read_data(job: TrainingJob, visuals: Visuals | None, tools: Tools) -> Data:
         name: encode_split(samples, name, tokenizer, task=job.task, max_length=job.recipe.max_length)
         for name in ("train", "valid", "test")
     }
-    if job.shots:
-        splits["train"] = few_shots(splits["train"], job.shots, job.subset_seed)
+    if job.trial.shots:
+        splits["train"] = few_shots(splits["train"], job.trial.shots, job.trial.subset_seed)
     labels = labels_of(splits["train"], job.task)
     _warn(job, tools, splits, labels, visuals)
     return Data(splits, labels, tokenizer)
@@ -72,7 +72,7 @@ def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelCo
     levels = spec.levels if spec is not None else ()
     features = spec.identity if spec is not None else None
     return ModelConfig(
-        job.system, job.task, data.labels, levels, recipe.relation_head, recipe.max_length, {}, features
+        job.trial.system, job.task, data.labels, levels, recipe.relation_head, recipe.max_length, {}, features
     )
 
 
@@ -81,7 +81,7 @@ def fit(
 ) -> Counts:
     """Train `model`, resuming if it can; rank 0 writes the model of the best epoch, its scores, predictions and history."""
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
-    task = Task(job.title, job.recipe, job.seed, splits, visuals, pad_id, job.rates, job.logs)
+    task = Task(job.title, job.recipe, job.trial.seed, splits, visuals, pad_id, job.rates, job.logs)
     trainer = Trainer(task, model, Checkpoints(job.checkpoints, job.checkpoint_seconds), ranks)
     seen = trainer.run(tools)
     details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
@@ -92,9 +92,10 @@ def fit(
             model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools
         )
         metrics: dict[str, Any] = {
-            "system": job.system,
+            "system": job.trial.system,
             "task": job.task,
-            "seed": job.seed,
+            "seed": job.trial.seed,
+            **job.trial.extras,
             "best_epoch": trainer.progress.best_epoch,
             "valid": trainer.progress.best_scores,
             "test": score_split(splits["test"], predictions, job.task) if len(splits["test"]) else None,
@@ -106,7 +107,7 @@ def fit(
         write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.progress.history))
         write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         headline = metrics["test"] or metrics["valid"]
-        details |= {"f1": headline["f1"] if headline else None, "output": str(job.folder)}
+        details["f1"] = headline["f1"] if headline else None
     return Counts("training samples", done=seen, details=details)
 
 

@@ -36,6 +36,11 @@ class Ranks:
     def leads(self) -> bool:
         return self.rank == 0
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """Return what torchrun says of the settings in [train]; nothing without it."""
+        return {"processes": self.size} if self.size > 1 else {}
+
     def share(self, items: Sequence[Item]) -> list[Item]:
         """Return this rank's part of `items`: every `size`-th."""
         return list(items[self.rank :: self.size])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...manifests.errors import InputError
+from ...manifests.trial import Trial
 from ..base.settings import setting
 from ..systems.registry import RELATION_HEADS
 
@@ -15,13 +16,12 @@ __all__ = ["TrainSettings", "TrainingJob"]
 class TrainSettings:
     """The table [train] of run.toml: the recipe of the paper's appendix B."""
 
-    encoder: str = setting("bert-base-uncased", "text encoder: a Hugging Face name or a local folder")
+    encoder: str = setting(
+        "bert-base-uncased", "text encoder: a Hugging Face name or a local folder", words=()
+    )
     epochs: int = setting(30, "passes over the training split")
     first_evaluation: int = setting(1, "first epoch (from 1) after which the validation split is scored")
     patience: int = setting(0, "stop after this many epochs without a better validation F1; 0: never")
-    shots: int = setting(
-        0, "low-resource: train on this many samples of each class, drawn without replacement; 0: all"
-    )
     batch_size: int = setting(8, "samples a batch, over all processes")
     accumulate: int = setting(1, "batches an update")
     learning_rate: float = setting(3e-5, "learning rate of the text encoder")
@@ -50,8 +50,8 @@ class TrainSettings:
             raise InputError(
                 "train: epochs, first_evaluation, batch_size, accumulate and processes must be at least 1"
             )
-        if min(self.patience, self.shots) < 0:
-            raise InputError("train: patience and shots must not be negative")
+        if self.patience < 0:
+            raise InputError("train: patience must not be negative")
         if self.max_length < 8:
             raise InputError(f"train: max_length must be at least 8, not {self.max_length}")
         if self.first_evaluation > self.epochs:
@@ -73,22 +73,17 @@ class TrainSettings:
 class TrainingJob:
     """One training in plain facts: what is trained, how, and where its files lie.
 
-    name: the stage's, as in its record. title: the same for people. command: how a user starts it. rates: the
-    learning rate of each part of the model. shots: samples of each class in the low-resource setting, drawn with
-    subset_seed; 0: all. samples: the table of samples. config: the run.toml that holds the recipe. encoder: the
-    folder of the pretrained text encoder. folder: where the model is written. checkpoints: where an interrupted
-    training keeps its state. logs: TensorBoard's folder, or None. checkpoint_seconds: the least seconds between two
-    checkpoints.
+    name: the stage's, as in its record. title: the same for people. command: how a user starts it. recipe: how it
+    is trained. rates: the learning rate of each part of the model. encoder: the folder of the pretrained text
+    encoder. samples: the table of samples. config: the run.toml that holds the recipe. folder: where the model is
+    written. checkpoints: where an interrupted training keeps its state. logs: TensorBoard's folder, or None.
     """
 
     name: str
     title: str
     command: str
     task: str
-    system: str
-    seed: int
-    shots: int
-    subset_seed: int
+    trial: Trial
     recipe: TrainSettings
     rates: Mapping[str, float]
     encoder: Path

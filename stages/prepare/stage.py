@@ -1,7 +1,7 @@
 """The first stage: texts and images in whatever form to the tables samples, images and problems."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from ...manifests.run import RunFolder
 from ...manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from ...manifests.tables import read_batches, read_table, sound_digests, table_of, write_table
 from ..base.ahead import in_threads
-from ..base.stage import Stage
+from ..base.stage import Rerun, Stage, changed_outputs, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
 from ..vision.images import UnusableImage, inspect_image
 from .folder import Found, ImageFolder
 from .identity import identify
-from .readers import SPLITS, ProblemRow, SampleRow, find_texts, read_samples
+from .readers import SPLITS, ProblemRow, SampleRow, Texts, find_texts, read_samples
 from .settings import PrepareSettings
 
 __all__ = ["Prepare"]
@@ -31,8 +31,9 @@ class Prepare(Stage):
     A sample whose image is missing or unusable is kept without it, and has a row in the problems table that says why.
     """
 
-    name = "prepare"
+    kind = "prepare"
     schema_version = 2
+    inputs_outside = True
 
     def __init__(self, run: RunFolder, settings: PrepareSettings) -> None:
         self.run = run
@@ -42,12 +43,12 @@ class Prepare(Stage):
         """The format is the one that was found, so that naming it instead of "auto" changes nothing."""
         return {
             "task": self.settings.task,
-            "format": find_texts(self.settings.text, self.settings.task, self.settings.format).format,
+            "format": self._texts().format,
         }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         """Digests of each text file with its name (which the problems table gives) and of all images that samples refer to."""
-        texts = find_texts(self.settings.text, self.settings.task, self.settings.format)
+        texts = self._texts()
         samples, _ = self._read()
         digests = {
             f"text.{split}": digest_json([path.name, digest_file(path)])
@@ -78,7 +79,48 @@ class Prepare(Stage):
             return True
         return Path(first.column("path")[0].as_py()).is_relative_to(self.settings.images.absolute())
 
-    def compute(self, tools: Tools) -> Counts:
+    def output_path(self, output: str) -> Path:
+        return self.run.path / f"{output}.parquet"
+
+    @property
+    def place(self) -> Path:
+        return self.run.path
+
+    def finish(self) -> None:
+        """Leave the digests of files for the next run."""
+
+    def given(self) -> dict[str, Any]:
+        return given_settings(self.settings)
+
+    def sources(self) -> Iterator[Path]:
+        yield from self._texts().files.values()
+        if self.settings.images is not None:
+            yield self.settings.images
+
+    def other_sources(self, record: StageRecord) -> str | None:
+        here = {f"text.{split}" for split in self._texts().files}
+        there = {name for name in record.inputs if name.startswith("text.")}
+        return None if here == there else f"{self.settings.text} holds other files"
+
+    def failures(self) -> dict[str, int]:
+        try:
+            return count_reasons(read_table(self.run.problems, PROBLEMS, columns=["reason"]).column("reason"))
+        except StageError:  # it never finished
+            return {}
+
+    def again(
+        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
+    ) -> Rerun:
+        """Make all of it again: reading the sources is how it is known that they are the same."""
+        again = Prepare(scratch, self.settings)
+        causes = again.causes(tools)
+        again.compute(causes, tools)
+        wrong = changed_outputs(record, again.outputs())
+        remarks = [f"{name} is not as recorded" for name in wrong]
+        remarks += [f"the sources have changed since: {change}" for change in record.changes(causes)]
+        return Rerun(self.name, "different" if wrong else "equal", "everything", remarks=remarks)
+
+    def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         samples, repairs = self._read()
         for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
             tools.say(
@@ -130,6 +172,9 @@ class Prepare(Stage):
                 "data": {split: str(identity) for split, identity in identify(map(vars, samples)).items()},
             },
         )
+
+    def _texts(self) -> Texts:
+        return find_texts(self.settings.text, self.settings.task, self.settings.format)
 
     def _read(self) -> tuple[list[SampleRow], list[ProblemRow]]:
         return read_samples(self.settings.text, self.settings.task, self.settings.format)

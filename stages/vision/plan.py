@@ -1,6 +1,6 @@
 """Which views each image has, from the tables of images and detections."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +15,9 @@ from ...manifests.schemas import DETECTIONS
 from ...manifests.tables import read_batches, read_table, usable_images
 from ..base.ahead import Made
 
-__all__ = ["Box", "ImageUnit", "ViewPlan", "ViewSource", "planned_images"]
+__all__ = ["SIDES", "Box", "ImageUnit", "ViewPlan", "ViewSource", "planned_images"]
 
-_SIDES = ("x0", "y0", "x1", "y1")
+SIDES = ("x0", "y0", "x1", "y1")
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the upright image
 
@@ -54,6 +54,14 @@ class ViewSource(Protocol):
         """Return the digest of the backbone's weights."""
         ...
 
+    def given(self) -> dict[str, Any]:
+        """Return the settings as they were given."""
+        ...
+
+    def sources(self) -> Iterator[Path]:
+        """Yield the files outside the run that it reads."""
+        ...
+
     def plan(self) -> ViewPlan:
         """Return the images, boxes and views that are extracted."""
         ...
@@ -70,17 +78,17 @@ def planned_images(images_table: Path, detections: Path, objects: int) -> Made[I
     place, rank, boxes = (
         np.empty(count, np.int32),
         np.empty(count, np.int8),
-        np.empty((count, len(_SIDES)), np.float32),
+        np.empty((count, len(SIDES)), np.float32),
     )
     filled = 0
-    for batch in read_batches(detections, DETECTIONS, "detect", ["image_key", "rank", *_SIDES]):
+    for batch in read_batches(detections, DETECTIONS, "detect", ["image_key", "rank", *SIDES]):
         of, ranks = _as_bytes(batch.column("image_key")), batch.column("rank").to_numpy()
         places = np.searchsorted(keys, of)
         wanted = (places < len(keys)) & (ranks < objects)
         wanted[wanted] = keys[places[wanted]] == of[wanted]
         part = slice(filled, filled := filled + int(wanted.sum()))
         place[part], rank[part] = places[wanted], ranks[wanted]
-        boxes[part] = np.stack([batch.column(side).to_numpy()[wanted] for side in _SIDES], axis=1)
+        boxes[part] = np.stack([batch.column(side).to_numpy()[wanted] for side in SIDES], axis=1)
     place, rank, boxes = place[:filled], rank[:filled], boxes[:filled]
     if not (
         (place[1:] > place[:-1]) | ((place[1:] == place[:-1]) & (rank[1:] > rank[:-1]))

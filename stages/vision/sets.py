@@ -68,6 +68,11 @@ class FeatureSet:
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
         return {**values, "levels": list(self.levels)}
 
+    def views_of(self, objects: int, most: int) -> int:
+        """Return how many views the set takes of an image with so many objects, of which `most` are used."""
+        used = min(objects, most)
+        return {ALL: 1 + used, IMAGE: 1}.get(self.views, used)
+
     def spec(
         self, backbone: str, transform: Transform, *, weights: str, objects: int, dtype: str, precision: str
     ) -> FeatureSpec:
@@ -83,7 +88,7 @@ class FeatureSet:
             raise InputError(
                 f"[features.{self.name}] levels = {list(self.levels)}: {backbone} has {len(known)} levels"
             )
-        views = _views(self.views, objects)
+        views = self.views_of(objects, objects)
         if not views:
             raise InputError(f"[features.{self.name}] takes objects, and [detect] has objects = 0")
         return FeatureSpec(
@@ -114,11 +119,6 @@ def feature_set(name: str, own: Mapping[str, FeatureSet] | None = None) -> Featu
     if name not in known:
         raise unknown_name("feature set", name, known)
     return known[name]
-
-
-def _views(regions: str, objects: int) -> int:
-    """How many views of `regions` an image has, of which at most `objects` are of objects."""
-    return {ALL: 1 + objects, IMAGE: 1}.get(regions, objects)
 
 
 def serves(held: FeatureSpec, wanted: FeatureSpec) -> bool:

@@ -26,6 +26,7 @@ from hmnet_pipe.pipeline.checks.verify import rerun_run, verify_run
 from hmnet_pipe.pipeline.run.archive import archive_run
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.tools import SILENT
+from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from torch.utils.data import DataLoader
 
 from ..running import Campaign, Demos, begin, bring_up_to_date, hmnet, hmnet_words, model_of, stage_of
@@ -286,18 +287,18 @@ def run(finished: Path, tmp_path: Path) -> RunFolder:
 
 
 def layouts(run: RunFolder) -> list[bool]:
-    return [Shard(path).archived for path in sorted(run.features.glob("shard-*.h5"))]
+    return [Shard(path).archived for path in sorted(run.features().glob("shard-*.h5"))]
 
 
 @pytest.mark.slow
 def test_an_archived_run_stays_fresh_and_sound_and_is_smaller(run: RunFolder) -> None:
-    before = sum(path.stat().st_size for path in run.features.glob("*.h5"))
+    before = sum(path.stat().st_size for path in run.features().glob("*.h5"))
     done = hmnet("archive", run.path, "--json")
     assert done.returncode == 0, done.stderr
     sizes = json.loads(done.stdout)["details"]["bytes"]
     assert sizes == {
         "before": before,
-        "after": sum(path.stat().st_size for path in run.features.glob("*.h5")),
+        "after": sum(path.stat().st_size for path in run.features().glob("*.h5")),
     }
     assert sizes["after"] < 0.7 * before
     assert all(layouts(run))
@@ -315,18 +316,18 @@ def test_an_archived_run_stays_fresh_and_sound_and_is_smaller(run: RunFolder) ->
 
 def test_a_new_image_reuses_the_archived_rows(run: RunFolder, corpus: Path) -> None:
     archive_run(run)
-    source = Path(RunConfig.read(run.config).prepare.text)
+    source = Path(RunConfig.read(run.config).of(PrepareSettings).text)
     own = Path(shutil.copytree(source, run.path.parent / "corpus"))
     shutil.copy(min((corpus / "images").iterdir()), own / "images")
     begin(run.path, own, extract={"shard_rows": 5})
     shards = len(layouts(run))
-    images = len(FeatureCache(run.features))
+    images = len(FeatureCache(run.features()))
     bring_up_to_date(run.path, "prepare")
     bring_up_to_date(run.path, "detect")
     report = bring_up_to_date(run.path, "extract")
     assert (report.done, report.skipped) == (1, images)
     assert layouts(run) == [True] * shards + [False]
-    assert find_damage(run.features) == []
+    assert find_damage(run.features()) == []
 
 
 def test_training_on_an_archive_gives_the_same_model(
@@ -350,7 +351,7 @@ def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_com
     assert done.returncode == 2
     assert not any(layouts(run))
     archive_run(run)
-    before = {path: path.stat().st_mtime_ns for path in run.features.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in run.features().iterdir()}
     said = [done.stderr]
     assert "up to date" in hmnet("extract", run.path, environment=absent).stdout
     said.append(hmnet("verify", run.path, "--fix", environment=absent).stderr)
@@ -363,7 +364,7 @@ def test_without_hdf5plugin_one_sentence_says_what_to_install_and_nothing_is_com
         assert len(lines) == 1, text
         assert lines[0].startswith("Error: ")
         assert lines[0].endswith("run `pip install 'hmnet-pipe[archive]'`")
-    assert {path: path.stat().st_mtime_ns for path in run.features.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in run.features().iterdir()} == before
 
 
 def test_a_running_extract_keeps_archive_out(run: RunFolder) -> None:
@@ -378,7 +379,7 @@ def test_a_running_extract_keeps_archive_out(run: RunFolder) -> None:
 
 
 def test_no_features_and_no_run_are_one_sentence(run: RunFolder, tmp_path: Path) -> None:
-    shutil.rmtree(run.features)
+    shutil.rmtree(run.features())
     with pytest.raises(StageError, match="hmnet-pipe extract"):
         archive_run(run)
     with pytest.raises(StageError, match="hmnet-pipe prepare"):
@@ -390,12 +391,12 @@ def test_no_features_and_no_run_are_one_sentence(run: RunFolder, tmp_path: Path)
 def test_killed_at_any_moment_every_shard_is_whole_and_the_same_command_goes_on(
     run: RunFolder, restore: bool
 ) -> None:
-    shutil.rmtree(run.features)
-    keys, pyramid, _ = make_cache(run.features, shards=80, rows=4)
+    shutil.rmtree(run.features())
+    keys, pyramid, _ = make_cache(run.features(), shards=80, rows=4)
     if restore:
         archive_run(run)
     arguments = ["archive", run.path, *(["--restore"] if restore else [])]
-    paths = sorted(run.features.glob("shard-*.h5"))
+    paths = sorted(run.features().glob("shard-*.h5"))
     before = {path: path.stat().st_ino for path in paths}
     interrupted = 0
     for moment in (2, 40):
@@ -412,13 +413,13 @@ def test_killed_at_any_moment_every_shard_is_whole_and_the_same_command_goes_on(
         states = layouts(run)
         assert len(states) == 80
         interrupted += len(set(states)) == 2
-        assert find_damage(run.features) == []
-        assert np.array_equal(FeatureCache(run.features).gather(keys)[0], pyramid)
+        assert find_damage(run.features()) == []
+        assert np.array_equal(FeatureCache(run.features()).gather(keys)[0], pyramid)
     assert interrupted == 2
-    (run.features / f"{TEMPORARY_PREFIX}1-{paths[0].name}").write_bytes(b"what a kill may leave")
+    (run.features() / f"{TEMPORARY_PREFIX}1-{paths[0].name}").write_bytes(b"what a kill may leave")
     assert hmnet(*arguments).returncode == 0
     assert layouts(run) == [not restore] * 80
-    assert not list(run.features.glob(f"{TEMPORARY_PREFIX}*"))
+    assert not list(run.features().glob(f"{TEMPORARY_PREFIX}*"))
 
 
 def test_help_says_what_is_read_and_written_with_an_example() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.pipeline.checks import doctor
 from hmnet_pipe.pipeline.checks.doctor import Finding, examine
-from hmnet_pipe.pipeline.run.config import preset
+from hmnet_pipe.pipeline.run.presets import preset
 
 
 @pytest.fixture
@@ -40,7 +40,6 @@ def test_a_run_with_all_that_it_needs_has_no_problem_and_nothing_is_left_behind(
         "precision",
         "threads",
         "memory",
-        "compiler",
         "HDF5",
         "tested versions",
         "text encoder",

@@ -7,7 +7,6 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from hmnet_pipe.pipeline.checks import status
 from hmnet_pipe.pipeline.checks.status import StageStatus, run_status
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.prepare.settings import PrepareSettings
 
 from ...running import Command, Demos, bring_up_to_date, hmnet, wait_until
 
@@ -74,7 +74,7 @@ def test_the_sizes_of_the_parts_are_those_of_the_files(
 
     result = run_status(run)
     assert result.parts["crops"] == size(run.crops.iterdir()) > 0
-    assert result.parts["features"] == size(run.features.iterdir()) > 0
+    assert result.parts["features"] == size(run.features().iterdir()) > 0
     assert result.parts["tables"] == size(run.path.glob("*.parquet"))
     assert result.bytes == size(run.path.rglob("*"))
     assert result.estimated == []
@@ -89,9 +89,9 @@ def test_the_sizes_of_the_parts_are_those_of_the_files(
 @pytest.mark.parametrize("stage", ["detect", "extract"])
 def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run: RunFolder, stage: str) -> None:
     run.record(stage).unlink()
-    total = len(FeatureCache(run.features))
+    total = len(FeatureCache(run.features()))
     if stage == "extract":
-        shutil.rmtree(run.features)
+        shutil.rmtree(run.features())
     else:
         run.detections.unlink()
     with pytest.raises(KeyboardInterrupt):
@@ -104,10 +104,11 @@ def test_an_interrupted_stage_says_how_much_the_next_run_will_keep(run: RunFolde
 
     def count(function: Callable[[Any], Any], units: list[Any]) -> Iterator[tuple[Any, Any]]:
         for unit in units:
-            there = list(run.path.rglob("*.outcomes.parquet")) + list(run.features.glob("*.h5"))
+            there = list(run.path.rglob("*.outcomes.parquet")) + list(run.features().glob("*.h5"))
             result = function(unit)
             made.append(
-                len(list(run.path.rglob("*.outcomes.parquet")) + list(run.features.glob("*.h5"))) - len(there)
+                len(list(run.path.rglob("*.outcomes.parquet")) + list(run.features().glob("*.h5")))
+                - len(there)
             )
             yield unit, result
 
@@ -161,9 +162,11 @@ def test_failed_images_are_counted_by_their_reason(run: RunFolder) -> None:
 def test_a_text_that_is_changed_after_prepare_makes_it_stale_and_a_touched_one_does_not(
     run: RunFolder, tmp_path: Path
 ) -> None:
-    own = Path(shutil.copytree(Path(RunConfig.read(run.config).prepare.text), tmp_path / "corpus"))
+    own = Path(
+        shutil.copytree(Path(RunConfig.read(run.config).of(PrepareSettings).text), tmp_path / "corpus")
+    )
     config = RunConfig.read(run.config)
-    replace(config, prepare=replace(config.prepare, text=own)).write(run.config)
+    config.override("prepare", {"text": own}).write(run.config)
     bring_up_to_date(run.path, "prepare")
     (own / "valid.jsonl").touch()
     assert row(run, "prepare").state == "fresh"

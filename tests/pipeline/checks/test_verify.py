@@ -17,9 +17,12 @@ from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS
 from hmnet_pipe.manifests.tables import table_of, write_table
-from hmnet_pipe.pipeline.checks.verify import Rerun, _sample, mend_run, rerun_run, verify_run
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.checks.verify import mend_run, rerun_run, verify_run
 from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.stages.base.stage import Rerun, sample_of
 from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from safetensors.numpy import load_file, save_file
 
 from ...running import Demos, bring_up_to_date, hmnet, model_of, stage_of
@@ -40,7 +43,7 @@ def run(finished: Path, tmp_path: Path) -> RunFolder:
 
 def damage(run: RunFolder, kind: str) -> Path:
     """Do one kind of damage and return the file that suffered it."""
-    shard = sorted(run.features.glob("shard-*.h5"))[1]
+    shard = sorted(run.features().glob("shard-*.h5"))[1]
     with h5py.File(shard) as file:
         offset = file["pyramid"].id.get_offset()
     if kind == "bit":
@@ -52,10 +55,10 @@ def damage(run: RunFolder, kind: str) -> Path:
     elif kind == "missing":
         shard.unlink()
     elif kind == "exchanged":
-        other = sorted(run.features.glob("shard-*.h5"))[2]
+        other = sorted(run.features().glob("shard-*.h5"))[2]
         shard.write_bytes(other.read_bytes())
     elif kind == "foreign":
-        shard = Path(shutil.copy(shard, run.features / "shard-99999.h5"))
+        shard = Path(shutil.copy(shard, run.features() / "shard-99999.h5"))
     return shard
 
 
@@ -63,21 +66,21 @@ KINDS = ("bit", "truncated", "missing", "exchanged", "foreign")
 
 
 def test_an_undamaged_run_is_as_recorded(run: RunFolder) -> None:
-    assert find_damage(run.features) == []
+    assert find_damage(run.features()) == []
     assert verify_run(run) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_damage_is_named_and_only_it_is_mended(run: RunFolder, kind: str) -> None:
-    whole = FeatureCache(run.features).digest()
-    before = {path: path.stat().st_mtime_ns for path in run.features.glob("shard-*.h5")}
+    whole = FeatureCache(run.features()).digest()
+    before = {path: path.stat().st_mtime_ns for path in run.features().glob("shard-*.h5")}
     suffered = damage(run, kind)
     problems = verify_run(run)
     assert {problem.stage for problem in problems} == {"extract"}
     assert {problem.what for problem in problems} == {str(suffered)}
     mend_run(run, problems, Tools())
     assert verify_run(run) == []
-    assert FeatureCache(run.features).digest() == whole
+    assert FeatureCache(run.features()).digest() == whole
     untouched = [path for path in before if path != suffered]
     assert [path for path in untouched if path.stat().st_mtime_ns != before[path]] == []
 
@@ -125,8 +128,8 @@ def test_stages_that_are_run_again_come_out_equal_and_change_nothing(run: RunFol
 
 
 def test_a_small_share_is_one_unit_and_always_the_same(run: RunFolder) -> None:
-    assert _sample(range(1000), 0.01) == _sample(range(1000), 0.01)
-    assert (len(_sample(range(1000), 0.01)), len(_sample(range(3), 0.01)), _sample(range(3), 1)) == (
+    assert sample_of(range(1000), 0.01) == sample_of(range(1000), 0.01)
+    assert (len(sample_of(range(1000), 0.01)), len(sample_of(range(3), 0.01)), sample_of(range(3), 1)) == (
         10,
         1,
         [0, 1, 2],
@@ -164,7 +167,7 @@ def test_boxes_that_are_not_what_the_detector_finds_are_told_with_their_distance
 def test_features_that_are_not_what_the_backbone_makes_are_told_by_level(
     run: RunFolder, factor: float, verdict: str
 ) -> None:
-    path = sorted(run.features.glob("shard-*.h5"))[0]
+    path = sorted(run.features().glob("shard-*.h5"))[0]
     shard = Shard(path)
     levels = shard.spec.levels
     pyramid = np.array(shard.pyramid)
@@ -174,10 +177,10 @@ def test_features_that_are_not_what_the_backbone_makes_are_told_by_level(
     checksums = write_shard(
         path, unit=shard.unit, spec=shard.spec, keys=shard.keys, view_mask=shard.view_mask, pyramid=pyramid
     )
-    spec, rows = read_index(run.features)
+    spec, rows = read_index(run.features())
     new = dict(zip(shard.keys, checksums, strict=True))
     write_index(
-        run.features, spec, [replace(row, checksum=new.get(row.image_key, row.checksum)) for row in rows]
+        run.features(), spec, [replace(row, checksum=new.get(row.image_key, row.checksum)) for row in rows]
     )
     versions = json.loads(run.record("extract").read_text())["facts"]["versions"]
     forge_record(run, "extract", versions={**versions, "torch": "0.1"})
@@ -190,9 +193,9 @@ def test_features_that_are_not_what_the_backbone_makes_are_told_by_level(
 
 
 def test_a_source_that_has_changed_since_prepare_is_named(run: RunFolder, tmp_path: Path) -> None:
-    own = Path(shutil.copytree(RunConfig.read(run.config).prepare.text, tmp_path / "corpus"))
+    own = Path(shutil.copytree(RunConfig.read(run.config).of(PrepareSettings).text, tmp_path / "corpus"))
     config = RunConfig.read(run.config)
-    replace(config, prepare=replace(config.prepare, text=own)).write(run.config)
+    config.override("prepare", {"text": own}).write(run.config)
     lines = (own / "test.jsonl").read_text().splitlines()
     (own / "test.jsonl").write_text("\n".join(lines[1:]) + "\n")
     result = rerun(run, 0.01)["prepare"]
@@ -206,12 +209,13 @@ def test_a_source_that_has_changed_since_prepare_is_named(run: RunFolder, tmp_pa
 def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_told(
     run: RunFolder, tiny_encoder: Path
 ) -> None:
-    bring_up_to_date(run.path, "train", seed=2, encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
-    stage = stage_of(run.path, "train", seed=2)
+    second = Trial("hmnet", 2)
+    bring_up_to_date(run.path, "train", trial=second, encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
+    stage = stage_of(run.path, "train", second)
     assert rerun(run, 0.01)["train-hmnet-seed-2"].verdict == "not run"
     result = {one.stage: one for one in rerun_run(run, 0.01, True, Tools())}["train-hmnet-seed-2"]
     assert result.verdict == "equal"
-    model = model_of(run.path, seed=2) / "model.safetensors"
+    model = model_of(run.path, second) / "model.safetensors"
     state = load_file(model)
     name = max(name for name in state if state[name].dtype == np.float32)
     state[name] = state[name] + np.float32(0.25)

@@ -45,7 +45,7 @@ def before(stage: str, whole: Path, folder: Path) -> Path:
     for name in STAGES[STAGES.index(stage) :]:
         run.record(name).unlink()
         run.outcomes(name).unlink()
-    shutil.rmtree(run.features)
+    shutil.rmtree(run.features())
     if stage == "detect":
         run.detections.unlink()
         shutil.rmtree(run.crops)
@@ -197,7 +197,7 @@ def check_whole_so_far(stage: str, folder: Path) -> int:
         for path in run.work(stage).glob("*/*.outcomes.parquet"):
             assert all(row["status"] == "done" for row in read_table(path, OUTCOMES).to_pylist())
     else:
-        assert all(Shard(path).damaged_rows() == [] for path in run.features.glob("shard-*.h5"))
+        assert all(Shard(path).damaged_rows() == [] for path in run.features().glob("shard-*.h5"))
     return running.committed(stage, folder)
 
 

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from hmnet_pipe.pipeline.report.text import score_table, seeds_table
+from hmnet_pipe.pipeline.report.text import score_table, trials_table
 
 
 def metrics(system: str, valid: float, test: float | None) -> dict[str, Any]:
@@ -11,7 +11,7 @@ def metrics(system: str, valid: float, test: float | None) -> dict[str, Any]:
 
 
 def test_seeds_are_summed_up_as_mean_and_sample_deviation() -> None:
-    lines = seeds_table(
+    lines = trials_table(
         [metrics("hmnet", 0.5, 0.25), metrics("hmnet", 0.75, 0.5), metrics("bert-crf", 0.5, None)]
     ).splitlines()
     deviation = f"{statistics.stdev([0.5, 0.75]):.4f}"

@@ -16,10 +16,12 @@ import tomlkit
 from hmnet_pipe.manifests.errors import InputError, StageError, WeightsError
 from hmnet_pipe.manifests.fingerprint import digest_file, digest_table
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cluster.dask import Cluster
 from hmnet_pipe.pipeline.reproduce.lock import lock_run, read_lock
-from hmnet_pipe.pipeline.reproduce.reproduce import Finding, Reproduction, reproduce
-from hmnet_pipe.pipeline.run.config import RunConfig, preset
+from hmnet_pipe.pipeline.reproduce.reproduce import Comparison, Reproduction, reproduce
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
@@ -47,7 +49,7 @@ def make_run(folder: Path, encoder: Path, workers: int) -> RunFolder:
         for name in ("prepare", "detect", "extract"):
             run_stage(config.stage(name, run), Tools(map=cluster.map))
     for system in ("bert-crf", "hmnet"):
-        run_stage(config.stage("train", run, system=system), Tools())
+        run_stage(config.stage("train", run, Trial(system)), Tools())
     return run
 
 
@@ -110,7 +112,7 @@ def test_a_lock_holds_what_the_records_say_and_nothing_of_this_machines_places(
             assert stage[part] == record[part]
         for part in ("inputs", "weights"):
             assert stage.get(part, {}) == record[part]
-    metrics = json.loads((run.model("hmnet", 1) / "metrics.json").read_text())
+    metrics = json.loads((run.model(Trial("hmnet", 1)) / "metrics.json").read_text())
     scores = values["scores"]["train-hmnet-seed-1"]
     assert (scores["system"], scores["seed"]) == ("hmnet", 1)
     for split in ("valid", "test"):
@@ -123,7 +125,7 @@ def test_a_lock_holds_what_the_records_say_and_nothing_of_this_machines_places(
         == json.loads(run.record("detect").read_text())["facts"]["versions"]["torch"]
     )
     first = pq.read_table(run.detections).to_pylist()[0]
-    assert values["probes"]["detections"][0]["box"] == pytest.approx(
+    assert values["probes"]["detect"]["detections"][0]["box"] == pytest.approx(
         [first[side] for side in ("x0", "y0", "x1", "y1")], rel=1e-5
     )
     for place in (str(run.path.parent), str(tiny_encoder.parent), platform.node()):
@@ -165,8 +167,8 @@ def edited(lock: Path, folder: Path, edit: Callable[[Any], None]) -> Path:
     return path
 
 
-def state_of(result: Reproduction, group: str, what: str) -> Finding:
-    return next(finding for finding in result.findings if (finding.group, finding.what) == (group, what))
+def state_of(result: Reproduction, group: str, what: str) -> Comparison:
+    return next(finding for finding in result.comparisons if (finding.group, finding.what) == (group, what))
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +206,8 @@ def test_a_run_made_again_elsewhere_is_equal_in_every_field(
     result, _, _ = again
     assert result.reproduced
     # A model's config.json may name the place of its encoder, which is another one here.
-    assert {finding.state for finding in result.findings if finding.what != "config.json"} == {"equal"}
-    assert {finding.group for finding in result.findings} == {"data", "weights", *STAGES}
+    assert {finding.state for finding in result.comparisons if finding.what != "config.json"} == {"equal"}
+    assert {finding.group for finding in result.comparisons} == {"data", "weights", *STAGES}
     assert "every result is equal" in result.lines()[-1]
 
 
@@ -337,7 +339,7 @@ def test_rounding_is_told_by_its_size_and_is_no_failure(
         tolerance=1.0,
         tools=Tools(),
     )
-    assert state_of(result, "environment", "precision") == Finding(
+    assert state_of(result, "environment", "precision") == Comparison(
         "environment", "precision", "noted", "fp32 -> bf16"
     )
     assert state_of(result, "detect", "detections").state == "equal"
@@ -370,7 +372,7 @@ def test_another_number_from_the_same_machine_and_versions_is_a_failure(
 ) -> None:
     def other_boxes(values: Any) -> None:
         values["stages"]["detect"]["outputs"]["detections"] = "0" * 64
-        values["probes"]["detections"][0]["box"][0] += 0.25
+        values["probes"]["detect"]["detections"][0]["box"][0] += 0.25
 
     result = finished_again(edited(lock, tmp_path, other_boxes), copy)
     assert [(finding.group, finding.what) for finding in result.different] == [("detect", "detections")]
@@ -385,7 +387,7 @@ def test_boxes_of_another_machine_may_lie_a_little_off_and_not_far(
     def elsewhere(values: Any) -> None:
         values["environments"]["1"]["processor"] = "another"
         values["stages"]["detect"]["outputs"]["detections"] = "0" * 64
-        for probe in values["probes"]["detections"]:
+        for probe in values["probes"]["detect"]["detections"]:
             probe["box"] = [side + shift for side in probe["box"]]
 
     result = finished_again(edited(lock, tmp_path, elsewhere), copy)
@@ -400,7 +402,7 @@ def test_features_that_rounding_cannot_explain_are_a_failure_on_any_machine(
     def other_features(values: Any) -> None:
         values["environments"]["1"]["processor"] = "another"
         values["stages"]["extract"]["outputs"]["features"] = "0" * 64
-        for probe in values["probes"]["features"]:
+        for probe in values["probes"]["extract"]["features"]:
             probe["values"] = [1.2 * value for value in probe["values"]]
 
     result = finished_again(edited(lock, tmp_path, other_features), copy)
@@ -465,7 +467,7 @@ def test_a_run_on_text_alone_is_locked_and_reproduced_without_images(
     config = config.override("train", {"encoder": str(tiny_encoder), "epochs": 1, "first_evaluation": 1})
     config.write(text_only.config)
     run_stage(config.stage("prepare", text_only), Tools())
-    run_stage(config.stage("train", text_only, system="bert-crf", seed=3), Tools())
+    run_stage(config.stage("train", text_only, Trial("bert-crf", 3)), Tools())
     lock = lock_run(text_only)
     assert list(read_lock(lock)["stages"]) == ["prepare", "train-bert-crf-seed-3"]
     result = reproduce(

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from hmnet_pipe.pipeline.run.demo import DemoTable, run_demo
+from hmnet_pipe.pipeline.report.text import demo_table
+from hmnet_pipe.pipeline.run.demo import DemoScores, run_demo
 from hmnet_pipe.pipeline.run.runner import Report
 from hmnet_pipe.stages.base.tools import Tools
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoTable, list[Report], list[Report]]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoScores, list[Report], list[Report]]:
     """The table, what the stages reported, and what they report when the demonstration is run again."""
     first: list[Report] = []
     again: list[Report] = []
@@ -25,16 +26,16 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoTable, list[Rep
         patch.chdir(folder)
         table = run_demo(Path("runs/demo"), Tools(), first.append, tasks=("re",))
     assert [path.name for path in folder.iterdir()] == ["runs"]
-    assert run_demo(folder / "runs/demo", Tools(), again.append, tasks=("re",)).scores == table.scores
+    assert run_demo(folder / "runs/demo", Tools(), again.append, tasks=("re",)) == table
     return table, first, again
 
 
-def f1(table: DemoTable, system: str, group: str) -> float:
-    return table.scores["re"][system]["per_group"][group]["f1"]
+def f1(table: DemoScores, system: str, group: str) -> float:
+    return table["re"][system]["per_group"][group]["f1"]
 
 
 def test_text_alone_guesses_what_the_image_decides_and_hmnet_does_not(
-    shown: tuple[DemoTable, list[Report], list[Report]],
+    shown: tuple[DemoScores, list[Report], list[Report]],
 ) -> None:
     table, _, _ = shown
     assert f1(table, "mtb", "vision") < 0.4  # four relations, equally frequent
@@ -42,7 +43,7 @@ def test_text_alone_guesses_what_the_image_decides_and_hmnet_does_not(
 
 
 def test_other_images_take_it_back_and_leave_what_the_text_decides(
-    shown: tuple[DemoTable, list[Report], list[Report]],
+    shown: tuple[DemoScores, list[Report], list[Report]],
 ) -> None:
     table, _, _ = shown
     assert f1(table, "hmnet, images shuffled", "vision") < 0.5
@@ -50,15 +51,15 @@ def test_other_images_take_it_back_and_leave_what_the_text_decides(
     assert f1(table, "hmnet", "text") >= 0.95
 
 
-def test_run_again_it_does_nothing(shown: tuple[DemoTable, list[Report], list[Report]]) -> None:
+def test_run_again_it_does_nothing(shown: tuple[DemoScores, list[Report], list[Report]]) -> None:
     _, first, again = shown
     assert [report.state for report in first] == ["done"] * 5
     assert [report.state for report in again] == ["fresh"] * 5
 
 
-def test_the_table_is_what_the_readme_shows(shown: tuple[DemoTable, list[Report], list[Report]]) -> None:
+def test_the_table_is_what_the_readme_shows(shown: tuple[DemoScores, list[Report], list[Report]]) -> None:
     """Its numbers are of one processor; another rounds otherwise, and no score is further off than that explains."""
-    head, _, *rows = shown[0].text().splitlines()
+    head, _, *rows = demo_table(shown[0]).splitlines()
     readme = [line.strip() for line in README.read_text(encoding="utf-8").splitlines()]
     assert head.strip() in readme
     begin = readme.index(head.strip())

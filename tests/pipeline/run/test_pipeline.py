@@ -19,6 +19,7 @@ from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS
 from hmnet_pipe.manifests.tables import table_of, write_table
+from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.status import run_status
 from hmnet_pipe.pipeline.run.runner import Report
 from hmnet_pipe.stages.base.tools import Tools
@@ -127,12 +128,12 @@ def test_a_running_scheduler_makes_the_same_numbers(
 def test_finished_shards_are_kept_by_a_resumed_run(copy: Path) -> None:
     """The record and the index are what a kill before the end leaves out; every shard is there."""
     folder = RunFolder(copy)
-    shards = sorted(folder.features.glob("shard-*.h5"))
+    shards = sorted(folder.features().glob("shard-*.h5"))
     assert len(shards) > 2
     before = {path: path.stat().st_mtime_ns for path in shards}
     whole = digests(copy)
     folder.record("extract").unlink()
-    (folder.features / "index.parquet").unlink()
+    (folder.features() / "index.parquet").unlink()
     shards[1].unlink()
     bring_up_to_date(copy, "extract")
     remade = [path for path in shards if path.stat().st_mtime_ns != before[path]]
@@ -143,7 +144,7 @@ def test_finished_shards_are_kept_by_a_resumed_run(copy: Path) -> None:
 def test_one_corrupt_shard_is_made_again_alone(copy: Path) -> None:
     folder = RunFolder(copy)
     whole = digests(copy)
-    shards = sorted(folder.features.glob("shard-*.h5"))
+    shards = sorted(folder.features().glob("shard-*.h5"))
     before = {path: path.stat().st_mtime_ns for path in shards}
     damaged = bytearray(shards[0].read_bytes())
     damaged[:8] = b"\0" * 8
@@ -194,8 +195,8 @@ def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(
         "extract": [
             run.outcomes("extract"),
             run.record("extract"),
-            run.features / "index.parquet",
-            run.features / "shard-00000.h5",
+            run.features() / "index.parquet",
+            run.features() / "shard-00000.h5",
         ],
         "train": [model / "model.safetensors", run.record("train-hmnet-seed-1")],
     }
@@ -220,26 +221,26 @@ def test_what_a_worker_that_is_killed_leaves_goes_with_the_end_of_the_stage(copy
     def leave_half_a_file(function: Callable[[Any], Any], units: list[Any]) -> Iterator[tuple[Any, Any]]:
         for unit in units:
             yield unit, function(unit)
-            place = copy / "features" if stage == "extract" else RunFolder(copy).work(stage)
+            place = RunFolder(copy).features() if stage == "extract" else RunFolder(copy).work(stage)
             (place / f"{TEMPORARY_PREFIX}123-shard-00000.h5").write_text("half")
 
     RunFolder(copy).record(stage).unlink()
-    shutil.rmtree(copy / "features")
+    shutil.rmtree(RunFolder(copy).features())
     assert bring_up_to_date(copy, stage, Tools(map=leave_half_a_file)).done > 0
     assert list(copy.rglob(f"{TEMPORARY_PREFIX}*")) == []
 
 
 def test_a_changed_box_recomputes_its_image_and_no_other(copy: Path) -> None:
     folder = RunFolder(copy)
-    keys = list(FeatureCache(folder.features))
-    before = FeatureCache(folder.features).gather(keys)[0]
+    keys = list(FeatureCache(folder.features()))
+    before = FeatureCache(folder.features()).gather(keys)[0]
     rows = pq.read_table(folder.detections).to_pylist()
     changed = rows[0]["image_key"]
     rows[0] |= {"x0": 0.0, "y0": 0.0, "x1": 20.0, "y1": 20.0}
     write_table(folder.detections, table_of(DETECTIONS, rows))
     report = bring_up_to_date(copy, "extract")
     assert (report.done, report.skipped) == (1, len(keys) - 1)
-    after = FeatureCache(folder.features).gather(keys)[0]
+    after = FeatureCache(folder.features()).gather(keys)[0]
     differ = [key for key, old, new in zip(keys, before, after, strict=True) if not np.array_equal(old, new)]
     assert differ == [changed]
 
@@ -248,7 +249,7 @@ def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy: Path) -> 
     bring_up_to_date(copy, "extract", pooled=1)
     states = {row.stage: row.state for row in run_status(RunFolder(copy)).stages}
     assert states == {"prepare": "fresh", "detect": "fresh", "extract": "fresh"}
-    assert FeatureCache(copy / "features").spec.pooled == 1
+    assert FeatureCache(RunFolder(copy).features()).spec.pooled == 1
     said: list[str] = []
     bring_up_to_date(copy, "extract", Tools(say=said.append), pooled=2)
     assert said == ["extract runs again because of pooled: 1 -> 2"]
@@ -257,8 +258,8 @@ def test_a_changed_option_is_named_and_reruns_what_depends_on_it(copy: Path) -> 
 def test_the_old_features_stay_whole_until_new_ones_replace_them(copy: Path) -> None:
     """A run of other settings that stops after its first shard."""
     whole = digests(copy)["extract"]["made"]
-    keys = list(FeatureCache(copy / "features"))
-    before, _ = FeatureCache(copy / "features").gather(keys)
+    keys = list(FeatureCache(RunFolder(copy).features()))
+    before, _ = FeatureCache(RunFolder(copy).features()).gather(keys)
 
     def stop_after_one(function: Callable[[Any], Any], units: list[Any]) -> Iterator[tuple[Any, Any]]:
         yield units[0], function(units[0])
@@ -266,12 +267,12 @@ def test_the_old_features_stay_whole_until_new_ones_replace_them(copy: Path) -> 
 
     with pytest.raises(KeyboardInterrupt):
         bring_up_to_date(copy, "extract", Tools(map=stop_after_one), pooled=1)
-    assert FeatureCache(copy / "features").digest() == whole
-    assert np.array_equal(FeatureCache(copy / "features").gather(keys)[0], before)
+    assert FeatureCache(RunFolder(copy).features()).digest() == whole
+    assert np.array_equal(FeatureCache(RunFolder(copy).features()).gather(keys)[0], before)
     assert bring_up_to_date(copy, "extract").done == len(keys)
-    assert FeatureCache(copy / "features").spec.pooled == 1
-    named = {row.shard for row in read_index(copy / "features")[1]}
-    assert {path.name for path in (copy / "features").glob("*.h5")} == named
+    assert FeatureCache(RunFolder(copy).features()).spec.pooled == 1
+    named = {row.shard for row in read_index(RunFolder(copy).features())[1]}
+    assert {path.name for path in RunFolder(copy).features().glob("*.h5")} == named
 
 
 def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(
@@ -296,7 +297,7 @@ def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(
 @pytest.mark.slow
 def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_taken_over(copy: Path) -> None:
     RunFolder(copy).record("extract").unlink()
-    shutil.rmtree(copy / "features")
+    shutil.rmtree(RunFolder(copy).features())
     with Command("extract", copy, "--workers", 1) as first:
         owner = copy / "stages" / "extract.owner"
         wait_until(lambda: f"process {first.process.pid} " in text_of(owner) or first.over)
@@ -313,7 +314,7 @@ def test_a_second_process_is_told_who_holds_the_stage_and_a_dead_ones_lock_is_ta
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_resume_and_nothing_else(copy: Path) -> None:
     RunFolder(copy).record("extract").unlink()
-    shutil.rmtree(copy / "features")
+    shutil.rmtree(RunFolder(copy).features())
     options = ("--workers", 1, "--shard-rows", 1)
 
     def heed_interrupts() -> None:
@@ -321,19 +322,19 @@ def test_ctrl_c_says_how_to_resume_and_nothing_else(copy: Path) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with Command("extract", copy, *options, preexec_fn=heed_interrupts) as command:
-        wait_until(lambda: list((copy / "features").glob("shard-*.h5")) or command.over)
+        wait_until(lambda: list(RunFolder(copy).features().glob("shard-*.h5")) or command.over)
         os.killpg(command.process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
         code, said = command.said()
     assert code == 130
     assert "run the same command again to resume" in said
     assert "Traceback" not in said
-    kept = len(list((copy / "features").glob("shard-*.h5")))
+    kept = len(list(RunFolder(copy).features().glob("shard-*.h5")))
     assert kept > 0
     assert bring_up_to_date(copy, "extract").state == "done"
 
 
 def test_views_hold_the_image_and_its_objects_by_falling_score(run: Path) -> None:
-    cache = FeatureCache(run / "features")
+    cache = FeatureCache(RunFolder(run).features())
     detections = pq.read_table(run / "detections.parquet").to_pylist()
     counts = {key: sum(row["image_key"] == key for row in detections) for key in cache}
     _, masks = cache.gather(list(cache))
@@ -360,7 +361,7 @@ def test_another_seed_gives_another_model(
     trained: Path, run: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
     again = Path(shutil.copytree(run, tmp_path / "run"))
-    train(again, tiny_encoder, seed=2)
+    train(again, tiny_encoder, trial=Trial("hmnet", 2))
     one, two = (
         load_file(path / "model.safetensors")
         for path in (again / "models/hmnet/seed-2", trained / "models/hmnet/seed-1")
@@ -420,7 +421,7 @@ def test_without_a_single_image_hmnet_is_its_text_only_counterpart(
     bring_up_to_date(folder, "detect")
     bring_up_to_date(folder, "extract")
     for system in ("hmnet", "bert-crf"):
-        train(folder, tiny_encoder, system=system)
+        train(folder, tiny_encoder, trial=Trial(system))
     metrics = [
         json.loads((folder / f"models/{system}/seed-1/metrics.json").read_text())
         for system in ("hmnet", "bert-crf")
@@ -449,7 +450,7 @@ def test_relations_run_through_with_both_heads(demos: Demos, tmp_path: Path, tin
     folder = Path(shutil.copytree(demos.run("re"), tmp_path / "run"))
     for head in ("cls", "markers"):
         for system in ("mtb", "hmnet"):
-            train(folder, tiny_encoder, epochs=1, system=system, relation_head=head)
+            train(folder, tiny_encoder, epochs=1, trial=Trial(system), relation_head=head)
         metrics = json.loads((folder / "models/hmnet/seed-1/metrics.json").read_text())
         assert set(metrics["test"]) >= {"precision", "recall", "f1", "accuracy", "per_type", "per_group"}
     record = StageRecord.read(RunFolder(folder).record("train-hmnet-seed-1"))

@@ -103,7 +103,7 @@ def test_extraction_then_computes_with_torchs_own_kernels_and_says_so(
         if broken:
             onednn.fault.cache_clear()
             FAULTS[fault][0](monkeypatch)
-        stage.compute(Tools(say=said.append))
+        stage.compute(stage.causes(), Tools(say=said.append))
         (shard,) = sorted(tmp_path.rglob("shard-*.h5"))
         found.append(np.array(Shard(shard).pyramid))
         shard.unlink()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hmnet_pipe.pipeline.run.config import PRESETS
+from hmnet_pipe.pipeline.run.presets import PRESETS
 from hmnet_pipe.stages.demo.scenes import KINDS, SceneObject, stream
 from hmnet_pipe.stages.demo.train_weights import random_scene, view_tensor, views_of
 from hmnet_pipe.stages.vision.demo import DEMO_LEVELS, DEMO_WEIGHTS
@@ -118,7 +118,7 @@ def test_average_precision_on_unseen_scenes(detector: FasterRCNN) -> None:
 
 def test_pooled_features_of_crops_tell_the_kinds_apart(detector: FasterRCNN) -> None:
     """A linear model of level 4, pooled to 2 x 2, names the object in a crop, at the side that the demonstration's crops have."""
-    side = PRESETS["demo"]["extract"]["size"]
+    side = PRESETS["demo"].tables["extract"]["size"]
 
     def features_of(purpose: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         crops = [crop for scene in unseen_scenes(purpose, 100) for crop in list(views_of(scene))[1:]]

@@ -9,11 +9,11 @@ import pytest
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES
 from hmnet_pipe.manifests.tables import table_of, write_table
-from hmnet_pipe.pipeline.run.config import preset
+from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.stages.base.ahead import Made
 from hmnet_pipe.stages.detect.settings import DetectSettings
 from hmnet_pipe.stages.extract.settings import ExtractSettings
-from hmnet_pipe.stages.extract.stage import Extract
+from hmnet_pipe.stages.extract.stage import Extract, planned_units
 
 KEYS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(200)]
 
@@ -69,12 +69,12 @@ def test_units_hold_every_image_once_and_in_order(tmp_path: Path) -> None:
     detect: Any = config.override("detect", {**chosen, "chunk": 16}).stage("detect", run)
     usable = [image["key"] for image in images if image["status"] == "ok"]
     taken = {"shard-00000.h5", "shard-00003.h5"}
-    shards = extract._units(extract.spec(), extract.images(), taken)
+    shards = planned_units([(extract, taken)], extract.images())
     assert [image.key for unit in shards for image in unit.images] == usable
     assert [len(unit) for unit in shards] == [20] * 6 + [8]
     names = [target.path.name for unit in shards for target in unit.targets]
     assert names == [f"shard-{number:05d}.h5" for number in (1, 2, 4, 5, 6, 7, 8, 9, 10)][: len(names)]
-    assert [key for unit in detect.all_units(tmp_path) for key, _ in unit.images] == usable
+    assert [key for unit in detect.units(tmp_path) for key, _ in unit.images] == usable
 
 
 def test_made_is_a_sequence() -> None:
@@ -97,4 +97,4 @@ def test_no_image_is_no_unit(tmp_path: Path) -> None:
     write_table(run.detections, table_of(DETECTIONS, ()))
     extract = Extract(run, ExtractSettings(device="cpu", precision="fp32"), DetectSettings().objects)
     assert list(extract.images()) == []
-    assert list(extract._units(extract.spec(), extract.images(), set())) == []
+    assert list(planned_units([(extract, set())], extract.images())) == []

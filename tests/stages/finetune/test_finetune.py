@@ -17,6 +17,7 @@ from hmnet_pipe.manifests.fingerprint import digest_file
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import SAMPLES
 from hmnet_pipe.manifests.tables import read_table
+from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.status import run_status
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.refresh import refresh_features
@@ -25,6 +26,7 @@ from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.finetune.settings import FinetuneSettings
 from hmnet_pipe.stages.learning.batches import batches
 from hmnet_pipe.stages.learning.fit import labels_of
+from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.learning.splits import encode_split
 from hmnet_pipe.stages.systems.batch import ModelConfig
 from hmnet_pipe.stages.systems.build import new_system
@@ -64,7 +66,8 @@ def make_run(demos: Demos, folder: Path, task: str, encoder: Path) -> Path:
     """Prepared, detected, and extracted in single precision."""
     made = demos.run(task, SIZES, extract={"dtype": "float32", "precision": "fp32"})
     run = Path(shutil.copytree(made, folder / "run"))
-    config = replace(RunConfig.read(RunFolder(run).config), finetune=FinetuneSettings())
+    config = RunConfig.read(RunFolder(run).config)
+    config = replace(config, tables={**config.tables, "finetune": FinetuneSettings()})
     config.write(RunFolder(run).config)
     small: dict[str, Any] = {"epochs": 2, "first_evaluation": 1, "batch_size": 4}
     configure(run, "train", precision="fp32", encoder=str(encoder), **small)
@@ -91,7 +94,7 @@ def scores_both_ways(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scores of the training split by one model with random weights: on the cache, on pixels, and on the cache without images."""
     folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
-    tokenizer = load_tokenizer(Path(config.train.encoder))
+    tokenizer = load_tokenizer(Path(config.of(TrainSettings).encoder))
     if config.task == "re":
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     split = encode_split(
@@ -101,7 +104,7 @@ def scores_both_ways(
     labels = labels_of(split, config.task)
     torch.manual_seed(0)
     made = ModelConfig(system, config.task, labels, cache.spec.levels, "markers", 64, {}, None)
-    model = new_system(Path(config.train.encoder), made)
+    model = new_system(Path(config.of(TrainSettings).encoder), made)
     for parameter in model.fusion.parameters():
         nn.init.normal_(parameter, 0, 0.1)
     extraction = stage_of(folder.path, "extract")
@@ -133,12 +136,12 @@ def test_pixels_and_the_cache_give_the_same_scores(
     request: pytest.FixtureRequest, system: str, task: str, tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue({"ner": "run", "re": "relations"}[task])
-    cached, seen, blind = scores_both_ways(folder, system, RunFolder(folder).features)
+    cached, seen, blind = scores_both_ways(folder, system, RunFolder(folder).features())
     assert (cached - seen).abs().max() < 1e-5
     assert (cached - blind).abs().max() > 0.01, "the images change nothing here: the comparison says nothing"
     half = Path(shutil.copytree(folder, tmp_path / "half"))
     bring_up_to_date(half, "extract", dtype="float16")
-    cached, seen, _ = scores_both_ways(half, system, RunFolder(half).features)
+    cached, seen, _ = scores_both_ways(half, system, RunFolder(half).features())
     assert 0 < (cached - seen).abs().max() < 5e-3
 
 
@@ -196,7 +199,9 @@ def test_what_is_unfrozen_learns_and_nothing_else(copy: Path, unfreeze: Any, bat
     assert all(
         group["learning_rate"] == 1e-3 for name, group in groups.items() if name.startswith("backbone")
     )
-    encoder = load_file(Path(RunConfig.read(RunFolder(copy).config).train.encoder) / "model.safetensors")
+    encoder = load_file(
+        Path(RunConfig.read(RunFolder(copy).config).of(TrainSettings).encoder) / "model.safetensors"
+    )
     moved = load_file(folder / "model.safetensors")
     assert not torch.equal(
         moved["encoder.encoder.layer.0.output.dense.weight"], encoder["encoder.layer.0.output.dense.weight"]
@@ -206,10 +211,10 @@ def test_what_is_unfrozen_learns_and_nothing_else(copy: Path, unfreeze: Any, bat
 @pytest.mark.parametrize("recompute", [False, True])
 def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bool) -> None:
     folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
-    tokenizer = load_tokenizer(Path(config.train.encoder))
+    tokenizer = load_tokenizer(Path(config.of(TrainSettings).encoder))
     split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task="ner", max_length=64)
     labels = labels_of(split, "ner")
-    spec = FeatureCache(folder.features).spec
+    spec = FeatureCache(folder.features()).spec
     extraction = stage_of(folder.path, "extract")
     pixels = Pixels(extraction.images(), transform=spec.transform, views=4, decoders=1)
     label_ids = {label: number for number, label in enumerate(labels)}
@@ -220,7 +225,9 @@ def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bo
         torch.manual_seed(0)
         made = ModelConfig("hmnet", "ner", labels, spec.levels, "markers", 64, {}, None)
         backbone = build_backbone("demo_resnet", "default", recompute=recompute)
-        model = EndToEnd(new_system(Path(config.train.encoder), made), backbone, 2, unfreeze=unfreeze).train()
+        model = EndToEnd(
+            new_system(Path(config.of(TrainSettings).encoder), made), backbone, 2, unfreeze=unfreeze
+        ).train()
         model.loss(batch).backward()
         part = getattr(backbone.network, first)
         convolution = part if isinstance(part, nn.Conv2d) else part[0].conv1
@@ -307,30 +314,33 @@ def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy: Path
     started = load_file(finetuned_of(copy) / "model.safetensors")
     assert all(torch.equal(value, trained[name]) for name, value in started.items())
     with pytest.raises(StageError, match="was trained with system 'hmnet'"):
-        bring_up_to_date(copy, "finetune", system="hmnet-flat")
+        bring_up_to_date(copy, "finetune", trial=Trial("hmnet-flat"))
     with pytest.raises(InputError, match="reads no images"):
-        bring_up_to_date(copy, "finetune", system="bert-crf", start="pretrained")
+        bring_up_to_date(copy, "finetune", trial=Trial("bert-crf"), start="pretrained")
 
 
 def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path) -> None:
     bring_up_to_date(copy, "finetune", epochs=1, unfreeze=4, backbone_learning_rate=1e-3)
     folder = RunFolder(copy)
     config = RunConfig.read(folder.config)
-    old = FeatureCache(folder.features).digest()
-    refresh_features(config, folder, "hmnet", 1, SILENT)
-    assert FeatureCache(folder.features).digest() == old
-    new = RunFolder(folder.refreshed("hmnet", 1))
+    old = FeatureCache(folder.features()).digest()
+    trial = Trial("hmnet", start=config.of(FinetuneSettings).token())
+    refresh_features(config, folder, trial, SILENT)
+    assert FeatureCache(folder.features()).digest() == old
+    new = RunFolder(folder.refreshed(trial))
     assert {row.stage: row.state for row in run_status(new).stages} == {
         "prepare": "fresh",
         "detect": "fresh",
         "extract": "fresh",
     }
-    assert FeatureCache(new.features).spec.weights == digest_file(finetuned_of(copy) / "backbone.safetensors")
+    assert FeatureCache(new.features()).spec.weights == digest_file(
+        finetuned_of(copy) / "backbone.safetensors"
+    )
     # What finetune's model sees in pixels is what the new cache holds: both ways give one score and the same predictions.
     extraction = stage_of(folder.path, "extract")
     from_pixels = evaluate(finetuned_of(copy), folder, plan=extraction.plan())[0]
     assert from_pixels == json.loads((finetuned_of(copy) / "metrics.json").read_text())["test"]
-    model, cache = EndToEnd.from_pretrained(finetuned_of(copy)), FeatureCache(new.features)
+    model, cache = EndToEnd.from_pretrained(finetuned_of(copy)), FeatureCache(new.features())
     images = extraction.images()
     pixels, mask = Pixels(images, transform=extraction.spec().transform, views=4, decoders=1).gather(
         [image.key for image in images]

@@ -117,7 +117,7 @@ def test_images_on_disk_and_the_folders_name_are_no_content_and_prepare_says_unk
     said = []
     for name, folder in (("with", images), ("without", None)):
         prepare = Prepare(RunFolder(texts.parent / name), PrepareSettings(texts, "ner", folder))
-        said.append(prepare.compute(Tools()).details["data"])
+        said.append(prepare.compute(prepare.causes(), Tools()).details["data"])
         assert identify(read_table(prepare.run.samples, SAMPLES).to_pylist()) == identity_of(texts)
     assert said[0] == said[1]
     assert said[0]["train"] == f"{UNKNOWN} [{identity_of(texts)['train'].digest[:12]}]"

@@ -75,7 +75,7 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
     (workplace / "text" / "valid.txt").write_text(tweet("1"))
     prepare = stage(workplace)
     said: list[str] = []
-    counts = prepare.compute(Tools(say=said.append))
+    counts = prepare.compute(prepare.causes(), Tools(say=said.append))
     samples, images, problems = tables(prepare)
     assert [(sample["split"], sample["id"], sample["image_key"]) for sample in samples] == [
         ("train", "1", key(red)),
@@ -134,7 +134,7 @@ def test_an_unusable_image_costs_a_row_and_not_the_run(workplace: Path, content:
     (workplace / "images" / "2.jpg").write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2") + tweet("1", "another"))
     prepare = stage(workplace)
-    counts = prepare.compute(Tools())
+    counts = prepare.compute(prepare.causes(), Tools())
     samples, images, problems = tables(prepare)
     assert [sample["image_key"] is None for sample in samples] == [
         sample["image"] == "1.jpg" for sample in samples
@@ -168,7 +168,7 @@ def test_a_name_that_leads_out_of_the_image_folder_is_never_opened(workplace: Pa
     line = {"id": "a", "tokens": ["x"], "tags": ["O"], "image": name}
     (workplace / "text" / "train.jsonl").write_text(json.dumps(line))
     prepare = stage(workplace)
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     samples, images, problems = tables(prepare)
     assert samples[0]["image_key"] is None
     assert images == []
@@ -181,7 +181,7 @@ def test_an_image_id_that_climbs_is_refused_too(workplace: Path) -> None:
     (workplace / "secret.jpg").write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("../secret"))
     prepare = stage(workplace)
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     samples, _, problems = tables(prepare)
     assert samples[0]["image_key"] is None
     assert problems[0]["reason"] == "the name leads out of the image folder"
@@ -195,7 +195,7 @@ def test_a_link_to_an_image_is_an_image_and_a_broken_one_is_missing(workplace: P
     os.mkfifo(workplace / "images" / "4.jpg")
     (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2") + tweet("3") + tweet("4"))
     prepare = stage(workplace)
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     samples, _, problems = tables(prepare)
     assert [sample["image_key"] for sample in samples] == [key(picture("red")), None, None, None]
     assert {problem["reason"] for problem in problems} == {"not in the image folder"}
@@ -217,7 +217,10 @@ def test_folders_of_images_per_split_are_searched_the_samples_own_first(workplac
     (workplace / "text" / "mnre_train.txt").write_text(text)
     (workplace / "text" / "mnre_val .txt").write_text(text)
     prepare = stage(workplace, "re")
-    assert prepare.compute(Tools()).details["relations per split"] == {"train": {"r": 3}, "valid": {"r": 3}}
+    assert prepare.compute(prepare.causes(), Tools()).details["relations per split"] == {
+        "train": {"r": 3},
+        "valid": {"r": 3},
+    }
     samples, _, _ = tables(prepare)
     found = {(sample["split"], sample["image"]): sample["image_key"] for sample in samples}
     expected = {
@@ -244,14 +247,14 @@ def test_files_of_equal_content_share_a_key_and_are_read_once(workplace: Path) -
             bars.append(total)
         return silent(total, description, unit)
 
-    prepare.compute(Tools(bar=bar))
+    prepare.compute(prepare.causes(), Tools(bar=bar))
     samples, images, _ = tables(prepare)
     assert {sample["image_key"] for sample in samples} == {key(picture("red"))}
     assert [image["path"] for image in images] == [str(workplace / "images" / "1.jpg")]
     record(prepare).write(prepare.run.record("prepare"))
     (workplace / "images" / "3.jpg").write_bytes(picture("blue"))
     (workplace / "text" / "test.txt").write_text(tweet("3"))
-    prepare.compute(Tools(bar=bar))
+    prepare.compute(prepare.causes(), Tools(bar=bar))
     assert bars == [1, 1]  # the second time only what is new is decoded
     assert len(tables(prepare)[1]) == 2
 
@@ -259,7 +262,7 @@ def test_files_of_equal_content_share_a_key_and_are_read_once(workplace: Path) -
 def test_a_run_on_text_alone_has_no_image_and_no_problem(workplace: Path) -> None:
     (workplace / "text" / "train.txt").write_text(tweet("1"))
     prepare = stage(workplace, with_images=False)
-    assert prepare.compute(Tools()).details["samples whose image is unreadable"] == 0
+    assert prepare.compute(prepare.causes(), Tools()).details["samples whose image is unreadable"] == 0
     samples, images, problems = tables(prepare)
     assert (samples[0]["image"], samples[0]["image_key"], images, problems) == ("1.jpg", None, [], [])
     assert "images" not in prepare.inputs()
@@ -270,7 +273,7 @@ def test_a_sample_that_names_no_image_is_no_failure(workplace: Path) -> None:
         json.dumps({"tokens": ["x"], "tags": ["O"], "image": None})
     )
     prepare = stage(workplace)
-    assert prepare.compute(Tools()).details["samples whose image is unreadable"] == 0
+    assert prepare.compute(prepare.causes(), Tools()).details["samples whose image is unreadable"] == 0
     assert tables(prepare)[2] == []
 
 
@@ -280,7 +283,7 @@ def test_a_wrong_image_folder_is_an_error_that_says_so(workplace: Path, make: Ca
     (workplace / "images").rmdir()
     make(workplace / "images")
     prepare = stage(workplace)
-    for call in (prepare.inputs, lambda: prepare.compute(Tools())):
+    for call in (prepare.inputs, lambda: prepare.compute(prepare.causes(), Tools())):
         with pytest.raises(InputError, match="images is not a folder; give the folder that holds the images"):
             call()
 
@@ -288,7 +291,8 @@ def test_a_wrong_image_folder_is_an_error_that_says_so(workplace: Path, make: Ca
 def test_a_folder_without_any_of_the_images_is_remarked_on(workplace: Path) -> None:
     (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
     said: list[str] = []
-    stage(workplace).compute(Tools(say=said.append))
+    prepare = stage(workplace)
+    prepare.compute(prepare.causes(), Tools(say=said.append))
     assert any("warning: none of the 2 images" in line and "is it the right folder?" in line for line in said)
 
 
@@ -321,7 +325,7 @@ def test_the_order_of_lines_changes_neither_samples_nor_images(workplace: Path) 
     for run in ("one", "two"):
         (workplace / "text" / "train.txt").write_text("".join(tweets))
         prepare = stage(workplace, run=run)
-        prepare.compute(Tools())
+        prepare.compute(prepare.causes(), Tools())
         outputs.append(prepare.outputs())
         dice.shuffle(tweets)
     assert outputs[0] == outputs[1]
@@ -337,7 +341,8 @@ def test_where_the_folders_lie_changes_no_digest(
             (place / folder).mkdir(exist_ok=True)
         (place / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
         (place / "images" / "1.jpg").write_bytes(picture("red"))
-        stage(place).compute(Tools())
+        prepare = stage(place)
+        prepare.compute(prepare.causes(), Tools())
     assert record(stage(workplace)) == record(stage(other))
     assert tables(stage(workplace))[1] != tables(stage(other))[1]  # the path is kept, outside the digest
 
@@ -376,7 +381,7 @@ def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(work
     (workplace / "text" / "train.jsonl").write_text(json.dumps(line))
     prepare = stage(workplace)
     seen = prepare.run.path / "stages" / "prepare.seen.parquet"
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     before = prepare.inputs()
     assert (
         not seen.exists() or pq.read_table(seen).num_rows == 0
@@ -401,7 +406,7 @@ def test_an_unchanged_image_is_not_read_again(workplace: Path) -> None:
     (workplace / "images" / "1.jpg").write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("1"))
     prepare = stage(workplace)
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     time.sleep(2.1)
     before = prepare.inputs()
     seen = prepare.run.path / "stages" / "prepare.seen.parquet"
@@ -419,13 +424,13 @@ def test_a_damaged_or_missing_table_is_left_out_and_made_again(workplace: Path) 
     (workplace / "images" / "1.jpg").write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
     prepare = stage(workplace)
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     record(prepare).write(prepare.run.record("prepare"))
     whole = prepare.outputs()
     prepare.run.images.write_bytes(b"PAR1 damaged")
     prepare.run.problems.unlink()
     assert prepare.outputs().keys() == {"samples"}
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     assert prepare.outputs() == whole
 
 
@@ -435,20 +440,20 @@ def test_facts_about_images_are_reused_only_where_the_finished_record_vouches_fo
     (workplace / "images" / "1.jpg").write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("1"))
     prepare = stage(workplace)
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     record(prepare).write(prepare.run.record("prepare"))
     whole = prepare.outputs()
     row = read_table(prepare.run.images, IMAGES).to_pylist()[0]
     write_table(prepare.run.images, table_of(IMAGES, [{**row, "width": 99}]))
     assert prepare.outputs() != whole
-    prepare.compute(Tools())
+    prepare.compute(prepare.causes(), Tools())
     assert prepare.outputs() == whole
 
 
 def test_twitter_pairs_have_all_their_images_whatever_these_are_called(data: Path, tmp_path: Path) -> None:
     folder = data / "twitter2015_pairs"
     prepare = Prepare(RunFolder(tmp_path / "run"), PrepareSettings(folder, "ner", folder / "images"))
-    counts = prepare.compute(Tools())
+    counts = prepare.compute(prepare.causes(), Tools())
     samples, images, problems = tables(prepare)
     assert counts.details["samples per split"] == {"train": 5, "valid": 5, "test": 5}
     assert (counts.done, counts.details["images"]) == (15, 15)
@@ -470,7 +475,7 @@ def test_twitter_2015_without_its_images_is_prepared_with_a_problem_for_each_twe
     prepare = Prepare(
         RunFolder(tmp_path / "run"), PrepareSettings(data / "twitter2015", "ner", data / "photos")
     )
-    counts = prepare.compute(Tools())
+    counts = prepare.compute(prepare.causes(), Tools())
     assert (counts.done, counts.details["samples whose image is missing"]) == (5000, 5000)
     assert counts.details["repaired tags"] == 186 + 53
     samples, images, problems = tables(prepare)

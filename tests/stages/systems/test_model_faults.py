@@ -22,6 +22,7 @@ from hmnet_pipe.manifests.files import write_text
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import HISTORY, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
+from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.learning import fit as training
 from hmnet_pipe.stages.learning import loop
@@ -302,14 +303,14 @@ def train(
     run = RunFolder(folder)
     write_table(run.samples, table_of(SAMPLES, rows))
     if system in VISUAL:
-        write_features(run.features, sorted({row["image_key"] for row in rows if row["image_key"]}))
-    stage = Train(run, replace(SETTINGS, encoder=str(encoder), **settings), task, system, 1)
-    stage.compute(Tools())
+        write_features(run.features(), sorted({row["image_key"] for row in rows if row["image_key"]}))
+    stage = Train(run, replace(SETTINGS, encoder=str(encoder), **settings), task, Trial(system))
+    stage.compute(stage.causes(), Tools())
     return stage
 
 
 def metrics_of(stage: Train) -> dict[str, Any]:
-    return json.loads((stage.folder / "metrics.json").read_text())
+    return json.loads((stage.place / "metrics.json").read_text())
 
 
 # 5. Parameters that nothing trains.
@@ -360,7 +361,7 @@ def test_fault_5_training_moves_every_part_of_the_model(
     still = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
     first = train(tmp_path / "still", tiny_encoder, rows, system, task, epochs=1, **still)
     trained = train(tmp_path / "moved", tiny_encoder, rows, system, task, epochs=1)
-    before, after = (load_file(stage.folder / "model.safetensors") for stage in (first, trained))
+    before, after = (load_file(stage.place / "model.safetensors") for stage in (first, trained))
     assert {name.split(".")[0] for name in before} == {
         "encoder",
         "classifier",
@@ -427,7 +428,7 @@ def test_fault_7_a_relation_run_with_long_sentences_trains_and_predicts(
         arguments = {"head": (39, 40), "tail": (number, number + 1), "relation": relation}
         rows.append({"id": str(number), "split": split, "task": "re", "tokens": words, **arguments})
     stage = train(tmp_path, tiny_encoder, rows, "mtb", "re", epochs=1, max_length=12, relation_head=head)
-    predictions = read_table(stage.folder / "predictions.parquet", PREDICTIONS).to_pylist()
+    predictions = read_table(stage.place / "predictions.parquet", PREDICTIONS).to_pylist()
     assert [row["gold"] for row in predictions] == [["None"], ["/per/loc"], ["None"]]
 
 
@@ -491,10 +492,10 @@ def test_fault_8_each_sentence_is_a_text_of_its_own_with_the_tags_of_its_own_wor
 
 def test_fault_8_only_labels_of_the_corpus_are_predicted(tmp_path: Path, tiny_encoder: Path) -> None:
     stage = train(tmp_path, tiny_encoder, ner_rows(8, 4), epochs=1)
-    config = json.loads((stage.folder / "config.json").read_text())
+    config = json.loads((stage.place / "config.json").read_text())
     assert config["labels"] == list(TAGS)
-    assert load_file(stage.folder / "model.safetensors")["classifier.weight"].shape[0] == len(TAGS)
-    for row in read_table(stage.folder / "predictions.parquet", PREDICTIONS).to_pylist():
+    assert load_file(stage.place / "model.safetensors")["classifier.weight"].shape[0] == len(TAGS)
+    for row in read_table(stage.place / "predictions.parquet", PREDICTIONS).to_pylist():
         assert len(row["predicted"]) == len(row["tokens"])
         assert set(row["predicted"]) <= set(TAGS)
 
@@ -509,7 +510,7 @@ def test_fault_8_a_text_whose_first_word_is_beyond_the_limit_counts_and_stops_no
             row["tokens"] = ["x" * 40, *row["tokens"][1:]]  # 40 sub-words of at most 30
     stage = train(tmp_path, tiny_encoder, rows, epochs=1)
     predictions = {
-        row["id"]: row for row in read_table(stage.folder / "predictions.parquet", PREDICTIONS).to_pylist()
+        row["id"]: row for row in read_table(stage.place / "predictions.parquet", PREDICTIONS).to_pylist()
     }
     assert set(predictions["test-0"]["predicted"][1:]) == {"O"}
     gold = [row["tags"] for row in rows if row["split"] == "test"]
@@ -548,12 +549,18 @@ def write_corpus(folder: Path, order: list[int]) -> None:
     )
 
 
+def prepare(run: RunFolder, folder: Path) -> None:
+    """Prepare the corpus that lies in `folder`."""
+    stage = Prepare(run, PrepareSettings(text=folder / "text", images=folder / "images", task="ner"))
+    stage.compute(stage.causes(), Tools())
+
+
 def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
     """After prepare, the first feature of the image that training gives to each text. Features are those of the image's key."""
     run = RunFolder(folder / "run")
-    Prepare(run, PrepareSettings(text=folder / "text", images=folder / "images", task="ner")).compute(Tools())
+    prepare(run, folder)
     samples = read_table(run.samples, SAMPLES)
-    write_features(run.features, sorted(samples.column("image_key").to_pylist()))
+    write_features(run.features(), sorted(samples.column("image_key").to_pylist()))
     split = encode_split(samples, "train", load_tokenizer(encoder), task="ner", max_length=32)
     found = {}
     for batch in batches(
@@ -562,7 +569,7 @@ def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
         task="ner",
         pad_id=0,
         label_ids=None,
-        visuals=FeatureCache(run.features),
+        visuals=FeatureCache(run.features()),
     ):
         for place, number in enumerate(batch.ids):
             assert batch.view_mask[place, 0]
@@ -585,9 +592,7 @@ def test_fault_9_re_sorting_the_text_file_moves_no_image(tmp_path: Path, tiny_en
 def test_fault_9_a_text_has_the_image_whose_content_it_named(tmp_path: Path) -> None:
     write_corpus(tmp_path, [7, 2, 9, 0, 1, 3, 4, 5, 6, 8])
     run = RunFolder(tmp_path / "run")
-    Prepare(run, PrepareSettings(text=tmp_path / "text", images=tmp_path / "images", task="ner")).compute(
-        Tools()
-    )
+    prepare(run, tmp_path)
     for row in read_table(run.samples, SAMPLES).to_pylist():
         image = tmp_path / "images" / f"{'abcdefghij'.index(row['tokens'][1])}.png"
         assert row["image_key"] == hashlib.sha256(image.read_bytes()).hexdigest()
@@ -615,10 +620,10 @@ def test_fault_10_the_test_split_decides_nothing(tmp_path: Path, tiny_encoder: P
     assert results[0]["test"]["f1"] > 0
     assert [result["test"] and result["test"]["f1"] for result in results[1:]] == [0, 0, None]
     histories = [
-        read_table(stage.folder / "history.parquet", HISTORY).drop(["seconds", "samples_per_second"])
+        read_table(stage.place / "history.parquet", HISTORY).drop(["seconds", "samples_per_second"])
         for stage in stages
     ]
-    weights = [load_file(stage.folder / "model.safetensors") for stage in stages]
+    weights = [load_file(stage.place / "model.safetensors") for stage in stages]
     for result, history, weight in zip(results, histories, weights, strict=True):
         assert (result["best_epoch"], result["valid"]) == (results[0]["best_epoch"], results[0]["valid"])
         assert history.equals(histories[0])
@@ -646,15 +651,15 @@ def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_i
     assert [name for name, _ in scored] == ["valid"] * 4 + ["test"]
     assert metrics_of(stage)["best_epoch"] == 2  # the earlier of equals
     assert metrics_of(stage)["valid"]["f1"] == 0.9
-    kept = load_file(stage.folder / "model.safetensors")
+    kept = load_file(stage.place / "model.safetensors")
     same = [all(torch.equal(value, state[name]) for name, value in kept.items()) for _, state in scored]
     assert same == [False, True, False, False, True]
 
 
 def test_fault_10_the_saved_model_scores_what_was_said_of_it(tmp_path: Path, tiny_encoder: Path) -> None:
     stage = train(tmp_path, tiny_encoder, ner_rows(), epochs=2, learning_rate=1e-3, head_learning_rate=1e-2)
-    model = load_system(stage.folder)
-    tokenizer = load_tokenizer(stage.folder / "tokenizer")
+    model = load_system(stage.place)
+    tokenizer = load_tokenizer(stage.place / "tokenizer")
     for name in ("valid", "test"):
         split = encode_split(
             read_table(stage.run.samples, SAMPLES), name, tokenizer, task="ner", max_length=32

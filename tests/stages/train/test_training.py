@@ -17,13 +17,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from hmnet_pipe.manifests.errors import InputError, StageError
+from hmnet_pipe.manifests.fingerprint import digest_file
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.checks.status import run_status
+from hmnet_pipe.pipeline.report.text import trials_table
 from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.pipeline.run.trainings import finished_trainings
 from hmnet_pipe.stages.base.ahead import prefetched
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
+from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.learning.splits import Split, encode_split, few_shots
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.limits import EncodedText
@@ -149,7 +156,7 @@ def test_two_processes_train_as_one_with_the_same_batches(
         "learning_rate": 1e-3,
         "precision": "fp32",
     }
-    bring_up_to_date(alone, "train", system=system, **options)
+    bring_up_to_date(alone, "train", trial=Trial(system), **options)
     given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = ["train", str(copy), "--system", system, *given]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -157,9 +164,11 @@ def test_two_processes_train_as_one_with_the_same_batches(
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best epoch") == 1, "rank 0 alone speaks"
-    assert RunConfig.read(RunFolder(copy).config).train.processes == 2
-    weights = [load_file(model_of(folder, system) / "model.safetensors") for folder in (copy, alone)]
-    moved = load_file(Path(RunConfig.read(RunFolder(run).config).train.encoder) / "model.safetensors")
+    assert RunConfig.read(RunFolder(copy).config).of(TrainSettings).processes == 2
+    weights = [load_file(model_of(folder, Trial(system)) / "model.safetensors") for folder in (copy, alone)]
+    moved = load_file(
+        Path(RunConfig.read(RunFolder(run).config).of(TrainSettings).encoder) / "model.safetensors"
+    )
     for name, value in weights[1].items():
         torch.testing.assert_close(weights[0][name], value, rtol=1e-3, atol=2e-5, msg=name)
     start = moved["encoder.layer.0.attention.self.query.weight"]
@@ -167,7 +176,7 @@ def test_two_processes_train_as_one_with_the_same_batches(
         "nothing was learned"
     )
     losses = [
-        pq.read_table(model_of(folder, system) / "history.parquet").column("loss").to_pylist()
+        pq.read_table(model_of(folder, Trial(system)) / "history.parquet").column("loss").to_pylist()
         for folder in (copy, alone)
     ]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
@@ -273,6 +282,35 @@ def test_low_resource_entities_have_so_many_sentences_of_each_type() -> None:
         assert min(counts.values()) == 10
 
 
+def test_few_shots_are_trained_beside_the_full_training_each_subset_for_itself(copy: Path) -> None:
+    folder = RunFolder(copy)
+    bring_up_to_date(copy, "train", epochs=1)
+    full = {path: path.read_bytes() for path in folder.model(Trial("hmnet")).iterdir() if path.is_file()}
+    trials = [Trial("hmnet", 1, 2, subset) for subset in (1, 2)]
+    for trial in trials:
+        bring_up_to_date(copy, "train", trial=trial)
+    assert {path: path.read_bytes() for path in full} == full
+    config = RunConfig.read(folder.config)
+    assert [run_stage(config.stage("train", folder, trial), Tools()).state for trial in trials] == [
+        "fresh"
+    ] * 2
+    models = [load_file(folder.model(trial) / "model.safetensors") for trial in [Trial("hmnet"), *trials]]
+    assert len({model["classifier.weight"].numpy().tobytes() for model in models}) == 3
+    metrics = [json.loads((folder.model(trial) / "metrics.json").read_text()) for trial in trials]
+    assert [(one["shots"], one["subset_seed"]) for one in metrics] == [(2, 1), (2, 2)]
+    states = {row.stage: row.state for row in run_status(folder).stages}
+    assert {name: state for name, state in states.items() if name.startswith("train")} == {
+        "train-hmnet-seed-1": "fresh",
+        "train-hmnet-seed-1-shots-2-subset-1": "fresh",
+        "train-hmnet-seed-1-shots-2-subset-2": "fresh",
+    }
+    table = trials_table(finished_trainings(folder)).splitlines()
+    assert [line.split("  ")[0] for line in table[2:]] == ["hmnet", "hmnet, 2 shots"]
+
+
+FEW = Trial("hmnet", shots=2)
+
+
 def test_training_with_few_shots_is_training_on_what_they_draw_and_on_nothing_else(
     copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
@@ -283,10 +321,10 @@ def test_training_with_few_shots_is_training_on_what_they_draw_and_on_nothing_el
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
     rows = [row for row in samples.to_pylist() if row["split"] != "train" or row["id"] in drawn]
     write_table(RunFolder(alone).samples, table_of(SAMPLES, rows))
-    bring_up_to_date(copy, "train", shots=2)
+    bring_up_to_date(copy, "train", trial=FEW)
     bring_up_to_date(alone, "train")
-    assert load_digest(copy)["model.safetensors"] == load_digest(alone)["model.safetensors"]
-    assert load_digest(copy)["predictions.parquet"] == load_digest(alone)["predictions.parquet"]
+    for name in ("model.safetensors", "predictions.parquet"):
+        assert digest_file(model_of(copy, FEW) / name) == digest_file(model_of(alone) / name)
 
 
 def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place() -> None:
@@ -313,10 +351,10 @@ def test_prefetching_keeps_the_order_and_hands_on_an_error_in_its_place() -> Non
 
 def test_settings_that_make_no_sense_are_refused(run: Path) -> None:
     config = RunConfig.read(RunFolder(run).config)
-    wrongs: list[dict[str, Any]] = [{"patience": -1}, {"shots": -1}, {"processes": 0}]
+    wrongs: list[dict[str, Any]] = [{"patience": -1}, {"processes": 0}]
     for wrong in wrongs:
         with pytest.raises(InputError):
-            replace(config.train, **wrong)
+            replace(config.of(TrainSettings), **wrong)
 
 
 def test_evaluate_explains_each_sample_by_its_gates_and_attention(copy: Path) -> None:

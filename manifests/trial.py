@@ -1,0 +1,94 @@
+"""What names one training of a run: its folder, its record and its row in every table."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PRETRAINED", "TRAINED", "Trial"]
+
+PRETRAINED = ""
+TRAINED = "train"
+
+_LABEL = (
+    r"seed-(?P<seed>-?\d+)"
+    r"(?:-shots-(?P<shots>\d+)-subset-(?P<subset_seed>-?\d+))?"
+    rf"(?:-from-(?P<start>{TRAINED}|[0-9a-f]{{8}}))?"
+    r"(?:-on-(?P<features>[a-z0-9_-]+))?"
+)
+
+
+@dataclass(frozen=True, order=True)
+class Trial:
+    """One training: two trials of a run never write to one place.
+
+    shots: samples of each class in the low-resource setting, drawn with `subset_seed`; 0: all samples.
+    start: where an end-to-end training starts: PRETRAINED weights, the TRAINED model of the same system,
+    seed and shots, or the first 8 hexadecimal digits of the digest of another model. features: the feature
+    set that the system reads; "": the one that the system asks for.
+    """
+
+    system: str
+    seed: int = 1
+    shots: int = 0
+    subset_seed: int = 1
+    start: str = PRETRAINED
+    features: str = ""
+
+    @property
+    def label(self) -> str:
+        """Return the name of the trial among those of its system, `seed-1` where nothing else is set."""
+        shots = f"-shots-{self.shots}-subset-{self.subset_seed}" if self.shots else ""
+        start = f"-from-{self.start}" if self.start else ""
+        features = f"-on-{self.features}" if self.features else ""
+        return f"seed-{self.seed}{shots}{start}{features}"
+
+    @property
+    def name(self) -> str:
+        """Return the name of the trial in its run, `hmnet-seed-1`."""
+        return f"{self.system}-{self.label}"
+
+    @property
+    def title(self) -> str:
+        """Return the name of the trial for people, `hmnet seed 1`."""
+        extras = "".join(f", {name.replace('_', ' ')} {value}" for name, value in self.extras.items())
+        return f"{self.system} seed {self.seed}{extras}"
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """Return what else than system and seed names the trial; nothing for most."""
+        shots = {"shots": self.shots, "subset_seed": self.subset_seed} if self.shots else {}
+        start = {"start": self.start} if self.start else {}
+        features = {"features": self.features} if self.features else {}
+        return {**shots, **start, **features}
+
+    @property
+    def options(self) -> str:
+        """Return the options by which the commands name the trial. A start other than `train` is not among them."""
+        shots = f" --shots {self.shots} --subset-seed {self.subset_seed}" if self.shots else ""
+        start = f" --from {TRAINED}" if self.start == TRAINED else ""
+        features = f" --features {self.features}" if self.features else ""
+        return f"--system {self.system} --seed {self.seed}{shots}{start}{features}"
+
+    @property
+    def trained(self) -> "Trial":
+        """Return the trial on cached features of the same system, seed and samples."""
+        return replace(self, start=PRETRAINED)
+
+    @classmethod
+    def of(cls, folder: Path, prefix: str = "") -> "Trial | None":
+        """Return the trial of a folder models/<system>/<prefix><label>, or None where it is of none."""
+        return cls._parsed(folder.parent.name, folder.name.removeprefix(prefix))
+
+    @classmethod
+    def named(cls, name: str) -> "Trial | None":
+        """Return the trial that has this `name`, or None where none has it."""
+        found = re.fullmatch(rf"(?P<system>.+?)-(?P<label>{_LABEL})", name)
+        return None if found is None else cls._parsed(found["system"], found["label"])
+
+    @classmethod
+    def _parsed(cls, system: str, label: str) -> "Trial | None":
+        if (found := re.fullmatch(_LABEL, label)) is None:
+            return None
+        numbers = {name: int(found[name]) for name in ("seed", "shots", "subset_seed") if found[name]}
+        return cls(system, **numbers, start=found["start"] or PRETRAINED, features=found["features"] or "")

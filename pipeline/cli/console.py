@@ -1,0 +1,107 @@
+"""What commands print, and what they lend to stages: a cluster, progress on stderr, and lines for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...stages.base.tools import ProgressBar, Tools
+
+if TYPE_CHECKING:
+    from ..cluster.dask import Cluster
+    from ..run.runner import Report
+
+__all__ = ["lent_tools", "print_json", "print_reports"]
+
+_LINE_SECONDS = 30.0
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_reports(reports: Sequence[Report]) -> None:
+    """Print reports as JSON: one as it is, several as a list."""
+    values = [report.to_json() for report in reports]
+    print_json(values[0] if len(values) == 1 else values)
+
+
+@contextmanager
+def lent_tools(scheduler: str | None = None, workers: int | None = None, *, quiet: bool) -> Iterator[Tools]:
+    """Lend a stage what it needs. The cluster is started when there are units of work for it.
+
+    quiet: stdout is for JSON, and lines for people go to stderr.
+    """
+    clusters: list[Cluster] = []
+
+    def bar(total: int, description: str, unit: str) -> ProgressBar:
+        if not sys.stderr.isatty():
+            return _ProgressLines(total, description, unit)
+        shown: Any = _bar(total, description, unit)
+        bars.callback(shown.close)
+        bars.callback(shown.clear)
+        made: ProgressBar = shown
+        return made
+
+    def say(line: str) -> None:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            tqdm.write(line, file=sys.stderr if quiet else sys.stdout)
+        else:
+            click.echo(line, err=quiet)
+
+    def spread(function: Callable[[Any], Any], units: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        if not clusters:
+            from ..cluster.dask import Cluster
+
+            clusters.append(stack.enter_context(Cluster(scheduler, workers, say)))
+        return clusters[0].map(function, units)
+
+    # A bar that an error has left open is closed before the error is reported.
+    with ExitStack() as stack, ExitStack() as bars:
+        yield Tools(map=spread, bar=bar, say=say)
+
+
+def _bar(total: int, description: str, unit: str) -> Any:
+    from tqdm import tqdm
+
+    # What takes less than 2 seconds shows nothing.
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        delay=2,
+        disable=total == 0,
+        file=sys.stderr,
+        dynamic_ncols=True,
+    )
+
+
+class _ProgressLines:
+    """A progress bar for log files: a line now and then, where a bar would fill them with carriage returns."""
+
+    def __init__(self, total: int, description: str, unit: str) -> None:
+        self._total, self._description, self._unit = total, description, unit
+        self._done, self._note = 0, ""
+        self._started = self._printed = time.monotonic()
+
+    def update(self, n: int = 1) -> None:
+        self._done += n
+        now = time.monotonic()
+        if now - self._printed >= _LINE_SECONDS:
+            self._printed = now
+            rate = self._done / (now - self._started)
+            line = f"{self._description}: {self._done} of {self._total} {self._unit}, {rate:.1f}/s"
+            click.echo(f"{line}{', ' if self._note else ''}{self._note}", err=True)
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        self._note = s
+
+    def close(self) -> None: ...

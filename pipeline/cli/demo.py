@@ -1,0 +1,37 @@
+"""The command that shows everything at once, offline: demo."""
+
+from pathlib import Path
+
+import click
+
+from ..cluster.memory import keep_freed_memory
+from .console import lent_tools, print_json
+from .group import command
+from .options import json_option, run_argument
+
+__all__: list[str] = []
+
+
+@command(memory=keep_freed_memory)
+@run_argument
+@click.option(
+    "--workers", type=click.IntRange(1), help="Worker processes for detect and extract [default: one a core]."
+)
+@click.option("--finetune", is_flag=True, help="Then train end to end, and again on the refreshed cache.")
+@json_option
+def demo(run: Path, workers: int | None, finetune: bool, as_json: bool) -> None:
+    """Run everything on a generated corpus, offline, and print what the images are worth.
+
+    Reads nothing. Writes RUN/ner and RUN/re, two complete runs. Run again, it does nothing that is done.
+
+    \b
+    Example: hmnet-pipe demo runs/demo
+    """
+    from ..report.text import demo_table
+    from ..run.demo import run_demo, run_finetune_demo
+
+    with lent_tools(workers=workers, quiet=as_json) as tools:
+        scores = (run_finetune_demo if finetune else run_demo)(
+            run, tools, lambda report: None if as_json else click.echo("\n".join(report.lines()))
+        )
+    print_json(scores) if as_json else click.echo(demo_table(scores))

@@ -1,0 +1,97 @@
+"""The group of commands: from the project's errors to exit codes, and what becomes of a process's freed memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ... import __version__
+from ...manifests.errors import HmnetPipeError, StageError
+from ...manifests.files import disk_error, disk_remedy
+
+__all__ = ["command", "main"]
+
+
+class _Group(click.Group):
+    """Turns the project's errors into one line on stderr and their exit code.
+
+    Anything else is a fault of the project and keeps its traceback.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are defined, which is that of a run."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HmnetPipeError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo(
+                "\nInterrupted. Finished work is kept: run the same command again to resume.", err=True
+            )
+            ctx.exit(130)
+        except OSError as error:
+            if (cause := disk_error(error)) is None:
+                raise
+            where = Path(str(cause.filename)).parent if cause.filename else Path.cwd()
+            click.echo(f"Error: {disk_remedy(cause, where)}", err=True)
+            ctx.exit(StageError.exit_code)
+
+
+class _Command(click.Command):
+    """A command.
+
+    memory: what becomes of memory that it frees, a function of cluster.memory. several: options that take one or
+    more values, `--seeds 1 49`, beside being given more than once.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        memory: Callable[[], None] | None = None,
+        several: tuple[str, ...] = (),
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._memory, self._several = memory, several
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given: list[str] = []
+        option = ""  # of `several`, the one whose values these are
+        for word in args:
+            if option and not word.startswith("-"):
+                given += [word] if given[-1] == option else [option, word]
+                continue
+            option = word if word in self._several else ""
+            given.append(word)
+        return super().parse_args(ctx, given)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if self._memory is not None:
+            self._memory()
+        return super().invoke(ctx)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, prog_name="hmnet-pipe")
+def main() -> None:
+    """Extract entities (ner) and relations (re) from texts with images, with HMNeT on a cache of visual features.
+
+    \b
+    A first result, offline:
+      hmnet-pipe demo runs/demo
+    Your own data:
+      hmnet-pipe prepare runs/mine --task ner --text mydata --images mydata/images
+      hmnet-pipe detect runs/mine; hmnet-pipe extract runs/mine; hmnet-pipe train runs/mine
+    """
+
+
+def command(
+    *, memory: Callable[[], None] | None = None, several: tuple[str, ...] = (), hidden: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a function a command of `main`; see _Command."""
+    return main.command(cls=_Command, memory=memory, several=several, hidden=hidden)

@@ -1,0 +1,94 @@
+"""The commands that use trained models: evaluate and table."""
+
+from pathlib import Path
+
+import click
+
+from ...manifests.run import RunFolder
+from ...manifests.trial import Trial
+from .console import lent_tools, print_json
+from .group import command
+from .options import json_option, run_argument, shots_options
+
+__all__: list[str] = []
+
+
+@command()
+@run_argument
+@click.option("--system", default="hmnet", help="The system that was trained.")
+@click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
+@shots_options
+@click.option("--finetuned", is_flag=True, help="The model that finetune made, on the images themselves.")
+@click.option("--split", default="test", help="train, valid or test.")
+@click.option(
+    "--shuffle-images", is_flag=True, help="Deal the images out at random: what a model loses that uses them."
+)
+@click.option("--explain", is_flag=True, help="Also write gates and attention to views, for figures.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Another run, whose samples are scored."
+)
+@json_option
+def evaluate(
+    run: Path,
+    system: str,
+    seed: int,
+    shots: int,
+    subset_seed: int,
+    features: str,
+    finetuned: bool,
+    split: str,
+    shuffle_images: bool,
+    explain: bool,
+    data: Path | None,
+    as_json: bool,
+) -> None:
+    """Score a trained model on a split.
+
+    Reads models/SYSTEM/seed-N/, samples.parquet and features/. Writes evaluation-SPLIT.json and .parquet (gold and
+    predicted labels) into the model's folder, and prints precision, recall and F1, overall, per type and per group.
+    With --explain also explanation-SPLIT.parquet: of each layer the gate's probabilities and each word's attention to
+    each view.
+
+    \b
+    Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
+    """
+    from ..report.text import score_table
+    from ..run.evaluate import evaluate_trial
+
+    trial = Trial(system, seed, shots, subset_seed if shots else 1, features=features)
+    with lent_tools(quiet=as_json) as tools:
+        scores, path = evaluate_trial(
+            RunFolder(run),
+            trial,
+            RunFolder(data or run),
+            finetuned=finetuned,
+            split=split,
+            shuffle_images=shuffle_images,
+            explain=explain,
+            tools=tools,
+        )
+    if as_json:
+        print_json({"scores": scores, "output": str(path)})
+        return
+    click.echo(score_table(scores))
+    click.echo(f"evaluate: {split}{' with shuffled images' if shuffle_images else ''} -> {path}")
+
+
+@command()
+@run_argument
+@click.option("--system", "systems", multiple=True, help="Only this system; may be given more than once.")
+@click.option("--seed", "seeds", multiple=True, type=int, help="Only this seed; may be given more than once.")
+@json_option
+def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: bool) -> None:
+    """Print one row a system and setting: mean and deviation of F1 over its seeds.
+
+    Reads metrics.json of every finished training in RUN. Writes nothing.
+
+    \b
+    Example: hmnet-pipe table runs/twitter2015 --system bert-crf --system hmnet
+    """
+    from ..report.text import trials_table
+    from ..run.trainings import finished_trainings
+
+    metrics = finished_trainings(RunFolder(run), systems, seeds)
+    print_json(metrics) if as_json else click.echo(trials_table(metrics))

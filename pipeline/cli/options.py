@@ -1,0 +1,93 @@
+"""Arguments and options that several commands have."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..run.graph import SETTINGS
+
+__all__ = [
+    "checkpoint_option",
+    "cluster_options",
+    "json_option",
+    "run_argument",
+    "seeds_option",
+    "settings_options",
+    "shots_options",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+run_argument = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON; all else goes to stderr."
+)
+
+seeds_option = click.option(
+    "--seed",
+    "--seeds",
+    "seeds",
+    multiple=True,
+    type=int,
+    default=(1,),
+    help="One or more seeds: --seeds 1 49 1234.",
+)
+
+
+# For tests that kill trainings: it changes no result.
+checkpoint_option = click.option("--checkpoint-seconds", type=click.FloatRange(0), default=60.0, hidden=True)
+
+
+def cluster_options(function: F) -> F:
+    """Add the options of the cluster on which units of work are computed."""
+    function = click.option(
+        "--workers", type=click.IntRange(1), help="Worker processes, one thread each [default: one a core]."
+    )(function)
+    return click.option(
+        "--scheduler", metavar="ADDRESS", help="Use a running Dask scheduler, such as tcp://host:8786."
+    )(function)
+
+
+def shots_options(function: F) -> F:
+    """Add the options of the low-resource setting and of the feature set, which name a training."""
+    function = click.option(
+        "--features",
+        default="",
+        metavar="SET",
+        help="The feature set that the system reads [default: the one that it asks for].",
+        show_default=False,
+    )(function)
+    function = click.option(
+        "--subset-seed", type=int, default=1, help="With --shots: the seed by which samples are drawn."
+    )(function)
+    return click.option(
+        "--shots",
+        type=click.IntRange(0),
+        default=0,
+        help="Low-resource: train on this many samples of each class; 0: all.",
+    )(function)
+
+
+def settings_options(table: str) -> Callable[[F], F]:
+    """Return a decorator that adds one option for each field of a table of run.toml, into which given ones are written."""
+
+    def decorate(function: F) -> F:
+        for field in reversed(fields(SETTINGS[table])):
+            text = f"{field.metadata['help']} [run.toml; at first {field.default}]"
+            name = field.metadata.get("option") or field.name.replace("_", "-")
+            is_flag = isinstance(field.default, bool)
+            function = click.option(
+                f"--{name}/--no-{name}" if is_flag else f"--{name}",
+                field.name,
+                type=None if is_flag else type(field.default),
+                default=None,
+                help=text,
+                show_default=False,
+            )(function)
+        return function
+
+    return decorate

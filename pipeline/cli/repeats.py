@@ -1,0 +1,95 @@
+"""The commands for a result that others shall get again: lock and reproduce."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...manifests.run import RunFolder
+from .console import lent_tools, print_json
+from .group import command
+from .options import cluster_options, json_option, run_argument
+
+__all__: list[str] = []
+
+
+@command()
+@run_argument
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write it [default: RUN/hmnet-pipe.lock].",
+)
+@json_option
+def lock(run: Path, output: Path | None, as_json: bool) -> None:
+    """Write down what a run was made from and what came out, in one small file for a paper's repository.
+
+    Reads everything in RUN, of which every stage must be finished and up to date. Writes the lock: configuration,
+    digests of data, weights and outputs, versions, machine kind, scores.
+
+    \b
+    Example: hmnet-pipe lock runs/twitter2015 --output paper/hmnet-pipe.lock
+    """
+    from ..reproduce.lock import lock_run, read_lock
+
+    with lent_tools(quiet=as_json) as tools:
+        path = lock_run(RunFolder(run), output, tools)
+    content = read_lock(path)
+    if as_json:
+        print_json({"output": str(path), "lock": content})
+    else:
+        click.echo(f"lock: {', '.join(content['stages'])} -> {path}")
+
+
+@command()
+@click.argument("lock", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--text", type=click.Path(path_type=Path), required=True, help="Folder with one text file a split."
+)
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="Folder of the images, where the lock's run had some."
+)
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/reproduced"),
+    help="The run to make.",
+)
+@click.option("--encoder", help="The text encoder, where the lock's name for it does not lead to it here.")
+@click.option("--detector-weights", metavar="FILE", help="The detector's weights, likewise.")
+@click.option("--backbone-weights", metavar="FILE", help="The backbone's weights, likewise.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    help="The largest difference of an F1 that rounding may make.",
+)
+@cluster_options
+@json_option
+def reproduce(
+    lock: Path, run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any
+) -> None:
+    """Make the run of a lock again, and say field by field what came out equal.
+
+    Reads LOCK, the texts and the images; other data or weights than the lock's are named before anything is computed.
+    Writes the run and RUN/reproduction.json. Killed, it resumes where it was. Exits with 1 where the result was not
+    reproduced; where the machine, the versions or the precision are other ones, differences of rounding are reported
+    with their size and are no failure.
+
+    \b
+    Example: hmnet-pipe reproduce paper/hmnet-pipe.lock --text data/twitter2015 --images data/twitter2015_images \\
+             --run runs/again
+    """
+    from ..reproduce.reproduce import reproduce as make_again
+
+    with lent_tools(scheduler, workers, quiet=as_json) as tools:
+        result = make_again(
+            lock,
+            RunFolder(run),
+            tools=tools,
+            report=lambda report: None if as_json else click.echo("\n".join(report.lines())),
+            **options,
+        )
+    print_json(result.to_json()) if as_json else click.echo("\n".join(result.lines()))
+    if not result.reproduced:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,134 @@
+"""The commands that look after a run: status, verify, archive and doctor."""
+
+from pathlib import Path
+
+import click
+
+from ...manifests.run import DEFAULT_SET, RunFolder
+from ..cluster.memory import release_freed_memory
+from .console import lent_tools, print_json, print_reports
+from .group import command
+from .options import cluster_options, json_option, run_argument
+
+__all__: list[str] = []
+
+
+@command(memory=release_freed_memory)
+@run_argument
+@json_option
+def status(run: Path, as_json: bool) -> None:
+    """Say of every stage whether it is up to date, and what to type next.
+
+    Reads everything in RUN and writes nothing.
+
+    \b
+    Example: hmnet-pipe status runs/twitter2015
+    """
+    from ..checks.status import run_status
+
+    result = run_status(RunFolder(run))
+    print_json(result.to_json()) if as_json else click.echo("\n".join(result.lines()))
+
+
+@command(memory=release_freed_memory)
+@run_argument
+@click.option("--fix", is_flag=True, help="Make again what is wrong, and only that.")
+@click.option(
+    "--rerun",
+    type=click.FloatRange(0, 1),
+    is_flag=False,
+    flag_value=0.02,
+    metavar="[SHARE]",
+    help="Also compute this share of each stage again, at least one unit, and compare; without a number 0.02. "
+    "1: all, trainings too.",
+    show_default=False,
+)
+@click.option(
+    "--train", "retrain", is_flag=True, help="With --rerun: repeat the trainings too, whatever the share."
+)
+@cluster_options
+@json_option
+def verify(
+    run: Path,
+    fix: bool,
+    rerun: float | None,
+    retrain: bool,
+    scheduler: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Check every output of a run against what was recorded, and every row of the cache against its checksum.
+
+    Reads everything in RUN. Writes nothing, or with --fix what was found wrong. With --rerun a part is computed again
+    in a temporary folder: "equal" to the last bit, "close" (apart as far as floating point may be, with the distances
+    and what of machine and versions differs) or "different". Exits with 1 where something is wrong or different and
+    stays so.
+
+    \b
+    Example: hmnet-pipe verify runs/twitter2015 --fix
+             hmnet-pipe verify runs/twitter2015 --rerun 0.1
+    """
+    from ..checks.verify import check_run
+
+    with lent_tools(scheduler, workers, quiet=as_json) as tools:
+        share = 0.0 if rerun is None and retrain else rerun
+        result = check_run(
+            RunFolder(run),
+            tools,
+            lambda lines: click.echo("\n".join(lines), err=as_json),
+            fix=fix,
+            rerun=share,
+            train=retrain,
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        click.echo(result.verdict())
+    if not result.sound:
+        raise click.exceptions.Exit(1)
+
+
+@command()
+@run_argument
+@click.option("--features", "feature_set", default=DEFAULT_SET, metavar="SET", help="The feature set.")
+@click.option("--restore", is_flag=True, help="Back to the layout that is mapped into memory.")
+@json_option
+def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
+    """Compress the features of a run in place, to about half their size; every command goes on reading them, more slowly.
+
+    Reads RUN/features/SET/. Writes each of its shards again, one by one; their contents stay the same, so that no
+    stage becomes stale. Killed at any moment, every shard is whole: run the same command again. Needs
+    `pip install 'hmnet-pipe[archive]'`, also to read.
+
+    \b
+    Example: hmnet-pipe archive runs/twitter2015
+             hmnet-pipe archive runs/twitter2015 --restore
+    """
+    from ..run.archive import archive_run
+
+    with lent_tools(quiet=as_json) as tools:
+        report = archive_run(RunFolder(run), feature_set, restore=restore, tools=tools)
+    print_reports([report]) if as_json else click.echo("\n".join(report.lines()))
+
+
+@command()
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), required=False)
+@json_option
+def doctor(run: Path | None, as_json: bool) -> None:
+    """Say whether this machine has what the pipeline needs, and what to do where it has not.
+
+    Reads the installation and, of RUN, the settings and the place; downloads nothing. Writes nothing that stays. Exits
+    with 1 where something makes the pipeline unusable.
+
+    \b
+    Example: hmnet-pipe doctor runs/twitter2015
+    """
+    from ..checks.doctor import examine
+
+    findings = examine(None if run is None else RunFolder(run))
+    if as_json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        click.echo("\n".join(finding.line() for finding in findings))
+    if any(finding.state == "problem" for finding in findings):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,161 @@
+"""The commands that make a cache of features: prepare, detect, extract, and `changed` for the Makefile."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...manifests.run import DEFAULT_SET, RunFolder
+from ..cluster.memory import release_freed_memory
+from .console import lent_tools, print_reports
+from .group import command, main
+from .options import cluster_options, json_option, run_argument, settings_options
+
+__all__: list[str] = []
+
+
+@command(memory=release_freed_memory)
+@run_argument
+@click.option(
+    "--preset",
+    "preset_name",
+    default="custom",
+    help="custom, demo, twitter2015, twitter2017 or mnre: the paper's recipe.",
+)
+@click.option("--task", help="ner (entities) or re (relations); the presets of data sets know theirs.")
+@click.option("--text", type=click.Path(path_type=Path), help="Folder with one text file a split.")
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of the images; left out: text only.")
+@click.option("--format", "text_format", default="auto", help="auto, twitter, mnre or jsonl.")
+@json_option
+def prepare(run: Path, as_json: bool, **options: Any) -> None:
+    """Read texts and look up their images.
+
+    Reads one file a split in --text (train, valid, test; .txt as Twitter-2015/2017 and MNRE publish them, or .jsonl)
+    and the images that they name. Writes RUN/run.toml, samples.parquet, images.parquet and problems.parquet (what was
+    missing, unreadable or repaired). Without options on an existing run: reads the same places again.
+
+    \b
+    Example: hmnet-pipe prepare runs/twitter2015 --preset twitter2015 --text data/twitter2015 \\
+             --images data/twitter2015_images
+    """
+    from ..run.new import prepare_config, prepare_run
+
+    folder = RunFolder(run)
+    config = prepare_config(folder, **options)
+    with lent_tools(quiet=as_json) as tools:
+        report = prepare_run(folder, config, tools)
+    print_reports([report]) if as_json else click.echo("\n".join(report.lines()))
+
+
+@command(memory=release_freed_memory)
+@run_argument
+@settings_options("detect")
+@cluster_options
+@json_option
+def detect(run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any) -> None:
+    """Find the top objects of every image.
+
+    Reads images.parquet and the images. Writes detections.parquet (boxes in pixels, label, score), crops/ to look at,
+    and stages/detect.parquet (what failed, and why). Killed, it resumes where it was.
+
+    \b
+    Example: hmnet-pipe detect runs/twitter2015 --weights fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth
+    """
+    _run_configured(run, "detect", (None,), options, as_json, scheduler, workers)
+
+
+@command(memory=release_freed_memory)
+@run_argument
+@click.option(
+    "--features",
+    "sets",
+    multiple=True,
+    default=(DEFAULT_SET,),
+    metavar="SET",
+    help="pyramid, grid, vector or a table [features.SET] of run.toml; several are made in one pass over the images.",
+)
+@settings_options("extract")
+@cluster_options
+@json_option
+def extract(
+    run: Path,
+    sets: tuple[str, ...],
+    scheduler: str | None,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compute feature sets, such as the pooled pyramid of every image and of its objects.
+
+    Reads images.parquet, detections.parquet and the images. Writes features/SET/ (HDF5 shards and index.parquet) and
+    stages/extract.parquet (what failed, and why; of other sets than pyramid stages/extract-SET.parquet). Killed, it
+    resumes where it was.
+
+    \b
+    Example: hmnet-pipe extract runs/twitter2015 --backbone resnet50 --workers 2
+             hmnet-pipe extract runs/twitter2015 --features pyramid --features grid
+    """
+    _run_configured(run, "extract", dict.fromkeys(sets), options, as_json, scheduler, workers)
+
+
+def _run_configured(
+    run: Path,
+    kind: str,
+    members: Iterable[Any],
+    options: dict[str, Any],
+    as_json: bool,
+    scheduler: str | None,
+    workers: int | None,
+) -> None:
+    from ..run.new import configured
+    from ..run.runner import run_together
+
+    folder = RunFolder(run)
+    config = configured(folder, {kind: options})
+    stages = [config.stage(kind, folder, member) for member in members]
+    with lent_tools(scheduler, workers, quiet=as_json) as tools:
+        reports = run_together(stages, tools)
+    if as_json:
+        print_reports(reports)
+    else:
+        click.echo("\n".join(line for report in reports for line in report.lines()))
+
+
+@command(hidden=True)
+@run_argument
+@click.option("--system", "systems", multiple=True)
+@click.option("--seed", "seeds", multiple=True, type=int)
+@click.option("--shots", "shots", multiple=True, type=int, default=(0,))
+@click.option("--subset-seed", "subset_seeds", multiple=True, type=int, default=(1,))
+@click.argument("stages", nargs=-1, type=click.UNPROCESSED)
+def changed(
+    run: Path,
+    systems: tuple[str, ...],
+    seeds: tuple[int, ...],
+    shots: tuple[int, ...],
+    subset_seeds: tuple[int, ...],
+    stages: tuple[str, ...],
+) -> None:
+    """Print what the Makefile must know of a run, see run.freshness.make_words. Writes nothing.
+
+    STAGES are the stages' commands with the options that they will be given, each behind a `--`.
+
+    \b
+    Example: hmnet-pipe changed runs/x --system hmnet --seed 1 -- prepare --text TEXTS -- train --epochs 3
+    """
+    from ..run.freshness import make_words
+    from ..run.new import prepare_config, trials_of
+
+    folder = RunFolder(run)
+    given: dict[str, dict[str, Any]] = {}
+    for name, *words in (list(words) for is_mark, words in groupby(stages, "--".__eq__) if not is_mark):
+        given[name] = main.commands[name].make_context(name, [str(run), *words]).params
+    wanted = given.pop("prepare")
+    config = prepare_config(
+        folder, *(wanted[name] for name in ("preset_name", "task", "text", "images", "text_format"))
+    )
+    for kind, values in given.items():
+        config = config.override_known(kind, values)
+    click.echo(" ".join(make_words(config, folder, trials_of(systems, seeds, shots, subset_seeds))))

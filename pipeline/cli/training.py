@@ -1,0 +1,166 @@
+"""The commands that train: train and finetune."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...manifests.run import RunFolder
+from ..cluster.memory import keep_freed_memory
+from .console import lent_tools, print_reports
+from .group import command
+from .options import (
+    checkpoint_option,
+    cluster_options,
+    json_option,
+    run_argument,
+    seeds_option,
+    settings_options,
+    shots_options,
+)
+
+if TYPE_CHECKING:
+    from ...stages.base.stage import Stage
+    from ...stages.learning.ranks import Ranks
+
+__all__: list[str] = []
+
+
+@command(memory=keep_freed_memory, several=("--seed", "--seeds"))
+@run_argument
+@click.option(
+    "--system",
+    "systems",
+    multiple=True,
+    default=("hmnet",),
+    help="What to train; may be given more than once.",
+)
+@seeds_option
+@shots_options
+@settings_options("train")
+@checkpoint_option
+@json_option
+def train(
+    run: Path,
+    systems: tuple[str, ...],
+    seeds: tuple[int, ...],
+    shots: int,
+    subset_seed: int,
+    features: str,
+    checkpoint_seconds: float,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a system on the cached features, keep its best epoch, and score the test split once.
+
+    Systems: hmnet, hmnet-single, hmnet-flat, hmnet-1v3, hmnet-onlyobj; text only: bert-crf (ner), mtb (re). Reads
+    samples.parquet and, for hmnet, features/. Writes models/SYSTEM/seed-N/ (seed-N-shots-K-subset-M/ with --shots):
+    model.safetensors, config.json, tokenizer/, metrics.json, predictions.parquet and history.parquet. Killed, it
+    resumes from its last checkpoint. Started by torchrun, the processes share every batch.
+
+    \b
+    Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --seeds 1 49 1234 2021 4321
+             hmnet-pipe train runs/twitter2015 --shots 50 --subset-seed 2
+    """
+    from ...stages.learning.ranks import joined_ranks
+    from ...stages.systems.registry import system_is_visual
+    from ..report.text import trials_table
+    from ..run.new import configured, trials_of
+    from ..run.trainings import metrics_of
+
+    folder = RunFolder(run)
+    with joined_ranks() as ranks:
+        config = configured(folder, {"train": {**options, **ranks.settings}}, write=ranks.leads)
+        for system in systems:
+            system_is_visual(system, config.task)
+        trials = trials_of(systems, seeds, (shots,), (subset_seed,), features)
+        _run_together(
+            [config.stage("train", folder, trial) for trial in trials], ranks, as_json, checkpoint_seconds
+        )
+        if ranks.leads and len(trials) > 1 and not as_json:
+            click.echo(trials_table([metrics_of(folder, trial) for trial in trials]))
+
+
+@command(memory=keep_freed_memory, several=("--seed", "--seeds"))
+@run_argument
+@click.option("--system", default="hmnet", help="hmnet or one of its variants.")
+@seeds_option
+@shots_options
+@click.option(
+    "--refresh",
+    is_flag=True,
+    help="Then extract the features of the fine-tuned backbone, as a run of their own.",
+)
+@settings_options("finetune")
+@checkpoint_option
+@cluster_options
+@json_option
+def finetune(
+    run: Path,
+    system: str,
+    seeds: tuple[int, ...],
+    shots: int,
+    subset_seed: int,
+    features: str,
+    refresh: bool,
+    checkpoint_seconds: float,
+    scheduler: str | None,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train text encoder, fusion and visual backbone together, from pixels.
+
+    Reads samples.parquet, detections.parquet and the images. The recipe is that of [train] in run.toml, with what
+    [finetune] says of the backbone. Writes models/SYSTEM/finetuned-seed-N/ (finetuned-seed-N-from-train/ with --from
+    train): what train writes, and backbone.safetensors. With --refresh also refreshed/SYSTEM-seed-N/, a run whose
+    features are those of the new backbone: train and evaluate on it as on any other. Killed, it resumes from its last
+    checkpoint. Started by torchrun, the processes share every batch.
+
+    \b
+    Example: hmnet-pipe finetune runs/twitter2015 --from train --unfreeze 2 --epochs 3 --refresh
+    """
+    from ...stages.finetune.settings import FinetuneSettings
+    from ...stages.learning.ranks import joined_ranks
+    from ..run.new import configured, trials_of
+    from ..run.refresh import refresh_features
+
+    folder = RunFolder(run)
+    with joined_ranks() as ranks:
+        tables = {"finetune": options, "train": ranks.settings}
+        config = configured(folder, tables, write=ranks.leads)
+        start = config.of(FinetuneSettings).token()
+        trials = trials_of((system,), seeds, (shots,), (subset_seed,), features, start)
+        _run_together(
+            [config.stage("finetune", folder, trial) for trial in trials], ranks, as_json, checkpoint_seconds
+        )
+        if not ranks.leads or not refresh:
+            return
+    with lent_tools(scheduler, workers, quiet=as_json) as tools:
+        for trial in trials:
+            report = refresh_features(config, folder, trial, tools)
+            click.echo("\n".join(report.lines()), err=as_json)
+
+
+def _run_together(
+    stages: Sequence["Stage"], ranks: "Ranks", as_json: bool, checkpoint_seconds: float
+) -> None:
+    """Bring trainings up to date, one after another, with all ranks; rank 0 prints."""
+    from ..run.runner import follow_stage, lead_stage
+
+    if not ranks.leads:
+        for stage in stages:
+            follow_stage(stage, ranks)
+        return
+    reports = []
+    with lent_tools(quiet=as_json) as tools:
+        tools = replace(tools, checkpoint_seconds=checkpoint_seconds)
+        for stage in stages:
+            report = lead_stage(stage, tools, ranks)
+            reports.append(report)
+            if not as_json:
+                click.echo("\n".join(report.lines()))
+    if as_json:
+        print_reports(reports)

@@ -1,0 +1,70 @@
+"""`hmnet-pipe evaluate`: a trial of a run, scored on that run or on another one's data, with the run's own settings."""
+
+from pathlib import Path
+from typing import Any
+
+from ...manifests.errors import InputError
+from ...manifests.run import RunFolder
+from ...manifests.trial import PRETRAINED, Trial
+from ...stages.base.tools import SILENT, Tools
+from ...stages.finetune.settings import FinetuneSettings
+from ...stages.learning.recipe import TrainSettings
+from .config import RunConfig
+from .graph import view_source
+
+__all__ = ["evaluate_trial"]
+
+
+def evaluate_trial(
+    run: RunFolder,
+    trial: Trial,
+    data: RunFolder,
+    *,
+    finetuned: bool = False,
+    split: str = "test",
+    shuffle_images: bool = False,
+    explain: bool = False,
+    tools: Tools = SILENT,
+) -> tuple[dict[str, Any], Path]:
+    """Score the model of a trial on a split of the run `data`; return the scores and the file that holds them.
+
+    finetuned: the model that finetune made, on the views that extract would see of `data`. Raises InputError or
+    StageError where it cannot be scored, see stages.evaluate.evaluation.
+    """
+    from ...stages.evaluate.evaluation import evaluate
+
+    config = RunConfig.read(run.config)
+    recipe = config.of(TrainSettings)
+    plan = view_source(RunConfig.read(data.config), data, trial.features).plan() if finetuned else None
+    return evaluate(
+        _finetuned(run, config, trial) if finetuned else run.model(trial),
+        data,
+        split=split,
+        shuffle_images=shuffle_images,
+        explain=explain,
+        plan=plan,
+        device=recipe.device,
+        precision=recipe.precision,
+        tools=tools,
+    )
+
+
+def _finetuned(run: RunFolder, config: RunConfig, trial: Trial) -> Path:
+    """Return the folder of the fine-tuned model that differs from `trial` in its start alone.
+
+    Where there are several, it is the one that [finetune] says. Raises InputError where there is none.
+    """
+    found = {
+        found.start: path
+        for path in run.models.glob(f"{trial.system}/finetuned-*")
+        if (found := Trial.of(path, "finetuned-")) is not None and found.trained == trial
+    }
+    if not found:
+        raise InputError(
+            f"{run.finetuned(trial)} is not there, nor the same from another start; run `hmnet-pipe finetune "
+            f"{run.path} {trial.options}` first"
+        )
+    if len(found) == 1:
+        return next(iter(found.values()))
+    token = config.of(FinetuneSettings).token()
+    return found.get(token) or found.get(PRETRAINED) or next(iter(found.values()))

@@ -1,0 +1,145 @@
+"""The one list of the stages: what each is called, which settings it has, and which of its kind a run holds.
+
+Status, verify, lock, reproduce, make and the demonstration ask it. A new stage is a folder of its own and one line
+in KINDS.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from ...manifests.errors import InputError
+from ...manifests.run import DEFAULT_SET, RunFolder
+from ...manifests.trial import Trial
+from ...stages.base.stage import Stage
+from ...stages.detect.settings import DetectSettings
+from ...stages.detect.stage import Detect
+from ...stages.extract.settings import ExtractSettings
+from ...stages.extract.stage import Extract
+from ...stages.finetune.settings import FinetuneSettings
+from ...stages.finetune.stage import Finetune
+from ...stages.learning.recipe import TrainSettings
+from ...stages.prepare.settings import PrepareSettings
+from ...stages.prepare.stage import Prepare
+from ...stages.train.stage import Train
+from ...stages.vision.sets import FeatureSet, feature_set
+
+__all__ = ["KINDS", "SETTINGS", "Kind", "Tables", "build_stage", "stage_named", "stages_of", "view_source"]
+
+S = TypeVar("S")
+
+# What is trained where no trial is named.
+_TRIAL = Trial("hmnet")
+
+
+class Tables(Protocol):
+    """What a stage is built from: the content of run.toml."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def sets(self) -> Mapping[str, FeatureSet]: ...
+
+    def of(self, settings: type[S]) -> S:
+        """Return the settings of this type."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stage.
+
+    settings: the table of run.toml that bears its name. build: makes the stage of one member. members: which of the
+    kind a run holds, in order. named: the member whose stage bears a name, or None where the name is of another
+    kind. A kind with one stage a run has the one member None.
+    """
+
+    name: str
+    settings: type[Any]
+    build: Callable[[Tables, RunFolder, Any], Stage]
+    members: Callable[[RunFolder], Iterable[Any]] = lambda run: (None,)
+    named: Callable[[str], Any] | None = None
+
+
+def view_source(tables: Tables, run: RunFolder, name: str | None = None) -> Extract:
+    """Return the stage that makes a feature set, which knows the views of every image."""
+    objects = tables.of(DetectSettings).objects
+    return Extract(run, tables.of(ExtractSettings), objects, feature_set(name or DEFAULT_SET, tables.sets))
+
+
+def _feature_sets(run: RunFolder) -> list[str]:
+    """Return the feature sets that a run holds or has begun, the default one first."""
+    folders = {path.name for path in run.path.glob("features/*") if any(path.glob("*.h5"))}
+    recorded = {path.stem.removeprefix("extract-") for path in (run.path / "stages").glob("extract-*.json")}
+    return [DEFAULT_SET, *sorted((folders | recorded) - {DEFAULT_SET})]
+
+
+def _set_named(name: str) -> str | None:
+    return name.removeprefix("extract-") if name.startswith("extract-") else None
+
+
+def _train(tables: Tables, run: RunFolder, trial: Trial | None) -> Train:
+    return Train(run, tables.of(TrainSettings), tables.task, trial or _TRIAL)
+
+
+def _finetune(tables: Tables, run: RunFolder, trial: Trial | None) -> Finetune:
+    trial = trial or _TRIAL
+    source = view_source(tables, run, trial.features)
+    return Finetune(run, tables.of(TrainSettings), tables.task, trial, tables.of(FinetuneSettings), source)
+
+
+def _trials(kind: str, prefix: str = "") -> Callable[[RunFolder], list[Trial]]:
+    """Return a function that finds the trials of a run that have a model or were interrupted."""
+
+    def find(run: RunFolder) -> list[Trial]:
+        folders = (Trial.of(path, prefix) for path in run.models.glob(f"*/{prefix}seed-*"))
+        begun = (
+            Trial.named(path.stem.removeprefix(f"{kind}-"))
+            for path in (run.path / "stages").glob(f"{kind}-*.parts")
+        )
+        return sorted({trial for trial in (*folders, *begun) if trial is not None})
+
+    return find
+
+
+def _trial_named(kind: str) -> Callable[[str], Trial | None]:
+    return lambda name: Trial.named(name.removeprefix(f"{kind}-")) if name.startswith(f"{kind}-") else None
+
+
+# In the order of a run: a stage reads what those before it made.
+KINDS: tuple[Kind, ...] = (
+    Kind("prepare", PrepareSettings, lambda tables, run, _: Prepare(run, tables.of(PrepareSettings))),
+    Kind("detect", DetectSettings, lambda tables, run, _: Detect(run, tables.of(DetectSettings))),
+    Kind("extract", ExtractSettings, view_source, _feature_sets, _set_named),
+    Kind("train", TrainSettings, _train, _trials("train"), _trial_named("train")),
+    Kind(
+        "finetune",
+        FinetuneSettings,
+        _finetune,
+        _trials("finetune", "finetuned-"),
+        _trial_named("finetune"),
+    ),
+)
+
+SETTINGS: dict[str, type[Any]] = {kind.name: kind.settings for kind in KINDS}
+"""The settings of each table of run.toml."""
+
+
+def build_stage(tables: Tables, run: RunFolder, kind: str, member: Any = None) -> Stage:
+    """Return the stage of a kind, and of one member of it where a run may hold several (a Trial)."""
+    return next(each for each in KINDS if each.name == kind).build(tables, run, member)
+
+
+def stages_of(tables: Tables, run: RunFolder) -> list[Stage]:
+    """Return the stages of a run in their order."""
+    return [kind.build(tables, run, member) for kind in KINDS for member in kind.members(run)]
+
+
+def stage_named(tables: Tables, run: RunFolder, name: str) -> Stage:
+    """Return the stage whose record has this name. Raises InputError where no stage can have it."""
+    for kind in KINDS:
+        if name == kind.name:
+            return kind.build(tables, run, None)
+        if kind.named is not None and (member := kind.named(name)) is not None:
+            return kind.build(tables, run, member)
+    raise InputError(f"no stage of this hmnet-pipe is called {name!r}; it was made by another version")

@@ -1,0 +1,121 @@
+"""What a command makes of its options: the configuration of a new or existing run, and the trials that are asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ...manifests.errors import InputError
+from ...manifests.run import RunFolder
+from ...manifests.schemas import SAMPLES
+from ...manifests.tables import read_table
+from ...manifests.trial import Trial
+from ...stages.base.settings import local_files
+from ...stages.base.tools import Tools
+from ...stages.demo.corpus import write_demo_corpus
+from ...stages.prepare.identity import compare_with_paper
+from ...stages.prepare.settings import PrepareSettings
+from .config import RunConfig
+from .presets import preset
+from .runner import Report, run_stage
+
+__all__ = ["configured", "prepare_config", "prepare_run", "trials_of"]
+
+
+def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]], *, write: bool = True) -> RunConfig:
+    """Return the configuration of a run with options, by table, in it; with `write` they are written into run.toml."""
+
+    def read() -> RunConfig:
+        config = RunConfig.read(run.config)
+        for table, values in options.items():
+            config = config.override(table, values)
+            # A later command may be given elsewhere: what was named from this working folder is kept as a whole path.
+            named = local_files(config.tables[table])
+            places = {name: str(path.absolute()) for name, path in named.items() if values.get(name)}
+            config = config.override(table, places)
+        return config
+
+    config = read()
+    if config == RunConfig.read(run.config) or not write:
+        return config
+    # Two commands that start at once, each with options of its own stage, must not write over each other's.
+    run.lock("run").parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(run.lock("run")):
+        config = read()
+        config.write(run.config)
+    return config
+
+
+def prepare_config(
+    run: RunFolder,
+    preset_name: str,
+    task: str | None,
+    text: Path | None,
+    images: Path | None,
+    text_format: str,
+) -> RunConfig:
+    """Return the configuration that prepare's options give a run, which may exist already.
+
+    The demonstration brings its own texts. Raises InputError where a new run gets no texts.
+    """
+    if preset_name == "demo" and text is None:
+        task = task or (RunConfig.read(run.config).task if run.config.is_file() else "ner")
+        text = run.path / "corpus"
+        images = images or text / "images"
+    if text is not None:
+        images = None if images is None else images.resolve()
+        return _keeping_edits(
+            preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format), run
+        )
+    if not run.config.is_file():
+        raise InputError(
+            "prepare needs --text FOLDER, the folder with train.txt or train.jsonl "
+            "(see hmnet-pipe prepare --help)"
+        )
+    return RunConfig.read(run.config)
+
+
+def _keeping_edits(config: RunConfig, run: RunFolder) -> RunConfig:
+    """Keep what run.toml says of the other stages of a run that is prepared again, unless it gets another preset or task."""
+    if not run.config.is_file():
+        return config
+    old = RunConfig.read(run.config)
+    if (old.preset, old.task) != (config.preset, config.task):
+        return config
+    return replace(old, tables={**old.tables, "prepare": config.tables["prepare"]})
+
+
+def prepare_run(run: RunFolder, config: RunConfig, tools: Tools) -> Report:
+    """Bring prepare up to date and write run.toml; the demonstration's texts are drawn where they are missing.
+
+    The report compares the data with the paper's table. It is no part of the record, since a run can be given another
+    preset without any change of its tables.
+    """
+    corpus = run.path / "corpus"
+    is_demo = config.preset == "demo" and config.of(PrepareSettings).text == corpus.resolve()
+    # The last file that the generator writes stands for all.
+    if is_demo and not (corpus / "test.jsonl").is_file():
+        write_demo_corpus(corpus, config.task, tools=tools)
+    report = run_stage(config.stage("prepare", run), tools)
+    config.write(run.config)
+    rows = (row for part in read_table(run.samples, SAMPLES).to_batches() for row in part.to_pylist())
+    return replace(report, details={**report.details, **compare_with_paper(config.preset, rows)})
+
+
+def trials_of(
+    systems: Sequence[str],
+    seeds: Sequence[int],
+    shots: Sequence[int] = (0,),
+    subset_seeds: Sequence[int] = (1,),
+    features: str = "",
+    start: str = "",
+) -> list[Trial]:
+    """Return every combination as a trial, once each: without shots there is no subset to draw."""
+    trials = [
+        Trial(system, seed, number, subset if number else 1, start, features)
+        for system, seed, number, subset in product(systems, seeds, shots, subset_seeds)
+    ]
+    return list(dict.fromkeys(trials))

@@ -1,0 +1,49 @@
+"""The finished trainings of a run and their scores, as plain data."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ...manifests.errors import StageError
+from ...manifests.run import RunFolder
+from ...manifests.trial import Trial
+
+__all__ = ["finished_trainings", "metrics_of"]
+
+
+def metrics_of(run: RunFolder, trial: Trial) -> dict[str, Any]:
+    """Return the metrics.json of a finished training."""
+    metrics: dict[str, Any] = json.loads((run.model(trial) / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def finished_trainings(
+    run: RunFolder, systems: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[dict[str, Any]]:
+    """Return the metrics.json of every finished training on cached features, those of systems and seeds if these are
+    given; ordered by system as asked for, then by setting and seed.
+
+    Raises StageError where there is none.
+    """
+    trials = {Trial.of(path.parent) for path in run.models.glob("*/seed-*/metrics.json")}
+    finished = [trial for trial in trials if trial and run.record(f"train-{trial.name}").is_file()]
+    wanted = [
+        trial
+        for trial in finished
+        if (not systems or trial.system in systems) and (not seeds or trial.seed in seeds)
+    ]
+    if not wanted:
+        raise StageError(
+            f"{run.path} holds no finished training{' of these' if systems or seeds else ''}; "
+            "run `hmnet-pipe train` first"
+        )
+    wanted.sort(
+        key=lambda trial: (
+            systems.index(trial.system) if systems else 0,
+            trial.system,
+            trial.features,
+            trial.shots,
+            trial,
+        )
+    )
+    return [metrics_of(run, trial) for trial in wanted]
