@@ -12,7 +12,10 @@ Result = TypeVar("Result")
 
 
 def prefetched(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items in the same order, made up to `depth` ahead by a thread while the caller computes. Errors arrive in their place."""
+    """Yield the same items in the same order, made up to `depth` ahead by a thread while the caller computes.
+
+    Errors arrive in their place.
+    """
     source = iter(items)
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
@@ -25,7 +28,10 @@ def prefetched(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
 
 
 class Made(Sequence[Item]):
-    """A sequence whose items are made each time they are asked for: as objects, a million images with their boxes take gigabytes."""
+    """A sequence whose items are made each time they are asked for.
+
+    As objects, a million images with their boxes take gigabytes.
+    """
 
     def __init__(self, length: int, make: Callable[[int], Item]) -> None:
         self._length, self._make = length, make
@@ -48,7 +54,10 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`function` of each item in the order of `items`, computed by a few threads; for work that lets go of the interpreter lock."""
+    """Yield `function` of each item in the order of `items`, computed by a few threads.
+
+    For work that lets go of the interpreter lock.
+    """
     pool = ThreadPoolExecutor(_THREADS)
     try:
         yield from pool.map(function, items)

@@ -31,14 +31,15 @@ class ChunkUnit:
 
     @property
     def stem(self) -> Path:
+        """The path that the chunk's tables begin with."""
         return Path(self.work) / digest_json([key for key, _ in self.images])
 
     def halves(self) -> tuple[Self, Self]:
-        """Two units that together do the same work; how an image that crashes its worker is cornered."""
+        """Return two units that do the same work: so an image that crashes its worker is cornered."""
         middle = len(self.images) // 2
         return replace(self, images=self.images[:middle]), replace(self, images=self.images[middle:])
 
 
 def chunk_tables(stem: Path) -> tuple[Path, Path]:
-    """The outcomes come second: where they are, the chunk is complete."""
+    """Return the tables of a chunk. The outcomes come second: where they are, the chunk is complete."""
     return stem.with_name(f"{stem.name}.detections.parquet"), stem.with_name(f"{stem.name}.outcomes.parquet")

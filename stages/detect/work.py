@@ -22,7 +22,7 @@ __all__ = ["detect_chunk"]
 
 @lru_cache(maxsize=1)
 def _detector(name: str, weights: str, min_score: float, arithmetic: Arithmetic) -> Detector:
-    """One network per process, loaded once."""
+    """Return one network per process, loaded once."""
     detector = build_detector(name, weights, min_score)
     for_inference(detector.network, arithmetic)
     return detector

@@ -7,9 +7,10 @@ A unit is the images of a shard and the targets that are made of them, one a fea
     for target, result in zip(unit.targets, extract_shard(unit)):   # stages.extract.work
         ...                                                         # result.rows, result.failed
 
-What a shard of a set holds depends on its spec, the arithmetic and the images of the unit, and on nothing else: neither
-on the other targets nor on whether their shards are there already. Hence the rule that all views of an image go through
-the network together, whatever the sets take: the last bits of a view can depend on how many views go with it.
+What a shard of a set holds depends on its spec, the arithmetic and the images of the unit, and on nothing
+else: neither on the other targets nor on whether their shards are there already. Hence the rule that all
+views of an image go through the network together, whatever the sets take: the last bits of a view can depend
+on how many views go with it.
 """
 
 from collections.abc import Mapping
@@ -28,8 +29,8 @@ __all__ = ["ShardResult", "ShardUnit", "Target"]
 
 @dataclass(frozen=True)
 class Target:
-    """A shard of one feature set: what its numbers are, the backbone's weights as the settings name them, and where it
-    lies, as shard-<name>.h5 in `folder`."""
+    """A shard of one feature set: what its numbers are, the backbone's weights as the settings name them, and
+    where it lies, as shard-<name>.h5 in `folder`."""
 
     spec: FeatureSpec
     weights: str
@@ -60,7 +61,7 @@ class ShardUnit:
         return len(self.images)
 
     def halves(self) -> tuple[Self, Self]:
-        """Return two units that together do the same work; how an image that crashes its worker is cornered."""
+        """Return two units that do the same work: so an image that crashes its worker is cornered."""
         middle = len(self.images) // 2
         first, second = (
             replace(
@@ -75,8 +76,10 @@ class ShardUnit:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What a worker reports of one target: the index rows of its shard, and the images that it could not use with their
-    reasons."""
+    """What a worker reports of one target: the index rows of its shard, and the images that it could not use.
+
+    failed: (key, reason) of each such image.
+    """
 
     rows: tuple[IndexRow, ...]
     failed: tuple[tuple[str, str], ...]

@@ -34,18 +34,21 @@ _IMAGES_PER_GPU_BATCH = 8
 
 @lru_cache(maxsize=4)
 def _backbone(name: str, weights: str, arithmetic: Arithmetic) -> Backbone:
-    """Return a network that a process loads once; commonly there is one, and never more than its sets name."""
+    """Return a network, loaded once a process.
+
+    Commonly there is one, and there are no more than sets name.
+    """
     return for_inference(build_backbone(name, weights), arithmetic)
 
 
 def extract_shard(unit: ShardUnit) -> list[ShardResult]:
     """Compute and commit the shard of each of the unit's targets, and return their results in the same order.
 
-    Each image is read and decoded once, and goes once through each backbone that the targets name; each set then pools
-    the maps. Idempotent: a target's shard that an interrupted run committed is checked and kept.
+    Each image is read and decoded once, and goes once through each backbone that the targets name; each set
+    then pools the maps. Idempotent: a target's shard that an interrupted run committed is checked and kept.
 
-    The numbers of a shard are those of a pass for it alone, to the last bit: all views of an image go through the
-    network together, whatever the sets take of them, and the views of a set are selected afterwards.
+    The numbers of a shard are those of a pass for it alone, to the last bit: all views of an image go through
+    the network together, whatever the sets take of them, and the views of a set are selected afterwards.
     """
     results = {target: _committed(unit, target) for target in unit.targets}
     shards = [_Shard(target) for target, kept in results.items() if kept is None]
@@ -94,7 +97,10 @@ class _Shard:
 
 
 def _fill(shards: Sequence[_Shard], unit: ShardUnit) -> Iterator[tuple[str, str]]:
-    """Put the features of the unit's images into the shards. Yield the images that cannot be used, with the reasons."""
+    """Put the features of the unit's images into the shards.
+
+    Yield (key, reason) of those that are unusable.
+    """
     arithmetic, device = unit.arithmetic, torch.device(unit.arithmetic.device)
     passes: dict[tuple[str, str, Transform], list[_Shard]] = {}
     for shard in shards:
@@ -134,7 +140,7 @@ def _views_or_reason(image: ImageUnit, transforms: Sequence[Transform]) -> _View
 
 
 def _committed(unit: ShardUnit, target: Target) -> ShardResult | None:
-    """Return the result of a shard that is already there, whole, and made from this very unit; None otherwise."""
+    """Return the result of a shard that is there, whole, and made from this very unit; None otherwise."""
     try:
         shard = Shard(target.path)
     except ShardError:

@@ -79,6 +79,7 @@ class _FusedBlock(nn.Module):
         self.downsample = None if block.downsample is None else fuse(block.downsample, dtype)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return the block's maps. maps: (N, C, H, W)."""
         *first, last = self.convs
         branch = maps
         for conv in first:

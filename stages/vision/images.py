@@ -39,8 +39,8 @@ MAX_PIXELS = 89_478_485  # 256 MiB as RGB; Pillow's own limit, where it only war
 MAX_BYTES = 1 << 30
 
 # The readers are called by name instead of through Image.open: no other plugin ever sees a hostile file, the
-# limit on pixels hangs on no global setting or warning filter, and no reason holds the address of an object,
-# as Image.open's message does.
+# limit on pixels depends on no global setting or warning filter, and no reason holds the address of an
+# object, as Image.open's message does.
 _READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
@@ -88,8 +88,9 @@ class ImageFacts:
 
 
 def open_image(path: Path) -> Image.Image:
-    """The image at `path`, decoded fully, upright, mode "RGB". The first frame of an animation; transparency
-    over white.
+    """Return the image at `path`, decoded fully, upright, of mode "RGB".
+
+    Of an animation it is the first frame; transparency lies over white.
 
     Raises UnusableImage, and nothing else, for any fault of the file.
     """
@@ -97,10 +98,9 @@ def open_image(path: Path) -> Image.Image:
 
 
 def open_keyed(path: Path, key: str) -> Image.Image:
-    """The image at `path` as `open_image` gives it, if its bytes still have the sha256 `key` that prepare
-    saw.
+    """Return the image at `path` as `open_image` does, if its bytes still have the sha256 `key`.
 
-    Raises UnusableImage for another content too: results are kept under the key, where those of another image
+    Raises UnusableImage for other content too: results are kept under the key, where those of another image
     would be wrong.
     """
     data = _read(path)
@@ -120,7 +120,7 @@ def inspect_image(path: Path) -> ImageFacts:
 
 
 def image_from_bytes(data: bytes) -> Image.Image:
-    """The image that a file of these bytes holds, as `open_image` gives it. Raises UnusableImage."""
+    """Return the image that a file of these bytes holds, as `open_image` gives it. Raises UnusableImage."""
     if not data:
         raise UnusableImage("empty file")
     format_name = _format_of(data)
@@ -167,7 +167,7 @@ def _format_of(data: bytes) -> str | None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """A loaded image as mode "RGB", detached from its file."""
+    """Return a loaded image as mode "RGB", detached from its file."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _eight_bits(image)
     elif image.has_transparency_data:
@@ -179,7 +179,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit greyscale as mode "L", scaled by 255 / 65535.
+    """Return 16-bit greyscale as mode "L", scaled by 255 / 65535.
 
     Pillow's own conversion clips, which turns most photos white.
     """

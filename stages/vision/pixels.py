@@ -16,14 +16,19 @@ __all__ = ["Pixels"]
 
 
 class Pixels:
-    """Visuals (stages.learning.splits) that reads image files. An image that cannot be read has no
-    views, and its reason is in `failures`."""
+    """Visuals (stages.learning.batches) that reads image files.
+
+    An image that cannot be read has no views, and its reason is in `failures`.
+    """
 
     def __init__(
         self, images: Sequence[ImageUnit], *, transform: Transform, views: int, decoders: int
     ) -> None:
-        """transform: how a view is resized. views: 1 + the objects of an image at most. decoders: threads;
-        Pillow decodes outside Python's lock."""
+        """Hold the images; nothing is read yet.
+
+        transform: how a view is resized. views: 1 + the objects of an image at most. decoders: threads;
+        Pillow decodes outside Python's lock.
+        """
         self._images = {image.key: image for image in images}
         self._transform = transform
         self._shape = (views, transform.size, transform.size, 3)

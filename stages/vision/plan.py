@@ -24,12 +24,15 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the uprig
 
 @dataclass(frozen=True)
 class ImageUnit:
+    """An image by its content's sha256, its file, and the boxes of its objects by falling score."""
+
     key: str
     path: str
     boxes: tuple[Box, ...]
 
     @property
     def inputs(self) -> str:
+        """The digest of what features are made from besides the image."""
         return digest_json([list(box) for box in self.boxes])
 
 
@@ -68,7 +71,7 @@ class ViewSource(Protocol):
 
 
 def planned_images(images_table: Path, detections: Path, objects: int) -> Made[ImageUnit]:
-    """Every usable image with the boxes that are its views, by falling score, in the order of the keys."""
+    """Return every usable image with its best `objects` boxes, by falling score, in the order of the keys."""
     images = usable_images(images_table)
     keys, paths = _as_bytes(images.column("key")), images.column("path")
     del images  # and with it the keys a second time

@@ -1,4 +1,4 @@
-"""Named feature sets: which levels of a backbone, pooled to which side, of which views. Importing this needs no torch.
+"""Named feature sets: which levels of a backbone, pooled to which side, of which views; needs no torch.
 
 `pyramid`, `grid` and `vector` are built in; others are tables [features.NAME] of run.toml:
 
@@ -29,8 +29,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 class FeatureSet:
     """What a set takes of what a backbone makes of an image.
 
-    levels: their numbers, from 1, the finest, or from -1, the last; empty for all. side: what each level is pooled to.
-    views: one of cache.spec.REGIONS.
+    levels: their numbers, from 1, the finest, or from -1, the last; empty for all. side: what each level is
+    pooled to. views: one of cache.spec.REGIONS.
     """
 
     name: str
@@ -53,13 +53,14 @@ class FeatureSet:
 
     @classmethod
     def of_table(cls, name: str, table: Mapping[str, Any]) -> "FeatureSet":
-        """Return the set that the table [features.NAME] of run.toml describes. Raises InputError for a wrong entry."""
+        """Return the set of the table [features.NAME] of run.toml. Raises InputError for a wrong entry."""
         kinds = {"levels": list, "side": int, "views": str}
         for key, value in table.items():
             if key not in kinds:
                 raise unknown_name(f"[features.{name}] entry", key, kinds)
-            numbers = value if isinstance(value, list) else []
-            if not isinstance(value, kinds[key]) or not all(type(number) is int for number in numbers):
+            numbers = value if isinstance(value, list) else [0 if isinstance(value, str) else value]
+            whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+            if not isinstance(value, kinds[key]) or not whole:
                 raise InputError(f"[features.{name}] {key} = {value!r} is not {_KINDS[key]}")
         return cls(name, **{**table, "levels": tuple(table.get("levels", ()))})
 
@@ -78,8 +79,8 @@ class FeatureSet:
     ) -> FeatureSpec:
         """Return what the numbers of this set are, made by `backbone` from views by `transform`.
 
-        weights: the digest of the backbone's. objects: how many an image has at most. Raises InputError where the
-        backbone has not these levels, or the set no view.
+        weights: the digest of the backbone's. objects: how many an image has at most. Raises InputError where
+        the backbone has not these levels, or the set no view.
         """
         known = backbone_info(backbone).levels
         wanted = self.levels or range(1, 1 + len(known))
@@ -114,7 +115,10 @@ SETS = {one.name: one for one in (PYRAMID, GRID, VECTOR)}
 
 
 def feature_set(name: str, own: Mapping[str, FeatureSet] | None = None) -> FeatureSet:
-    """Return the set `name`: one of `own`, by name, or a built-in one. Raises InputError, which lists them, otherwise."""
+    """Return the set `name`: one of `own`, by name, or a built-in one.
+
+    Raises InputError, which lists them, where there is none.
+    """
     known = {**SETS, **(own or {})}
     if name not in known:
         raise unknown_name("feature set", name, known)
@@ -122,15 +126,18 @@ def feature_set(name: str, own: Mapping[str, FeatureSet] | None = None) -> Featu
 
 
 def serves(held: FeatureSpec, wanted: FeatureSpec) -> bool:
-    """Whether the numbers of `wanted` follow from those of `held`, but for the rounding of what is stored.
+    """Return whether the numbers of `wanted` follow from those of `held`, but for rounding of what is stored.
 
-    A level's side follows from another only where the bins nest: adaptive pooling of the smaller side must average the
-    very cells of the larger one that it averages of the map, and these must be of equal weight. From its native 7 x 7 a
-    level is pooled to any side; from 2 x 2 it is not pooled to 1, since the middle row and column would count twice.
+    A level's side follows from another only where the bins nest: adaptive pooling of the smaller side must
+    average the very cells of the larger one that it averages of the map, and these must be of equal weight.
+    From its native 7 x 7 a level is pooled to any side; from 2 x 2 it is not pooled to 1, since the middle
+    row and column would count twice.
     """
-    same = ("backbone", "weights", "transform", "precision")
+    same = ("backbone", "weights", "transform")
     if any(getattr(held, name) != getattr(wanted, name) for name in same):
         return False
+    if "" not in (held.precision, wanted.precision) and held.precision != wanted.precision:
+        return False  # "" where it was not recorded
     if not set(wanted.numbers) <= set(held.numbers) or _first_view(held, wanted) is None:
         return False
     strides = backbone_info(held.backbone).strides
@@ -141,7 +148,7 @@ def serves(held: FeatureSpec, wanted: FeatureSpec) -> bool:
 
 
 def _first_view(held: FeatureSpec, wanted: FeatureSpec) -> int | None:
-    """The view of `held` that is the first of `wanted`, or None where it does not hold them all."""
+    """Return which view of `held` is the first of `wanted`, or None where it does not hold them all."""
     first = (
         0 if wanted.regions == held.regions else {ALL: {IMAGE: 0}.get(wanted.regions, 1)}.get(held.regions)
     )
@@ -149,12 +156,12 @@ def _first_view(held: FeatureSpec, wanted: FeatureSpec) -> int | None:
 
 
 def _bins(cells: int, side: int) -> list[tuple[int, int]]:
-    """The cells [first, last) that each of `side` bins of adaptive pooling averages, of `cells` in a row."""
+    """Return the cells [first, last) that each of `side` bins of adaptive pooling averages, of `cells`."""
     return [(i * cells // side, -(-(i + 1) * cells // side)) for i in range(side)]
 
 
 def _nests(native: int, held: int, wanted: int) -> bool:
-    """Whether pooling a row of `native` cells to `held` and then to `wanted` is pooling it to `wanted`."""
+    """Return whether pooling `native` cells to `held` and then to `wanted` is pooling them to `wanted`."""
     if held == wanted:
         return True
     if native % held:  # bins that overlap, or are not of one size
@@ -173,8 +180,9 @@ def derived(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return the features and view mask of the set `wanted` from a batch of the set `held`.
 
-    values: (B, V, C, p, p), as FeatureCache.gather returns them; mask: (B, V). What is pooled again comes as float32.
-    Raises StageError, which names the command that makes the set `name`, where `held` does not serve.
+    values: (B, V, C, p, p), as FeatureCache.gather returns them; mask: (B, V). What is pooled again comes as
+    float32. Raises StageError, which names the command that makes the set `name`, where `held` does not
+    serve.
     """
     first = _first_view(held, wanted)
     if first is None or not serves(held, wanted):

@@ -58,8 +58,10 @@ def read_views(image: ImageUnit, transform: Transform) -> npt.NDArray[np.uint8]:
 
 
 def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return views (N, S, S, 3) uint8 as (N, 3, S, S) float32 in channels-last memory: (view / 255 - mean) /
-    std."""
+    """Return (views / 255 - mean) / std, (N, 3, S, S) float32 in channels-last memory.
+
+    views: (N, S, S, 3) uint8.
+    """
     side = views.shape[2]
     # Whole rows of pixels at a time: arithmetic over a last dimension of three is eight times slower.
     centre, scale = (torch.tensor(of, device=views.device).mul(255.0).repeat(side) for of in (mean, std))

@@ -1,4 +1,4 @@
-"""Several feature sets from one pass over the images: each is what a pass for it alone makes, to the last bit."""
+"""Several feature sets from one pass over the images: each is what a pass for it alone makes, bit for bit."""
 
 import hashlib
 from collections import Counter
@@ -61,7 +61,7 @@ def test_every_combination_gives_each_set_the_bytes_of_a_pass_for_it_alone(
     kind: str, images: tuple[ImageUnit, ...], tmp_path: Path
 ) -> None:
     arithmetic = ARITHMETICS[kind]
-    alone: dict[str, Any] = {}
+    alone: dict[str, bytes] = {}
     for one in SETS:
         alone |= extracted((one,), tmp_path / "alone", images, arithmetic)
     assert len({hashlib.sha256(content).digest() for content in alone.values()}) == len(SETS)
@@ -83,7 +83,8 @@ def test_a_set_holds_its_levels_and_views_of_what_the_pyramid_holds(
     assert np.array_equal(other.pyramid, expected)
     assert np.array_equal(other.view_mask, one.view_mask[:, 1:])
     assert grid.view_mask.all()
-    # At a view of 112 the last level is 4 x 4, so that a side of 7 repeats cells; their mean is not the level's.
+    # At a view of 112 the last level is 4 x 4, so that a side of 7 repeats cells; their mean is not the
+    # level's.
     assert grid.pyramid.shape == (4, 1, 192, 7, 7)
     assert other.pyramid[other.view_mask].any()
     assert not other.pyramid[~other.view_mask].any()

@@ -64,6 +64,8 @@ def test_own_sets_are_tables_and_come_before_the_built_in_ones() -> None:
     [
         ({"side": 0}, r"\[features.x\] side = 0: it must be at least 1"),
         ({"side": "7"}, r"\[features.x\] side = '7' is not a number"),
+        ({"side": True}, "is not a number"),
+        ({"levels": [True]}, "is not a list of numbers"),
         ({"levels": [0]}, "they count from 1"),
         ({"levels": [2, 2]}, "each once"),
         ({"levels": ["last"]}, "is not a list of numbers"),
@@ -139,6 +141,7 @@ def test_what_serves_is_of_the_same_making_and_holds_the_levels_and_views() -> N
         replace(grid, transform=replace(grid.transform, interpolation="bicubic")),
     ]
     assert not any(serves(grid, other) for other in others)
+    assert serves(replace(grid, precision=""), grid)  # a cache of before, which did not record it
 
 
 def test_derived_features_are_those_of_the_maps() -> None:
