@@ -1,4 +1,4 @@
-"""How near two detections are: what is computed again against what was recorded, and a run against a lock's probes."""
+"""How near detections are: computed again to those recorded, and a run's to a lock's probes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ __all__ = ["box_distance", "box_probes", "compare_detections"]
 # another one. bf16 keeps 8 bits.
 _BOX_PIXELS = {"fp32": 0.1, "bf16": 4.0}
 _SCORE = {"fp32": 1e-3, "bf16": 0.05}
-# A box counts as found again with this intersection over union and the same label. Of weak detections near the
-# threshold some go.
+# A box counts as found again with this intersection over union and the same label. Of weak detections near
+# the threshold some go.
 _SAME_BOX = 0.9
 _FOUND_AGAIN = 0.5
 # Of how many boxes a lock holds the numbers themselves.

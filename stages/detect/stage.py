@@ -1,7 +1,7 @@
-"""The detect stage: the top objects of every image, as rows of detections.parquet and, for people to look at, as crops.
+"""The detect stage: the top objects of every image, as rows of a table and, for people to look at, as crops.
 
-A unit of work is a chunk of images. A finished chunk is kept as two small tables until all are there, so that a
-killed job goes on where it was.
+A unit of work is a chunk of images. A finished chunk is kept as two small tables until all are there, so that
+a killed job goes on where it was.
 """
 
 import math
@@ -184,8 +184,8 @@ class Detect(Stage):
         return box_distance(probes, self.run.detections) if output == "detections" else None
 
     def units(self, work: Path) -> list[ChunkUnit]:
-        """Return the chunks of every usable image, whatever is done of them, with their tables below `work` and
-        without crops."""
+        """Return the chunks of every usable image, whatever is done of them, with their tables below `work`
+        and without crops."""
         return [replace(unit, crops=None) for unit in self._units(work, self._images())]
 
     def _images(self) -> Made[tuple[str, str]]:
@@ -195,8 +195,8 @@ class Detect(Stage):
         return Made(len(keys), lambda i: (keys[i].as_py(), paths[i].as_py()))
 
     def _work(self, causes: StageRecord) -> Path:
-        """Return the folder of finished chunks. It bears the digest of all that decides a box: parts of another
-        detector never mix with these."""
+        """Return the folder of finished chunks. It bears the digest of all that decides a box: parts of
+        another detector never mix with these."""
         decides = {
             "schema_version": causes.schema_version,
             "parameters": causes.parameters,

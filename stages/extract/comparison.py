@@ -1,4 +1,4 @@
-"""How near two feature caches are: what is computed again against what was recorded, and a run against a lock's probes."""
+"""How near features are: computed again to those recorded, and a run's to a lock's probes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +18,8 @@ __all__ = ["Apart", "feature_distance", "feature_probes"]
 # What a sum in another order may move, on another machine or with another version: beyond it a result is
 # another one. bf16 keeps 8 bits.
 _COSINE = {"fp32": 0.9999, "bf16": 0.99}
-# Features computed in bf16 lie 0.4 to 0.6% from those in fp32 (demo_resnet, ResNet-50 and -101). Ten times as far is
-# something else.
+# Features computed in bf16 lie 0.4 to 0.6% from those in fp32 (demo_resnet, ResNet-50 and -101). Ten times as
+# far is something else.
 _FEATURE_TOLERANCE = 0.05
 # Of how many images, and how many values of an image's whole view, a lock holds the numbers themselves.
 _IMAGES, _VALUES = 4, 16
@@ -90,7 +90,7 @@ def feature_probes(folder: Path) -> list[dict[str, Any]]:
 
 
 def feature_distance(probes: Sequence[Mapping[str, Any]], folder: Path) -> tuple[bool, str]:
-    """Return whether the probes' values of whole views are near those of the same images here, and how near."""
+    """Return whether the probes are near the same images' whole views here, and how near."""
     cache = FeatureCache(folder)
     shared = [probe for probe in probes if probe["image"] in cache]
     if not shared:

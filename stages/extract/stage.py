@@ -1,7 +1,8 @@
 """The extract stage: images and boxes in, shards of pooled pyramids out.
 
-A unit of work is one shard. Which images make it, and which of them go through the network together, is fixed by the tables and not
-by the cluster, so that the numbers do not depend on how many workers there were or how often the job was killed.
+A unit of work is a shard of each set. Which images make it, and which of them go through the network
+together, is fixed by the tables and not by the cluster, so that the numbers do not depend on how many workers
+there were or how often the job was killed.
 """
 
 import math
@@ -104,7 +105,7 @@ class Extract(Stage):
         return {"backbone": weights_of(self.settings.backbone, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
-        """The digest of what the index promises, shard by shard layout aside; a shard that is gone or has shrunk empties it."""
+        """Return the digest of what the index promises, and none where a shard is gone or has shrunk."""
         found = sound_digests({"outcomes": (self.run.outcomes(self.name), OUTCOMES)})
         try:
             cache = FeatureCache(self.place)
@@ -145,7 +146,8 @@ class Extract(Stage):
     def compute_together(cls, works: Sequence[tuple[Self, StageRecord]], tools: Tools) -> list[Counts]:
         """Make several feature sets in one pass over the images that all of them lack.
 
-        The stages are of one run, and differ in their set alone. What a set holds is what a pass for it alone makes.
+        The stages are of one run, and differ in their set alone. What a set holds is what a pass for it alone
+        makes.
         """
         first = works[0][0]
         if remark := first.arithmetic.remark:
@@ -170,8 +172,8 @@ class Extract(Stage):
         remove_temporaries(self.place)  # of a worker that was killed while this stage ran
 
     def progress(self, causes: StageRecord) -> Progress | None:
-        """Return how many images lie in finished shards that an interrupted run has left, of how many that are not
-        in the committed cache; and the number of these shards."""
+        """Return how many images lie in finished shards that an interrupted run has left, of how many that
+        are not in the committed cache; and the number of these shards."""
         known = self.spec()
         total = usable_images(self.run.images)
         named: set[str] = set()
@@ -217,12 +219,12 @@ class Extract(Stage):
         return feature_distance(probes, self.place) if output == "features" else None
 
     def _units_of(self, shards: Sequence[str], folder: Path) -> list[ShardUnit]:
-        """Return the units that made committed shards, as far as tables and shards still tell, with their results
-        below `folder`.
+        """Return the units that made committed shards, as far as tables and shards still tell, with their
+        results below `folder`.
 
-        On a GPU, which images go through the network together is part of the numbers, and an image that failed held
-        a place: it is put back where its key belongs. A unit with another digest than its shard's was put together
-        otherwise, and may be a rounding off.
+        On a GPU, which images go through the network together is part of the numbers, and an image that
+        failed held a place: it is put back where its key belongs. A unit with another digest than its shard's
+        was put together otherwise, and may be a rounding off.
         """
         images = self.images()
         keys = [image.key for image in images]
@@ -267,10 +269,11 @@ class Extract(Stage):
     def _reusable(
         self, images: Sequence[ImageUnit], causes: StageRecord
     ) -> tuple[dict[str, IndexRow], set[str]]:
-        """Return the committed rows that this run would compute again to the same values, by image key, and the
-        shards whose names are taken.
+        """Return the committed rows that this run would compute again to the same values, by image key, and
+        the shards whose names are taken.
 
-        A committed index stays true until the next one replaces it: no new shard bears the name of one that it names.
+        A committed index stays true until the next one replaces it: no new shard bears the name of one that
+        it names.
         """
         try:
             old_spec, rows = read_index(self.place)
@@ -306,7 +309,8 @@ class Extract(Stage):
 
 @dataclass
 class _Begun:
-    """A feature set that is being made: what is kept of it, the names of shards that are taken, and what has come."""
+    """A feature set that is being made: what is kept of it, the names of shards that are taken, and what has
+    come."""
 
     stage: Extract
     kept: dict[str, IndexRow]
