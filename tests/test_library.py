@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 PROGRAM = """
@@ -70,6 +72,7 @@ def python(program: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_importing_any_module_changes_no_warnings_filter_and_no_logging_level() -> None:
     """The effects of importing its dependencies are theirs: they are imported first, and not counted."""
     names = modules()

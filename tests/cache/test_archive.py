@@ -250,6 +250,7 @@ def test_dataloader_workers_read_an_archive_that_was_already_open(tmp_path: Path
     assert np.array_equal(cache.gather(keys)[0], pyramid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archived", [False, True])
 def test_a_cache_of_more_shards_than_file_descriptors_is_read(tmp_path: Path, archived: bool) -> None:
     make_cache(tmp_path, shards=100, rows=1)

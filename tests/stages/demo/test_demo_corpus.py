@@ -30,6 +30,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+pytestmark = pytest.mark.slow
+
 Corpus = dict[str, list[dict[str, Any]]]
 
 
@@ -110,7 +112,6 @@ def test_an_unknown_task_or_split_is_refused(task: str, sizes: dict[str, int], t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_every_split_has_its_size_and_well_formed_rows(written: tuple[str, Path, Corpus]) -> None:
     task, _, corpus = written
     assert {split: len(rows) for split, rows in corpus.items()} == dict(DEFAULT_SIZES)
@@ -290,7 +291,6 @@ def test_objects_of_a_scene_lie_inside_it_and_hardly_overlap() -> None:
         assert np.count_nonzero(covered > 1) <= 0.05 * np.count_nonzero(covered)
 
 
-@pytest.mark.slow
 def test_colours_do_not_tell_kinds_apart() -> None:
     """A linear model of the mean colour of objects, and of its spread, is at chance."""
     features, kinds = [], []

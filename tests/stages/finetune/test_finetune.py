@@ -319,6 +319,7 @@ def test_it_starts_from_what_train_made_and_refuses_what_does_not_fit(copy: Path
         bring_up_to_date(copy, "finetune", trial=Trial("bert-crf"), start="pretrained")
 
 
+@pytest.mark.slow
 def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path) -> None:
     bring_up_to_date(copy, "finetune", epochs=1, unfreeze=4, backbone_learning_rate=1e-3)
     folder = RunFolder(copy)

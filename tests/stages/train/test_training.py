@@ -115,6 +115,7 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
     assert not list(copy.rglob("best-*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_version_is_named_and_training_starts_afresh(
     copy: Path, run: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ print({name.partition(".")[0] for name in sys.modules} & {"torch", "torchvision"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_backbones_levels_and_strides_are_those_of_its_maps(name: str) -> None:
     info = backbone_info(name)
