@@ -10,6 +10,7 @@ import torch
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import remove_temporaries, write_text
+from ...manifests.run import RunFolder
 from ...manifests.schemas import HISTORY, SAMPLES
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.tools import Counts, Tools
@@ -19,6 +20,7 @@ from ..text.encoders.bert import load_tokenizer
 from ..text.limits import MARKERS
 from .batches import Visuals
 from .checkpoint import Checkpoints
+from .detected import detected_in, keep_detected
 from .loop import Task, Trainer
 from .predictions import predict_split, predictions_table, score_split
 from .ranks import Ranks, current_ranks
@@ -88,6 +90,7 @@ def fit(
     if ranks.leads:
         remove_temporaries(job.folder)
         model.save_pretrained(job.folder, data.tokenizer)
+        keep_detected(job.folder, detected_in(RunFolder(job.config.parent)) if visuals is not None else None)
         predictions = predict_split(
             model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools
         )

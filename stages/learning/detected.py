@@ -1,0 +1,94 @@
+"""Which detector found the objects that a model was trained on: kept beside the model, and compared before it is scored.
+
+It is no part of config.json: the network is the same whatever found its boxes, and so are the digests of models that were
+trained before this was kept.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ...manifests.errors import StageError
+from ...manifests.files import write_text
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ..base.tools import Tools
+
+__all__ = ["Detected", "check_detected", "detected_in", "keep_detected", "kept_detected"]
+
+_FILE = "detector.json"
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What decides an image's objects. weights: the digest of the detector's weights."""
+
+    detector: str
+    weights: str
+    min_score: float
+    objects: int
+
+    def __str__(self) -> str:
+        return f"{self.detector} (weights {self.weights[:12]}, min_score {self.min_score}, objects {self.objects})"
+
+
+def detected_in(run: RunFolder) -> Detected | None:
+    """Return what found the objects of a run by its records, or None where they do not tell.
+
+    They do not where detect or its weights are not recorded, or extract has read other boxes than detect wrote last.
+    """
+    detect, extract = (StageRecord.read(run.record(name)) for name in ("detect", "extract"))
+    if detect is None or "detector" not in detect.weights:
+        return None
+    if extract is not None and extract.inputs.get("detections") != detect.outputs.get("detections"):
+        return None
+    facts = detect.parameters
+    return Detected(facts["detector"], detect.weights["detector"], facts["min_score"], facts["objects"])
+
+
+def keep_detected(folder: Path, detected: Detected | None) -> None:
+    """Write beside the model in `folder` what found the objects that it was trained on; nothing where it is unknown."""
+    if detected is None:
+        (folder / _FILE).unlink(missing_ok=True)
+    else:
+        write_text(folder / _FILE, json.dumps(asdict(detected), indent=2) + "\n")
+
+
+def kept_detected(folder: Path) -> Detected | None:
+    """Return what found the objects that the model in `folder` was trained on, or None where that is unknown.
+
+    A model that was trained before this was kept has the detector of the run that it lies in, unless detect has run
+    there since.
+    """
+    path = folder / _FILE
+    if path.is_file():
+        try:
+            return Detected(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise StageError(f"{path} is damaged ({error}); delete it, or train the model again") from error
+    models = next((parent for parent in folder.resolve().parents if parent.name == "models"), None)
+    if models is None:
+        return None
+    run = RunFolder(models.parent)
+    record, model = run.record("detect"), folder / "model.safetensors"
+    if not record.is_file() or record.stat().st_mtime_ns > model.stat().st_mtime_ns:
+        return None
+    return detected_in(run)
+
+
+def check_detected(folder: Path, data: RunFolder, tools: Tools) -> None:
+    """Raise StageError where the objects of `data` were found by another detector than those of the model in `folder`.
+
+    Where it is not known for both, say so.
+    """
+    trained, there = kept_detected(folder), detected_in(data)
+    if trained is None or there is None:
+        whose = f"the objects that the model in {folder} was trained on"
+        whose = whose if trained is None else f"the objects of {data.path}"
+        tools.say(f"note: which detector found {whose} is not recorded, so it is not compared")
+    elif trained != there:
+        raise StageError(
+            f"the objects of {data.path} were found by {there}, and the model in {folder} was trained on those of "
+            f"{trained}; run `hmnet-pipe detect {data.path} --detector {trained.detector} "
+            f"--min-score {trained.min_score} --objects {trained.objects}` with those weights, and extract again"
+        )

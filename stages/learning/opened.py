@@ -1,0 +1,96 @@
+"""A trained model as it is opened to be used, and the images that it may be given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...cache.reader import FeatureCache
+from ...cache.spec import FeatureSpec
+from ...manifests.errors import InputError, StageError
+from ...manifests.run import RunFolder
+from ..base.arithmetic import resolve_device, resolve_precision
+from ..base.tools import Tools
+from ..systems.batch import ModelConfig
+from ..systems.end_to_end import BACKBONE_FILE, EndToEnd
+from ..systems.folder import load_system
+from ..systems.system import Model
+from ..text.encoders.bert import load_tokenizer
+from ..vision.pixels import Pixels
+from ..vision.plan import ViewPlan
+from .batches import Visuals
+from .detected import check_detected
+
+__all__ = ["OpenModel", "open_model", "open_visuals"]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model on its device, with the tokenizer and the arithmetic that it is used with.
+
+    from_pixels: whether it has a backbone of its own, as finetune makes it.
+    """
+
+    folder: Path
+    model: Model
+    tokenizer: Any
+    precision: str
+    from_pixels: bool
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+
+def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -> OpenModel:
+    """Open the model in `folder`. Raises WeightsError where the folder does not hold one."""
+    from_pixels = (folder / BACKBONE_FILE).is_file()
+    model: Model = EndToEnd.from_pretrained(folder) if from_pixels else load_system(folder)
+    there = resolve_device(device)
+    arithmetic = resolve_precision(precision, there)
+    return OpenModel(folder, model.to(there), load_tokenizer(folder / "tokenizer"), arithmetic, from_pixels)
+
+
+def open_visuals(opened: OpenModel, data: RunFolder, plan: ViewPlan | None, tools: Tools) -> Visuals | None:
+    """Return the images of `data` as the model reads them, or None for a system that reads none.
+
+    plan: the views that extract would see of `data`, for a model that sees pixels. Raises InputError where the plan is
+    missing, and StageError where features or boxes were made otherwise than those that the model was trained on.
+    """
+    if not opened.config.levels:
+        return None
+    visuals = _pixels(data, plan, opened.config) if opened.from_pixels else _features(data, opened.config)
+    check_detected(opened.folder, data, tools)
+    return visuals
+
+
+def _features(data: RunFolder, config: ModelConfig) -> FeatureCache:
+    """Return the features of `data`, which must have the backbone, weights and transform of the model's."""
+    cache = FeatureCache(data.features())
+    _check(str(data.features()), cache.spec, config.features, ("dtype",))
+    return cache
+
+
+def _pixels(data: RunFolder, plan: ViewPlan | None, config: ModelConfig) -> Pixels:
+    """Return the pixels of the planned views, which must be as many and of the size that the model was trained on."""
+    if plan is None:
+        raise InputError(
+            "a model that finetune made sees pixels: give the plan of the views that it shall see, "
+            "as the extract stage of their run makes it"
+        )
+    _check(
+        str(data.config), plan.spec, config.features, ("dtype", "weights")
+    )  # the model brings its own weights
+    return Pixels(plan.images, transform=plan.spec.transform, views=plan.spec.views, decoders=2)
+
+
+def _check(where: str, spec: FeatureSpec, trained_on: dict[str, Any] | None, but: Sequence[str]) -> None:
+    if trained_on is None:
+        return
+    made, wanted = spec.to_json(), FeatureSpec.from_json(trained_on).to_json()
+    for field, value in wanted.items():
+        if field not in (*but, "precision") and made[field] != value:
+            raise StageError(
+                f"the features of {where} have {field} {made[field]!r}, and the model was trained on {value!r}; "
+                "extract them with the model's settings first"
+            )

@@ -1,0 +1,164 @@
+"""Scores are of features and boxes made as those that the model was trained on, and are read again without torch."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hmnet_pipe.manifests.errors import InputError, StageError
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.evaluate.evaluation import evaluate
+from hmnet_pipe.stages.evaluate.recorded import Evaluation, recorded_evaluations
+
+from ...running import Demos, bring_up_to_date, configure, finetuned_of, model_of, stage_of
+
+SIZES = {"train": 16, "valid": 6, "test": 6}
+
+
+@pytest.fixture(scope="module")
+def run(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """A run with three models: on features, on text alone, and from pixels."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    run = Path(shutil.copytree(demos.run(sizes=SIZES), folder))
+    configure(run, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
+    bring_up_to_date(run, "train")
+    bring_up_to_date(run, "train", system="bert-crf")
+    bring_up_to_date(run, "finetune", start="pretrained", epochs=1)
+    return run
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def another_detector(run: Path) -> None:
+    """Let the records say that the run's objects were found by another detector, and extracted from there."""
+    path = RunFolder(run).record("detect")
+    record = StageRecord.read(path)
+    assert record is not None
+    other = {**record.parameters, "detector": "fasterrcnn_resnet50_fpn"}
+    replace(record, parameters=other, weights={"detector": "a" * 64}).write(path)
+
+
+def another_score(run: Path) -> None:
+    """Detect and extract again, with objects of another score."""
+    bring_up_to_date(run, "detect", min_score=0.99)
+    bring_up_to_date(run, "extract")
+
+
+def scored(model: Path, run: Path, said: list[str] | None = None, *, pixels: bool = False) -> Path:
+    plan = stage_of(run, "extract").plan() if pixels else None
+    tools = Tools(say=(said if said is not None else []).append)
+    return evaluate(model, RunFolder(run), plan=plan, tools=tools)[1]
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            another_detector,
+            r"found by fasterrcnn_resnet50_fpn \(weights aaaaaaaaaaaa, .* trained on those of demo_fasterrcnn \(",
+        ),
+        (another_score, r"min_score 0\.99, .*hmnet-pipe detect .* --min-score 0\.[0-8]"),
+    ],
+)
+def test_objects_of_another_detector_than_the_models_are_refused(
+    copy: Path, change: Callable[[Path], None], words: str, pixels: bool
+) -> None:
+    """In the model's own run, where everything is up to date and only the training is of before."""
+    model = finetuned_of(copy) if pixels else model_of(copy)
+    said: list[str] = []
+    scored(model, copy, said, pixels=pixels)
+    assert said == []
+    change(copy)
+    with pytest.raises(StageError, match=words):
+        scored(model, copy, said, pixels=pixels)
+    scored(model_of(copy, "bert-crf"), copy, said)
+    assert said == []
+
+
+def test_a_model_that_was_moved_still_knows_its_detector(copy: Path, run: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(model_of(run), tmp_path / "elsewhere"))
+    said: list[str] = []
+    assert scored(moved, copy, said).name == "evaluation-test-of-run.json"
+    assert said == []
+    another_detector(copy)
+    with pytest.raises(StageError, match="found by fasterrcnn_resnet50_fpn"):
+        scored(moved, copy)
+
+
+def test_a_model_from_before_detectors_were_kept_has_that_of_its_run_until_it_detects_again(
+    copy: Path, run: Path, tmp_path: Path
+) -> None:
+    (model_of(copy) / "detector.json").unlink()
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    said: list[str] = []
+    scored(model_of(copy), other, said)
+    assert said == []
+    another_detector(other)
+    with pytest.raises(StageError, match="found by fasterrcnn_resnet50_fpn"):
+        scored(model_of(copy), other)
+    another_detector(copy)
+    scored(model_of(copy), other, said)
+    assert len(said) == 1
+    assert said[0].startswith("note: which detector found the objects that the model in")
+    # Neither is anything known of a model whose run is gone.
+    moved = Path(shutil.copytree(model_of(copy), tmp_path / "elsewhere"))
+    scored(moved, other, said)
+    assert len(said) == 2
+    assert str(moved) in said[1]
+
+
+def test_boxes_that_extract_has_not_read_yet_say_nothing_of_the_features(copy: Path) -> None:
+    bring_up_to_date(copy, "detect", min_score=0.99)
+    said: list[str] = []
+    scored(model_of(copy), copy, said)
+    assert len(said) == 1
+    assert f"note: which detector found the objects of {copy} is not recorded" in said[0]
+
+
+def test_what_a_text_only_system_cannot_do_is_one_sentence(run: Path) -> None:
+    for shuffle, explain in ((True, False), (False, True)):
+        with pytest.raises(InputError, match="bert-crf reads no images"):
+            evaluate(model_of(run, "bert-crf"), RunFolder(run), shuffle_images=shuffle, explain=explain)
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(run: Path) -> None:
+    with pytest.raises(InputError, match="has no dev split; it has test, train, valid"):
+        evaluate(model_of(run), RunFolder(run), split="dev")
+
+
+def test_recorded_scores_are_those_that_were_returned_and_are_read_without_torch(copy: Path) -> None:
+    model = model_of(copy)
+    expected = {}
+    for name, split, shuffled in (
+        ("test", "test", False),
+        ("test-shuffled", "test", True),
+        ("valid", "valid", False),
+    ):
+        expected[name] = evaluate(model, RunFolder(copy), split=split, shuffle_images=shuffled)[0]
+    found = dict(recorded_evaluations(model))
+    assert list(found) == list(expected)
+    assert {name: one.scores for name, one in found.items()} == expected
+    assert found["test-shuffled"] == Evaluation("hmnet", "test", True, expected["test-shuffled"])
+    program = (
+        "import json, sys; from pathlib import Path\n"
+        "from hmnet_pipe.stages.evaluate.recorded import recorded_evaluations\n"
+        "print(json.dumps({name: one.scores for name, one in recorded_evaluations(Path(sys.argv[1]))}))\n"
+        "assert not {'torch', 'transformers', 'sklearn'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, model], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == expected
+    (model / "evaluation-test.json").write_text("{")
+    with pytest.raises(
+        StageError, match=r"evaluation-test\.json is damaged .*run `hmnet-pipe evaluate` again"
+    ):
+        dict(recorded_evaluations(model))
