@@ -137,9 +137,15 @@ def _stage_status(stage: Stage) -> StageStatus:
 
 
 def _causes(stage: Stage, record: StageRecord | None) -> StageRecord:
-    """Return the stage's causes, without reading a million texts and images where none is newer than the record."""
-    if stage.inputs_outside and record is not None and why_changed(stage) is None:
-        return replace(record, parameters=stage.parameters(), outputs={}, facts={})
+    """Return the stage's causes, without reading a million texts and images where none is newer than the record, or
+    where there is none to compare them with."""
+    if not stage.inputs_outside:
+        return stage.causes()
+    parameters = stage.parameters()  # raises where there are no texts
+    if record is None:
+        return StageRecord(stage.name, stage.schema_version, parameters, {}, {}, {})
+    if why_changed(stage) is None:
+        return replace(record, parameters=parameters, outputs={}, facts={})
     return stage.causes()
 
 

@@ -98,7 +98,7 @@ class _ProgressLines:
         if now - self._printed >= _LINE_SECONDS:
             self._printed = now
             rate = self._done / (now - self._started)
-            line = f"{self._description}: {self._done} of {self._total} {self._unit}, {rate:.1f}/s"
+            line = f"{self._description}: {self._done} of {self._total} {self._unit}s, {rate:.1f}/s"
             click.echo(f"{line}{', ' if self._note else ''}{self._note}", err=True)
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:

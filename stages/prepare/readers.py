@@ -1,7 +1,7 @@
 """From a folder with one text file per split to rows of samples, whatever the format; bad input is an InputError with its remedy."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,16 @@ from .formats.mnre import read_mnre
 from .formats.rows import Draft, ProblemRow, SampleRow, TextFile, number_repeats
 from .formats.twitter import read_twitter
 
-__all__ = ["FORMATS", "SPLITS", "ProblemRow", "SampleRow", "Texts", "find_texts", "read_samples"]
+__all__ = [
+    "FORMATS",
+    "SPLITS",
+    "ProblemRow",
+    "SampleRow",
+    "Texts",
+    "find_texts",
+    "read_samples",
+    "samples_of",
+]
 
 FORMATS = ("auto", "twitter", "mnre", "jsonl")
 
@@ -93,18 +102,29 @@ def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
 
 
 def read_samples(text: Path, task: str, format: str = "auto") -> tuple[list[SampleRow], list[ProblemRow]]:
-    """Every sample of the folder `text`, in the order (split, id), and one problem for each label that was repaired.
+    """Return every sample of the folder `text`, in the order (split, id), and one problem for each label that was
+    repaired.
 
-    Neither rows nor ids depend on the order of lines; only a problem's `where` does, which names the line.
     Raises InputError, see `find_texts`; for a bad line it names file and line.
     """
     texts = find_texts(text, task, format)
+    return samples_of({split: TextFile.read(path) for split, path in texts.files.items()}, task, texts.format)
+
+
+def samples_of(
+    files: Mapping[str, TextFile], task: str, format: str
+) -> tuple[list[SampleRow], list[ProblemRow]]:
+    """Return what `read_samples` returns, from text files that have been read, by split.
+
+    Neither rows nor ids depend on the order of lines; only a problem's `where` does, which names the line. Raises
+    InputError for a bad line, which names file and line.
+    """
     read: dict[str, Callable[[TextFile], list[Draft]]] = {
         "twitter": read_twitter,
         "mnre": read_mnre,
         "jsonl": lambda file: read_jsonl(file, task),
     }
-    drafts = {split: read[texts.format](TextFile.read(path)) for split, path in texts.files.items()}
+    drafts = {split: read[format](file) for split, file in files.items()}
     rows = sorted(_named(drafts), key=lambda row: (row[0], row[1]))
     samples = [
         SampleRow(

@@ -1,8 +1,9 @@
 """The first stage: texts and images in whatever form to the tables samples, images and problems."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from ...manifests.tables import read_batches, read_table, sound_digests, table_o
 from ..base.ahead import in_threads
 from ..base.stage import Rerun, Stage, changed_outputs, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
-from ..vision.images import UnusableImage, inspect_image
+from ..vision.images import UnusableImage, image_bytes, image_facts
 from .folder import Found, ImageFolder
+from .formats.rows import TextFile
 from .identity import identify
-from .readers import SPLITS, ProblemRow, SampleRow, Texts, find_texts, read_samples
+from .readers import SPLITS, ProblemRow, SampleRow, Texts, find_texts, samples_of
 from .settings import PrepareSettings
 
 __all__ = ["Prepare"]
@@ -38,6 +40,7 @@ class Prepare(Stage):
     def __init__(self, run: RunFolder, settings: PrepareSettings) -> None:
         self.run = run
         self.settings = settings
+        self._last: tuple[StageRecord, _Sources] | None = None
 
     def parameters(self) -> dict[str, Any]:
         """The format is the one that was found, so that naming it instead of "auto" changes nothing."""
@@ -47,19 +50,18 @@ class Prepare(Stage):
         }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        """Digests of each text file with its name (which the problems table gives) and of all images that samples refer to."""
-        texts = self._texts()
-        samples, _ = self._read()
-        digests = {
-            f"text.{split}": digest_json([path.name, digest_file(path)])
-            for split, path in texts.files.items()
-        }
-        if self.settings.images is not None:
-            found = self._look_up(samples, tools)
-            digests["images"] = digest_json(
-                [[*wanted, image.key, image.reason] for wanted, image in sorted(found.items())]
-            )
-        return digests
+        """Return digests of each text file with its name (which the problems table gives) and of all images that
+        samples refer to."""
+        return self._read(tools).digests
+
+    def causes(self, tools: Tools = SILENT) -> StageRecord:
+        """Return the causes, and keep what was read for them: `compute` from these causes reads nothing again."""
+        sources = self._read(tools)
+        causes = StageRecord(
+            self.name, self.schema_version, self.parameters(), sources.digests, self.weights(), {}
+        )
+        self._last = causes, sources
+        return causes
 
     def outputs(self) -> dict[str, str]:
         tables = {
@@ -121,14 +123,14 @@ class Prepare(Stage):
         return Rerun(self.name, "different" if wrong else "equal", "everything", remarks=remarks)
 
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
-        samples, repairs = self._read()
+        sources = self._last[1] if self._last and self._last[0] is causes else self._read(tools)
+        samples, repairs, found = sources.samples, sources.repairs, sources.images
         for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
             tools.say(
                 f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it"
             )
         self.run.record(self.name).parent.mkdir(parents=True, exist_ok=True)
-        found = self._look_up(samples, tools)
-        images = self._inspect(found.values(), tools)
+        images = self._inspect(found.values(), sources.inspected, tools)
         usable = {row["key"] for row in images if row["status"] == "ok"}
         reasons = {row["key"]: row["reason"] for row in images}
         rows: list[SampleRow] = []
@@ -176,35 +178,73 @@ class Prepare(Stage):
     def _texts(self) -> Texts:
         return find_texts(self.settings.text, self.settings.task, self.settings.format)
 
-    def _read(self) -> tuple[list[SampleRow], list[ProblemRow]]:
-        return read_samples(self.settings.text, self.settings.task, self.settings.format)
+    def _read(self, tools: Tools) -> "_Sources":
+        """Read the texts, and look up and read the images that they name."""
+        texts = self._texts()
+        files = {split: TextFile.read(path) for split, path in texts.files.items()}
+        samples, repairs = samples_of(files, self.settings.task, texts.format)
+        digests = {
+            f"text.{split}": digest_json([file.path.name, file.digest]) for split, file in files.items()
+        }
+        inspected: dict[str, dict[str, Any]] = {}
+        images = self._look_up(samples, inspected, tools)
+        if self.settings.images is not None:
+            digests["images"] = digest_json(
+                [[*wanted, image.key, image.reason] for wanted, image in sorted(images.items())]
+            )
+        return _Sources(samples, repairs, images, inspected, digests)
 
-    def _look_up(self, samples: list[SampleRow], tools: Tools) -> dict[tuple[str, str], Found]:
-        """Where each (split, image name) of the samples leads; nothing for a run on text alone."""
+    def _look_up(
+        self, samples: list[SampleRow], inspected: dict[str, dict[str, Any]], tools: Tools
+    ) -> dict[tuple[str, str], Found]:
+        """Return where each (split, image name) of the samples leads; nothing for a run on text alone.
+
+        What has to be read for it is decoded too, and put into `inspected` by its key.
+        """
         if self.settings.images is None:
             return {}
         if not self.settings.images.is_dir():
             raise InputError(
-                f"{self.settings.images} is not a folder; give the folder that holds the images, or none to use text alone"
+                f"{self.settings.images} is not a folder; give the folder that holds the images, "
+                "or none to use text alone"
             )
-        seen = self.run.path / "stages" / f"{self.name}.seen.parquet"
-        folder = ImageFolder(self.settings.images.absolute(), seen)
+        decoded = self._inspected()
+
+        def read(path: Path) -> str:
+            try:
+                data = image_bytes(path)
+            except UnusableImage as error:
+                key, row = digest_file(path), _unreadable(path, error)
+                inspected.setdefault(key, {**row, "key": key})
+                return key
+            key = hashlib.sha256(data).hexdigest()
+            if key not in decoded and key not in inspected:
+                inspected[key] = _image_row(path, data)
+            return key
+
+        known = self.run.path / "stages" / f"{self.name}.seen.parquet"
+        folder = ImageFolder(self.settings.images.absolute(), known, read)
         return folder.look_up(
             ((sample.split, sample.image) for sample in samples if sample.image is not None), tools
         )
 
-    def _inspect(self, found: Iterable[Found], tools: Tools) -> list[dict[str, Any]]:
-        """A row of IMAGES for each distinct content, in the order of the key."""
+    def _inspect(
+        self, found: Iterable[Found], inspected: dict[str, dict[str, Any]], tools: Tools
+    ) -> list[dict[str, Any]]:
+        """Return a row of IMAGES for each distinct content, in the order of the key.
+
+        inspected: rows of what has been read just now, by key.
+        """
         paths: dict[str, Path] = {}
         for image in found:
             if image.path is not None and image.key is not None:
                 paths[image.key] = min(image.path, paths.get(image.key, image.path))
-        known = self._inspected()
+        known = {**self._inspected(), **inspected}
         new = [(key, path) for key, path in paths.items() if key not in known]
         rows = [{**known[key], "path": str(path)} for key, path in paths.items() if key in known]
         bar = tools.bar(len(new), "reading images", "image")
         try:
-            for row in in_threads(_image_row, new):
+            for row in in_threads(_known_image_row, new):
                 rows.append(row)
                 bar.update()
         finally:
@@ -225,16 +265,43 @@ class Prepare(Stage):
         return {row["key"]: row for row in table.to_pylist() if row["status"] == "ok"}
 
 
-def _image_row(image: tuple[str, Path]) -> dict[str, Any]:
-    key, path = image
-    row = {"key": key, "path": str(path), "width": 0, "height": 0, "status": "ok", "reason": None}
+@dataclass(frozen=True)
+class _Sources:
+    """What was read: the samples, the labels that were repaired, where each (split, image name) leads, a row of IMAGES
+    for each content that had to be read, by key, and the digests of all inputs."""
+
+    samples: list[SampleRow]
+    repairs: list[ProblemRow]
+    images: dict[tuple[str, str], Found]
+    inspected: dict[str, dict[str, Any]]
+    digests: dict[str, str]
+
+
+def _image_row(path: Path, data: bytes) -> dict[str, Any]:
+    """Return the row of IMAGES for a file of these bytes."""
+    key = hashlib.sha256(data).hexdigest()
     try:
-        facts = inspect_image(path)
+        facts = image_facts(data)
     except UnusableImage as error:
-        return {**row, "status": "unreadable", "reason": str(error)}
-    if facts.key != key:
+        return {**_unreadable(path, error), "key": key}
+    size = {"width": facts.width, "height": facts.height}
+    return {"key": key, "path": str(path), **size, "status": "ok", "reason": None}
+
+
+def _known_image_row(image: tuple[str, Path]) -> dict[str, Any]:
+    """Return the row of IMAGES for a file whose digest is known. Raises StageError where it is another one by now."""
+    key, path = image
+    try:
+        row = _image_row(path, image_bytes(path))
+    except UnusableImage as error:
+        return {**_unreadable(path, error), "key": key}
+    if row["key"] != key:
         raise StageError(f"{path} was changed while prepare was reading it; run `hmnet-pipe prepare` again")
-    return {**row, "width": facts.width, "height": facts.height}
+    return row
+
+
+def _unreadable(path: Path, error: UnusableImage) -> dict[str, Any]:
+    return {"path": str(path), "width": 0, "height": 0, "status": "unreadable", "reason": str(error)}
 
 
 def _labels(samples: list[SampleRow]) -> dict[str, dict[str, int]]:

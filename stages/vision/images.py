@@ -29,6 +29,8 @@ __all__ = [
     "MAX_PIXELS",
     "ImageFacts",
     "UnusableImage",
+    "image_bytes",
+    "image_facts",
     "image_from_bytes",
     "inspect_image",
     "open_image",
@@ -94,7 +96,7 @@ def open_image(path: Path) -> Image.Image:
 
     Raises UnusableImage, and nothing else, for any fault of the file.
     """
-    return image_from_bytes(_read(path))
+    return image_from_bytes(image_bytes(path))
 
 
 def open_keyed(path: Path, key: str) -> Image.Image:
@@ -103,7 +105,7 @@ def open_keyed(path: Path, key: str) -> Image.Image:
     Raises UnusableImage for other content too: results are kept under the key, where those of another image
     would be wrong.
     """
-    data = _read(path)
+    data = image_bytes(path)
     if hashlib.sha256(data).hexdigest() != key:
         raise UnusableImage("changed since prepare read it")
     return image_from_bytes(data)
@@ -114,7 +116,11 @@ def inspect_image(path: Path) -> ImageFacts:
 
     Raises UnusableImage for any fault of the file.
     """
-    data = _read(path)
+    return image_facts(image_bytes(path))
+
+
+def image_facts(data: bytes) -> ImageFacts:
+    """Return what `inspect_image` returns, of a file of these bytes. Raises UnusableImage."""
     width, height = image_from_bytes(data).size
     return ImageFacts(hashlib.sha256(data).hexdigest(), width, height)
 
@@ -148,7 +154,8 @@ def image_from_bytes(data: bytes) -> Image.Image:
     return rgb
 
 
-def _read(path: Path) -> bytes:
+def image_bytes(path: Path) -> bytes:
+    """Return a file's bytes. Raises UnusableImage where it is no file, too large or cannot be read."""
     try:
         if not path.is_file():  # a named pipe would block for ever
             raise UnusableImage("not a file")

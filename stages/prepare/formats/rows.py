@@ -1,6 +1,7 @@
 """What the readers of all formats share: rows, lines that word their own errors, BIO tags, and ids that ignore the order of lines."""
 
 import codecs
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,10 +51,14 @@ class ProblemRow:
 
 @dataclass(frozen=True)
 class TextFile:
-    """One split's text file, read whole. Line n is `lines[n - 1]`, without its line break."""
+    """One split's text file, read whole. Line n is `lines[n - 1]`, without its line break.
+
+    digest: the sha256 of the file's bytes.
+    """
 
     path: Path
     lines: list[str]
+    digest: str
 
     @classmethod
     def read(cls, path: Path) -> "TextFile":
@@ -62,11 +67,12 @@ class TextFile:
         Raises InputError where the file cannot be read, is empty or is not UTF-8.
         """
         try:
-            data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+            content = path.read_bytes()
         except OSError as error:
             raise InputError(
                 f"{path} cannot be read ({error.strerror}); check the file and its permissions"
             ) from error
+        data = content.removeprefix(codecs.BOM_UTF8)
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -76,7 +82,8 @@ class TextFile:
             ) from error
         if not text.strip():
             raise InputError(f"{path} is empty; fill it or remove it")
-        return cls(path, [line.removesuffix("\r") for line in text.split("\n")])
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        return cls(path, lines, hashlib.sha256(content).hexdigest())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -18,9 +20,11 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.prepare import stage as prepare_stage
 from hmnet_pipe.stages.prepare.identity import identify
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from hmnet_pipe.stages.prepare.stage import Prepare
+from hmnet_pipe.stages.vision.images import ImageFacts, image_facts
 from PIL import Image
 
 Rows = list[dict[str, Any]]
@@ -234,28 +238,29 @@ def test_folders_of_images_per_split_are_searched_the_samples_own_first(workplac
     assert found == {place: key(picture(color)) for place, color in expected.items()}
 
 
-def test_files_of_equal_content_share_a_key_and_are_read_once(workplace: Path) -> None:
+def test_files_of_equal_content_share_a_key_and_are_decoded_once(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("1.jpg", "2.jpg"):
         (workplace / "images" / name).write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
     prepare = stage(workplace)
-    bars: list[int] = []
-    silent = Tools().bar
+    decoded: list[bytes] = []
 
-    def bar(total: int, description: str, unit: str) -> Any:
-        if description == "reading images":
-            bars.append(total)
-        return silent(total, description, unit)
+    def counted(data: bytes) -> ImageFacts:
+        decoded.append(data)
+        return image_facts(data)
 
-    prepare.compute(prepare.causes(), Tools(bar=bar))
+    monkeypatch.setattr(prepare_stage, "image_facts", counted)
+    prepare.compute(prepare.causes(), Tools())
     samples, images, _ = tables(prepare)
     assert {sample["image_key"] for sample in samples} == {key(picture("red"))}
     assert [image["path"] for image in images] == [str(workplace / "images" / "1.jpg")]
     record(prepare).write(prepare.run.record("prepare"))
     (workplace / "images" / "3.jpg").write_bytes(picture("blue"))
     (workplace / "text" / "test.txt").write_text(tweet("3"))
-    prepare.compute(prepare.causes(), Tools(bar=bar))
-    assert bars == [1, 1]  # the second time only what is new is decoded
+    prepare.compute(prepare.causes(), Tools())
+    assert decoded == [picture("red"), picture("blue")]
     assert len(tables(prepare)[1]) == 2
 
 
@@ -371,6 +376,33 @@ def test_each_change_of_the_input_changes_its_digest_and_no_other(workplace: Pat
     assert changed_by(lambda: image.rename(workplace / "images" / "gone")) == {"images"}
     assert changed_by(lambda: (workplace / "images" / "unrelated.jpg").write_bytes(picture("red"))) == set()
     assert changed_by(lambda: os.utime(workplace / "images" / "2.jpg", (1, 1))) == set()
+
+
+def test_a_first_run_reads_each_text_and_each_image_once(workplace: Path) -> None:
+    for name, color in (("1.jpg", "red"), ("2.jpg", "blue"), ("3.jpg", "red")):
+        (workplace / "images" / name).write_bytes(picture(color))
+    (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("2"))
+    (workplace / "text" / "test.txt").write_text(tweet("3"))
+    script = """
+import sys
+from pathlib import Path
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT
+from hmnet_pipe.stages.prepare.settings import PrepareSettings
+from hmnet_pipe.stages.prepare.stage import Prepare
+
+place, opened = Path(sys.argv[1]), []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+settings = PrepareSettings(text=place / "text", images=place / "images", task="ner")
+assert run_stage(Prepare(RunFolder(place / "run"), settings), SILENT).state == "done"
+sources = [path for folder in ("text", "images") for path in sorted((place / folder).iterdir())]
+print([opened.count(str(path)) for path in sources])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(workplace)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[1, 1, 1, 1, 1]", done.stdout + done.stderr
 
 
 @pytest.mark.slow
