@@ -1,4 +1,4 @@
-"""What a trained model looked at in each sample: gates (equation 4) and attention to views (equation 9), as a table for figures."""
+"""What a trained model looked at in each sample, for figures: gates (equation 4) and attention to views (equation 9)."""
 
 import pyarrow as pa
 import torch
@@ -25,7 +25,10 @@ def explanations_table(
     tools: Tools = SILENT,
     batch_size: int = 64,
 ) -> pa.Table:
-    """One row (manifests.tables.EXPLANATIONS) for each sample of `split`, in its order. The model is put into evaluation mode."""
+    """Return one row (manifests.schemas.EXPLANATIONS) for each sample of `split`, in its order.
+
+    The model is put into evaluation mode.
+    """
     model.eval()
     device = next(model.parameters()).device
     order = [list(range(i, min(i + batch_size, len(split)))) for i in range(0, len(split), batch_size)]

@@ -23,12 +23,15 @@ class Visuals(Protocol):
     def __contains__(self, key: object, /) -> bool: ...
 
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """The views (B, V, ...) of a batch and their mask (B, V); a key that is None or unknown has no view."""
+        """Return the views (B, V, ...) of a batch and their mask (B, V). A key that is None or unknown has no view."""
         ...
 
 
 def bucketed_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
-    """Batches of sample numbers in a random order that holds texts of like length together; every sample is in exactly one."""
+    """Return batches of sample numbers, in a random order that holds texts of like length together.
+
+    Every sample is in exactly one.
+    """
     order = torch.randperm(len(lengths), generator=generator).tolist()
     bucket = batch_size * _BATCHES_PER_BUCKET
     groups: list[list[int]] = []
@@ -47,7 +50,10 @@ def batches(
     label_ids: dict[str, int] | None,
     visuals: Visuals | None,
 ) -> Iterator[Batch]:
-    """The batches of sample numbers in `order` as tensors. label_ids: None where no gold is needed. visuals: None for text only."""
+    """Yield the batches of sample numbers in `order` as tensors.
+
+    label_ids: None where no gold is needed. visuals: None for text only.
+    """
     for members in order:
         texts = [split.texts[i] for i in members]
         input_ids = _padded([text.input_ids for text in texts], pad_id)

@@ -26,7 +26,10 @@ def predict_split(
     tools: Tools = SILENT,
     batch_size: int = 64,
 ) -> list[list[str]]:
-    """The predicted tags of ALL words of each sample (O beyond the length limit), or lists of one relation. Order as in `split`."""
+    """Return the predicted tags of ALL words of each sample (O beyond the length limit), or lists of one relation.
+
+    They are in the order of `split`. The model is put into evaluation mode.
+    """
     model.eval()
     device = next(model.parameters()).device
     by_length = sorted(range(len(split)), key=lambda i: len(split.texts[i].input_ids))
@@ -46,13 +49,14 @@ def predict_split(
 
 
 def score_split(split: Split, predicted: Sequence[Sequence[str]], task: str) -> Scores:
-    """The scores of predictions in the order of `split`."""
+    """Return the scores of predictions in the order of `split`."""
     if task == "ner":
         return score_entities(split.gold, predicted, split.groups)
     return score_relations([gold[0] for gold in split.gold], [guess[0] for guess in predicted], split.groups)
 
 
 def predictions_table(split: Split, predicted: Sequence[Sequence[str]], visuals: Visuals | None) -> pa.Table:
+    """Return predictions in the order of `split` as a table (manifests.schemas.PREDICTIONS)."""
     rows = zip(split.ids, split.tokens, split.gold, predicted, split.image_keys, strict=True)
     return table_of(
         PREDICTIONS,

@@ -1,8 +1,8 @@
-"""From tables and cache to batches: samples of one split, encoded once, bucketed by length and padded as little as possible."""
+"""The samples of one split as a model reads them: encoded once, drawn for few shots, or with their images shuffled."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,17 +33,20 @@ class Split:
         return len(self.ids)
 
     def take(self, numbers: Sequence[int]) -> "Split":
-        """The samples of these numbers, in this order."""
-        lists: dict[str, Any] = {
-            item.name: [getattr(self, item.name)[i] for i in numbers]
-            for item in fields(self)
-            if item.name != "name"
-        }
-        return replace(self, **lists)
+        """Return the samples of these numbers, in this order."""
+        return Split(
+            self.name,
+            ids=[self.ids[i] for i in numbers],
+            tokens=[self.tokens[i] for i in numbers],
+            gold=[self.gold[i] for i in numbers],
+            groups=[self.groups[i] for i in numbers],
+            image_keys=[self.image_keys[i] for i in numbers],
+            texts=[self.texts[i] for i in numbers],
+        )
 
 
 def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max_length: int) -> Split:
-    """The split `name` of samples.parquet, with its texts as sub-words. See stages.text.limits for the length rule."""
+    """Return the split `name` of samples.parquet, its texts as sub-words. stages.text.limits has the length rule."""
     rows = [row for row in samples.to_pylist() if row["split"] == name]
     split = Split(
         name,
@@ -74,21 +77,25 @@ def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max
 
 
 def shuffled_images(split: Split, seed: int) -> Split:
-    """The same split with its images dealt out at random among the samples that have one; none keeps its own content if it can."""
+    """Return the split with its images dealt out at random among the samples that have one.
+
+    No sample keeps its own image where that can be avoided.
+    """
     holders = [i for i, key in enumerate(split.image_keys) if key is not None]
     order = np.random.default_rng(seed).permutation(holders).tolist()
     keys = list(split.image_keys)
-    # A rotation of a random order: with distinct images nobody keeps their own.
+    # A rotation of a random order: with distinct images no sample keeps its own.
     for giver, receiver in zip(order, [*order[1:], *order[:1]], strict=True):
         keys[receiver] = split.image_keys[giver]
     return replace(split, image_keys=keys)
 
 
 def few_shots(split: Split, shots: int, seed: int) -> Split:
-    """The low-resource setting: `shots` samples of each class, drawn without replacement, in the split's order.
+    """Return `shots` samples of each class, drawn without replacement, in the split's order: the low-resource setting.
 
-    A class is a relation, or an entity type; a sentence of several types counts for each. Rare classes are drawn first, and what is
-    already drawn counts, so that no class has more samples than it must. Raises InputError where a class has fewer than `shots`.
+    A class is a relation, or an entity type; a sentence of several types counts for each. Rare classes are drawn first,
+    and what is already drawn counts, so that no class has more samples than it must. Raises InputError where a class
+    has fewer than `shots`.
     """
     classes = [
         sorted({label[2:] if label[:2] in ("B-", "I-") else label for label in gold} - {"O"})
@@ -100,7 +107,8 @@ def few_shots(split: Split, shots: int, seed: int) -> Split:
     for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
         if size < shots:
             raise InputError(
-                f"--shots {shots}: the training split has only {size} samples of {name!r}; take at most {min(sizes.values())}"
+                f"--shots {shots}: the training split has only {size} samples of {name!r}; "
+                f"take at most {min(sizes.values())}"
             )
         members = [i for i in order if name in classes[i]]
         missing = shots - sum(i in chosen for i in members)

@@ -12,12 +12,14 @@ import pytest
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.evaluate.recorded import Evaluation, recorded_evaluations
 
 from ...running import Demos, bring_up_to_date, configure, finetuned_of, model_of, stage_of
 
+TEXT = Trial("bert-crf", 1)
 SIZES = {"train": 16, "valid": 6, "test": 6}
 
 
@@ -28,7 +30,7 @@ def run(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Pa
     run = Path(shutil.copytree(demos.run(sizes=SIZES), folder))
     configure(run, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
     bring_up_to_date(run, "train")
-    bring_up_to_date(run, "train", system="bert-crf")
+    bring_up_to_date(run, "train", trial=TEXT)
     bring_up_to_date(run, "finetune", start="pretrained", epochs=1)
     return run
 
@@ -81,7 +83,7 @@ def test_objects_of_another_detector_than_the_models_are_refused(
     change(copy)
     with pytest.raises(StageError, match=words):
         scored(model, copy, said, pixels=pixels)
-    scored(model_of(copy, "bert-crf"), copy, said)
+    scored(model_of(copy, TEXT), copy, said)
     assert said == []
 
 
@@ -128,7 +130,7 @@ def test_boxes_that_extract_has_not_read_yet_say_nothing_of_the_features(copy: P
 def test_what_a_text_only_system_cannot_do_is_one_sentence(run: Path) -> None:
     for shuffle, explain in ((True, False), (False, True)):
         with pytest.raises(InputError, match="bert-crf reads no images"):
-            evaluate(model_of(run, "bert-crf"), RunFolder(run), shuffle_images=shuffle, explain=explain)
+            evaluate(model_of(run, TEXT), RunFolder(run), shuffle_images=shuffle, explain=explain)
 
 
 def test_a_split_that_is_not_there_is_named_with_those_that_are(run: Path) -> None:
