@@ -1,4 +1,4 @@
-"""Scoring a trained model on any split, of its own run or another's, with the images as they are or shuffled."""
+"""Scoring a trained model on any split, of its own run or another's, the images as they are or shuffled."""
 
 from pathlib import Path
 
@@ -34,14 +34,16 @@ def evaluate(
     precision: str = "auto",
     tools: Tools = SILENT,
 ) -> tuple[Scores, Path]:
-    """Score the model in `folder` on a split of the run `data`. Return the scores and the file that holds them.
+    """Score the model in `folder` on a split of the run `data`.
 
-    The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and .parquet, and
-    with `explain` what the model looked at as explanation-<split>[-shuffled].parquet. A model that finetune made sees
-    pixels: it needs `plan`, the views that extract would see of `data`.
+    Return the scores and the file that holds them.
 
-    Raises InputError where the split has no sample or the samples are of another task, and StageError where the
-    features or boxes were made otherwise than those that the model was trained on.
+    The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and
+    .parquet, and with `explain` what the model looked at as explanation-<split>[-shuffled].parquet. A model
+    that finetune made sees pixels: it needs `plan`, the views that extract would see of `data`.
+
+    Raises InputError where the split has no sample or the samples are of another task, and StageError where
+    the features or boxes were made otherwise than those that the model was trained on.
     """
     opened = open_model(folder, device=device, precision=precision)
     chosen = _read(opened, data, split)
@@ -62,7 +64,10 @@ def evaluate(
 
 
 def _read(opened: OpenModel, data: RunFolder, split: str) -> Split:
-    """Read and encode the samples of a split. Raises InputError where it has none, or they are of another task."""
+    """Read and encode the samples of a split.
+
+    Raises InputError where it has none, or they are of another task.
+    """
     samples, config = read_table(data.samples, SAMPLES, "prepare"), opened.config
     tasks = set(samples.column("task").to_pylist())
     if tasks - {config.task}:

@@ -14,7 +14,10 @@ __all__ = ["Evaluation", "evaluation_name", "recorded_evaluations"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a model. scores: as stages.learning.scores makes them. shuffled_images: dealt out at random."""
+    """One evaluation of a model.
+
+    scores: as stages.learning.scores makes them. shuffled_images: dealt out at random.
+    """
 
     system: str
     split: str
@@ -37,12 +40,18 @@ class Evaluation:
 
 
 def evaluation_name(split: str, *, shuffled_images: bool, other_run: str | None = None) -> str:
-    """Return how the files of an evaluation are called. other_run: the name of the run that lent the data, if any."""
+    """Return how the files of an evaluation are called.
+
+    other_run: the name of the run that lent the data, if any.
+    """
     shuffled = "-shuffled" if shuffled_images else ""
     return f"{split}{shuffled}" + (f"-of-{other_run}" if other_run is not None else "")
 
 
 def recorded_evaluations(folder: Path) -> Iterator[tuple[str, Evaluation]]:
-    """Yield the evaluations of the model in `folder` by their names, in alphabetical order. Raises as `read` does."""
+    """Yield the evaluations of the model in `folder` by their names, in alphabetical order.
+
+    Raises as `read` does.
+    """
     for path in sorted(folder.glob("evaluation-*.json"), key=lambda path: path.stem):
         yield path.stem.removeprefix("evaluation-"), Evaluation.read(path)

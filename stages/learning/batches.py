@@ -13,7 +13,8 @@ from .splits import Split
 
 __all__ = ["Visuals", "batches", "bucketed_order"]
 
-# Batches whose samples are sorted by length together: large enough for little padding, small enough for a random order.
+# Batches whose samples are sorted by length together: large enough for little padding, small enough for a
+# random order.
 _BATCHES_PER_BUCKET = 50
 
 
@@ -23,7 +24,10 @@ class Visuals(Protocol):
     def __contains__(self, key: object, /) -> bool: ...
 
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Return the views (B, V, ...) of a batch and their mask (B, V). A key that is None or unknown has no view."""
+        """Return the views (B, V, ...) of a batch and their mask (B, V).
+
+        A key that is None or unknown has no view.
+        """
         ...
 
 

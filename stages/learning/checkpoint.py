@@ -21,11 +21,14 @@ _LARGEST_SHARE = 0.05
 
 @dataclass
 class Progress:
-    """How far a training is and how it went: what a checkpoint holds besides tensors. It is the same on every rank.
+    """How far a training is and how it went: what a checkpoint holds besides tensors.
 
-    epoch: finished epochs. step: updates. batch: finished batches of the current epoch. seconds: what the current
-    epoch took so far. history: one row (manifests.schemas.HISTORY) for each finished epoch. best_epoch: the epoch
-    whose model is kept, 0 before there is one. best_scores: its scores on the validation split, None without one.
+    It is the same on every rank.
+
+    epoch: finished epochs. step: updates. batch: finished batches of the current epoch. seconds: what the
+    current epoch took so far. history: one row (manifests.schemas.HISTORY) for each finished epoch.
+    best_epoch: the epoch whose model is kept, 0 before there is one. best_scores: its scores on the
+    validation split, None without one.
     """
 
     epoch: int = 0
@@ -42,17 +45,20 @@ class Progress:
 
     @classmethod
     def loads(cls, text: str) -> "Progress | None":
-        """Return the progress that `dumps` wrote, or None for one that another version of this class wrote."""
+        """Return the progress that `dumps` wrote, or None for one that another version wrote."""
         values = json.loads(text)
         known = isinstance(values, dict) and values.keys() == asdict(cls()).keys()
         return cls(**values) if known else None
 
 
 class Checkpoints:
-    """The folder of one training's checkpoint. A new state replaces the old one only when it is whole and on disk.
+    """The folder of one training's checkpoint.
 
-    checkpoint.pt: the state. best-<epoch>.safetensors: the model of the best epoch, which would otherwise cost as
-    much memory as the model itself. progress.json: how far the training is, for people and for `status`.
+    A new state replaces the old one only when it is whole and on disk.
+
+    checkpoint.pt: the state. best-<epoch>.safetensors: the model of the best epoch, which would otherwise
+    cost as much memory as the model itself. progress.json: how far the training is, for people and for
+    `status`.
     """
 
     def __init__(self, folder: Path, every: float = 60.0) -> None:
@@ -71,7 +77,10 @@ class Checkpoints:
         return time.monotonic() - self._saved >= wait
 
     def keep_best(self, epoch: int, state: dict[str, Tensor]) -> None:
-        """Write the model of `epoch`. The one before it stays until the next `save`: the saved state may name it."""
+        """Write the model of `epoch`.
+
+        The one before it stays until the next `save`: the saved state may name it.
+        """
         with atomic_path(self._best(epoch)) as temporary:
             save_file({name: value.detach().contiguous() for name, value in state.items()}, temporary)
 
@@ -80,7 +89,9 @@ class Checkpoints:
         return load_file(self._best(epoch))
 
     def save(self, state: dict[str, Any], best_epoch: int, progress: dict[str, int]) -> None:
-        """Commit `state`, of tensors and plain values, and drop the best models of other epochs than `best_epoch`."""
+        """Commit `state`, of tensors and plain values, and drop the best models of other epochs than
+        `best_epoch`.
+        """
         started = time.monotonic()
         with atomic_path(self._path) as temporary:
             torch.save(state, temporary)

@@ -17,7 +17,8 @@ Draw = Callable[
 def curves(folder: Path | None, step: int) -> Iterator[Draw]:
     """Lend a function that draws with TensorBoard, or one that does nothing where there is no folder.
 
-    step: the update that a resumed training starts from. Raises StageError where TensorBoard is not installed.
+    step: the update that a resumed training starts from. Raises StageError where TensorBoard is not
+    installed.
     """
     if folder is None:
         yield lambda name, value, step: None

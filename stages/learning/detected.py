@@ -1,7 +1,7 @@
-"""Which detector found the objects that a model was trained on: kept beside the model, and compared before it is scored.
+"""Which detector found the objects that a model was trained on: kept beside it, compared before it is scored.
 
-It is no part of config.json: the network is the same whatever found its boxes, and so are the digests of models that were
-trained before this was kept.
+It is no part of config.json: the network is the same whatever found its boxes, and so are the digests of
+models that were trained before this was kept.
 """
 
 import json
@@ -29,13 +29,15 @@ class Detected:
     objects: int
 
     def __str__(self) -> str:
-        return f"{self.detector} (weights {self.weights[:12]}, min_score {self.min_score}, objects {self.objects})"
+        weights = f"weights {self.weights[:12]}"
+        return f"{self.detector} ({weights}, min_score {self.min_score}, objects {self.objects})"
 
 
 def detected_in(run: RunFolder) -> Detected | None:
     """Return what found the objects of a run by its records, or None where they do not tell.
 
-    They do not where detect or its weights are not recorded, or extract has read other boxes than detect wrote last.
+    They do not where detect or its weights are not recorded, or extract has read other boxes than detect
+    wrote last.
     """
     detect, extract = (StageRecord.read(run.record(name)) for name in ("detect", "extract"))
     if detect is None or "detector" not in detect.weights:
@@ -47,7 +49,7 @@ def detected_in(run: RunFolder) -> Detected | None:
 
 
 def keep_detected(folder: Path, detected: Detected | None) -> None:
-    """Write beside the model in `folder` what found the objects that it was trained on; nothing where it is unknown."""
+    """Write beside the model in `folder` what found its objects; remove an older word where that is unknown."""
     if detected is None:
         (folder / _FILE).unlink(missing_ok=True)
     else:
@@ -57,8 +59,8 @@ def keep_detected(folder: Path, detected: Detected | None) -> None:
 def kept_detected(folder: Path) -> Detected | None:
     """Return what found the objects that the model in `folder` was trained on, or None where that is unknown.
 
-    A model that was trained before this was kept has the detector of the run that it lies in, unless detect has run
-    there since.
+    A model that was trained before this was kept has the detector of the run that it lies in, unless detect
+    has run there since.
     """
     path = folder / _FILE
     if path.is_file():
@@ -77,7 +79,8 @@ def kept_detected(folder: Path) -> Detected | None:
 
 
 def check_detected(folder: Path, data: RunFolder, tools: Tools) -> None:
-    """Raise StageError where the objects of `data` were found by another detector than those of the model in `folder`.
+    """Raise StageError where another detector found the objects of `data` than those of the model in
+    `folder`.
 
     Where it is not known for both, say so.
     """
@@ -88,7 +91,8 @@ def check_detected(folder: Path, data: RunFolder, tools: Tools) -> None:
         tools.say(f"note: which detector found {whose} is not recorded, so it is not compared")
     elif trained != there:
         raise StageError(
-            f"the objects of {data.path} were found by {there}, and the model in {folder} was trained on those of "
-            f"{trained}; run `hmnet-pipe detect {data.path} --detector {trained.detector} "
-            f"--min-score {trained.min_score} --objects {trained.objects}` with those weights, and extract again"
+            f"the objects of {data.path} were found by {there}, and the model in {folder} was trained on "
+            f"those of {trained}; run `hmnet-pipe detect {data.path} --detector {trained.detector} "
+            f"--min-score {trained.min_score} --objects {trained.objects}` with those weights, and extract "
+            "again"
         )

@@ -1,4 +1,7 @@
-"""One training from tables to a model's folder, in the parts that `train` and `finetune` share. It imports no stage."""
+"""One training from tables to a model's folder, in the parts that `train` and `finetune` share.
+
+It imports no stage.
+"""
 
 import json
 from collections.abc import Sequence
@@ -40,19 +43,26 @@ class Data:
 
 
 def join(job: TrainingJob) -> Ranks:
-    """Return the ranks that train together, seeded. Raises InputError where they are not as many as run.toml says."""
+    """Return the ranks that train together, seeded.
+
+    Raises InputError where they are not as many as run.toml says.
+    """
     ranks, wanted = current_ranks(), job.recipe.processes
     if ranks.size != wanted:
         raise InputError(
-            f"{job.config} says processes = {wanted} in [train], and there are {ranks.size}; set it there or with "
-            f"--processes {ranks.size}, or start `torchrun --nproc-per-node {wanted} --no-python {job.command}`"
+            f"{job.config} says processes = {wanted} in [train], and there are {ranks.size}; set it there or "
+            f"with --processes {ranks.size}, or start "
+            f"`torchrun --nproc-per-node {wanted} --no-python {job.command}`"
         )
     torch.manual_seed(job.trial.seed)
     return ranks
 
 
 def read_data(job: TrainingJob, visuals: Visuals | None, tools: Tools) -> Data:
-    """Read and encode the samples, and say what is unusual about them. Raises StageError without a training sample."""
+    """Read and encode the samples, and say what is unusual about them.
+
+    Raises StageError without a training sample.
+    """
     tokenizer = load_tokenizer(job.encoder)
     if job.task == "re":
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
@@ -81,7 +91,10 @@ def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelCo
 def fit(
     job: TrainingJob, model: Model, data: Data, visuals: Visuals | None, ranks: Ranks, tools: Tools
 ) -> Counts:
-    """Train `model`, resuming if it can; rank 0 writes the model of the best epoch, its scores, predictions and history."""
+    """Train `model`, resuming if it can.
+
+    Rank 0 writes the model of the best epoch, its scores, predictions and history.
+    """
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
     task = Task(job.title, job.recipe, job.trial.seed, splits, visuals, pad_id, job.rates, job.logs)
     trainer = Trainer(task, model, Checkpoints(job.checkpoints, job.checkpoint_seconds), ranks)
@@ -126,7 +139,8 @@ def _warn(
             tools.say(f"warning: there is no {name} split; {consequence}")
         elif unseen := sorted({label for gold in split.gold for label in gold} - set(labels)):
             tools.say(
-                f"warning: {name} holds labels that training never saw, which can only be missed: {', '.join(unseen)}"
+                f"warning: {name} holds labels that training never saw, which can only be missed: "
+                f"{', '.join(unseen)}"
             )
         elif all(label in ("O", "None") for gold in split.gold for label in gold):
             tools.say(
@@ -139,14 +153,16 @@ def _warn(
     )
     if cut:
         tools.say(
-            f"warning: {cut} texts are longer than max_length {job.recipe.max_length} sub-words and were shortened"
+            f"warning: {cut} texts are longer than max_length {job.recipe.max_length} sub-words and were "
+            "shortened"
         )
     if visuals is not None:
         total = sum(map(len, splits.values()))
         seen = sum(key in visuals for split in splits.values() for key in split.image_keys)
         if seen < total:
             tools.say(
-                f"note: {total - seen} of {total} samples have no image features; for them the model is its text encoder"
+                f"note: {total - seen} of {total} samples have no image features; for them the model is its "
+                "text encoder"
             )
 
 

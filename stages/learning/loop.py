@@ -1,7 +1,7 @@
 """The training loop: epochs, updates, validation, and everything that a checkpoint must hold.
 
-It knows neither tables nor commands, and trains whatever has a system's loss and predictions: `train` gives it a model
-on cached features, `finetune` one with its backbone.
+It knows neither tables nor commands, and trains whatever has a system's loss and predictions: `train` gives
+it a model on cached features, `finetune` one with its backbone.
 """
 
 import math
@@ -67,7 +67,10 @@ class _LossOf(nn.Module):
 
 
 class _LossSum:
-    """The sum of an epoch's losses. On a GPU many are read at once: reading one waits for all that is queued there."""
+    """The sum of an epoch's losses.
+
+    On a GPU many are read at once: reading one waits for all that is queued there.
+    """
 
     def __init__(self, task: Task, progress: Progress) -> None:
         self.total = 0.0
@@ -99,8 +102,8 @@ class _LossSum:
 class Trainer:
     """One training. After `run`, the model of the best epoch is loaded, and `progress` says how it went.
 
-    Several ranks see the same order of batches, and each computes its share of every batch: the gradient is that of the
-    whole batch.
+    Several ranks see the same order of batches, and each computes its share of every batch: the gradient is
+    that of the whole batch.
     """
 
     def __init__(self, task: Task, model: Model, checkpoints: Checkpoints, ranks: Ranks) -> None:
@@ -152,7 +155,10 @@ class Trainer:
         return seen
 
     def train_epoch(self, bar: ProgressBar, draw: Draw) -> int:
-        """Train the rest of the current epoch, which a resumed training may enter in the middle. Return its samples."""
+        """Train the rest of the current epoch, which a resumed training may enter in the middle.
+
+        Return its samples.
+        """
         s, at = self.task.settings, self.progress
         self.model.train()
         rest = self._draw_order()[at.batch :]
@@ -181,7 +187,8 @@ class Trainer:
 
     def _batches(self, order: list[list[int]]) -> Iterator[Batch]:
         """Make this rank's share of each batch."""
-        # A rank that a short last batch has no sample for computes one that counts nothing: all ranks must take part.
+        # A rank that a short last batch has no sample for computes one that counts nothing: all ranks must
+        # take part.
         shares = [self.ranks.share(members) or members[:1] for members in order]
         config = self.model.config
         return batches(
@@ -194,13 +201,13 @@ class Trainer:
         )
 
     def _gradients_meet(self, now: bool) -> AbstractContextManager[None]:
-        """Return the context of a batch after which the ranks exchange gradients, or, before the update's last, do not."""
+        """Return the context of a batch after which the ranks exchange gradients, `now` or not yet."""
         if isinstance(self.loss, DistributedDataParallel) and not now:
             return self.loss.no_sync()
         return nullcontext()
 
     def _forward(self, batch: Batch, members: Sequence[int]) -> Tensor:
-        """Return the loss of this rank's share of the batch `members`, with its gradients added to the parameters'."""
+        """Return the loss of this rank's share of the batch `members`, and add its gradients to the others."""
         with autocast(self.device, self.precision):
             loss: Tensor = self.loss(batch.to(self.device))
         # Ranks average their gradients: each weighs as many samples as it has of the batch.
@@ -258,7 +265,10 @@ class Trainer:
         return row
 
     def _validate(self) -> Scores | None:
-        """Score the validation split from `first_evaluation` on, and keep the best model so far (the earlier of equals)."""
+        """Score the validation split from `first_evaluation` on.
+
+        The best model so far is kept, of equals the earlier one.
+        """
         s, valid, at = self.task.settings, self.task.splits["valid"], self.progress
         if not len(valid):
             if at.epoch == s.epochs:
@@ -272,7 +282,10 @@ class Trainer:
         return scores
 
     def _predict(self, split: Split) -> list[list[str]]:
-        """Predict a split together with the other ranks, each its share. Return all predictions, in the split's order."""
+        """Predict a split together with the other ranks, each its share.
+
+        Return all predictions, in the split's order.
+        """
         numbers = self.ranks.share(range(len(split)))
         mine = predict_split(
             self.model,
@@ -293,7 +306,7 @@ class Trainer:
         self.ranks.broadcast(None)  # nobody reads the file before it is there
 
     def _pause_to_save(self) -> None:
-        """Save a checkpoint where one is due in the middle of an epoch; at the end of one `_close_epoch` saves."""
+        """Save a checkpoint where one is due in the middle of an epoch; at its end `_close_epoch` does."""
         if self._checkpoint_is_due() and self.progress.batch < self.batches_per_epoch:
             self._losses.read()
             self._read_clock()
@@ -326,14 +339,18 @@ class Trainer:
         self.checkpoints.save(state, at.best_epoch, summary)
 
     def _resume(self, tools: Tools) -> Progress:
-        """Go back to where the last checkpoint was saved, if there is one, and say so. Return the progress."""
+        """Go back to where the last checkpoint was saved, if there is one, and say so.
+
+        Return the progress.
+        """
         state = self.checkpoints.load()
         if state is None:
             return self.progress
         saved = Progress.loads(state["progress"])
         if saved is None:
             tools.say(
-                f"{self.task.name}: the checkpoint in {self.checkpoints.folder} is of another version of hmnet-pipe; "
+                f"{self.task.name}: the checkpoint in {self.checkpoints.folder} is of another version of "
+                "hmnet-pipe; "
                 "training starts from the beginning"
             )
             return self.progress

@@ -54,8 +54,9 @@ def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -
 def open_visuals(opened: OpenModel, data: RunFolder, plan: ViewPlan | None, tools: Tools) -> Visuals | None:
     """Return the images of `data` as the model reads them, or None for a system that reads none.
 
-    plan: the views that extract would see of `data`, for a model that sees pixels. Raises InputError where the plan is
-    missing, and StageError where features or boxes were made otherwise than those that the model was trained on.
+    plan: the views that extract would see of `data`, for a model that sees pixels. Raises InputError where
+    the plan is missing, and StageError where features or boxes were made otherwise than those that the model
+    was trained on.
     """
     if not opened.config.levels:
         return None
@@ -72,7 +73,9 @@ def _features(data: RunFolder, config: ModelConfig) -> FeatureCache:
 
 
 def _pixels(data: RunFolder, plan: ViewPlan | None, config: ModelConfig) -> Pixels:
-    """Return the pixels of the planned views, which must be as many and of the size that the model was trained on."""
+    """Return the pixels of the planned views, which must be as many and of the size that the model was
+    trained on.
+    """
     if plan is None:
         raise InputError(
             "a model that finetune made sees pixels: give the plan of the views that it shall see, "
@@ -91,6 +94,7 @@ def _check(where: str, spec: FeatureSpec, trained_on: dict[str, Any] | None, but
     for field, value in wanted.items():
         if field not in (*but, "precision") and made[field] != value:
             raise StageError(
-                f"the features of {where} have {field} {made[field]!r}, and the model was trained on {value!r}; "
+                f"the features of {where} have {field} {made[field]!r}, and the model was trained on "
+                f"{value!r}; "
                 "extract them with the model's settings first"
             )

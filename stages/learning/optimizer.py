@@ -15,8 +15,9 @@ __all__ = ["describe_groups", "make_optimizer", "make_schedule", "parameter_grou
 def parameter_groups(model: Model, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
     """Return optimizer groups: each part of the model with decay, and without it.
 
-    Biases and the weights of LayerNorm and BatchNorm do not decay. rates: the learning rate of each part that the model
-    names. Every trainable parameter is in exactly one group: a head that no group holds would stay random in silence.
+    Biases and the weights of LayerNorm and BatchNorm do not decay. rates: the learning rate of each part that
+    the model names. Every trainable parameter is in exactly one group: a head that no group holds would stay
+    random in silence.
     """
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     normalisers = (module for module in model.modules() if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)))
@@ -49,7 +50,9 @@ def make_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, updates: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return a linear warm-up over the first share `settings.warmup` of the updates, then a linear decay to zero."""
+    """Return a linear warm-up over the first share `settings.warmup` of the updates, then a linear decay to
+    zero.
+    """
     warmup = max(1, round(settings.warmup * updates))
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer,

@@ -1,4 +1,5 @@
-"""The processes that train one model together: torchrun starts them, and each computes its share of every batch.
+"""The processes that train one model together: torchrun starts them, and each computes its share of every
+batch.
 
     torchrun --nproc-per-node 2 --no-python hmnet-pipe train runs/x
 
@@ -78,7 +79,9 @@ def current_ranks() -> Ranks:
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """Join the processes that torchrun started (it says so in the environment), each with its own GPU if there are any."""
+    """Join the processes that torchrun started (it says so in the environment), each with its own GPU if
+    there are any.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
@@ -87,7 +90,8 @@ def joined_ranks() -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         with warnings.catch_warnings():
-            # That a batch uses all parameters is no mistake: another, without an image, may not (see `Ranks.wrap`).
+            # That a batch uses all parameters is no mistake: another, without an image, may not (see
+            # `Ranks.wrap`).
             warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
             yield current_ranks()
     finally:

@@ -56,7 +56,8 @@ class TrainSettings:
             raise InputError(f"train: max_length must be at least 8, not {self.max_length}")
         if self.first_evaluation > self.epochs:
             raise InputError(
-                f"train: first_evaluation {self.first_evaluation} comes after the last of {self.epochs} epochs"
+                f"train: first_evaluation {self.first_evaluation} comes after the last of {self.epochs} "
+                "epochs"
             )
 
     @property
@@ -73,10 +74,11 @@ class TrainSettings:
 class TrainingJob:
     """One training in plain facts: what is trained, how, and where its files lie.
 
-    name: the stage's, as in its record. title: the same for people. command: how a user starts it. recipe: how it
-    is trained. rates: the learning rate of each part of the model. encoder: the folder of the pretrained text
-    encoder. samples: the table of samples. config: the run.toml that holds the recipe. folder: where the model is
-    written. checkpoints: where an interrupted training keeps its state. logs: TensorBoard's folder, or None.
+    name: the stage's, as in its record. title: the same for people. command: how a user starts it. recipe:
+    how it is trained. rates: the learning rate of each part of the model. encoder: the folder of the
+    pretrained text encoder. samples: the table of samples. config: the run.toml that holds the recipe.
+    folder: where the model is written. checkpoints: where an interrupted training keeps its state. logs:
+    TensorBoard's folder, or None.
     """
 
     name: str

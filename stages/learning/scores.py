@@ -1,7 +1,8 @@
 """Scores of entity and relation extraction, as method papers report them.
 
-Entities: micro precision, recall and F1 over exact (type, span) matches of IOB2 tags, by seqeval. Relations: micro scores with the
-negative relation left out of predicted and gold positives; accuracy includes it, by scikit-learn.
+Entities: micro precision, recall and F1 over exact (type, span) matches of IOB2 tags, by seqeval. Relations:
+micro scores with the negative relation left out of predicted and gold positives; accuracy includes it, by
+scikit-learn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,10 @@ NEGATIVE_RELATION = "None"
 _NOTHING = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}
 
 Scores = dict[str, Any]
-"""{"precision", "recall", "f1", "support", "per_type": {type: ...}, "per_group": {group: ...}}, and "accuracy" for relations."""
+"""{"precision", "recall", "f1", "support", "per_type": {type: ...}, "per_group": {group: ...}}.
+
+Relations have "accuracy" too.
+"""
 
 
 def _scores(correct: int, predicted: int, gold: int) -> Scores:
@@ -35,13 +39,15 @@ def score_entities(
     predicted: Sequence[Sequence[str]],
     groups: Sequence[Sequence[str]] | None = None,
 ) -> Scores:
-    """Entity scores of tag sequences, equally long pairwise. `groups` names each gold mention's group, in the order of the text.
+    """Return entity scores of tag sequences, equally long pairwise.
 
-    A predicted mention belongs to the group of the gold mention that it overlaps first; one that overlaps none is an error of the
-    overall score and of no group.
+    `groups` names each gold mention's group, in the order of the text.
+
+    A predicted mention belongs to the group of the gold mention that it overlaps first; one that overlaps
+    none is an error of the overall score and of no group.
     """
     empty = all(tag == "O" for tags in (*gold, *predicted) for tag in tags)
-    # Of nothing seqeval makes the mean, with warnings.
+    # seqeval averages an empty report to NaN, and warns.
     report = (
         {"micro avg": _NOTHING}
         if empty

@@ -1,4 +1,4 @@
-"""The samples of one split as a model reads them: encoded once, drawn for few shots, or with their images shuffled."""
+"""The samples of one split as a model reads them: encoded, drawn for few shots, or with shuffled images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ __all__ = ["Split", "encode_split", "few_shots", "shuffled_images"]
 class Split:
     """The samples of one split as the model reads them; all lists are parallel.
 
-    gold: tag sequences over ALL words (NER) or [relation] (RE). image_keys: None where a sample has no usable image.
+    gold: tag sequences over ALL words (NER) or [relation] (RE). image_keys: None where a sample has no usable
+    image.
     """
 
     name: str
@@ -46,7 +47,10 @@ class Split:
 
 
 def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max_length: int) -> Split:
-    """Return the split `name` of samples.parquet, its texts as sub-words. stages.text.limits has the length rule."""
+    """Return the split `name` of samples.parquet, its texts as sub-words.
+
+    stages.text.limits has the length rule.
+    """
     rows = [row for row in samples.to_pylist() if row["split"] == name]
     split = Split(
         name,
@@ -91,11 +95,11 @@ def shuffled_images(split: Split, seed: int) -> Split:
 
 
 def few_shots(split: Split, shots: int, seed: int) -> Split:
-    """Return `shots` samples of each class, drawn without replacement, in the split's order: the low-resource setting.
+    """Return `shots` samples of each class, drawn without replacement, in the split's order.
 
-    A class is a relation, or an entity type; a sentence of several types counts for each. Rare classes are drawn first,
-    and what is already drawn counts, so that no class has more samples than it must. Raises InputError where a class
-    has fewer than `shots`.
+    This is the low-resource setting. A class is a relation, or an entity type; a sentence of several types
+    counts for each. Rare classes are drawn first, and what is already drawn counts, so that no class has more
+    samples than it must. Raises InputError where a class has fewer than `shots`.
     """
     classes = [
         sorted({label[2:] if label[:2] in ("B-", "I-") else label for label in gold} - {"O"})

@@ -13,8 +13,9 @@ __all__ = ["Batch", "ModelConfig"]
 class ModelConfig:
     """What a model is, apart from its weights; config.json in its folder.
 
-    labels: BIO tags or relations in the order of the scores. levels: channels of the pyramid (empty: text only). encoder: the
-    transformers configuration. features: the FeatureSpec, as a mapping, that the model was trained on.
+    labels: BIO tags or relations in the order of the scores. levels: channels of the pyramid (empty: text
+    only). encoder: the transformers configuration. features: the FeatureSpec, as a mapping, that the model
+    was trained on.
     """
 
     system: str
@@ -31,9 +32,10 @@ class ModelConfig:
 class Batch:
     """Tensors of B samples of at most n sub-words and T kept words. `ids` names the samples, for predictions.
 
-    input_ids, attention_mask: (B, n). positions: (B, T), the first sub-word of each word, or (B, 3) [CLS] and opening markers.
-    position_mask: (B, T). labels: (B, T) tags or (B,) relations, or None where there is no gold. views: pooled pyramids
-    (B, V, C, p, p), or pixels (B, V, 3, S, S) for the end-to-end stage; view_mask: (B, V). Both are None in text-only systems.
+    input_ids, attention_mask: (B, n). positions: (B, T), the first sub-word of each word, or (B, 3) [CLS] and
+    opening markers. position_mask: (B, T). labels: (B, T) tags or (B,) relations, or None where there is no
+    gold. views: pooled pyramids (B, V, C, p, p), or pixels (B, V, 3, S, S) for the end-to-end stage;
+    view_mask: (B, V). Both are None in text-only systems.
     """
 
     input_ids: Tensor

@@ -28,14 +28,17 @@ def build_system(config: ModelConfig, encoder: nn.Module) -> System:
 
 
 def new_system(folder: Path, config: ModelConfig) -> System:
-    """Return a new model on the pretrained encoder in `folder`. For relations the entity markers join its vocabulary.
+    """Return a new model on the pretrained encoder in `folder`.
+
+    For relations the entity markers join its vocabulary.
 
     Raises InputError where max_length is above what the encoder has positions for.
     """
     encoder: Any = load_encoder(folder)
     if config.max_length > (limit := longest_text(encoder)):
         raise InputError(
-            f"max_length {config.max_length} is above the {limit} sub-words that the encoder {folder} has positions for"
+            f"max_length {config.max_length} is above the {limit} sub-words that the encoder {folder} has "
+            "positions for"
         )
     if config.task == "re":
         encoder.resize_token_embeddings(encoder.config.vocab_size + len(MARKERS), mean_resizing=False)

@@ -30,13 +30,13 @@ BACKBONE_FILE = "backbone.safetensors"
 
 
 class EndToEnd(Model):
-    """Takes batches whose `views` are pixels, (B, V, S, S, 3) uint8, and gives what the system gives for their features.
+    """A system on batches whose `views` are pixels, (B, V, S, S, 3) uint8: it gets their features.
 
-    pooled: the side that each level of the backbone is pooled to.
-    unfreeze: how many of the backbone's parts learn, from the last: 1 to 4 are its stages from layer4 down, 5 is the
-    stem too. batch_norm: whether BatchNorm's statistics follow the data in the parts that learn; their weights learn in
-    any case. augment: in training, each sample's views are mirrored together with probability 1/2, and made up to 10%
-    brighter or darker.
+    pooled: the side that each level of the backbone is pooled to. unfreeze: how many of the backbone's parts
+    learn, from the last: 1 to 4 are its stages from layer4 down, 5 is the stem too. batch_norm: whether
+    BatchNorm's statistics follow the data in the parts that learn; their weights learn in any case. augment:
+    in training, each sample's views are mirrored together with probability 1/2, and made up to 10% brighter
+    or darker.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class EndToEnd(Model):
         return "backbone" if module == "backbone" else self.system.part_of(rest)
 
     def with_features(self, batch: Batch) -> Batch:
-        """Return the batch with its pixels turned into features, (B, V, C, p, p); one that holds features as it is.
+        """Return the batch with features, (B, V, C, p, p), instead of pixels; one that has them as it is.
 
         Absent views, and those that the system does not look at, cost nothing and are zero.
         """
@@ -110,9 +110,10 @@ class EndToEnd(Model):
         return replace(batch, views=pyramid)
 
     def _augmented(self, values: Tensor, looked_at: Tensor) -> Tensor:
-        """Return the views (N, 3, S, S), mirrored and brightened or darkened at random, those of a sample alike.
+        """Return the views (N, 3, S, S), mirrored and brightened or darkened at random, a sample's alike.
 
-        The draws are from torch's generator, which checkpoints hold. Normalised values scale about the mean grey.
+        The draws are from torch's generator, which checkpoints hold. Normalised values scale about the mean
+        grey.
         """
         sample = looked_at.nonzero()[:, 0]
         mirrored = torch.rand(len(looked_at), device=values.device)[sample] < 0.5
@@ -135,13 +136,17 @@ class EndToEnd(Model):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "EndToEnd":
-        """Return the model that `save_pretrained` wrote, in evaluation mode. Raises WeightsError where there is none."""
+        """Return the model that `save_pretrained` wrote, in evaluation mode.
+
+        Raises WeightsError where there is none.
+        """
         folder = Path(folder)
         system = load_system(folder)
         features = system.config.features
         if not (folder / BACKBONE_FILE).is_file() or features is None:
             raise WeightsError(
-                f"{folder} holds no {BACKBONE_FILE}: it is a model on cached features; open it with `load_system`"
+                f"{folder} holds no {BACKBONE_FILE}: it is a model on cached features; open it with "
+                "`load_system`"
             )
         backbone = build_backbone(features["backbone"], str(folder / BACKBONE_FILE))
         return cls(system, backbone, features["pooled"]).eval()

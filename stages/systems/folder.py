@@ -15,7 +15,10 @@ __all__ = ["load_system"]
 
 
 def load_system(folder: Path | str) -> System:
-    """Return the model that `save_pretrained` wrote, in evaluation mode. Raises WeightsError where there is none."""
+    """Return the model that `save_pretrained` wrote, in evaluation mode.
+
+    Raises WeightsError where there is none.
+    """
     folder = Path(folder)
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))

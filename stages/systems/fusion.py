@@ -1,6 +1,8 @@
-"""The visual side of HMNeT: from cached pyramids to one prefix of keys and values for each text layer (equations 1 to 8).
+"""The visual side of HMNeT: from cached pyramids to one prefix of keys and values for each text layer
+(equations 1 to 8).
 
-Symbols: B batch, V views (global first, then objects), L text layers, d hidden size, H heads, c levels of C_i channels, p pooled side.
+Symbols: B batch, V views (global first, then objects), L text layers, d hidden size, H heads, c levels of C_i
+channels, p pooled side.
 """
 
 from collections.abc import Sequence
@@ -18,8 +20,8 @@ __all__ = ["VisualPrefix", "as_sequence"]
 class VisualPrefix(nn.Module):
     """Equations 1 to 8: projection, gate, and the prefix of every layer.
 
-    The cells of a view are row-major and the views keep their order, so that the visual sequence is (B, V*p*p, d). Keys and values
-    are split into heads exactly as the text's are: every head sees every view.
+    The cells of a view are row-major and the views keep their order, so that the visual sequence is (B,
+    V*p*p, d). Keys and values are split into heads exactly as the text's are: every head sees every view.
     """
 
     def __init__(
@@ -54,7 +56,10 @@ class VisualPrefix(nn.Module):
         return range(self.layers - 1 if self.variant.last_layer_only else 0, self.layers)
 
     def forward(self, pyramid: Tensor, view_mask: Tensor) -> list[LayerPrefix | None]:
-        """pyramid: (B, V, sum C_i, p, p), of any float type. view_mask: (B, V) bool. Returns a prefix (or None) for each layer."""
+        """Return a prefix (or None) for each layer.
+
+        pyramid: (B, V, sum C_i, p, p), of any float type. view_mask: (B, V) bool.
+        """
         maps = self.maps(pyramid)
         view_mask = view_mask[:, self.first_view :]
         cells = pyramid.shape[-1] * pyramid.shape[-2]
@@ -81,26 +86,26 @@ class VisualPrefix(nn.Module):
 
     @property
     def first_view(self) -> int:
-        """The number of the first view that this variant looks at: 0, the whole image, or 1, the first object."""
+        """The first view that this variant looks at: 0, the whole image, or 1, the first object."""
         return 0 if self.variant.global_view else 1
 
     def sees(self, view_mask: Tensor) -> bool:
-        """Whether any view of a batch, (B, V) bool, is one that this variant looks at."""
+        """Return whether any view of a batch, (B, V) bool, is one that this variant looks at."""
         return bool(view_mask[:, self.first_view :].any())
 
     def maps(self, pyramid: Tensor) -> dict[int, Tensor]:
-        """V_i of the views that this variant looks at, from pyramids of any float type."""
+        """Return V_i of the views that this variant looks at, from pyramids of any float type."""
         return self.project(pyramid[:, self.first_view :].to(next(self.phi.parameters()).dtype))
 
     def gates_of(self, pyramid: Tensor) -> list[Tensor] | None:
-        """The gate probabilities of every layer for these pyramids, or None where this variant has no gate."""
+        """Return the gate probabilities of every layer for these pyramids, or None without a gate."""
         return self.gate_probabilities(self.maps(pyramid)) if self.variant.routing == "gate" else None
 
     def project(self, pyramid: Tensor) -> dict[int, Tensor]:
         """Equations 1 and 2: V_i, (B, V, d, p, p), of each level that this variant uses.
 
-        A 1x1 convolution is a linear map of every cell, which is several times as fast on maps as small as these; d lies innermost in
-        memory, as the sequence wants it.
+        A 1x1 convolution is a linear map of every cell, which is several times as fast on maps as small as
+        these; d lies innermost in memory, as the sequence wants it.
         """
         levels = torch.split(pyramid, list(self.levels), dim=2)
         maps = {}
@@ -113,7 +118,9 @@ class VisualPrefix(nn.Module):
         return maps
 
     def gate_probabilities(self, maps: dict[int, Tensor]) -> list[Tensor]:
-        """Equations 3 and 4: for every layer the probabilities (B, V, c) of the levels, each view's from its own maps."""
+        """Equations 3 and 4: for every layer the probabilities (B, V, c) of the levels, each view's from its
+        own maps.
+        """
         squeezed = torch.stack([maps[level].mean(dim=(-2, -1)) for level in range(len(self.levels))]).mean(
             dim=0
         )  # (B, V, d)
@@ -126,7 +133,9 @@ class VisualPrefix(nn.Module):
 
 
 def as_sequence(maps: Tensor) -> Tensor:
-    """Equations 6 and 7: (B, V, d, p, p) to the visual sequence (B, V*p*p, d), views in order, cells row-major."""
+    """Equations 6 and 7: (B, V, d, p, p) to the visual sequence (B, V*p*p, d), views in order, cells
+    row-major.
+    """
     return cells_of(maps).flatten(1, 2)
 
 

@@ -50,7 +50,10 @@ def tag_loss(crf: CRF, emissions: Tensor, labels: Tensor, mask: Tensor) -> Tenso
 
 
 def best_tags(crf: CRF, emissions: Tensor, mask: Tensor) -> list[list[int]]:
-    """Return the numbers of the most likely tags of each of B texts. emissions: (B, T, tags). mask: (B, T)."""
+    """Return the numbers of the most likely tags of each of B texts.
+
+    emissions: (B, T, tags). mask: (B, T).
+    """
     with parametrize.cached():  # as in `tag_loss`
         paths: list[list[int]] = crf.decode(emissions, mask=mask)
     return paths

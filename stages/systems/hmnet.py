@@ -2,8 +2,8 @@
 
     model = HMNeT.from_pretrained("runs/twitter2015/models/hmnet/seed-1")
 
-It reads like the paper: project and gate the pyramid (equations 1 to 5), make each layer's prefix (6 to 8), and encode
-the text with it (9). The heads (10, 11) are those of every system.
+It reads like the paper: project and gate the pyramid (equations 1 to 5), make each layer's prefix (6 to 8),
+and encode the text with it (9). The heads (10, 11) are those of every system.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,8 @@ class HMNeT(System):
     def __init__(self, config: ModelConfig, encoder: nn.Module) -> None:
         super().__init__(config, encoder)
         hf: Any = encoder.config
-        # A generator of its own: the text side of every system starts from the same numbers and sees the same dropout.
+        # A generator of its own: the text side of every system starts from the same numbers and sees the same
+        # dropout.
         with torch.random.fork_rng(devices=[]):
             self.fusion = VisualPrefix(
                 levels=config.levels,
@@ -47,7 +48,7 @@ class HMNeT(System):
         return encode(self.encoder, batch.input_ids, batch.attention_mask, self.prefix(batch))
 
     def prefix(self, batch: Batch) -> list[LayerPrefix | None] | None:
-        """Return each layer's visual prefix, or None where there is no view: plain text, exactly, without the cost."""
+        """Return each layer's visual prefix, or None where there is no view: then it is plain text, exactly."""
         if batch.views is None or batch.view_mask is None or not self.fusion.sees(batch.view_mask):
             return None
         prefixes: list[LayerPrefix | None] = self.fusion(batch.views, batch.view_mask)

@@ -15,8 +15,9 @@ BOTH_TASKS = ("ner", "re")
 class SystemInfo:
     """The facts of a system that are known without building it.
 
-    tasks: what it can be trained for. reads: the feature sets that it reads, by name; none: text alone. build: where
-    its class is, "module:class" in this folder, imported only when a model is built. text: how its texts are encoded.
+    tasks: what it can be trained for. reads: the feature sets that it reads, by name; none: text alone.
+    build: where its class is, "module:class" in this folder, imported only when a model is built. text: how
+    its texts are encoded.
     """
 
     name: str
@@ -49,7 +50,10 @@ def system_info(name: str) -> SystemInfo:
 
 
 def system_is_visual(system: str, task: str) -> bool:
-    """Return whether `system` reads images. Raises InputError for an unknown system or one made for the other task."""
+    """Return whether `system` reads images.
+
+    Raises InputError for an unknown system or one made for the other task.
+    """
     info = system_info(system)
     if task not in info.tasks:
         fitting = ", ".join(name for name, other in SYSTEMS.items() if task in other.tasks)

@@ -1,4 +1,4 @@
-"""What every system is: a text encoder, states of its own making, and the heads, loss and decoding that all share.
+"""What every system is: a text encoder, states of its own, and the heads, loss and decoding that all share.
 
 A system is a subclass with one method of its own, `states`, and an entry in the registry.
 """
@@ -26,10 +26,10 @@ __all__ = ["Explanation", "Model", "System"]
 class Explanation:
     """What a model looked at, on the CPU.
 
-    Symbols: L text layers, B samples, V views that the system sees, c levels, H heads, n sub-words. gates: (L, B, V, c),
-    equation 4's probabilities of the levels, or None in systems without a gate. attention: (L, B, H, n, V), the share
-    of each sub-word's attention (equation 9) that goes to the cells of each view; the rest goes to text. It is zero in
-    layers that see text alone, and for absent views.
+    Symbols: L text layers, B samples, V views that the system sees, c levels, H heads, n sub-words. gates:
+    (L, B, V, c), equation 4's probabilities of the levels, or None in systems without a gate. attention: (L,
+    B, H, n, V), the share of each sub-word's attention (equation 9) that goes to the cells of each view; the
+    rest goes to text. It is zero in layers that see text alone, and for absent views.
     """
 
     gates: Tensor | None
@@ -51,11 +51,14 @@ class Model(nn.Module):
 
     @abstractmethod
     def explain(self, batch: Batch) -> Explanation:
-        """Return gates and text-to-view attention of a batch. Raises InputError for a system that has none."""
+        """Return gates and text-to-view attention of a batch.
+
+        Raises InputError for a system that has none.
+        """
 
     @abstractmethod
     def part_of(self, parameter: str) -> str:
-        """Return the name of the optimizer group of a parameter: "encoder", "fusion", "backbone" or "head"."""
+        """Return a parameter's optimizer group: "encoder", "fusion", "backbone" or "head"."""
 
     @abstractmethod
     def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
@@ -65,7 +68,8 @@ class Model(nn.Module):
 class System(Model):
     """A text encoder with the heads of its task.
 
-    A head is the linear emissions and the CRF of equation 10 for entities, or the softmax of equation 11 for relations.
+    A head is the linear emissions and the CRF of equation 10 for entities, or the softmax of equation 11 for
+    relations.
     """
 
     # The optimizer group of each module that is not of the head.

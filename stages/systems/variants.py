@@ -1,4 +1,7 @@
-"""The variants of HMNeT, the paper's ablations, as configurations of one module. Importing this needs no torch."""
+"""The variants of HMNeT, the paper's ablations, as configurations of one module.
+
+Importing this needs no torch.
+"""
 
 from dataclasses import dataclass
 
@@ -9,9 +12,9 @@ __all__ = ["VARIANTS", "Variant"]
 class Variant:
     """One of the paper's ablations, as a configuration of the same code.
 
-    routing: "gate", the dynamic gate of equations 3 to 5; "flat", level 4 in every layer; "blocks", level 1 in the
-    first L/c layers, level 2 in the next L/c, and so on. last_layer_only: the other layers see text alone. global_view:
-    whether the whole image is a view.
+    routing: "gate", the dynamic gate of equations 3 to 5; "flat", level 4 in every layer; "blocks", level 1
+    in the first L/c layers, level 2 in the next L/c, and so on. last_layer_only: the other layers see text
+    alone. global_view: whether the whole image is a view.
     """
 
     routing: str = "gate"

@@ -10,7 +10,10 @@ __all__ = ["LayerPrefix", "probabilities"]
 
 @dataclass(frozen=True)
 class LayerPrefix:
-    """What one text layer attends besides text. keys, values: (B, H, P, d/H) with P = V*p*p; mask: (B, P), false where absent."""
+    """What one text layer attends besides text.
+
+    keys, values: (B, H, P, d/H) with P = V*p*p; mask: (B, P), false where absent.
+    """
 
     keys: Tensor
     values: Tensor
@@ -18,5 +21,7 @@ class LayerPrefix:
 
 
 def probabilities(scores: Tensor) -> Tensor:
-    """The softmax over the last axis, in fp32 at least: rounded to bf16, probabilities sum to 1 within a few thousandths only."""
+    """Return the softmax over the last axis, in fp32 at least: rounded to bf16, probabilities sum to 1 within
+    a few thousandths only.
+    """
     return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))

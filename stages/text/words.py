@@ -7,11 +7,12 @@ __all__ = ["split_words"]
 
 
 def split_words(text: str, cuts: Collection[int] = ()) -> list[tuple[int, int]]:
-    """The words of `text` as half-open character ranges.
+    """Return the words of `text` as half-open character ranges.
 
-    White space separates words. Each punctuation mark or symbol (Unicode categories P and S, but for "_") is a word of its own, and
-    what lies between is a word. Combining marks and format characters stay with the character before them, so that Indic words,
-    and emoji with their modifiers, are whole. Every offset in `cuts` ends a word, wherever it falls.
+    White space separates words. Each punctuation mark or symbol (Unicode categories P and S, but for "_") is
+    a word of its own, and what lies between is a word. Combining marks and format characters stay with the
+    character before them, so that Indic words, and emoji with their modifiers, are whole. Every offset in
+    `cuts` ends a word, wherever it falls.
     """
     words: list[tuple[int, int]] = []
     extendable = False  # by a letter; a mark extends any word that it touches

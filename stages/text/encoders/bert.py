@@ -1,7 +1,9 @@
-"""The text encoder: any BERT-type model of transformers, whose self-attention also sees a visual prefix (equation 9).
+"""The text encoder: any BERT-type model of transformers, whose self-attention also sees a visual prefix
+(equation 9).
 
-The prefix enters through transformers' attention interface, so that the pretrained weights load unchanged and the rest of the
-encoder (position embeddings, LayerNorm, feed-forward) is not touched. Without a prefix the attention is transformers' own.
+The prefix enters through transformers' attention interface, so that the pretrained weights load unchanged and
+the rest of the encoder (position embeddings, LayerNorm, feed-forward) is not touched. Without a prefix the
+attention is transformers' own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +38,8 @@ def _prefix_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Equation 9: softmax(Q [phi_k; K]^T / sqrt(d/H) + mask) [phi_v; V]. Queries are text only.
 
-    query, key, value: (B, H, n, d/H). attention_mask: (B, 1, n, n) bool, true where attended, or None where nothing is padding.
+    query, key, value: (B, H, n, d/H). attention_mask: (B, 1, n, n) bool, true where attended, or None where
+    nothing is padding.
     """
     layer: Any = module.layer_idx
     scaling: Any = module.scaling
@@ -67,8 +70,8 @@ AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 def _quiet() -> Iterator[None]:
     """Keep transformers from reporting, and leave its logging as it was: it is that of the whole process.
 
-    Its report on unused tensors (the pooler) is noise here: `load_encoder` turns what matters, missing tensors, into an
-    error.
+    Its report on unused tensors (the pooler) is noise here: `load_encoder` turns what matters, missing
+    tensors, into an error.
     """
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -88,10 +91,12 @@ def encode(
     prefix: Sequence[LayerPrefix | None] | None,
     attention_to_prefix: dict[int, Tensor] | None = None,
 ) -> Tensor:
-    """The last hidden states, (B, n, d). input_ids, attention_mask: (B, n). prefix: one entry a layer, or None for plain text.
+    """Return the last hidden states, (B, n, d).
 
-    attention_to_prefix: where to put the attention to the prefix, (B, H, n, P), of every layer that has one; the fast attention
-    kernels never make it, so that it is computed apart, and only where it is asked for.
+    input_ids, attention_mask: (B, n). prefix: one entry a layer, or None for plain text.
+
+    attention_to_prefix: where to put the attention to the prefix, (B, H, n, P), of every layer that has one;
+    the fast attention kernels never make it, so that it is computed apart, and only where it is asked for.
     """
     asked = {} if attention_to_prefix is None else {"attention_to_prefix": attention_to_prefix}
     states: Tensor = encoder(
@@ -102,7 +107,7 @@ def encode(
 
 @_quiet()
 def load_encoder(folder: Path) -> nn.Module:
-    """The pretrained encoder in `folder`, without its pooler (which no head here reads)."""
+    """Return the pretrained encoder in `folder`, without its pooler (which no head here reads)."""
     if not any(
         (folder / name).is_file()
         for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -129,14 +134,17 @@ def load_encoder(folder: Path) -> nn.Module:
 
 @_quiet()
 def encoder_from_config(config: dict[str, Any]) -> nn.Module:
-    """An encoder of this configuration with random weights, for a state dict to be loaded into."""
+    """Return an encoder of this configuration with random weights, for a state dict to be loaded into."""
     values = dict(config)
     hf_config = AutoConfig.for_model(values.pop("model_type"), **values)
     return _checked(AutoModel.from_config(hf_config, attn_implementation=_ATTENTION, add_pooling_layer=False))
 
 
 def _checked(encoder: nn.Module) -> nn.Module:
-    """Raises WeightsError for an encoder whose attention would ignore the prefix: its layers must be numbered self-attentions."""
+    """Raise WeightsError for an encoder whose attention would ignore the prefix.
+
+    Its layers must be numbered self-attentions.
+    """
     numbers = [
         m.layer_idx
         for m in encoder.modules()
@@ -145,14 +153,18 @@ def _checked(encoder: nn.Module) -> nn.Module:
     config: Any = encoder.config
     if numbers != list(range(config.num_hidden_layers)):
         raise WeightsError(
-            f"{config.model_type} is not a BERT-type encoder that takes a prefix (bert, roberta, xlm-roberta, ...)"
+            f"{config.model_type} is not a BERT-type encoder that takes a prefix (bert, roberta, "
+            "xlm-roberta, ...)"
         )
     return encoder
 
 
 @_quiet()
 def load_tokenizer(folder: Path) -> Any:
-    """The encoder's own fast tokenizer. RoBERTa's needs a space before every word, which others ignore."""
+    """Return the encoder's own fast tokenizer.
+
+    RoBERTa's needs a space before every word, which others ignore.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -167,7 +179,10 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def longest_text(encoder: nn.Module) -> int:
-    """How many sub-words with special tokens the encoder has positions for. RoBERTa's start after the padding index."""
+    """Return how many sub-words with special tokens the encoder has positions for.
+
+    RoBERTa's start after the padding index.
+    """
     config: Any = encoder.config
     padding = getattr(encoder.embeddings, "padding_idx", None)
     return int(config.max_position_embeddings) - (0 if padding is None else int(padding) + 1)

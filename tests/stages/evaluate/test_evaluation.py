@@ -1,4 +1,6 @@
-"""Scores are of features and boxes made as those that the model was trained on, and are read again without torch."""
+"""Scores are of features and boxes made as those that the model was trained on, and are read again without
+torch.
+"""
 
 import json
 import shutil
@@ -67,7 +69,7 @@ def scored(model: Path, run: Path, said: list[str] | None = None, *, pixels: boo
     [
         (
             another_detector,
-            r"found by fasterrcnn_resnet50_fpn \(weights aaaaaaaaaaaa, .* trained on those of demo_fasterrcnn \(",
+            r"by fasterrcnn_resnet50_fpn \(weights aaaaaaaaaaaa, .* trained on those of demo_fasterrcnn \(",
         ),
         (another_score, r"min_score 0\.99, .*hmnet-pipe detect .* --min-score 0\.[0-8]"),
     ],

@@ -1,4 +1,6 @@
-"""End to end: pixels and the cache say the same, only what should learn learns, and the refreshed features are the new backbone's."""
+"""End to end: pixels and the cache say the same, only what should learn learns, and the refreshed features
+are the new backbone's.
+"""
 
 import json
 import shutil
@@ -92,7 +94,9 @@ def copy(run: Path, tmp_path: Path) -> Path:
 def scores_both_ways(
     run: Path, system: str, features: Path
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Scores of the training split by one model with random weights: on the cache, on pixels, and on the cache without images."""
+    """Scores of the training split by one model with random weights: on the cache, on pixels, and on the
+    cache without images.
+    """
     folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
     tokenizer = load_tokenizer(Path(config.of(TrainSettings).encoder))
     if config.task == "re":
@@ -337,7 +341,8 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
     assert FeatureCache(new.features()).spec.weights == digest_file(
         finetuned_of(copy) / "backbone.safetensors"
     )
-    # What finetune's model sees in pixels is what the new cache holds: both ways give one score and the same predictions.
+    # What finetune's model sees in pixels is what the new cache holds: both ways give one score and the same
+    # predictions.
     extraction = stage_of(folder.path, "extract")
     from_pixels = evaluate(finetuned_of(copy), folder, plan=extraction.plan())[0]
     assert from_pixels == json.loads((finetuned_of(copy) / "metrics.json").read_text())["test"]

@@ -1,6 +1,8 @@
-"""The ten faults of published code that docs/method.md names: each test bears the number of the fault that it would find.
+"""The ten faults of published code that docs/method.md names: each test bears the number of the fault that it
+would find.
 
-Fault 6 (low-resource samples drawn with replacement) is tested where samples are drawn: tests/stages/train/test_training.py.
+Fault 6 (low-resource samples drawn with replacement) is tested where samples are drawn:
+tests/stages/train/test_training.py.
 """
 
 import copy
@@ -168,7 +170,9 @@ def test_fault_3_every_head_sees_every_view(tiny_encoder: Path, system: str) -> 
 
 
 def test_fault_3_a_head_has_its_own_features_of_every_position(tiny_encoder: Path) -> None:
-    """Head h of keys and values is the h-th run of d/H outputs of W_phi, as it is of the text's query, key and value."""
+    """Head h of keys and values is the h-th run of d/H outputs of W_phi, as it is of the text's query, key
+    and value.
+    """
     model = model_of(tiny_encoder, "hmnet-flat")
     batch = batch_of([[True] * 4], [4])
     fusion: Any = model.fusion
@@ -228,7 +232,8 @@ def test_fault_4_without_a_view_the_model_is_the_plain_encoder_to_the_last_bit(
         states = plain(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         assert torch.equal(encode(model.encoder, batch.input_ids, batch.attention_mask, None), states)
         assert torch.equal(model(batch), model.classifier(states[:, [1, 2]]))
-        # Beside a sample that has views, one without is still the plain text, as far as the order of sums allows.
+        # Beside a sample that has views, one without is still the plain text, as far as the order of sums
+        # allows.
         mixed = replace(batch, view_mask=torch.tensor([[False] * 4, [False] * 4, [True] * 4]))
         scores = model(mixed)
         torch.testing.assert_close(scores[:2], model.classifier(states[:, [1, 2]])[:2], rtol=0, atol=2e-6)
@@ -280,7 +285,10 @@ def ner_rows(count: int = 24, held_out: int = 8) -> list[dict[str, Any]]:
 
 
 def write_features(folder: Path, keys: list[str]) -> None:
-    """Features that tell whose they are: all values of image i are i + 1. Every second image has one object, the others none."""
+    """Features that tell whose they are: all values of image i are i + 1.
+
+    Every second image has one object, the others none.
+    """
     values = np.stack([np.full(SPEC.row_shape, number + 1, np.float16) for number in range(len(keys))])
     mask = np.array([[True, number % 2 == 0, False, False] for number in range(len(keys))])
     values[~mask] = 0
@@ -556,7 +564,10 @@ def prepare(run: RunFolder, folder: Path) -> None:
 
 
 def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
-    """After prepare, the first feature of the image that training gives to each text. Features are those of the image's key."""
+    """After prepare, the first feature of the image that training gives to each text.
+
+    Features are those of the image's key.
+    """
     run = RunFolder(folder / "run")
     prepare(run, folder)
     samples = read_table(run.samples, SAMPLES)
@@ -602,7 +613,9 @@ def test_fault_9_a_text_has_the_image_whose_content_it_named(tmp_path: Path) -> 
 
 
 def test_fault_10_the_test_split_decides_nothing(tmp_path: Path, tiny_encoder: Path) -> None:
-    """Test tags that are all wrong, or absent, or of labels never seen, lead to the same epoch and the same weights."""
+    """Test tags that are all wrong, or absent, or of labels never seen, lead to the same epoch and the same
+    weights.
+    """
     rows = ner_rows()
     nothing = [{**row, "tags": ["O"] * len(row["tags"])} if row["split"] == "test" else row for row in rows]
     foreign = [

@@ -1,4 +1,6 @@
-"""The model against tests/oracle.py: every equation of the paper, in float64, for every system, with views and words missing."""
+"""The model against tests/oracle.py: every equation of the paper, in float64, for every system, with views
+and words missing.
+"""
 
 import copy
 import itertools
@@ -63,7 +65,7 @@ def encoder_config(kind: str) -> dict[str, Any]:
 
 
 class Rig:
-    """One system with random weights in float64, the same weights for the oracle, and a batch of five texts."""
+    """One system with random weights in float64, the same for the oracle, and a batch of five texts."""
 
     def __init__(self, system: str, kind: str = "bert") -> None:
         torch.manual_seed(1)
@@ -157,7 +159,10 @@ def any_rig(request: pytest.FixtureRequest) -> Rig:
 
 @pytest.mark.parametrize(("size", "side"), [(64, 2), (72, 2), (72, 3), (40, 2)])
 def test_pyramid_is_the_four_stages_in_eval_mode_adaptively_pooled(size: int, side: int) -> None:
-    """At 72 pixels the maps have sides 18, 9, 5 and 3: bins overlap. At 40 the last, of 2 cells, comes after one of 3."""
+    """At 72 pixels the maps have sides 18, 9, 5 and 3: bins overlap.
+
+    At 40 the last, of 2 cells, comes after one of 3.
+    """
     torch.manual_seed(0)
     resnet = torchvision.models.resnet18(weights=None).double()
     for module in resnet.modules():

@@ -84,7 +84,9 @@ def test_a_system_of_the_other_task_is_refused_with_those_that_fit() -> None:
 
 
 def test_a_system_says_itself_which_of_its_parts_learn_at_which_rate(tiny_encoder: Path) -> None:
-    """A part that is named gets that rate, whether the optimizer has heard of it or not; the rest is the head."""
+    """A part that is named gets that rate, whether the optimizer has heard of it or not; the rest is the
+    head.
+    """
 
     class Other(TextOnly):
         parts: ClassVar[Mapping[str, str]] = {**TextOnly.parts, "graph": "fusion"}

@@ -1,4 +1,6 @@
-"""What the encoder reads: whole words up to the limit, markers that no truncation takes away, and a sub-word for every word."""
+"""What the encoder reads: whole words up to the limit, markers that no truncation takes away, and a sub-word
+for every word.
+"""
 
 import random
 from itertools import accumulate, chain
@@ -47,7 +49,8 @@ def test_every_word_has_its_first_sub_word_and_only_whole_words_are_kept() -> No
     assert text.positions == [1, 3, 4, 7]
     assert text.words == 4
     cut = encode_words([[1, 2], [3], [4, 5, 6], [7]], limit=7, special=SPECIAL)
-    # The third word would need 8 sub-words; the fourth, which would fit in its place, is not read out of order.
+    # The third word would need 8 sub-words; the fourth, which would fit in its place, is not read out of
+    # order.
     assert cut.input_ids == [901, 1, 2, 3, 902]
     assert (cut.positions, cut.words) == ([1, 3], 2)
 

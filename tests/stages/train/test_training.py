@@ -1,4 +1,6 @@
-"""The training loop with real processes: killed at any update, shared by two, stopped early, and what it leaves behind."""
+"""The training loop with real processes: killed at any update, shared by two, stopped early, and what it
+leaves behind.
+"""
 
 import json
 import random
@@ -75,7 +77,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
 def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
     copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path, campaign: Campaign
 ) -> None:
-    """SIGKILL again and again, at random moments, of a training that saves after every update; with dropout."""
+    """SIGKILL again and again, at random moments, a training with dropout that saves after every update."""
     options: dict[str, Any] = {"encoder": str(tiny_encoder), "accumulate": 2, "epochs": 9}
     undisturbed = Path(shutil.copytree(run, tmp_path / "undisturbed"))
     bring_up_to_date(undisturbed, "train", **options)
@@ -149,7 +151,10 @@ def load_digest(run: Path) -> dict[str, bytes]:
 def test_two_processes_train_as_one_with_the_same_batches(
     copy: Path, run: Path, tmp_path: Path, system: str, batch_size: int, accumulate: int
 ) -> None:
-    """Real torchrun, gloo; the last batch of 42 samples is one that cannot be halved evenly. Clipping sees the whole gradient."""
+    """Real torchrun, gloo; the last batch of 42 samples is one that cannot be halved evenly.
+
+    Clipping sees the whole gradient.
+    """
     alone = Path(shutil.copytree(run, tmp_path / "alone"))
     options: dict[str, Any] = {
         "batch_size": batch_size,
