@@ -214,12 +214,14 @@ class Prepare(Stage):
             try:
                 data = image_bytes(path)
             except UnusableImage as error:
-                key, row = digest_file(path), _unreadable(path, error)
-                inspected.setdefault(key, {**row, "key": key})
+                key = digest_file(path)
+                inspected.setdefault(key, {**_unreadable(path, error), "key": key})
                 return key
             key = hashlib.sha256(data).hexdigest()
-            if key not in decoded and key not in inspected:
-                inspected[key] = _image_row(path, data)
+            row: dict[str, Any] = {}
+            # The first thread that meets a content claims it: files of equal content are decoded once.
+            if key not in decoded and inspected.setdefault(key, row) is row:
+                row.update(_image_row(path, data))
             return key
 
         known = self.run.path / "stages" / f"{self.name}.seen.parquet"
