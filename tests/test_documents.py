@@ -25,6 +25,7 @@ from pathlib import Path
 import click
 import hmnet_pipe
 import pytest
+from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cli import main
 
 from .running import Demos, bring_up_to_date, configure
@@ -133,7 +134,7 @@ def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encode
     )
     configure(run, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
     for system in ("hmnet", "bert-crf"):
-        bring_up_to_date(run, "train", system=system)
+        bring_up_to_date(run, "train", trial=Trial(system))
     return run
 
 
@@ -180,7 +181,7 @@ def test_commands_are_ones_that_there_are_with_options_that_they_have(block: Blo
 
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_the_examples_of_help_are_commands_with_options_that_they_have(name: str) -> None:
-    examples = re.findall(r"Example: (.*)", main.commands[name].help or "")
+    examples = re.findall(r"Example: ((?:.*\\\n)*.*)", main.commands[name].help or "")
     assert [check_usage(example) for example in examples] == [1] * len(examples)
     assert examples or main.commands[name].hidden
 

@@ -77,7 +77,7 @@ class Run:
         """When each output was written."""
         tables = [
             *self.folder.glob("*.parquet"),
-            *self.folder.glob("features/*"),
+            *self.folder.glob("features/*/*"),
             *self.folder.glob("models/**/model.safetensors"),
         ]
         return {str(path): path.stat().st_mtime_ns for path in tables}
