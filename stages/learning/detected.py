@@ -49,7 +49,7 @@ def detected_in(run: RunFolder) -> Detected | None:
 
 
 def keep_detected(folder: Path, detected: Detected | None) -> None:
-    """Write beside the model in `folder` what found its objects; remove an older word where that is unknown."""
+    """Write beside the model in `folder` what found its objects; or remove that where it is unknown."""
     if detected is None:
         (folder / _FILE).unlink(missing_ok=True)
     else:

@@ -207,7 +207,7 @@ class Trainer:
         return nullcontext()
 
     def _forward(self, batch: Batch, members: Sequence[int]) -> Tensor:
-        """Return the loss of this rank's share of the batch `members`, and add its gradients to the others."""
+        """Return the loss of this rank's share of the batch `members`; its gradients are added up."""
         with autocast(self.device, self.precision):
             loss: Tensor = self.loss(batch.to(self.device))
         # Ranks average their gradients: each weighs as many samples as it has of the batch.

@@ -48,7 +48,7 @@ class HMNeT(System):
         return encode(self.encoder, batch.input_ids, batch.attention_mask, self.prefix(batch))
 
     def prefix(self, batch: Batch) -> list[LayerPrefix | None] | None:
-        """Return each layer's visual prefix, or None where there is no view: then it is plain text, exactly."""
+        """Return each layer's visual prefix, or None without a view: plain text, exactly."""
         if batch.views is None or batch.view_mask is None or not self.fusion.sees(batch.view_mask):
             return None
         prefixes: list[LayerPrefix | None] = self.fusion(batch.views, batch.view_mask)
