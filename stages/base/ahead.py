@@ -1,4 +1,4 @@
-"""Making what comes next while what is there is being worked on."""
+"""Making the next items while the current one is being worked on."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Which device and which arithmetic a stage uses: chosen once, said, and recorded in its fingerprint."""
+"""Which device and which arithmetic a stage uses: chosen once, printed, and recorded in its fingerprint."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ __all__ = [
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 
-# Where one of these is, a process may find a GPU that an earlier one had not.
+# Where one of these exists, a process may find a GPU that an earlier one did not.
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a network that only infers computes, in words that travel to a worker.
+    """How a network that only infers computes, as plain strings that can be sent to a worker.
 
     device: a torch device. precision: "fp32" or "bf16". kernels: "onednn" where convolutions run as
-    stages.vision.fused has them, on x86 processors whose torch passes the probe of stages.base.onednn;
-    otherwise "torch". Precision and kernels decide the last bits; they belong into fingerprints.
+    stages.vision.fused runs them, on x86 processors whose torch passes the probe of stages.base.onednn;
+    otherwise "torch". Precision and kernels decide the last bits, so both belong in fingerprints.
     """
 
     device: str
@@ -52,8 +52,8 @@ class Arithmetic:
     def of(cls, device: str, precision: str) -> Arithmetic:
         """Return what the settings `device` and `precision` stand for.
 
-        A named device is asked for nothing that the settings say, so that a machine without a GPU can send
-        work to machines that have one: `--device cuda --precision bf16`.
+        Probes the hardware only where a setting is "auto", so that a machine without a GPU can submit
+        `--device cuda --precision bf16` work to machines that have one.
         """
         known = resolve_device(device) if device == "auto" or precision == "auto" else _device(device)
         chosen = resolve_precision(precision, known)
@@ -62,9 +62,9 @@ class Arithmetic:
 
     @classmethod
     def recorded(cls, device: str, precision: str, record: StageRecord | None) -> Arithmetic:
-        """Return what `of` returns, from the record where it was made from the same settings on this machine.
+        """Return what `of` returns, from `record` where it was made with the same settings on this machine.
 
-        Torch, which `of` asks, takes seconds to import.
+        This avoids torch, which `of` asks and which takes seconds to import.
         """
         if record is not None and _holds_here(record, device, precision):
             names = record.parameters
@@ -73,12 +73,12 @@ class Arithmetic:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What of it decides the numbers."""
+        """Return the part of it that decides the numbers."""
         return {"precision": self.precision, "kernels": self.kernels}
 
     @property
     def remark(self) -> str | None:
-        """A line for the user where oneDNN's kernels would be right for this processor and cannot be used."""
+        """Return a note for the user where oneDNN's kernels would suit this processor but cannot be used."""
         if self.kernels != "torch" or not self.device.startswith("cpu") or not onednn.suits_processor():
             return None
         return (
@@ -86,7 +86,7 @@ class Arithmetic:
         )
 
     def check(self) -> torch.device:
-        """Return the device, once it is known that this process can compute so.
+        """Return the device, after checking that this process can compute this way.
 
         Raises InputError where it cannot.
         """
@@ -100,9 +100,9 @@ class Arithmetic:
 
 
 def _holds_here(record: StageRecord, device: str, precision: str) -> bool:
-    """Return whether what `record` says of device and precision is what torch would say here and now.
+    """Return whether torch would resolve device and precision here and now to what `record` holds.
 
-    Only for processors: which GPU a process has is known to torch alone.
+    Only for processors: torch alone knows which GPU a process has.
     """
     given, machine = record.facts.get("settings", {}), record.facts.get("machine", {})
     return (
@@ -119,7 +119,7 @@ def _holds_here(record: StageRecord, device: str, precision: str) -> bool:
 def processor_name() -> str:
     """Return the processor's model.
 
-    Linux names it in /proc/cpuinfo; elsewhere platform knows as much as there is to know without asking another
+    Linux names it in /proc/cpuinfo; elsewhere `platform` knows all there is to know without running another
     program.
     """
     try:
@@ -131,7 +131,8 @@ def processor_name() -> str:
         fields = {}
     if "model name" not in fields:
         return platform.processor() or platform.machine() or "unknown"
-    # The name alone is often generic ("Intel(R) Xeon(R) Processor"); family, model and stepping say which it is.
+    # The name is often generic ("Intel(R) Xeon(R) Processor"); family, model and stepping say which one it
+    # is.
     numbers = ", ".join(
         f"{name} {fields.get(key)}"
         for name, key in (("family", "cpu family"), ("model", "model"), ("stepping", "stepping"))
@@ -158,7 +159,7 @@ def _device(name: str) -> torch.device:
 def resolve_device(name: str) -> torch.device:
     """Return the torch device that `name` (a member of DEVICES, or `cuda:1`) stands for.
 
-    Raises InputError where it is not there.
+    Raises InputError where there is no such device.
     """
     import torch
 
@@ -178,8 +179,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_recorded(device: str, precision: str, record: StageRecord | None) -> tuple[str, str]:
-    """Return the type of the device and the precision that these settings mean, as a training's record says where
-    it was made from the same settings on this machine, and as torch says otherwise."""
+    """Return the type of the device and the precision that these settings stand for.
+
+    They come from a training's record where it was made with the same settings on this machine, and from
+    torch otherwise.
+    """
     if record is not None and _holds_here(record, device, precision):
         return str(record.parameters["device"]), str(record.parameters["precision"])
     known = resolve_device(device)

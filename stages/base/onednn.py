@@ -1,7 +1,7 @@
-"""oneDNN's fused convolutions as torch has them: the private operators, in one place, and a probe of them.
+"""oneDNN's fused convolutions in torch: the private operators, in one place, and a probe of them.
 
-torch.compile calls these operators, but no release promises them to anyone else. Whoever computes with them
-asks `fault` first, and uses torch's own kernels where there is one.
+torch.compile calls these operators, but no release promises them to other callers. Callers ask `fault` first,
+and use torch's own kernels where it reports one.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["convolve", "convolve_into", "fault", "packed"]
 
-# What the probe lets the kernels differ from float64, as a share of the largest number.
+# How far the probe lets the kernels differ from float64, as a share of the largest number.
 _TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 
 
 def packed(weight: Tensor, shape: Sequence[Any], maps: Sequence[int]) -> Tensor:
-    """Return a convolution's weight in the layout that suits maps of the shape `maps`: opaque, and never to
-    be saved.
+    """Return a convolution's weight in an opaque layout for maps of the shape `maps`. Never save it.
 
     weight: by `to_mkldnn`. shape: padding, stride, dilation and groups.
     """
@@ -47,7 +46,7 @@ def convolve(
 def convolve_into(
     added: Tensor, maps: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[Any], *, relu: bool
 ) -> Tensor:
-    """Return added + conv(maps), or its ReLU, by one kernel, in the place of `added`. shape: see `packed`."""
+    """Return added + conv(maps), or its ReLU, by one kernel, in place of `added`. shape: see `packed`."""
     import torch
 
     kernel: Any = torch.ops.mkldnn._convolution_pointwise_.binary
@@ -56,7 +55,7 @@ def convolve_into(
 
 
 def suits_processor() -> bool:
-    """Whether this is a processor for which torch has these kernels and on which they are the faster ones."""
+    """Return whether torch has these kernels for this processor and they are the faster ones on it."""
     import torch
 
     there = torch.backends.mkldnn.is_available()
@@ -67,7 +66,7 @@ def suits_processor() -> bool:
 def fault(precision: str) -> str | None:
     """Return why this process cannot compute with these operators at `precision`, or None where it can.
 
-    Probed once a process, in a few milliseconds: every operator must be there and agree with a convolution in
+    Probed once per process, in a few milliseconds: every operator must exist and agree with a convolution in
     float64.
     """
     import torch
@@ -88,7 +87,7 @@ def fault(precision: str) -> str | None:
 
 
 def _distance(dtype: Any) -> float:
-    """Return how far the operators lie from float64 on small maps, as a share of the largest number there."""
+    """Return how far the operators are from float64 on small maps, as a share of the largest number there."""
     import torch
     from torch.nn.functional import conv2d
 

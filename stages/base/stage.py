@@ -1,4 +1,4 @@
-"""What every stage is: it says what its result follows from, makes it, and answers what is asked about it."""
+"""What every stage is: it states its causes, makes its outputs, and answers questions about both."""
 
 import json
 import random
@@ -37,7 +37,7 @@ Verdict = Literal["equal", "close", "different", "not run"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an interrupted stage had come: `done` of `total` units are kept and will not be computed again."""
+    """How far an interrupted stage had come: `done` of `total` units are kept and will be reused."""
 
     done: int
     total: int
@@ -47,12 +47,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Rerun:
-    """What came of computing a part of a stage again.
+    """The result of computing a part of a stage again.
 
-    verdict: "equal" to the last bit; "close", apart by no more than floating point may be; "different"; or
-    "not run", with the reason as the only remark. checked: how much was computed again. distances: the
-    largest ones by name. remarks: what else there is to say, such as which versions differ from the recorded
-    ones.
+    verdict: "equal" to the last bit; "close", apart by no more than rounding explains; "different"; or "not
+    run", with the reason as the only remark.
+    checked: how much was computed again.
+    distances: the largest ones, by name.
+    remarks: anything further, such as which versions differ from the recorded ones.
     """
 
     stage: str
@@ -75,11 +76,13 @@ class Stage(ABC):
 
     The contract: equal `schema_version`, `parameters`, `inputs` and `weights` give equal `outputs`, whatever
     the number of workers, the order of work or how often the job was killed. `compute` may be called again
-    after any interruption. Whatever the pipeline has to know of a stage it asks here; pipeline.run.graph
-    alone knows which stages there are.
+    after any interruption. The pipeline asks a stage whatever it needs to know about it; only
+    pipeline.run.graph knows which stages there are.
 
-    kind: the command. optional: whether a run can do without it. repeats_whole: whether computing it again
-    for comparison takes as long as the stage itself. inputs_outside: whether its inputs lie outside the run.
+    kind: the command.
+    optional: whether a run can do without it.
+    repeats_whole: whether computing it again for comparison takes as long as the stage itself.
+    inputs_outside: whether its inputs lie outside the run.
     """
 
     kind: ClassVar[str]
@@ -91,7 +94,7 @@ class Stage(ABC):
 
     @property
     def name(self) -> str:
-        """Return the name of the record: the kind, and what tells the stage from others of its kind."""
+        """Return the name of the record: the kind, and whatever distinguishes stages of one kind."""
         return self.kind
 
     # What its result follows from, and the result.
@@ -104,35 +107,35 @@ class Stage(ABC):
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         """Return a digest of each input's content.
 
-        Raises StageError that names the command to run first where one is missing.
+        Raises StageError where an input is missing; its message names the command to run first.
         """
 
     def weights(self) -> dict[str, str]:
-        """Return the digest of each weights file used. Raises WeightsError where one cannot be had."""
+        """Return the digest of each weights file used. Raises WeightsError where one is not available."""
         return {}
 
     def causes(self, tools: Tools = SILENT) -> StageRecord:
-        """Return what the stage's record would say of its causes if it ran now; its outputs are empty."""
+        """Return the record that the stage would have if it ran now, with empty outputs."""
         return StageRecord(
             self.name, self.schema_version, self.parameters(), self.inputs(tools), self.weights(), {}
         )
 
     @abstractmethod
     def outputs(self) -> dict[str, str]:
-        """Return a digest of each output as it lies on disk now; an output that is missing is left out."""
+        """Return a digest of each output as it is on disk now, leaving out missing ones."""
 
     @abstractmethod
     def output_path(self, output: str) -> Path:
-        """Return the file by which an output that a record names can be seen to be there."""
+        """Return the file whose existence shows that an output named in a record is there."""
 
     @property
     @abstractmethod
     def place(self) -> Path:
-        """Return the file or folder to show as what the stage made."""
+        """Return the file or folder to show as the stage's result."""
 
     @abstractmethod
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
-        """Make the outputs from `causes`, which `causes()` has returned, reusing whatever is still valid."""
+        """Make the outputs from `causes`, the result of `causes()`, reusing whatever is still valid."""
 
     @classmethod
     def compute_together(cls, works: Sequence[tuple[Self, StageRecord]], tools: Tools) -> list[Counts]:
@@ -140,10 +143,10 @@ class Stage(ABC):
         return [stage.compute(causes, tools) for stage, causes in works]
 
     def finish(self) -> None:
-        """Remove what only a resumed `compute` would need; called once the stage's record is on disk."""
+        """Remove what only a resumed `compute` would need. Called once the stage's record is on disk."""
         shutil.rmtree(self.run.work(self.name), ignore_errors=True)
 
-    # What it depends on, as far as can be said without reading it.
+    # What it depends on, as far as that can be said without reading it.
 
     def before(self) -> tuple[str, ...]:
         """Return the names of the stages whose tables it reads."""
@@ -158,33 +161,33 @@ class Stage(ABC):
         yield from ()
 
     def other_sources(self, record: StageRecord) -> str | None:
-        """Return why its sources are other ones than those of `record`, going by names alone; None: they are not."""
+        """Return why its sources differ, by name alone, from those of `record`, or None where they do not."""
         return None
 
     def command(self) -> str:
-        """Return the command that brings it up to date."""
+        """Return the command that brings the stage up to date."""
         return f"hmnet-pipe {self.kind} {self.run.path}"
 
-    # What can be said of its state.
+    # What can be said about its state.
 
     def progress(self, causes: StageRecord) -> Progress | None:
-        """Return what an interrupted run has left that the next one, with these causes, will use; None: nothing."""
+        """Return what an interrupted run left that the next one, with these causes, will use, if anything."""
         return None
 
     def failures(self) -> dict[str, int]:
-        """Return how often each reason occurs among what the last finished run could not use, by falling number."""
+        """Return how often the last finished run met each reason for a failure, most frequent first."""
         try:
             table = read_table(self.run.outcomes(self.name), OUTCOMES, columns=["status", "reason"])
-        except StageError:  # it never finished, or has no such table
+        except StageError:  # it never finished, or it has no such table
             return {}
         return count_reasons(table.filter(pc.equal(table.column("status"), "failed")).column("reason"))
 
     def damage(self) -> list[tuple[Path, str]]:
-        """Return each file of its outputs that its own checksums call damaged, with the reason."""
+        """Return each output file that fails its own checksums, with the reason."""
         return []
 
     def scores(self) -> dict[str, Any] | None:
-        """Return what a finished stage scored, for a lock; None: it scores nothing."""
+        """Return what a finished stage scored, for a lock, or None where it scores nothing."""
         return None
 
     # How its result is compared with another one.
@@ -195,18 +198,18 @@ class Stage(ABC):
     ) -> Rerun:
         """Compute a share of it again, at least one unit, in the empty folder `scratch`, and compare.
 
-        elsewhere: whether machine or versions are other ones than those of `record`. Raises StageError where
-        it cannot be computed.
+        elsewhere: whether the machine or the versions differ from those of `record`.
+        Raises StageError where it cannot be computed.
         """
 
     def probes(self) -> dict[str, list[dict[str, Any]]]:
-        """Return some of the numbers of each output, for a lock, by which rounding can be told from a fault."""
+        """Return some numbers of each output, for a lock, that distinguish rounding from a fault."""
         return {}
 
     def distance(self, output: str, probes: Sequence[Mapping[str, Any]]) -> tuple[bool, str] | None:
-        """Return whether an output is as near to another's probes as rounding may leave it, and how near in words.
+        """Return whether an output is as close to another's probes as rounding explains, and how close.
 
-        None: there is no distance for this output.
+        Returns None where this output has no distance.
         """
         return None
 
@@ -218,19 +221,19 @@ def given_settings(settings: Any, **more: Any) -> dict[str, Any]:
 
 
 def count_reasons(reasons: pa.ChunkedArray) -> dict[str, int]:
-    """Return how often each text occurs, by falling number."""
+    """Return how often each text occurs, most frequent first."""
     counts = [(str(item["values"]), int(item["counts"])) for item in pc.value_counts(reasons).to_pylist()]
     return dict(sorted(counts, key=lambda count: (-count[1], count[0])))
 
 
 def changed_outputs(record: StageRecord, outputs: Mapping[str, str]) -> list[str]:
-    """Return the names of the outputs that are not as `record` says, in alphabetical order."""
+    """Return the names of the outputs that differ from `record`, in alphabetical order."""
     names = sorted({*record.outputs, *outputs})
     return [name for name in names if record.outputs.get(name) != outputs.get(name)]
 
 
 def sample_of(units: Sequence[Unit], share: float) -> list[Unit]:
-    """Return a share of the units, at least one, in their order; the same ones each time."""
+    """Return a share of the units, at least one, in their order; the same ones every time."""
     if not units:
         return []
     chosen = random.Random(0).sample(range(len(units)), min(len(units), max(1, round(share * len(units)))))

@@ -1,4 +1,4 @@
-"""What the pipeline lends to a stage, and what a stage answers when it ends."""
+"""What the pipeline lends to a stage, and what a stage returns when it ends."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class ProgressBar(Protocol):
-    """Wraps an iterable, or counts by hand through `update`; tqdm's interface, as far as stages use it."""
+    """Wraps an iterable or counts by hand through `update`: the part of tqdm's interface that stages use."""
 
     def update(self, n: int = 1) -> Any: ...
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> Any: ...
@@ -26,7 +26,10 @@ class _Silent:
 
 @dataclass(frozen=True)
 class UnitFailure:
-    """A unit of work that crashed its worker every time, down to the smallest part: `reason` is for the failure table."""
+    """A unit of work that crashed its worker every time, down to the smallest part.
+
+    reason: for the failure table.
+    """
 
     reason: str
 
@@ -40,12 +43,12 @@ def _map_here(
 
 @dataclass(frozen=True)
 class Tools:
-    """What the pipeline lends to a stage; the defaults run in this process and print nothing, for tests and notebooks.
+    """What the pipeline lends to a stage. The defaults run in this process and print nothing.
 
-    map: applies a function to units of work, in any order, on whatever cluster there is, and yields (unit, result).
+    map: applies a function to units of work, in any order, on the available cluster; yields (unit, result).
     bar: `bar(total, description, unit)` opens a progress bar.
     say: prints one line to the user.
-    checkpoint_seconds: the least seconds between two checkpoints of a training.
+    checkpoint_seconds: the least time between two checkpoints of a training.
     """
 
     map: Callable[..., Iterator[tuple[Any, Any]]] = _map_here
@@ -59,7 +62,10 @@ SILENT = Tools()
 
 @dataclass(frozen=True)
 class Counts:
-    """How a stage ended. `unit` names what was counted; `details` are further numbers and lines for the summary."""
+    """How a stage ended.
+
+    unit: what was counted. details: further numbers and lines for the summary.
+    """
 
     unit: str
     done: int
