@@ -44,7 +44,7 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
 @command()
 @click.argument("lock", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "--text", type=click.Path(path_type=Path), required=True, help="Folder with one text file a split."
+    "--text", type=click.Path(path_type=Path), required=True, help="Folder with one text file per split."
 )
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Folder of the images, where the lock's run had some."

@@ -25,8 +25,10 @@ __all__: list[str] = []
     help="custom, demo, twitter2015, twitter2017 or mnre: the paper's recipe.",
 )
 @click.option("--task", help="ner (entities) or re (relations); the presets of data sets know theirs.")
-@click.option("--text", type=click.Path(path_type=Path), help="Folder with one text file a split.")
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of the images; left out: text only.")
+@click.option("--text", type=click.Path(path_type=Path), help="Folder with one text file per split.")
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="Folder of the images; leave it out to use text only."
+)
 @click.option("--format", "text_format", default="auto", help="auto, twitter, mnre or jsonl.")
 @json_option
 def prepare(run: Path, as_json: bool, **options: Any) -> None:

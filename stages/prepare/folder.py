@@ -1,4 +1,7 @@
-"""The image folder: which file a name means, and the content digest of each, without reading again what has not changed."""
+"""The image folder: which file a name refers to, and a digest of each file.
+
+Only files that may have changed are read again.
+"""
 
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +23,8 @@ __all__ = ["Found", "ImageFolder"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# MNRE keeps one folder of images per split; the sample's own split is looked at first, the others in this order.
+# MNRE keeps one folder of images per split; the sample's own split is tried first, then the others in this
+# order.
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 
 # The digests of files known before: one row per file, `file` relative to the image folder, times in nanoseconds.
@@ -43,7 +47,11 @@ class Found:
 
 @dataclass(frozen=True)
 class _Stamp:
-    """What tells an unchanged file. The time of the last change of status counts too: unlike mtime, `touch` and `cp -p` cannot set it."""
+    """What identifies an unchanged file.
+
+    The time of the last change of status is included because, unlike mtime, `touch` and `cp -p` cannot set
+    it.
+    """
 
     size: int
     mtime: int
@@ -79,10 +87,12 @@ class ImageFolder:
         return found | {wanted: keys[path] for wanted, path in paths.items()}
 
     def _locate(self, split: str, name: str) -> Path:
-        """The file that `name` means in `split`. Raises UnusableImage where there is none or where the name leads out of the folder."""
-        windows = PureWindowsPath(
-            name
-        )  # parts at \ and at /, and knows drives: what it finds harmless is so on every system
+        """Return the file that `name` refers to in `split`.
+
+        Raises UnusableImage where there is no such file or the name leads out of the folder.
+        """
+        # Splits at both \ and / and knows drives: a name that it finds harmless is harmless on every system.
+        windows = PureWindowsPath(name)
         if "\0" in name or windows.anchor or ".." in windows.parts:
             raise UnusableImage("the name leads out of the image folder")
         others = [folder for other, folders in _SPLIT_FOLDERS.items() if other != split for folder in folders]

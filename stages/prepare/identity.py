@@ -1,7 +1,8 @@
-"""Which data set this is: each split is recognised by the digest of its content, and counted as the paper's Table 5 counts.
+"""Which data set this is: recognised by a digest of each split, and counted as in the paper's Table 5.
 
-A digest says nothing of where the files lie, of the order of their lines, of ids, or of which images are on this disk: it is over the
-words, labels and image names of the samples alone, as every reader hands them on (OTHER read as MISC, orphan I- tags opened).
+A digest covers only the words, labels and image names of the samples, as every reader returns them (OTHER
+read as MISC, orphan I- tags opened). It does not depend on where the files are, the order of their lines,
+ids, or which images are on this disk.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,31 +16,52 @@ __all__ = ["KNOWN_SPLITS", "UNKNOWN", "SplitIdentity", "compare_with_paper", "id
 
 UNKNOWN = "unknown version"
 
-# The digest of each split that has been read from a published file, and what it is. Add yours: `prepare` and `lock` print the digest.
+# The digest of each split that has been read from a published file, and what it is. `prepare` and `lock`
+# print the digest: add yours.
 KNOWN_SPLITS: dict[str, str] = {
-    "5a5ddd40104babe4c128fa053612f3a330a93883c144eb4871dbbef9353b382b": "Twitter-2015 train as published by Yu et al. (2020)",
-    "4fc45178d8951b0c7d2a881bba99073bba672b68fafa3469b7d927c798662f86": "Twitter-2015 valid as published by Yu et al. (2020)",
+    "5a5ddd40104babe4c128fa053612f3a330a93883c144eb4871dbbef9353b382b": (
+        "Twitter-2015 train as published by Yu et al. (2020)"
+    ),
+    "4fc45178d8951b0c7d2a881bba99073bba672b68fafa3469b7d927c798662f86": (
+        "Twitter-2015 valid as published by Yu et al. (2020)"
+    ),
     # What this project is developed with.
-    "d43e4f64b44d43c7dfe6de868b10641eaa5ee5ea9cfbc8b450f76262440463f8": "a subset of Twitter-2015 train (5 tweets with their images)",
-    "9a180397dc8daa911fb29a2606ad6fd94a8dfaea82067d17e44dace05550a375": "a subset of Twitter-2015 valid (5 tweets with their images)",
-    "b29e5360d5a7b02b2b38a3af93d90f8e7a4669045bd0aada80aa5edeeb628bfe": "a subset of Twitter-2015 test (5 tweets with their images)",
-    "7b1449fa28e3b28e283c70f291ea30d08358bac82a661313e1b73dfbdd9c559b": "a subset of MNRE-2 train (its first 2500 samples)",
-    "6bb17b36ba7010b7775fe44e021ffed108f2ae1057cef5832243f4810ba192ed": "a subset of MNRE-2 valid (its first 400 samples)",
+    "d43e4f64b44d43c7dfe6de868b10641eaa5ee5ea9cfbc8b450f76262440463f8": (
+        "a subset of Twitter-2015 train (5 tweets with their images)"
+    ),
+    "9a180397dc8daa911fb29a2606ad6fd94a8dfaea82067d17e44dace05550a375": (
+        "a subset of Twitter-2015 valid (5 tweets with their images)"
+    ),
+    "b29e5360d5a7b02b2b38a3af93d90f8e7a4669045bd0aada80aa5edeeb628bfe": (
+        "a subset of Twitter-2015 test (5 tweets with their images)"
+    ),
+    "7b1449fa28e3b28e283c70f291ea30d08358bac82a661313e1b73dfbdd9c559b": (
+        "a subset of MNRE-2 train (its first 2500 samples)"
+    ),
+    "6bb17b36ba7010b7775fe44e021ffed108f2ae1057cef5832243f4810ba192ed": (
+        "a subset of MNRE-2 valid (its first 400 samples)"
+    ),
 }
 
 _CONTENT = ("tokens", "tags", "head", "tail", "relation", "image")
 
-# Table 5. For Twitter it counts the samples of each split; for MNRE all splits together, entities as two a sample.
+# Table 5. For Twitter it counts the samples of each split; for MNRE it counts all splits together, with two
+# entities per sample.
 _PAPER: dict[str, dict[str, int]] = {
     "twitter2015": {"train": 4000, "valid": 1000, "test": 3257},
     "twitter2017": {"train": 4290, "valid": 1432, "test": 1459},
     "mnre": {"sentences": 14796, "entities": 20178, "relations": 31, "images": 10089},
 }
-# Said where the counts differ from the paper's: they do for the releases that are in use.
+# Printed where the counts differ from the paper's, as they do for the releases in use.
 _RELEASES = {
-    "twitter2017": "the paper counts the corpus of Lu et al. (2018); the release of Yu et al. (2020), which later work uses, has 3373, 723 "
-    "and 723 samples",
-    "mnre": "the paper counts MNRE's first version; MNRE-2 has 15485 samples (12247, 1624 and 1614), 9201 images and 23 relations",
+    "twitter2017": (
+        "the paper counts the corpus of Lu et al. (2018); the release of Yu et al. (2020), which later work "
+        "uses, has 3373, 723 and 723 samples"
+    ),
+    "mnre": (
+        "the paper counts MNRE's first version; MNRE-2 has 15485 samples (12247, 1624 and 1614), 9201 images "
+        "and 23 relations"
+    ),
 }
 
 
@@ -59,7 +81,7 @@ class SplitIdentity:
 
 
 def identify(samples: Iterable[Mapping[str, Any]]) -> dict[str, SplitIdentity]:
-    """The identity of each split in rows of manifests.tables.SAMPLES, in the order of SPLITS."""
+    """Return the identity of each split in rows of manifests.schemas.SAMPLES, in the order of SPLITS."""
     digests: dict[str, list[str]] = {}
     for sample in samples:
         digests.setdefault(sample["split"], []).append(digest_json([sample[name] for name in _CONTENT]))
@@ -71,8 +93,10 @@ def identify(samples: Iterable[Mapping[str, Any]]) -> dict[str, SplitIdentity]:
 
 
 def compare_with_paper(preset: str, samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lines for prepare's summary: the counts of the data set that `preset` names beside those of the paper's Table 5. Nothing for
-    presets of no data set."""
+    """Return lines for prepare's summary: the counts of the data set beside those of the paper's Table 5.
+
+    Returns none where `preset` names no data set of the paper.
+    """
     if (paper := _PAPER.get(preset)) is None:
         return {}
     counts = _counts(preset, list(samples))

@@ -1,4 +1,7 @@
-"""From a folder with one text file per split to rows of samples, whatever the format; bad input is an InputError with its remedy."""
+"""From a folder with one text file per split to rows of samples, whatever the format.
+
+Bad input raises InputError with its remedy.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -26,7 +29,7 @@ __all__ = [
 FORMATS = ("auto", "twitter", "mnre", "jsonl")
 
 _SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
-# The space is in the published MNRE itself: "mnre_val .txt"; its first version has "mnre_org_val.txt".
+# The space is in the published MNRE itself: "mnre_val .txt". Its first version has "mnre_org_val.txt".
 _FILE_NAME = re.compile(
     rf"(?P<mnre>mnre_(?:org_)?)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl)"
 )
@@ -48,7 +51,7 @@ class Texts:
 
 
 def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
-    """Look for one file per split, by name alone. `valid` and `test` may be missing, `train` may not.
+    """Find one file per split by name alone. `valid` and `test` may be missing, `train` may not.
 
     Raises InputError for a wrong folder, task or format, a missing training file and two files for one split.
     """
@@ -71,27 +74,30 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
     kinds = sorted({kind for _, kind in candidates.values()})
     if len(kinds) > 1:
         raise InputError(
-            f"{folder} holds files of the formats {' and '.join(kinds)}; say which format to read, or remove one"
+            f"{folder} holds files of the formats {' and '.join(kinds)}; "
+            "say which format to read, or remove one"
         )
     files: dict[str, Path] = {}
     for name, (match, _) in candidates.items():
         split = _SPLIT_OF[match["split"]]
         if split in files:
             raise InputError(
-                f"{folder} holds two files for the split {split}, {files[split].name!r} and {name!r}; remove one"
+                f"{folder} holds two files for the split {split}, "
+                f"{files[split].name!r} and {name!r}; remove one"
             )
         files[split] = folder / name
     if "train" not in files:
         raise InputError(f"{folder} holds no training file; add {_EXPECTED[format]}")
     if _TASK_OF.get(kinds[0], task) != task:
         raise InputError(
-            f"{folder} holds {kinds[0]} files, which are for the task {_TASK_OF[kinds[0]]}, not {task}; change the task"
+            f"{folder} holds {kinds[0]} files, which are for the task {_TASK_OF[kinds[0]]}, not {task}; "
+            "change the task"
         )
     return Texts(kinds[0], {split: files[split] for split in SPLITS if split in files})
 
 
 def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
-    """The format that a file's name means, or None where it is none of the wanted `format`."""
+    """Return the format that a file's name indicates, or None where it is not the wanted `format`."""
     if match["suffix"] == "jsonl":
         kind = None if match["mnre"] else "jsonl"
     elif match["mnre"]:
@@ -151,7 +157,11 @@ def samples_of(
 
 
 def _named(drafts: dict[str, list[Draft]]) -> list[tuple[str, str, Draft]]:
-    """(split, id, draft) of every draft. Raises InputError where an id is used twice: in a split, or if given in a file anywhere."""
+    """Return (split, id, draft) for every draft.
+
+    Raises InputError where an id is used twice: derived ids must be unique in a split, ids from a file
+    anywhere.
+    """
     rows: list[tuple[str, str, Draft]] = []
     for split, members in drafts.items():
         derived = [draft for draft in members if not draft.given]
@@ -163,7 +173,7 @@ def _named(drafts: dict[str, list[Draft]]) -> list[tuple[str, str, Draft]]:
         for scope in (split, "") if draft.given else (split,):
             if other := taken.get((scope, name)):
                 raise draft.line.error(
-                    f"id {name!r} is already that of {other.line}; every id must be unique, change one"
+                    f"id {name!r} is already used by {other.line}; every id must be unique, change one"
                 )
             taken[scope, name] = draft
     return rows

@@ -13,7 +13,7 @@ __all__ = ["PrepareSettings"]
 class PrepareSettings:
     """The table [prepare] of run.toml. `task` is "ner" or "re"; in the file it stands above the tables."""
 
-    text: Path = setting(MISSING, "folder with one text file a split")
+    text: Path = setting(MISSING, "folder with one text file per split")
     task: str = setting(MISSING, "ner or re")
-    images: Path | None = setting(None, "folder of the images; left out: text only")
-    format: str = setting("auto", f"one of {', '.join(FORMATS)}; auto goes by the files' names")
+    images: Path | None = setting(None, "folder of the images; leave it out to use text only")
+    format: str = setting("auto", f"one of {', '.join(FORMATS)}; auto decides by the files' names")

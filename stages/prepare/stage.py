@@ -1,4 +1,4 @@
-"""The first stage: texts and images in whatever form to the tables samples, images and problems."""
+"""The first stage: from texts and images in any known format to the tables samples, images and problems."""
 
 import hashlib
 from collections import Counter
@@ -28,9 +28,9 @@ __all__ = ["Prepare"]
 
 
 class Prepare(Stage):
-    """Reads every sample, and reads every image once to its end, so that no later stage meets a file that does not open.
+    """Reads every sample, and every image to its end, so that every later stage can open every file it meets.
 
-    A sample whose image is missing or unusable is kept without it, and has a row in the problems table that says why.
+    A sample whose image is missing or unusable is kept without it, and a row of the problems table says why.
     """
 
     kind = "prepare"
@@ -43,7 +43,7 @@ class Prepare(Stage):
         self._last: tuple[StageRecord, _Sources] | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """The format is the one that was found, so that naming it instead of "auto" changes nothing."""
+        """Return the settings with the format that was found, so that naming it instead of "auto" is the same."""
         return {
             "task": self.settings.task,
             "format": self._texts().format,
@@ -75,7 +75,10 @@ class Prepare(Stage):
         return digests
 
     def _lies_here(self) -> bool:
-        """Whether the paths of the images table lead into today's image folder: they are in no digest, and a folder can be moved."""
+        """Return whether the paths of the images table lead into today's image folder.
+
+        Paths are in no digest, and a folder can be moved.
+        """
         first = next(read_batches(self.run.images, IMAGES, columns=["path"]), None)
         if self.settings.images is None or first is None or not first.num_rows:
             return True
@@ -89,7 +92,7 @@ class Prepare(Stage):
         return self.run.path
 
     def finish(self) -> None:
-        """Leave the digests of files for the next run."""
+        """Keep the digests of files for the next run."""
 
     def given(self) -> dict[str, Any]:
         return given_settings(self.settings)
@@ -113,7 +116,7 @@ class Prepare(Stage):
     def again(
         self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
     ) -> Rerun:
-        """Make all of it again: reading the sources is how it is known that they are the same."""
+        """Make all of it again: only reading the sources shows that they are unchanged."""
         again = Prepare(scratch, self.settings)
         causes = again.causes(tools)
         again.compute(causes, tools)
@@ -149,13 +152,14 @@ class Prepare(Stage):
         if found and not usable:
             where = self.settings.images
             tools.say(
-                f"warning: none of the {len(found)} images that the texts name is usable in {where}; is it the right folder?"
+                f"warning: none of the {len(found)} images that the texts name is usable in {where}; "
+                "is it the right folder?"
             )
         for path in (self.run.images, self.run.problems, self.run.samples):
             remove_temporaries(path.parent, path.name)
         write_table(self.run.images, table_of(IMAGES, images))
         write_table(self.run.problems, table_of(PROBLEMS, map(vars, [*problems, *repairs])))
-        # Last, so that where the samples are, the other tables are too.
+        # Written last, so that where the samples exist, the other tables exist too.
         write_table(self.run.samples, table_of(SAMPLES, map(vars, rows)))
         return Counts(
             unit="samples",
@@ -254,7 +258,7 @@ class Prepare(Stage):
         return sorted(rows, key=lambda row: str(row["key"]))
 
     def _inspected(self) -> dict[str, dict[str, Any]]:
-        """The usable contents that a finished run of this version has decoded, by key: they need not be decoded again."""
+        """Return, by key, the usable images that a finished run of this version has already decoded."""
         record = StageRecord.read(self.run.record(self.name))
         if record is None or record.schema_version != self.schema_version:
             return {}
@@ -307,7 +311,7 @@ def _unreadable(path: Path, error: UnusableImage) -> dict[str, Any]:
 
 
 def _labels(samples: list[SampleRow]) -> dict[str, dict[str, int]]:
-    """For each split the number of mentions of each type, or of samples of each relation, by falling number."""
+    """Return, by split, the number of mentions of each type or samples of each relation, largest first."""
     present = {sample.split for sample in samples}
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS if split in present}
     for sample in samples:

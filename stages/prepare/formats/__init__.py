@@ -1,1 +1,1 @@
-"""The formats of texts that can be read, one module each."""
+"""The text formats that can be read, one module each."""

@@ -1,4 +1,4 @@
-"""The project's own format for users' data: one JSON object a line.
+"""The project's own format for users' data: one JSON object per line.
 
 Entities (task "ner"), with words and BIO tags, or with a text and half-open character ranges:
 
@@ -7,11 +7,13 @@ Entities (task "ner"), with words and BIO tags, or with a text and half-open cha
 
 Relations (task "re"), with half-open ranges of words or, with a text, of characters:
 
-    {"tokens": ["Ada", "of", "London"], "head": [0, 1], "tail": [2, 3], "relation": "/per/loc/place_of_residence"}
+    {"tokens": ["Ada", "of", "London"], "head": [0, 1], "tail": [2, 3],
+     "relation": "/per/loc/place_of_residence"}
     {"text": "Ada of London", "head": [0, 3], "tail": [7, 13], "relation": "/per/loc/place_of_residence"}
 
-Each may have "id" (unique over all splits), "image" (a name in the image folder) and "groups" (a list of names that scores are
-reported for apart: one for each mention in the order of the text, or of "spans"; for a relation, one). Null means absent.
+Each may have "id" (unique over all splits), "image" (a name in the image folder) and "groups". "groups" is a
+list of names for which scores are reported separately: one for each mention in the order of the text, or of
+"spans"; one for a relation. Null means absent.
 """
 
 import json
@@ -36,9 +38,9 @@ _SPAN_KEYS = {"start", "end", "type"}
 
 
 def read_jsonl(file: TextFile, task: str) -> list[Draft]:
-    """The samples of one file; blank lines are skipped. Without an "id" the id is 12 digits of the content's digest.
+    """Return the samples of one file, skipping blank lines.
 
-    Raises InputError that names the line.
+    Without an "id" the id is 12 digits of the content's digest. Raises InputError that names the line.
     """
     return [
         _draft(Line(file, number), text, task)
@@ -79,7 +81,7 @@ def _object(line: Line, text: str) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """json keeps the last of two equal keys and drops the first without a word."""
+    """Refuse a repeated key: json would keep the last one and drop the first silently."""
     record = dict(pairs)
     if len(record) < len(pairs):
         raise ValueError("the same key twice")
@@ -172,7 +174,10 @@ def _words(line: Line, text: str, cuts: list[int]) -> list[tuple[int, int]]:
 
 
 def _word_range(line: Line, name: str, span: Collection[int], words: list[tuple[int, int]]) -> list[int]:
-    """The half-open range of words inside a span of characters; the span's ends are cuts, so that no word lies half inside."""
+    """Return the half-open range of words inside a span of characters.
+
+    The text is cut at the span's ends, so no word lies half inside.
+    """
     start, end = span
     inside = [index for index, (first, last) in enumerate(words) if start <= first and last <= end]
     if not inside:

@@ -1,4 +1,5 @@
-"""MNRE as published by Zheng et al. (2021), in both versions: one Python literal a line, a sentence with a pair and its relation."""
+"""MNRE as published by Zheng et al. (2021), both versions: per line one Python literal of a sentence, a pair
+and its relation."""
 
 import ast
 import warnings
@@ -10,16 +11,17 @@ from .rows import Draft, Line, TextFile, shorten
 
 __all__ = ["read_mnre"]
 
-# The first version of MNRE writes the negative relation in lower case; scores know it as the second does.
+# The first version of MNRE writes the negative relation in lower case; the scores follow the second version.
 _NEGATIVE = {"none": "None"}
 _KEYS = ("token", "h", "t", "img_id", "relation")
 
 
 def read_mnre(file: TextFile) -> list[Draft]:
-    """The pairs of one file. The id is the image's stem and a digest of words, pair and relation: many rows share an image.
+    """Return the pairs of one file.
 
-    The `name` of an entity is ignored: it repeats the words of `pos`, in the first version of MNRE not even exactly.
-    Raises InputError that names the line.
+    The id is the image's stem and a digest of words, pair and relation, because many rows share an image. The
+    `name` of an entity is ignored: it repeats the words of `pos`, and in the first version of MNRE not even
+    exactly. Raises InputError that names the line.
     """
     with warnings.catch_warnings():
         # The parser would print a warning for each "\_" in a tweet.
@@ -57,7 +59,10 @@ def _draft(line: Line, text: str) -> Draft:
 
 
 def _literal(line: Line, text: str) -> dict[str, Any]:
-    """The dictionary that the line writes. ast.literal_eval parses and never evaluates, but gives up in many ways."""
+    """Return the dictionary that the line writes.
+
+    ast.literal_eval only parses and never evaluates, but it fails with many kinds of errors.
+    """
     try:
         record = ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:

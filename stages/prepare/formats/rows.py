@@ -1,4 +1,7 @@
-"""What the readers of all formats share: rows, lines that word their own errors, BIO tags, and ids that ignore the order of lines."""
+"""What the readers of all formats share: rows, lines that word their own errors, BIO tags, and ids.
+
+The ids do not depend on the order of the lines.
+"""
 
 import codecs
 import hashlib
@@ -24,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SampleRow:
-    """A row of the table manifests.tables.SAMPLES."""
+    """A row of the table manifests.schemas.SAMPLES."""
 
     id: str
     split: str
@@ -41,7 +44,7 @@ class SampleRow:
 
 @dataclass(frozen=True)
 class ProblemRow:
-    """A row of the table manifests.tables.PROBLEMS."""
+    """A row of the table manifests.schemas.PROBLEMS."""
 
     kind: str
     sample: str
@@ -62,9 +65,10 @@ class TextFile:
 
     @classmethod
     def read(cls, path: Path) -> "TextFile":
-        r"""Lines end at \n alone, or \r\n: tweets hold U+2028 and \x85, at which str.splitlines would cut. A BOM is dropped.
+        r"""Read a file whose lines end at \n or \r\n alone, dropping a BOM.
 
-        Raises InputError where the file cannot be read, is empty or is not UTF-8.
+        Tweets contain U+2028 and \x85, at which str.splitlines would split. Raises InputError where the file
+        cannot be read, is empty or is not UTF-8.
         """
         try:
             content = path.read_bytes()
@@ -88,7 +92,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class Line:
-    """A place in a text file: checks the values found there and words the error, always with file and line."""
+    """A place in a text file. Checks the values found there and words the errors, with file and line."""
 
     file: TextFile
     number: int
@@ -98,7 +102,7 @@ class Line:
 
     @property
     def where(self) -> str:
-        """For a table: without the folder, which differs between machines."""
+        """Return the place for a table: without the folder, which differs between machines."""
         return f"{self.file.path.name}:{self.number}"
 
     def error(self, message: str) -> InputError:
@@ -108,13 +112,13 @@ class Line:
         raise self.error(f'"{name}" must be {expected}, found {shorten(found)}')
 
     def text(self, name: str, value: Any) -> str:
-        """`value` if it is a string with at least one character that a UTF-8 file can hold."""
+        """Return `value` if it is a string of at least one character that a UTF-8 file can hold."""
         if not _is_text(value):
             self.fail(name, "a non-empty string of valid Unicode", value)
         return str(value)
 
     def texts(self, name: str, value: Any) -> list[str]:
-        """`value` if it is a list of such strings, possibly empty."""
+        """Return `value` if it is a list of such strings, possibly empty."""
         if not isinstance(value, list | tuple):
             self.fail(name, "a list of strings", value)
         for number, part in enumerate(value):
@@ -122,13 +126,16 @@ class Line:
         return list(value)
 
     def tokens(self, name: str, value: Any) -> list[str]:
-        """`value` if it is a list of at least one such string."""
+        """Return `value` if it is a list of at least one such string."""
         if not (tokens := self.texts(name, value)):
             self.fail(name, "a list of at least one word", value)
         return tokens
 
     def span(self, name: str, value: Any, length: int, unit: str) -> list[int]:
-        """`value` if it is a non-empty half-open range [start, end) within 0 and `length`, which counts the text's `unit`."""
+        """Return `value` if it is a non-empty half-open range [start, end) within 0 and `length`.
+
+        unit: what `length` counts.
+        """
         expected = f"[start, end) with 0 <= start < end <= {length}, the number of {unit}"
         # bool is an int to Python: [false, true] would pass as [0, 1].
         if (
@@ -145,9 +152,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Draft:
-    """A sample as a file gives it. `name` is its id once repeats are numbered, unless `given`, when it must be unique as it is.
+    """A sample as a file gives it.
 
-    `digest` is over the content as written; `repairs` are the (line, reason) of each tag that was read as another.
+    name: its id once repeats are numbered, unless `given`, when it must be unique as it is.
+    digest: over the content as written.
+    repairs: the (line, reason) of each label that was read as another.
     """
 
     line: Line
@@ -165,10 +174,10 @@ class Draft:
 
 
 def shorten(value: Any) -> str:
-    """`value` as Python writes it, cut to what fits a one-line message."""
+    """Return `value` as Python writes it, cut to fit a one-line message."""
     try:
         text = repr(value)
-    except ValueError:  # an integer of more digits than Python agrees to write
+    except ValueError:  # an integer with more digits than Python is willing to write
         text = type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -176,15 +185,15 @@ def shorten(value: Any) -> str:
 def _is_text(value: Any) -> bool:
     try:
         return isinstance(value, str) and bool(value.encode("utf-8"))
-    except UnicodeEncodeError:  # half of a surrogate pair, which "\ud83d" in JSON and in a literal can write
+    except UnicodeEncodeError:  # half of a surrogate pair, which "\ud83d" in JSON or a literal can produce
         return False
 
 
 def open_mentions(tags: Sequence[str]) -> tuple[list[str], dict[int, str]]:
-    """`tags` with every mention opened by B-, and for each tag that this changed its index and the reason.
+    """Return `tags` with every mention opened by B-, and the reason for each change by the tag's index.
 
-    seqeval's default reading opens a mention at an I- tag that follows O, the start, or another type. Writing B- there leaves its
-    mentions as they are and makes the tags strict IOB2.
+    seqeval's default reading opens a mention at an I- tag that follows O, the start, or another type. Writing
+    B- there leaves its mentions as they are and makes the tags strict IOB2.
     """
     opened, reasons, before = list(tags), {}, ""
     for index, tag in enumerate(tags):
@@ -197,13 +206,13 @@ def open_mentions(tags: Sequence[str]) -> tuple[list[str], dict[int, str]]:
 
 
 def number_repeats(names: Sequence[str], digests: Sequence[str]) -> list[str]:
-    """`names` with "-2", "-3", ... added to the second and later ones of equal names, taken in the order of `digests`.
+    """Return `names` with "-2", "-3", ... added to repeats, which are numbered in the order of `digests`.
 
-    What has the same name and the same digest is the same sample, so that the order of the lines changes no row.
+    Samples with equal names and equal digests are the same, so that the order of the lines changes no row.
     """
-    numbered, seen = list(names), Counter[str]()
+    numbered, uses = list(names), Counter[str]()
     for index in sorted(range(len(names)), key=lambda index: (names[index], digests[index])):
-        seen[names[index]] += 1
-        if (repeat := seen[names[index]]) > 1:
+        uses[names[index]] += 1
+        if (repeat := uses[names[index]]) > 1:
             numbered[index] = f"{names[index]}-{repeat}"
     return numbered

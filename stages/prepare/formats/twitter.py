@@ -1,4 +1,5 @@
-"""Twitter-2015 and Twitter-2017 as published by Yu et al. (2020): `IMGID:<id>`, lines `token<TAB>label`, a blank line."""
+"""Twitter-2015 and Twitter-2017 as published by Yu et al. (2020): `IMGID:<id>`, lines `token<TAB>label`, a
+blank line."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,9 +28,10 @@ class _Tweet:
 
 
 def read_twitter(file: TextFile) -> list[Draft]:
-    """The tweets of one file. The id is the image id, with a digest of words and tags added where tweets share an image.
+    """Return the tweets of one file.
 
-    Raises InputError that names the line.
+    The id is the image id, followed by a digest of words and tags where tweets share an image. Raises
+    InputError that names the line.
     """
     tweets = _tweets(file)
     shared = Counter(tweet.image_id for tweet in tweets)
@@ -81,7 +83,10 @@ def _tweets(file: TextFile) -> list[_Tweet]:
 
 
 def _word(line: Line, text: str) -> tuple[str, str]:
-    """The word and its tag. A word of white space alone, such as U+00A0, is a word: dropping it would shift the published counts."""
+    """Return the word and its tag.
+
+    A word of white space alone, such as U+00A0, is a word: dropping it would shift the published counts.
+    """
     token, tab, label = text.partition("\t")
     if not token or not tab or "\t" in label:
         raise line.error(f'expected "token<TAB>label", found {shorten(text)}')

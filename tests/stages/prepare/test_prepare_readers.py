@@ -573,7 +573,7 @@ def test_a_line_that_is_not_one_json_object_is_named(tmp_path: Path, line: str) 
 def test_a_given_id_is_unique_over_all_splits_and_both_places_are_named(tmp_path: Path) -> None:
     first, again = {**NER, "id": "a"}, {**NER, "id": "a"}
     found = error_of(write(tmp_path, train_jsonl=lines(NER, first), test_jsonl=lines(again)), "ner")
-    assert "test.jsonl line 1: id 'a' is already that of " in found
+    assert "test.jsonl line 1: id 'a' is already used by " in found
     assert "train.jsonl line 2" in found
 
 
