@@ -1,14 +1,17 @@
-"""The demonstration corpus: short posts with pictures, of which it is known what decides each answer.
+"""The demonstration corpus: short posts with pictures, for which it is known what decides each answer.
 
 Every mention (task "ner") or pair (task "re") belongs to one group:
 
     text         the words decide; the picture shows something else, nothing, or is missing
-    vision       the words fit every type alike, and the one deciding object (or pair) of the scene is the answer
-    undecidable  the words fit every type alike, and the picture decides nothing or is missing; the gold answer is drawn at random
+    vision       the words fit every type alike; the one deciding object (or pair) of the scene is the answer
+    undecidable  the words fit every type alike, and the picture decides nothing or is missing; the gold
+    answer
+                 is drawn at random
 
-A model that reads only text can therefore be right about one time in four on the last two groups. A model that uses the picture is
-right on "vision" and still no better on "undecidable": if it is, something leaks. For the same reason no word of a name and no
-scene occurs twice in a corpus, whichever the splits.
+A model that reads only text can therefore be right about one time in four on the last two groups. A model
+that uses the picture is right on "vision" and no better than that on "undecidable": if it is better,
+something leaks. For the same reason no word of a name and no scene occurs twice in a corpus, even in
+different splits.
 """
 
 import hashlib
@@ -51,7 +54,8 @@ RELATION_SCENES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-# What a sample's text holds: one group of clause per mention, "open" for a clause that fits every answer. The shares sum to 1.
+# What a sample's text contains: one group of clauses for each mention; "open" is a clause that fits every
+# answer. The shares sum to 1.
 _NER_TEXTS: Mapping[tuple[str, ...], float] = MappingProxyType(
     {("open",): 0.35, ("open", "text"): 0.15, ("text",): 0.25, ("text", "text"): 0.1, (): 0.15}
 )
@@ -62,7 +66,7 @@ _MAX_OBJECTS = 3
 
 _T = TypeVar("_T")
 
-# ---------------------------------------------------------------------------------------------------------------- the words
+# ------------------------------------------------------------------------------------------------- the words
 
 # Each of these must read well with a person, a place, an organisation and a product or prize.
 OPEN_MENTIONS = (
@@ -154,7 +158,8 @@ _NO_MENTION = (
     "i should really learn to cook",
 )
 
-# Each of these must read well with two persons, a person and a place, a person and an organisation, a person and a prize.
+# Each of these must read well with two persons, a person and a place, a person and an organisation, and a
+# person and a prize.
 OPEN_PAIRS = (
     "{A} and {B} again",
     "{A} with {B} this morning",
@@ -253,13 +258,16 @@ _CODAS = ("", "", "n", "l", "r", "x", "sk", "m")
 
 
 class _Names:
-    """Invented names of one or two words. No word is ever given out twice, whichever the split, and none depends on a type."""
+    """Invented names of one or two words.
+
+    No word is given out twice, in any split, and no word depends on a type.
+    """
 
     def __init__(self) -> None:
         self._used: set[str] = set()
 
     def draw(self, rng: Generator) -> list[str]:
-        """The words of a new name."""
+        """Return the words of a new name."""
         return [self._word(rng) for _ in range(1 + int(rng.random() < 0.5))]
 
     def _word(self, rng: Generator) -> str:
@@ -271,13 +279,13 @@ class _Names:
                 return word
 
 
-# -------------------------------------------------------------------------------------------------------------- the samples
+# ----------------------------------------------------------------------------------------------- the samples
 
 
 class _Draft(NamedTuple):
-    """A sample before it is worded: a (group, answer) for each mention or for the pair, and what its picture shows.
+    """A sample before it is worded: a (group, answer) for each mention or for the pair, and its picture.
 
-    `kinds` is None where the picture is missing.
+    kinds: what the picture shows; None where the picture is missing.
     """
 
     answers: list[tuple[str, str]]
@@ -287,12 +295,12 @@ class _Draft(NamedTuple):
 def write_demo_corpus(
     folder: Path, task: str, *, seed: int = 0, sizes: Mapping[str, int] = DEFAULT_SIZES, tools: Tools = SILENT
 ) -> None:
-    """Write `<split>.jsonl` for every split in `sizes` (rows per split) and the pictures, `images/*.jpg`, to `folder`.
+    """Write `<split>.jsonl` for every split in `sizes` (rows per split) and `images/*.jpg` to `folder`.
 
-    `task` is "ner" (rows of id, tokens, tags, image, groups) or "re" (id, tokens, head, tail, relation, image, groups; head and
-    tail are half-open word ranges). `image` is a file name in `images`; for about 8% of the rows that file does not exist, on
-    purpose. The same arguments write the same bytes.
-    Raises ValueError for another task or split.
+    task: "ner" (rows of id, tokens, tags, image, groups) or "re" (id, tokens, head, tail, relation, image,
+    groups; head and tail are half-open word ranges). `image` is a file name in `images`; for about 8% of the
+    rows that file is missing on purpose. The same arguments write the same bytes. Raises ValueError for
+    another task or split.
     """
     if task not in TASKS:
         raise ValueError(f"no demonstration corpus for the task {task!r}, expected one of {', '.join(TASKS)}")
@@ -301,7 +309,7 @@ def write_demo_corpus(
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     names = _Names()
-    seen: set[bytes] = set()
+    drawn: set[bytes] = set()
     bar = tools.bar(sum(sizes.values()), f"drawing the {task} corpus", "sample")
     for split in SPLITS:
         if split not in sizes:
@@ -319,14 +327,13 @@ def write_demo_corpus(
             rows.append({"id": name, **wording, "image": f"{name}.jpg", "groups": groups})
             path = images / f"{name}.jpg"
             if draft.kinds is None:
-                path.unlink(
-                    missing_ok=True
-                )  # a picture left by another seed would make the missing one present
+                # A picture left by another seed would make the missing one present.
+                path.unlink(missing_ok=True)
                 continue
             picture, _ = draw_scene(draft.kinds, pictures)
             content = hashlib.sha256(picture.tobytes()).digest()
-            assert content not in seen, "two streams gave the same scene"
-            seen.add(content)
+            assert content not in drawn, "two streams gave the same scene"
+            drawn.add(content)
             picture.save(path, quality=90)
         write_text(
             folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -342,7 +349,8 @@ def _drafts_ner(count: int, rng: Generator) -> list[_Draft]:
     text_type = _balanced(list(TEXT_MENTIONS), sum(clauses.count("text") for clauses, _ in plans), rng)
     drafts = []
     for clauses, picture in plans:
-        # What a relevant picture shows is the answer of the open mention, and otherwise means nothing.
+        # A relevant picture shows the answer of the open mention; in any other picture the scene decides
+        # nothing.
         shown = (
             open_type.pop() if "open" in clauses and picture == "relevant" else _pick(list(TYPE_SCENES), rng)
         )
@@ -377,7 +385,10 @@ def _drafts_re(count: int, rng: Generator) -> list[_Draft]:
 def _plans(
     count: int, texts: Mapping[tuple[str, ...], float], rng: Generator
 ) -> list[tuple[tuple[str, ...], str]]:
-    """`count` pairs of (clauses, kind of picture) in random order, in exact shares, pictures being shared out within each text."""
+    """Return `count` pairs of (clauses, kind of picture) in random order and exact shares.
+
+    The pictures are shared out within the samples of each text.
+    """
     plans = [
         (clauses, picture)
         for clauses, samples in zip(texts, _shared_out(count, list(texts.values())), strict=True)
@@ -388,7 +399,7 @@ def _plans(
 
 
 def _shared_out(count: int, shares: Sequence[float]) -> list[int]:
-    """`count` divided into whole numbers in the ratio of `shares`, by the largest remainder."""
+    """Return `count` divided into whole numbers in the ratio of `shares`, by the largest remainder."""
     exact = [count * share / sum(shares) for share in shares]
     parts = [int(part) for part in exact]
     by_remainder = sorted(range(len(shares)), key=lambda index: parts[index] - exact[index])
@@ -398,7 +409,10 @@ def _shared_out(count: int, shares: Sequence[float]) -> list[int]:
 
 
 def _scene_kinds(deciding: Sequence[str], picture: str, rng: Generator) -> list[str] | None:
-    """The kinds of object in a picture: `deciding` and perhaps distractors, distractors alone, or None where it is missing."""
+    """Return the kinds of object in a picture, or None where the picture is missing.
+
+    The kinds are `deciding` and perhaps distractors, or distractors alone.
+    """
     if picture == "missing":
         return None
     shown = list(deciding) if picture == "relevant" else []
@@ -450,5 +464,5 @@ def _shuffled(items: Sequence[_T], rng: Generator) -> list[_T]:
 
 
 def _balanced(labels: Sequence[str], count: int, rng: Generator) -> list[str]:
-    """`count` labels in random order, each as often as any other, or once more."""
+    """Return `count` labels in random order; no label occurs more than once more than another."""
     return _shuffled([labels[index % len(labels)] for index in range(count)], rng)

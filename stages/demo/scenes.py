@@ -1,8 +1,9 @@
 """Pictures for the demonstration: simple scenes whose objects, and their exact boxes, are known.
 
-Four kinds of object decide something in the corpus (a person, a building, a logo, a trophy); two decide nothing (a tree, a ball).
-Every colour is drawn from one distribution whatever the kind, so that only shape tells kinds apart, and every kind is drawn at
-any size and in several variants, so that neither size nor a fixed stencil does.
+Four kinds of object decide something in the corpus (a person, a building, a logo, a trophy); two decide
+nothing (a tree, a ball). Every colour is drawn from one distribution whatever the kind, so that only shape
+distinguishes the kinds. Every kind is drawn at any size and in several variants, so that neither size nor a
+fixed stencil distinguishes them.
 
     scene, objects = draw_scene(["person", "tree"], stream("example"))
 """
@@ -27,7 +28,8 @@ SceneObject = tuple[str, PixelBox]
 _Colour = tuple[int, int, int]
 _Point = tuple[float, float]
 
-# Shares of the frame. An object alone may fill nearly all of it; of several, none may, or the next would find no room.
+# Shares of the frame. A single object may fill nearly all of it; one of several may not, or the next would
+# find no room.
 _SMALLEST = 0.16
 _LARGEST_ALONE = 0.95
 _LARGEST_AMONG_OTHERS = 0.55
@@ -35,15 +37,15 @@ _LARGEST_AMONG_OTHERS = 0.55
 _SUPERSAMPLING = 3
 _MAX_OVERLAP = 0.03  # of the smaller box
 _MIN_CONTRAST = 90.0  # euclidean distance in RGB
-_VISIBILITY = [
-    255 if alpha >= 64 else 0 for alpha in range(256)
-]  # an antialiased edge belongs to the box from a quarter on
+# An antialiased edge belongs to the box from a quarter on.
+_VISIBILITY = [255 if alpha >= 64 else 0 for alpha in range(256)]
 
 
 def stream(purpose: str, *key: int) -> Generator:
-    """An independent random stream for `purpose` and the numbers in `key`: equal names give equal streams, others unrelated ones.
+    """Return an independent random stream for `purpose` and the numbers in `key`.
 
-    Naming streams is what keeps the scenes of the corpus, of training and of the tests apart, whatever seeds they are given.
+    Equal names give equal streams, other names unrelated ones. Naming the streams keeps the scenes of the
+    corpus, of training and of the tests apart, whatever their seeds.
     """
     return np.random.default_rng([zlib.crc32(purpose.encode()), *key])
 
@@ -51,10 +53,13 @@ def stream(purpose: str, *key: int) -> Generator:
 def draw_scene(
     kinds: Sequence[str], rng: Generator, size: int = 160
 ) -> tuple[Image.Image, list[SceneObject]]:
-    """A square RGB picture of `size` pixels with one object of each of `kinds`, and those objects with their boxes, in that order.
+    """Return a square RGB picture with one object of each of `kinds`, and those objects with their boxes.
 
-    Boxes are exact up to antialiased edges, lie inside the frame and overlap by at most 3% of the smaller one.
-    Raises ValueError for an unknown kind, and where more objects are asked for than the frame has room for (four always fit).
+    The picture's side is `size` pixels. Boxes are in the order of `kinds`, are exact up to antialiased edges,
+    lie inside the frame and overlap by at most 3% of the smaller one.
+
+    Raises ValueError for an unknown kind, and where the frame has no room for so many objects (four always
+    fit).
     """
     if unknown := set(kinds) - set(KINDS):
         raise ValueError(f"no drawing for the kinds {sorted(unknown)}, expected some of {', '.join(KINDS)}")
@@ -71,11 +76,11 @@ def draw_scene(
     return _photograph(scene, rng), objects
 
 
-# ---------------------------------------------------------------------------------------------------------------- the frame
+# ------------------------------------------------------------------------------------------------- the frame
 
 
 def _background(size: int, sky: _Colour, ground: _Colour, rng: Generator) -> Image.Image:
-    """A gradient around `sky`, in most scenes a horizon with `ground` under it, and in some faint blurred shapes behind."""
+    """Return a gradient around `sky`, often with a horizon above `ground` or with faint blurred shapes."""
     direction = rng.uniform(0.0, 2.0 * math.pi)
     rows, columns = np.mgrid[0:size, 0:size] / size - 0.5
     ramp = columns * math.cos(direction) + rows * math.sin(direction)
@@ -86,7 +91,7 @@ def _background(size: int, sky: _Colour, ground: _Colour, rng: Generator) -> Ima
         pixels[horizon:] = np.asarray(ground, dtype=np.float64) + ramp[horizon:, :, None] * strength
     scene = Image.fromarray(pixels.clip(0, 255).astype(np.uint8), "RGB")
     if rng.random() < 0.4:
-        # Out-of-focus clutter of the background's own colours: something for a detector to learn to leave alone.
+        # Out-of-focus clutter in the background's own colours, which a detector has to learn to ignore.
         clutter = scene.copy()
         draw = ImageDraw.Draw(clutter)
         for _ in range(int(rng.integers(1, 5))):
@@ -99,7 +104,7 @@ def _background(size: int, sky: _Colour, ground: _Colour, rng: Generator) -> Ima
 
 
 def _photograph(scene: Image.Image, rng: Generator) -> Image.Image:
-    """The scene as a camera would leave it: sometimes a little soft, always a little noisy."""
+    """Return the scene as a camera would record it: sometimes a little soft, always a little noisy."""
     if rng.random() < 0.3:
         scene = scene.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
     noise = rng.normal(0.0, rng.uniform(1.0, 8.0), size=(scene.height, scene.width, 3))
@@ -109,7 +114,7 @@ def _photograph(scene: Image.Image, rng: Generator) -> Image.Image:
 def _place(
     sprite: Image.Image, size: int, taken: Sequence[PixelBox], rng: Generator
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """`sprite`, made smaller where the frame is crowded, and the position of its upper left corner."""
+    """Return `sprite`, made smaller where the frame is crowded, and the position of its upper left corner."""
     smallest = _SMALLEST * size
     while True:
         visible = _visible(sprite)
@@ -127,7 +132,7 @@ def _place(
 
 
 def _overlap(one: PixelBox, other: PixelBox) -> float:
-    """The area common to two boxes, as a share of the smaller one."""
+    """Return the area common to two boxes, as a share of the smaller one."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
@@ -135,7 +140,7 @@ def _overlap(one: PixelBox, other: PixelBox) -> float:
 
 
 def _visible(sprite: Image.Image) -> PixelBox:
-    """The box of the part of `sprite` that can be seen, in its own pixels."""
+    """Return the box of the visible part of `sprite`, in its own pixels."""
     box = sprite.getchannel("A").point(_VISIBILITY).getbbox()
     assert box is not None, "a sprite is never empty"
     return box
@@ -151,7 +156,7 @@ def _resized(sprite: Image.Image, longest: float) -> Image.Image:
     return sprite.resize(size, Image.Resampling.BOX if factor < 0.7 else Image.Resampling.BILINEAR)
 
 
-# --------------------------------------------------------------------------------------------------------------- the colours
+# ------------------------------------------------------------------------------------------------ the colours
 
 
 def _random_colour(rng: Generator) -> _Colour:
@@ -167,11 +172,11 @@ def _near(colour: _Colour, rng: Generator) -> _Colour:
 
 
 def _palette(count: int, surroundings: Sequence[_Colour], rng: Generator) -> list[_Colour]:
-    """`count` colours, the first in contrast to `surroundings`, each in contrast to the one before."""
+    """Return `count` colours, the first in contrast to `surroundings`, each other one to the one before."""
     colours: list[_Colour] = []
     for _ in range(count):
         against = colours[-1:] or surroundings
-        # One candidate in a few stands apart from two colours; the bound only excludes an endless loop.
+        # One candidate in a few differs enough from two colours; the bound only excludes an endless loop.
         for _ in range(100):
             colour = _random_colour(rng)
             if all(math.dist(colour, other) >= _MIN_CONTRAST for other in against):
@@ -180,11 +185,14 @@ def _palette(count: int, surroundings: Sequence[_Colour], rng: Generator) -> lis
     return colours
 
 
-# --------------------------------------------------------------------------------------------------------------- the objects
+# ------------------------------------------------------------------------------------------------ the objects
 
 
 class _Pen:
-    """Draws on a transparent square in units of its side, y downwards, with the palette and the outline of one object."""
+    """Draws on a transparent square in units of its side, y downwards.
+
+    Its palette and its outline are those of one object.
+    """
 
     def __init__(self, side: int, colours: Sequence[_Colour], outline: float) -> None:
         self.image = Image.new("RGBA", (side, side))
@@ -215,14 +223,14 @@ class _Pen:
         )
 
     def ellipse(self, x: float, y: float, width: float, height: float, colour: int) -> None:
-        """An ellipse of half axes `width` and `height` around (x, y)."""
+        """Draw an ellipse with half axes `width` and `height` around (x, y)."""
         corners = self._pixels([(x - width, y - height), (x + width, y + height)])
         self._draw.ellipse(corners, fill=self.colours[colour], outline=self._edge, width=self._edge_width)
 
     def slice(
         self, x: float, y: float, width: float, height: float, start: float, end: float, colour: int
     ) -> None:
-        """The part of an ellipse between two angles in degrees, clockwise from the right."""
+        """Draw the part of an ellipse between two angles in degrees, clockwise from the right."""
         corners = self._pixels([(x - width, y - height), (x + width, y + height)])
         self._draw.pieslice(
             corners, start, end, fill=self.colours[colour], outline=self._edge, width=self._edge_width
@@ -245,7 +253,7 @@ class _Pen:
         )
 
     def stroke(self, points: Sequence[_Point], thickness: float, colour: int) -> None:
-        """A line with round joints and ends."""
+        """Draw a line with round joints and ends."""
         pixels = self._pixels(points)
         width = max(1, round(thickness * self._side))
         self._draw.line(pixels, fill=self.colours[colour], width=width, joint="curve")
@@ -256,7 +264,7 @@ class _Pen:
 
 
 def _sprite(kind: str, longest: float, surroundings: Sequence[_Colour], rng: Generator) -> Image.Image:
-    """One object on a transparent ground, cut to its outline, whose longer side is `longest` pixels."""
+    """Return one object on a transparent ground, cut to its outline; its longer side is `longest` pixels."""
     outline = rng.uniform(0.008, 0.02) if rng.random() < 0.4 else 0.0
     pen = _Pen(round(longest * _SUPERSAMPLING), _palette(4, surroundings, rng), outline)
     _DRAWINGS[kind](pen, rng)
@@ -309,7 +317,10 @@ def _draw_person(pen: _Pen, rng: Generator) -> None:
 
 
 def _step(start: _Point, angle: float, length: float, side: int) -> _Point:
-    """The point `length` from `start` at `angle` degrees below the horizontal, to the right for side 1, to the left for -1."""
+    """Return the point `length` from `start` at `angle` degrees below the horizontal.
+
+    side: 1 to the right, -1 to the left.
+    """
     return start[0] + side * length * math.cos(math.radians(angle)), start[1] + length * math.sin(
         math.radians(angle)
     )
@@ -355,12 +366,12 @@ def _draw_logo(pen: _Pen, rng: Generator) -> None:
 
 
 def _scaled(points: Sequence[_Point], factor: float) -> list[_Point]:
-    """Points of the square from -1 to 1, made `factor` as large around the middle of the canvas."""
+    """Return points of the square from -1 to 1, scaled by `factor` around the middle of the canvas."""
     return [(0.5 + factor * x, 0.5 + factor * y) for x, y in points]
 
 
 def _regular(corners: int, turn: float = 0.0, radius: float = 1.0) -> list[_Point]:
-    """A regular polygon, first corner on top."""
+    """Return a regular polygon with its first corner on top."""
     angles = [math.radians(turn - 90.0) + 2.0 * math.pi * corner / corners for corner in range(corners)]
     return [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
 
@@ -449,7 +460,7 @@ def _letter_n(rng: Generator) -> list[list[_Point]]:
 
 
 def _between(start: _Point, end: _Point, x: float) -> list[_Point]:
-    """The one point at `x` on the straight line through `start` and `end`."""
+    """Return the one point at `x` on the straight line through `start` and `end`."""
     return [(x, start[1] + (end[1] - start[1]) * (x - start[0]) / (end[0] - start[0]))]
 
 

@@ -1,12 +1,14 @@
-"""Train the demonstration's detector, from nothing, on scenes drawn as it goes.
+"""Train the demonstration's detector, from scratch, on scenes that are drawn during the training.
 
     python -m hmnet_pipe.stages.demo.train_weights demo_fasterrcnn.safetensors
 
-Two phases. First the ResNet alone learns to name the kinds in a view: a crop of an object or a whole scene, at several
-resolutions, as the feature pyramid will see them. Then the detector is trained on that body, its batch statistics fixed, and goes
-on naming views beside it, so that the same weights serve detection and features.
+There are two phases. First the ResNet alone learns to name the kinds in a view: a crop of an object or a
+whole scene, at several resolutions, as the feature pyramid will see them. Then the detector is trained on
+that body with fixed batch statistics, and continues to name views, so that the same weights serve detection
+and features.
 
-It runs on one thread, which gives the same weights again on the same kind of machine. Observed: 36 minutes on a busy 2-core machine.
+It runs on one thread, so that the same kind of machine gives the same weights again. Observed: 36 minutes on
+a busy 2-core machine.
 """
 
 import sys
@@ -38,22 +40,22 @@ __all__ = [
     "views_of",
 ]
 
-# In pixels. The demonstration looks at views of 112; the larger ones keep the features from being of use at that side alone.
+# In pixels. The demonstration uses views of 112; the larger ones keep the features useful at other sides too.
 _VIEW_SIDES = (112, 112, 160, 224)
 
 Scene = tuple[Image.Image, list[SceneObject]]
 
 
 def random_scene(rng: Generator) -> Scene:
-    """A scene of one to four objects of any kinds."""
+    """Return a scene of one to four objects of any kinds."""
     count = int(rng.choice(4, p=(0.35, 0.25, 0.25, 0.15))) + 1
     return draw_scene([KINDS[index] for index in rng.integers(0, len(KINDS), size=count)], rng)
 
 
 def views_of(scene: Scene, rng: Generator | None = None) -> Iterator[tuple[Image.Image, list[str]]]:
-    """The views of a scene and the kinds in each: the whole picture, then the box of every object.
+    """Yield the views of a scene and the kinds in each: the whole picture, then the box of every object.
 
-    With `rng`, boxes are moved by up to a tenth of their sides, as a detector's are.
+    With `rng`, boxes are moved by up to a tenth of their sides, like a detector's.
     """
     picture, objects = scene
     yield picture, [kind for kind, _ in objects]
@@ -67,7 +69,7 @@ def views_of(scene: Scene, rng: Generator | None = None) -> Iterator[tuple[Image
 
 
 def view_tensor(view: Image.Image, side: int) -> Tensor:
-    """A view as the backbone takes it: (3, side, side), plainly resized and normalised."""
+    """Return a view as the backbone takes it: (3, side, side), resized and normalised."""
     resized = view.resize((side, side), Image.Resampling.BILINEAR)
     pixels: Tensor = normalize(
         pil_to_tensor(resized).float() / 255.0, list(IMAGENET_MEAN), list(IMAGENET_STD)
@@ -76,9 +78,10 @@ def view_tensor(view: Image.Image, side: int) -> Tensor:
 
 
 def _naming_batch(rng: Generator, pixels: int) -> tuple[Tensor, Tensor]:
-    """Views of fresh scenes, all at one side drawn at random, as many as cost the same at every side, and 1 for each kind in them.
+    """Return views of fresh scenes, all at one randomly drawn side, and 1 for each kind in each of them.
 
-    Shapes (views, 3, side, side) and (views, kinds); views * side * side is about `pixels`.
+    Shapes (views, 3, side, side) and (views, kinds). views * side * side is about `pixels`, so that every
+    batch costs about the same.
     """
     side = _VIEW_SIDES[int(rng.integers(len(_VIEW_SIDES)))]
     views: list[tuple[Image.Image, list[str]]] = []
@@ -111,13 +114,17 @@ def train_detector(
     batch: int = 16,
     learning_rate: float = 2e-3,
 ) -> None:
-    """Train `detector` for `steps` batches of fresh scenes; `namer` names the kinds in views from its body's last stage."""
+    """Train `detector` for `steps` batches of fresh scenes.
+
+    namer: names the kinds in views from the last stage of the detector's body.
+    """
     body = detector.backbone.body
     parameters = [*detector.parameters(), *namer.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
     detector.train()
-    # The statistics come from views at every resolution. Whole scenes alone would pull them away from those of crops.
+    # The statistics come from views at every resolution: whole scenes alone would move them away from those
+    # of crops.
     body.eval()
     for step in range(steps):
         scenes = [random_scene(rng) for _ in range(batch)]
@@ -151,7 +158,7 @@ def _report(phase: str, step: int, steps: int, loss: Tensor) -> None:
 
 def main(output: Path, resnet_steps: int = 800, detector_steps: int = 2000) -> None:
     """Train both phases and write the detector's state to the safetensors file `output`."""
-    # Sums are split among threads, so the number of threads is part of the result; one is what every machine has.
+    # The number of threads decides how sums are split, and so the result; one thread runs on every machine.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net = demo_resnet()

@@ -43,7 +43,10 @@ class Prepare(Stage):
         self._last: tuple[StageRecord, _Sources] | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """Return the settings with the format that was found, so that naming it instead of "auto" is the same."""
+        """Return the settings, with the format that was found.
+
+        So naming a format changes nothing where "auto" finds the same one.
+        """
         return {
             "task": self.settings.task,
             "format": self._texts().format,

@@ -1,5 +1,7 @@
-"""MNRE as published by Zheng et al. (2021), both versions: per line one Python literal of a sentence, a pair
-and its relation."""
+"""MNRE as published by Zheng et al. (2021), in both versions.
+
+Each line is a Python literal: a sentence with a pair and its relation.
+"""
 
 import ast
 import warnings

@@ -1,5 +1,7 @@
-"""Twitter-2015 and Twitter-2017 as published by Yu et al. (2020): `IMGID:<id>`, lines `token<TAB>label`, a
-blank line."""
+"""Twitter-2015 and Twitter-2017 as published by Yu et al. (2020).
+
+A tweet is a line `IMGID:<id>`, lines `token<TAB>label` and a blank line.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
