@@ -1,7 +1,7 @@
 """The archive layout of a shard: its pyramid compressed row by row, and the plugin that compresses it.
 
-A row is half the bytes and takes about a millisecond to read, against some ten microseconds from a memory
-map. The content is the same, and so are checksums and digests.
+A row takes half the bytes and about a millisecond to read, against some ten microseconds from a memory map.
+The content is the same, and so are checksums and digests.
 """
 
 import math
@@ -23,17 +23,17 @@ __all__ = ["ArchiveError", "ArchivedRows", "archive_layout", "filters"]
 class ArchiveError(HmnetPipeError):
     """A shard is compressed, and what decompresses it is not installed.
 
-    It is no ShardError: what is damaged is computed again, and this is not damaged.
+    This is no ShardError: damaged shards are computed again, and this one is not damaged.
     """
 
 
 def archive_layout(path: Path, spec: FeatureSpec) -> dict[str, Any]:
     """Return how h5py is to store the pyramid of the shard `path`. Raises ArchiveError without hdf5plugin.
 
-    A chunk a row, so that a row is read alone; its bits sorted by their weight and compressed by zstd; then
-    HDF5's own checksum, so that no decompressor ever meets a flipped bit. Of the filters tried on real
-    pyramids this is the one that reads fastest of those within a few per cent of the smallest (1.8 to 2.4
-    times smaller than it was; one block a row reads twice as fast as blocks of 8 KB).
+    Each row is a chunk, so that it can be read alone. Its bits are sorted by significance and compressed by
+    zstd; HDF5's own checksum comes last, so that no decompressor ever meets a flipped bit. Of the filters
+    tried on real pyramids, this one reads fastest among those within a few per cent of the smallest (1.8 to
+    2.4 times smaller than uncompressed; one block per row reads twice as fast as blocks of 8 KB).
     """
     plugin = filters(path)
     values = math.prod(spec.row_shape)
@@ -42,8 +42,7 @@ def archive_layout(path: Path, spec: FeatureSpec) -> dict[str, Any]:
 
 
 def filters(path: Path) -> Any:
-    """Return hdf5plugin, which on import makes its filters known to HDF5. path: what asks for it, for the
-    error."""
+    """Return hdf5plugin, whose import registers its filters with HDF5. path: what the error names."""
     try:
         import hdf5plugin
     except ImportError as error:
@@ -54,9 +53,9 @@ def filters(path: Path) -> Any:
 
 
 class ArchivedRows:
-    """The bytes of each row of an archived pyramid, decompressed when they are asked for.
+    """The bytes of each row of an archived pyramid, decompressed on request.
 
-    The file is open for just so long. opened: opens a shard's file for a moment (cache.shards).
+    The file is open only during a request. opened: opens a shard's file for a moment (cache.shards).
     """
 
     def __init__(self, path: Path, opened: Callable[[Path], AbstractContextManager[h5py.File]]) -> None:

@@ -23,10 +23,10 @@ class Damage:
 
 
 def find_damage(folder: Path) -> list[Damage]:
-    """Return everything that is wrong with the cache in `folder`, from a reading of every byte.
+    """Return everything that is wrong with the cache in `folder`, after reading every byte.
 
-    That is a damaged or missing index or shard, a row whose content does not match its checksum, a row that
-    is not the one that the index refers to, or a shard that the index does not name.
+    That is a damaged or missing index or shard, a row that does not match its checksum or is not the one that
+    the index refers to, and a shard that the index does not name.
     """
     try:
         spec, rows = read_index(folder)

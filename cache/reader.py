@@ -43,7 +43,7 @@ _INDEX = pa.schema(
 
 @dataclass(frozen=True)
 class IndexRow:
-    """Where an image's features lie. `inputs` is the digest of what else they were made from (the boxes)."""
+    """Where an image's features lie. inputs: the digest of whatever else they were made from (the boxes)."""
 
     image_key: str
     shard: str
@@ -72,8 +72,7 @@ def read_index(folder: Path) -> tuple[FeatureSpec, list[IndexRow]]:
 
 
 def _read_index(folder: Path, columns: Sequence[str] | None = None) -> tuple[FeatureSpec, pa.Table]:
-    """Return the index as a table of `columns`: a million rows are asked as columns, not as a million
-    objects."""
+    """Return the index as a table of `columns`, which costs less than a million objects."""
     path = folder / "index.parquet"
     if not path.is_file():
         raise StageError(f"{path} does not exist; run `hmnet-pipe extract` first")
@@ -93,27 +92,29 @@ def _read_index(folder: Path, columns: Sequence[str] | None = None) -> tuple[Fea
 class FeatureCache:
     """Random access to cached pyramids, opened lazily in the process that reads.
 
-    Safe under fork (no handle stays open, of whichever layout), under spawn (pickles as its path) and in
+    Safe under fork (no handle stays open, in either layout), under spawn (it is pickled as its path) and in
     notebooks.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.spec, self._index = _read_index(self.folder, ["image_key", "shard", "row", "checksum"])
-        # Of the shards that were opened: rows and view masks.
+        # Rows and view masks of the shards that were opened.
         self._shards: dict[str, tuple[Rows, npt.NDArray[np.bool_]]] = {}
 
     @cached_property
     def _places(self) -> dict[str | None, tuple[str, int]]:
-        """(shard, row) by image key: of a million images a second and 300 MB, which only a reader of features
-        pays."""
+        """Return (shard, row) by image key.
+
+        A million images take a second and 300 MB, so only a reader of features builds this.
+        """
         keys, shards, rows = (self._index.column(name).to_pylist() for name in ("image_key", "shard", "row"))
-        names = {name: name for name in self._counts}  # one text for all the images of a shard
+        names = {name: name for name in self._counts}  # one string for all the images of a shard
         return dict(zip(keys, zip(map(names.__getitem__, shards), rows, strict=True), strict=True))
 
     @cached_property
     def _counts(self) -> dict[str, int]:
-        """How many images the index has in each shard."""
+        """Return the number of images that the index has in each shard."""
         return {
             item["values"]: item["counts"]
             for item in pc.value_counts(self._index.column("shard")).to_pylist()
@@ -132,9 +133,8 @@ class FeatureCache:
         return iter(self._index.column("image_key").to_pylist())
 
     def digest(self) -> str:
-        """Return the digest of the features' identity and contents (by their checksums), whatever shards they
-        lie in."""
-        # The identity is a text in the text, as it was from the first.
+        """Return the digest of the features' identity and contents (their checksums), in whatever shards."""
+        # The identity is a string inside the JSON, as it always was.
         identity = json.dumps(self.spec.identity, sort_keys=True)
         digest = hashlib.sha256(f"[{canonical_json(identity)},[".encode())
         separator = b""
@@ -154,13 +154,12 @@ class FeatureCache:
         return sorted(pc.unique(self._index.column("shard")).to_pylist())
 
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Return a batch's pyramids (B, V, C, p, p), in their storage dtype or float32 for bfloat16, and view
-        mask (B, V).
+        """Return a batch's pyramids (B, V, C, p, p) and view mask (B, V).
 
-        A key that is None or not in the cache gives zeros and an all-false mask. Raises ShardError where a
-        shard is damaged.
+        Pyramids have their storage dtype, or float32 for bfloat16. A key that is None or not in the cache
+        gives zeros and an all-false mask. Raises ShardError where a shard is damaged.
         """
-        # Not zeroed: filling what is written over a moment later would cost as much as reading it.
+        # Not zeroed: filling what is overwritten a moment later would cost as much as reading it.
         pyramid = np.empty((len(keys), *self.spec.row_shape), STORAGE_DTYPES[self.spec.dtype])
         raw = pyramid.reshape(len(keys), math.prod(self.spec.row_shape)).view(np.uint8)
         view_mask = np.zeros((len(keys), self.spec.views), np.bool_)
@@ -173,8 +172,10 @@ class FeatureCache:
         return as_numbers(pyramid, self.spec.dtype), view_mask
 
     def _open(self, name: str) -> tuple[Rows, npt.NDArray[np.bool_]]:
-        """Return the rows and view masks of the shard `name`, once it is found to hold every image that the
-        index has in it, in its place."""
+        """Return the rows and view masks of the shard `name`.
+
+        Before that, check that the shard holds every image that the index has in it, in its place.
+        """
         shard = Shard(self.folder / name)
         if shard.spec != self.spec:
             raise ShardError(
@@ -193,8 +194,10 @@ class FeatureCache:
 
 
 def _canonical_pairs(keys: pa.StringArray, checksums: pa.UInt64Array) -> Iterator[bytes]:
-    """Yield the canonical JSON of each [key, checksum], in one text where no key needs an escape (a sha256
-    never does)."""
+    """Yield the canonical JSON of each [key, checksum].
+
+    It is one string where no key needs an escape (a sha256 never does).
+    """
     if pc.all(pc.match_substring_regex(keys, r"^[0-9A-Za-z_-]*$")).as_py():
         pairs = pc.binary_join_element_wise('["', keys, '",', pc.cast(checksums, pa.string()), "]", "")
         if len(pairs):

@@ -1,5 +1,4 @@
-"""One shard of the feature cache: an HDF5 file that is complete or does not exist, and whose every row can be
-checked.
+"""One shard of the feature cache: an HDF5 file, complete or not there, with a checksum in every row.
 
 Layout (schema version 1; rows R, views V, C the sum of the levels' channels, p the pooled side):
 
@@ -11,8 +10,8 @@ Layout (schema version 1; rows R, views V, C the sum of the levels' channels, p 
     attributes  schema_version, complete, unit, and `spec`, a JSON text with the fields of FeatureSpec
 
 HDF5's contiguous layout has no checksum of its own, and a file killed in mid-write can open with rows of
-zeros: therefore the temporary name, the rename, and a checksum in every row. The checksum is over content: a
-shard in the other layout is the same shard.
+zeros. This is why there are a temporary name, a rename, and a checksum in every row. The checksum is over
+content: a shard is the same shard in either layout.
 """
 
 import hashlib
@@ -47,7 +46,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 
-# What HDF5 and h5py raise over a file that is not as it should be.
+# What HDF5 and h5py raise when a file is not as it should be.
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 
 
@@ -56,8 +55,10 @@ class ShardError(StageError):
 
 
 def row_checksum(key: str, mask: npt.NDArray[np.bool_], pyramid: npt.NDArray[Any]) -> int:
-    """Return the first 8 bytes (little-endian) of the blake2b-64 of a row: key (ascii), view mask (a byte
-    each), pyramid."""
+    """Return the checksum of a row: its key (ascii), view mask (a byte each) and pyramid.
+
+    It is the blake2b-64 of these bytes as a little-endian integer.
+    """
     digest = hashlib.blake2b(key.encode("ascii"), digest_size=8)
     digest.update(np.ascontiguousarray(mask).data)
     digest.update(np.ascontiguousarray(pyramid).data)
@@ -94,11 +95,10 @@ def write_shard(
 
 
 def rewrite_shard(path: Path, *, archived: bool) -> bool:
-    """Bring a shard into the archive layout, or back into the contiguous one. Return whether it was in the
-    other.
+    """Rewrite a shard in the archive layout or the contiguous one. Return whether its layout changed.
 
-    Killed at any moment it is whole in one of both. Raises ShardError where it is damaged, since its rows
-    would otherwise be given checksums that hide it.
+    A kill at any moment leaves it whole in one of the two. Raises ShardError where it is damaged: otherwise
+    its rows would be given checksums that hide the damage.
     """
     shard = Shard(path)
     if shard.archived == archived or not shard.keys:
@@ -114,7 +114,7 @@ def rewrite_shard(path: Path, *, archived: bool) -> bool:
         _write(
             temporary, shard.unit, shard.spec, shard.keys, shard.view_mask, checksums, shard.pyramid, layout
         )
-        if Shard(temporary).damaged_rows():  # read back, since the only other copy goes now
+        if Shard(temporary).damaged_rows():  # read back, since the only other copy is about to go
             raise ShardError(
                 f"{path} could not be rewritten: what was read back differs; "
                 "it is left as it was, so check the disk"
@@ -133,10 +133,10 @@ def _write(
     layout: dict[str, Any],
 ) -> None:
     """Write a shard's file. layout: how h5py is to store the pyramid; empty for the contiguous layout."""
-    # In memory first: when HDF5 closes a file for which the disk has no room, it may crash its process.
+    # In memory first: HDF5 may crash its process when it closes a file for which the disk has no room.
     content = BytesIO()
     with h5py.File(content, "w", libver="v110") as file:
-        # Without times the same content gives the same bytes.
+        # Without times, the same content gives the same bytes.
         file.create_dataset("pyramid", data=pyramid, track_times=False, **layout)
         file.create_dataset("view_mask", data=view_mask, track_times=False)
         file.create_dataset("image_key", data=np.array(keys, dtype="S64"), track_times=False)
@@ -160,8 +160,8 @@ def _open(path: Path) -> Iterator[h5py.File]:
     Whatever is wrong with it, then or in the `with` block, is a ShardError.
     """
     try:
-        # Through a Python file HDF5 takes no lock, which some network file systems refuse and a notebook may
-        # hold.
+        # HDF5 takes no lock on a Python file; some network file systems refuse locks, and a notebook may hold
+        # one.
         with path.open("rb") as handle, h5py.File(handle, "r") as file:
             if file.attrs["schema_version"] != SCHEMA_VERSION:
                 raise ShardError(
@@ -180,7 +180,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
 def check_shard(path: Path) -> None:
     """Raise ShardError where the file is missing, truncated, incomplete or of another schema version.
 
-    Nothing of its rows is read.
+    Reads none of its rows.
     """
     with _open(path) as file:
         dataset = file["pyramid"].id
@@ -193,12 +193,12 @@ Rows = npt.NDArray[np.uint8] | ArchivedRows
 
 
 class Shard:
-    """A shard opened for reading: its small datasets in memory, its pyramid as a read-only memory map or, in
-    the archive layout, row by row from the file.
+    """A shard opened for reading: its small datasets in memory, its pyramid as a read-only memory map.
 
-    No handle stays open: a Shard survives fork, holds no HDF5 lock, and thousands of them take no file
-    descriptor. Raises ShardError where the file is missing, truncated, incomplete or of another schema
-    version, ArchiveError where it is compressed and hdf5plugin is not installed.
+    In the archive layout the pyramid is read row by row from the file. No handle stays open: a Shard survives
+    fork, holds no HDF5 lock, and thousands of them use no file descriptor. Raises ShardError where the file
+    is missing, truncated, incomplete or of another schema version, and ArchiveError where it is compressed
+    and hdf5plugin is not installed.
     """
 
     unit: str
@@ -206,8 +206,7 @@ class Shard:
     keys: list[str]
     view_mask: npt.NDArray[np.bool_]  # shape: (R, V)
     checksums: npt.NDArray[np.uint64]  # shape: (R,)
-    # By its number, the bytes of a row of the pyramid: in the file they lie at odd places, where numpy is
-    # slow with numbers.
+    # rows[i] is the raw bytes of row i: floats are unaligned in the file, and numpy copies such floats slowly.
     rows: Rows
 
     def __init__(self, path: Path) -> None:
@@ -237,12 +236,12 @@ class Shard:
 
     @property
     def archived(self) -> bool:
-        """Whether it is in the archive layout."""
+        """Return whether it is in the archive layout."""
         return isinstance(self.rows, ArchivedRows)
 
     @property
     def pyramid(self) -> npt.NDArray[Any]:
-        """Every row, (R, V, C, p, p) in the storage dtype; an archive's are read and decompressed."""
+        """Return every row, (R, V, C, p, p) in the storage dtype; an archive's are read and decompressed."""
         with self._all_rows() as rows:
             return (
                 np.asarray(rows[:])
@@ -252,7 +251,7 @@ class Shard:
 
     @contextmanager
     def _all_rows(self) -> Iterator[Any]:
-        """Lend `rows`, or an archive's pyramid from a file that is opened once for all of them."""
+        """Yield `rows`, or for an archive the pyramid of a file that is opened once for all rows."""
         if isinstance(self.rows, ArchivedRows):
             with _open(self.path) as file:
                 yield file["pyramid"]
@@ -277,7 +276,7 @@ class Shard:
 def _map(path: Path, offset: int, size: int) -> npt.NDArray[np.uint8]:
     """Return a part of a file as a read-only array of bytes in mapped memory.
 
-    Arrow's map outlives its file; numpy's keeps a file descriptor (as does Python's, before 3.13), of which a
+    Arrow's map outlives its file. numpy's (and Python's, before 3.13) keeps a file descriptor, of which a
     process commonly has 1024: too few for the shards of 300,000 images.
     """
     with pa.memory_map(str(path)) as file:

@@ -21,7 +21,7 @@ __all__ = [
     "as_numbers",
 ]
 
-# Of what the views of a row are: the whole image and then its objects, the image alone, or the objects alone.
+# What the views of a row show: the whole image and then its objects, the image alone, or the objects alone.
 ALL, IMAGE, OBJECTS = REGIONS = ("all", "image", "objects")
 
 # The statistics of ImageNet's pixels, red, green and blue from 0 to 1: most backbones were trained with them.
@@ -45,8 +45,11 @@ def as_numbers(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True)
 class Transform:
-    """How a view becomes a network's input: resized to size x size by Pillow's `interpolation`, without
-    regard to aspect, then scaled to 0..1, less `mean`, over `std`."""
+    """How a view becomes a network's input.
+
+    It is resized to size x size by Pillow's `interpolation`, without regard to its aspect, then scaled to
+    0..1, less `mean`, over `std`.
+    """
 
     size: int
     mean: tuple[float, ...]
@@ -54,7 +57,7 @@ class Transform:
     interpolation: str
 
     def __str__(self) -> str:
-        """Return these facts as one sentence, as fingerprints have them: it must never change."""
+        """Return these facts as the sentence that fingerprints contain. It must never change."""
         if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             statistics = "ImageNet mean and standard deviation"
         else:
@@ -67,11 +70,15 @@ class Transform:
 class FeatureSpec:
     """What the numbers of a feature set are; equal specs can be read together.
 
-    weights: the digest of the backbone's weights. levels: the channels of each level that is held, from fine
-    to coarse; numbers: which of the backbone's levels these are, counted from 1, the finest (by default all).
-    pooled: the side p of each level after pooling. regions: of what the views are, one of REGIONS; views: how
-    many an image has at most. dtype: what is stored. precision: what the backbone computed in; it is not
-    compared, since caches made before it was recorded have none ("") and extract's own record holds it.
+    weights: the digest of the backbone's weights.
+    levels: the channels of each level that is kept, from fine to coarse.
+    numbers: which of the backbone's levels these are, counted from 1, the finest; by default all.
+    pooled: the side p of each level after pooling.
+    regions: what the views show, one of REGIONS.
+    views: the largest number of views of an image.
+    dtype: what is stored.
+    precision: what the backbone computed in. It is not compared: caches made before it was recorded have none
+    (""), and extract's own record has it.
     """
 
     backbone: str
@@ -95,7 +102,7 @@ class FeatureSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "FeatureSpec":
-        """Return the spec that `to_json` gave; in caches of before its transform was a sentence."""
+        """Return the spec that `to_json` gave; in older caches its transform is a sentence."""
         transform = values["transform"]
         return cls(
             **{
@@ -108,10 +115,10 @@ class FeatureSpec:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What digests and fingerprints hold of it, so that they stay those of caches made before.
+        """Return what digests and fingerprints contain of it, so that those of older caches stay valid.
 
-        The fields of the first version, with the transform as a sentence; and the later ones where they say
-        something other than all levels of all views.
+        These are the fields of the first version, with the transform as a sentence, and of the later ones
+        those that differ from all levels of all views.
         """
         values = {**asdict(self), "transform": str(self.transform)}
         del values["precision"]  # it shows in the numbers
@@ -123,7 +130,7 @@ class FeatureSpec:
 
     @property
     def row_shape(self) -> tuple[int, int, int, int]:
-        """The shape (V, C, p, p) of an image's features."""
+        """Return the shape (V, C, p, p) of an image's features."""
         return (self.views, sum(self.levels), self.pooled, self.pooled)
 
 
@@ -138,7 +145,7 @@ _SENTENCE = re.compile(
 
 
 def _of_sentence(text: str) -> Transform:
-    """Return the transform whose sentence `text` is. Raises ValueError where it is none."""
+    """Return the transform that the sentence `text` describes. Raises ValueError where it describes none."""
     if found := _SENTENCE.fullmatch(text):
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if found[3] is not None:

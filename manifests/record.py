@@ -16,9 +16,10 @@ __all__ = ["StageRecord"]
 class StageRecord:
     """The provenance of a finished stage, kept as stages/<stage>.json.
 
-    `schema_version`, `parameters`, `inputs` and `weights` make the fingerprint: whatever can change the stage's result and nothing
-    else (no paths, no worker count). `inputs`, `weights` and `outputs` map a name to a content digest. `facts` holds what is good
-    to know and changes nothing: versions, host, counts, seconds.
+    `schema_version`, `parameters`, `inputs` and `weights` make the fingerprint: whatever can change the
+    stage's result and nothing else (no paths, no worker count). `inputs`, `weights` and `outputs` map a name
+    to a content digest. `facts` holds what is useful to know and changes nothing: versions, host, counts,
+    seconds.
     """
 
     stage: str
@@ -42,7 +43,7 @@ class StageRecord:
         )
 
     def changes(self, other: "StageRecord") -> list[str]:
-        """Each fingerprinted field in which `other` (the newer) differs, as `backbone: resnet50 -> resnet101`."""
+        """Return each fingerprinted field in which `other` (the newer) differs: `seed: 1 -> 2`."""
         mine, theirs = self._fields(), other._fields()
         return [
             f"{name}: {_short(mine.get(name, 'absent'))} -> {_short(theirs.get(name, 'absent'))}"
@@ -73,7 +74,10 @@ class StageRecord:
 
     @classmethod
     def read(cls, path: Path) -> "StageRecord | None":
-        """The record at `path`, or None where the stage never finished. Raises StageError where the file is damaged."""
+        """Return the record at `path`, or None where the stage never finished.
+
+        Raises StageError where the file is damaged.
+        """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values.pop("fingerprint")
@@ -85,6 +89,6 @@ class StageRecord:
 
 
 def _short(value: Any) -> str:
-    """Digests are cut to what a person can compare."""
+    """Return a value as text; digests are shortened to what a person can compare."""
     text = str(value)
     return text[:12] if len(text) == 64 and all(letter in "0123456789abcdef" for letter in text) else text

@@ -55,7 +55,10 @@ class RunFolder:
         return self.path / "stages" / f"{stage}.parquet"
 
     def work(self, stage: str) -> Path:
-        """Return where a stage keeps finished parts: a resumed stage reads them, a finished one removes them."""
+        """Return the folder of a stage's finished parts.
+
+        A resumed stage reads them; a finished one removes them.
+        """
         return self.path / "stages" / f"{stage}.parts"
 
     def record(self, stage: str) -> Path:
@@ -72,7 +75,7 @@ class RunFolder:
         return self.models / trial.system / trial.label
 
     def finetuned(self, trial: Trial) -> Path:
-        """Return where the model lies that finetune made, with its backbone."""
+        """Return the folder of the model that finetune made, with its backbone."""
         return self.models / trial.system / f"finetuned-{trial.label}"
 
     def refreshed(self, trial: Trial) -> Path:
@@ -80,5 +83,5 @@ class RunFolder:
         return self.path / "refreshed" / trial.name
 
     def logs(self, stage: str) -> Path:
-        """Return where TensorBoard's files of one training lie."""
+        """Return the folder of TensorBoard's files of one training."""
         return self.path / "logs" / stage

@@ -73,8 +73,8 @@ PROBLEMS = _schema(
     ("reason", pa.string()),
 )
 
-# One row per (image_key, rank), rank 0 having the highest score. Boxes are pixels of the upright image: x0,
-# y0, x1, y1.
+# One row per (image_key, rank); rank 0 has the highest score. Boxes are x0, y0, x1, y1 in pixels of the
+# upright image.
 DETECTIONS = _schema(
     ("image_key", pa.string()),
     ("rank", pa.int8()),
@@ -105,7 +105,7 @@ PREDICTIONS = _schema(
     ("has_image", pa.bool_()),
 )
 
-# What a model looked at in a sample, for figures. positions: the words, or [CLS], [E1] and [E2], that
+# What a model attended to in a sample, for figures. positions: the words, or [CLS], [E1] and [E2], that
 # `attention` belongs to. views: whether the sample has each view that the system sees. gates: layer, view,
 # level. attention: layer, position, view; the mean over heads.
 _CUBE = pa.list_(pa.list_(pa.list_(pa.float32())))

@@ -29,7 +29,7 @@ __all__ = [
     "write_table",
 ]
 
-# A table need not fit into memory: a reader holds so many rows at a time, and a few MB for each column of a
+# A table need not fit into memory: a reader holds this many rows at a time, and a few MB for each column of a
 # row group.
 _BATCH_ROWS = 2**14
 _GROUP_ROWS = 2**17
@@ -93,7 +93,8 @@ def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
 
 @contextmanager
 def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    # With a buffer size pages are read as they are needed; without it, a column's whole row group at once.
+    # With a buffer size, pages are read as they are needed; without one, a column's whole row group is read
+    # at once.
     with _parquet_errors(path), pq.ParquetFile(path, buffer_size=2**20) as file:
         yield file
 
@@ -101,7 +102,7 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 def _batches(
     file: pq.ParquetFile, columns: Sequence[str] | None = None, rows: int = _BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    # Group by group: otherwise arrow keeps what it has read of every group until the last one.
+    # Read group by group: otherwise arrow keeps what it has read of every group until the last one.
     for group in range(file.num_row_groups):
         yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
@@ -117,7 +118,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 
 def usable_images(path: Path) -> pa.Table:
-    """Return key and path of every usable image in the images table `path`, in the order of the keys."""
+    """Return key and path of every usable image in the images table `path`, ordered by key."""
     batches = read_batches(path, IMAGES, "prepare", ["key", "path", "status"])
     parts = [
         batch.filter(pc.equal(batch.column("status"), "ok")).select(["key", "path"]) for batch in batches

@@ -20,12 +20,12 @@ _LABEL = (
 
 @dataclass(frozen=True, order=True)
 class Trial:
-    """One training: two trials of a run never write to one place.
+    """One training. Two trials of a run never write to one place.
 
     shots: samples of each class in the low-resource setting, drawn with `subset_seed`; 0: all samples.
-    start: where an end-to-end training starts: PRETRAINED weights, the TRAINED model of the same system,
-    seed and shots, or the first 8 hexadecimal digits of the digest of another model. features: the feature
-    set that the system reads; "": the one that the system asks for.
+    start: where an end-to-end training starts: PRETRAINED weights, the TRAINED model of the same system, seed
+    and shots, or the first 8 hexadecimal digits of the digest of another model.
+    features: the feature set that the system reads; "": the one that the system asks for.
     """
 
     system: str
@@ -56,7 +56,7 @@ class Trial:
 
     @property
     def extras(self) -> dict[str, Any]:
-        """Return what else than system and seed names the trial; nothing for most."""
+        """Return whatever names the trial besides system and seed; nothing for most trials."""
         shots = {"shots": self.shots, "subset_seed": self.subset_seed} if self.shots else {}
         start = {"start": self.start} if self.start else {}
         features = {"features": self.features} if self.features else {}
@@ -64,7 +64,7 @@ class Trial:
 
     @property
     def options(self) -> str:
-        """Return the options by which the commands name the trial. A start other than `train` is not among them."""
+        """Return the options by which the commands name the trial, which include no start but `train`."""
         shots = f" --shots {self.shots} --subset-seed {self.subset_seed}" if self.shots else ""
         start = f" --from {TRAINED}" if self.start == TRAINED else ""
         features = f" --features {self.features}" if self.features else ""
@@ -77,7 +77,7 @@ class Trial:
 
     @classmethod
     def of(cls, folder: Path, prefix: str = "") -> "Trial | None":
-        """Return the trial of a folder models/<system>/<prefix><label>, or None where it is of none."""
+        """Return the trial of a folder models/<system>/<prefix><label>, or None for other folders."""
         return cls._parsed(folder.parent.name, folder.name.removeprefix(prefix))
 
     @classmethod

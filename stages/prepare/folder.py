@@ -23,11 +23,11 @@ __all__ = ["Found", "ImageFolder"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# MNRE keeps one folder of images per split; the sample's own split is tried first, then the others in this
+# MNRE has one folder of images per split; the sample's own split is tried first, then the others in this
 # order.
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 
-# The digests of files known before: one row per file, `file` relative to the image folder, times in nanoseconds.
+# The digests known from before: one row per file, `file` relative to the image folder, times in nanoseconds.
 _KNOWN = pa.schema(
     [
         (name, pa.string() if name in ("file", "key") else pa.int64())
@@ -49,8 +49,7 @@ class Found:
 class _Stamp:
     """What identifies an unchanged file.
 
-    The time of the last change of status is included because, unlike mtime, `touch` and `cp -p` cannot set
-    it.
+    The time of the last change of status is included: unlike mtime, `touch` and `cp -p` cannot set it.
     """
 
     size: int
@@ -62,8 +61,9 @@ class _Stamp:
 class ImageFolder:
     """The images below `path`.
 
-    known: the file that remembers digests between runs; without it all files are read again. read: reads a file and
-    returns the sha256 of its bytes; it is called once for each file that is new or may have changed.
+    known: the file that keeps digests between runs; without it every file is read again.
+    read: reads a file and returns the sha256 of its bytes; called once for each file that is new or may have
+    changed.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class ImageFolder:
     def look_up(self, names: Iterable[tuple[str, str]], tools: Tools) -> dict[tuple[str, str], Found]:
         """Return what each (split, name) leads to.
 
-        Every file is read that is new or may have changed since `known` was written.
+        Reads every file that is new or may have changed since `known` was written.
         """
         found: dict[tuple[str, str], Found] = {}
         paths: dict[tuple[str, str], Path] = {}
@@ -120,7 +120,7 @@ class ImageFolder:
         return found
 
     def _digest(self, path: Path, known: dict[str, tuple[_Stamp, str]]) -> tuple[Path, Found, _Stamp | None]:
-        """The digest of one file, and the stamp by which it may be known again, if that is safe."""
+        """Return the file's digest and, if that is safe, the stamp by which to recognise the file later."""
         try:
             now = time.time_ns()
             status = path.stat()
@@ -138,12 +138,12 @@ class ImageFolder:
     def _load(self) -> dict[str, tuple[_Stamp, str]]:
         try:
             rows = read_table(self.known, _KNOWN).to_pylist()
-        except StageError:  # not there yet, or damaged: it only saves time
+        except StageError:  # it does not exist yet or is damaged, and only saves time
             return {}
         return {row["file"]: (_Stamp(row["size"], row["mtime"], row["ctime"]), row["key"]) for row in rows}
 
     def _save(self, settled: dict[str, tuple[_Stamp, str]]) -> None:
-        if not self.known.parent.is_dir():  # a look at a run that does not exist must not create it
+        if not self.known.parent.is_dir():  # inspecting a run that does not exist must not create it
             return
         rows = [
             dict(zip(_KNOWN.names, (file, *astuple(stamp), key), strict=True))
@@ -151,5 +151,5 @@ class ImageFolder:
         ]
         try:
             write_table(self.known, table_of(_KNOWN, rows))
-        except OSError:  # a run that may only be read can still be checked
+        except OSError:  # a read-only run can still be checked
             return

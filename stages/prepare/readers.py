@@ -108,10 +108,9 @@ def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
 
 
 def read_samples(text: Path, task: str, format: str = "auto") -> tuple[list[SampleRow], list[ProblemRow]]:
-    """Return every sample of the folder `text`, in the order (split, id), and one problem for each label that was
-    repaired.
+    """Return every sample of the folder `text`, by (split, id), and a problem for each repaired label.
 
-    Raises InputError, see `find_texts`; for a bad line it names file and line.
+    Raises InputError: see `find_texts`; for a bad line it names the file and the line.
     """
     texts = find_texts(text, task, format)
     return samples_of({split: TextFile.read(path) for split, path in texts.files.items()}, task, texts.format)
@@ -120,10 +119,10 @@ def read_samples(text: Path, task: str, format: str = "auto") -> tuple[list[Samp
 def samples_of(
     files: Mapping[str, TextFile], task: str, format: str
 ) -> tuple[list[SampleRow], list[ProblemRow]]:
-    """Return what `read_samples` returns, from text files that have been read, by split.
+    """Return what `read_samples` returns, from text files that were already read, by split.
 
-    Neither rows nor ids depend on the order of lines; only a problem's `where` does, which names the line. Raises
-    InputError for a bad line, which names file and line.
+    Neither rows nor ids depend on the order of lines; only a problem's `where`, which names the line, does.
+    Raises InputError for a bad line, which names the file and the line.
     """
     read: dict[str, Callable[[TextFile], list[Draft]]] = {
         "twitter": read_twitter,

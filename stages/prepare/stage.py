@@ -53,12 +53,14 @@ class Prepare(Stage):
         }
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        """Return digests of each text file with its name (which the problems table gives) and of all images that
-        samples refer to."""
+        """Return digests of each text file with its name and of all images that samples refer to.
+
+        The name counts because the problems table contains it.
+        """
         return self._read(tools).digests
 
     def causes(self, tools: Tools = SILENT) -> StageRecord:
-        """Return the causes, and keep what was read for them: `compute` from these causes reads nothing again."""
+        """Return the causes and keep what was read for them, so that `compute` reads nothing again."""
         sources = self._read(tools)
         causes = StageRecord(
             self.name, self.schema_version, self.parameters(), sources.digests, self.weights(), {}
@@ -206,7 +208,7 @@ class Prepare(Stage):
     ) -> dict[tuple[str, str], Found]:
         """Return where each (split, image name) of the samples leads; nothing for a run on text alone.
 
-        What has to be read for it is decoded too, and put into `inspected` by its key.
+        inspected: receives, by key, the rows of the images that had to be read, which are decoded at once.
         """
         if self.settings.images is None:
             return {}
@@ -276,8 +278,11 @@ class Prepare(Stage):
 
 @dataclass(frozen=True)
 class _Sources:
-    """What was read: the samples, the labels that were repaired, where each (split, image name) leads, a row of IMAGES
-    for each content that had to be read, by key, and the digests of all inputs."""
+    """What was read, all at once.
+
+    samples; repairs: the labels that were repaired; images: where each (split, image name) leads; inspected:
+    a row of IMAGES, by key, for each content that had to be read; digests: those of all inputs.
+    """
 
     samples: list[SampleRow]
     repairs: list[ProblemRow]
@@ -298,7 +303,7 @@ def _image_row(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _known_image_row(image: tuple[str, Path]) -> dict[str, Any]:
-    """Return the row of IMAGES for a file whose digest is known. Raises StageError where it is another one by now."""
+    """Return the row of IMAGES for a file of known digest. Raises StageError where the file has changed."""
     key, path = image
     try:
         row = _image_row(path, image_bytes(path))
