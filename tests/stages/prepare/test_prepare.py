@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -252,11 +253,12 @@ def test_files_of_equal_content_share_a_key_and_are_decoded_once(
         return image_facts(data)
 
     monkeypatch.setattr(prepare_stage, "image_facts", counted)
-    prepare.compute(prepare.causes(), Tools())
+    causes = prepare.causes()
+    prepare.compute(causes, Tools())
     samples, images, _ = tables(prepare)
     assert {sample["image_key"] for sample in samples} == {key(picture("red"))}
     assert [image["path"] for image in images] == [str(workplace / "images" / "1.jpg")]
-    record(prepare).write(prepare.run.record("prepare"))
+    replace(causes, outputs=prepare.outputs()).write(prepare.run.record("prepare"))
     (workplace / "images" / "3.jpg").write_bytes(picture("blue"))
     (workplace / "text" / "test.txt").write_text(tweet("3"))
     prepare.compute(prepare.causes(), Tools())
