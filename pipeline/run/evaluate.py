@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import InputError
-from ...manifests.run import RunFolder
+from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.trial import PRETRAINED, Trial
 from ...stages.base.tools import SILENT, Tools
 from ...stages.finetune.settings import FinetuneSettings
@@ -43,6 +43,7 @@ def evaluate_trial(
         shuffle_images=shuffle_images,
         explain=explain,
         plan=plan,
+        feature_set=trial.features or DEFAULT_SET,
         device=recipe.device,
         precision=recipe.precision,
         tools=tools,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ...manifests.errors import InputError
-from ...manifests.run import RunFolder
+from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
@@ -16,7 +16,7 @@ from ..learning.scores import Scores
 from ..learning.splits import Split, encode_split, shuffled_images
 from ..vision.plan import ViewPlan
 from .explanation import explanations_table
-from .recorded import Evaluation, evaluation_name
+from .recorded import Evaluation, causes_of, evaluation_name
 
 __all__ = ["evaluate"]
 
@@ -30,6 +30,7 @@ def evaluate(
     shuffle_seed: int = 0,
     explain: bool = False,
     plan: ViewPlan | None = None,
+    feature_set: str = DEFAULT_SET,
     device: str = "auto",
     precision: str = "auto",
     tools: Tools = SILENT,
@@ -40,14 +41,15 @@ def evaluate(
 
     The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and
     .parquet, and with `explain` what the model looked at as explanation-<split>[-shuffled].parquet. A model
-    that finetune made sees pixels: it needs `plan`, the views that extract would see of `data`.
+    that finetune made sees pixels: it needs `plan`, the views that extract would see of `data`. feature_set:
+    the one of `data` that another model reads.
 
     Raises InputError where the split has no sample or the samples are of another task, and StageError where
     the features or boxes were made otherwise than those that the model was trained on.
     """
     opened = open_model(folder, device=device, precision=precision)
     chosen = _read(opened, data, split)
-    visuals = open_visuals(opened, data, plan, tools)
+    visuals = open_visuals(opened, data, plan, feature_set, tools)
     if visuals is None and (shuffle_images or explain):
         what = "they cannot be shuffled" if shuffle_images else "there is no gate and no attention to explain"
         raise InputError(f"{opened.config.system} reads no images: {what}")
@@ -59,7 +61,9 @@ def evaluate(
     own = data.path.resolve() in folder.resolve().parents
     other = None if own else data.path.resolve().name
     name = evaluation_name(split, shuffled_images=shuffle_images, other_run=other)
-    evaluation = Evaluation(opened.config.system, split, shuffle_images, scores)
+    read = feature_set if opened.config.levels else None
+    made_from = {} if opened.from_pixels else causes_of(folder, data, read, opened.precision)
+    evaluation = Evaluation(opened.config.system, split, shuffle_images, scores, made_from)
     return scores, _write(folder, name, evaluation, predictions_table(chosen, predicted, visuals), explained)
 
 

@@ -1,28 +1,35 @@
 """The scores of evaluations as they lie in a model's folder. Importing this needs no torch."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...cache.reader import FeatureCache
 from ...manifests.errors import StageError
 from ...manifests.files import write_text
+from ...manifests.fingerprint import digest_file
+from ...manifests.run import RunFolder
+from ...manifests.schemas import SAMPLES
+from ...manifests.tables import table_digest
 
-__all__ = ["Evaluation", "evaluation_name", "recorded_evaluations"]
+__all__ = ["Evaluation", "causes_of", "evaluation_name", "fresh_evaluation", "recorded_evaluations"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """One evaluation of a model.
 
-    scores: as stages.learning.scores makes them. shuffled_images: dealt out at random.
+    scores: as stages.learning.scores makes them. shuffled_images: dealt out at random. made_from: what the scores
+    follow from, see `causes_of`; empty where that is not known.
     """
 
     system: str
     split: str
     shuffled_images: bool
     scores: dict[str, Any]
+    made_from: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write it to a file."""
@@ -37,6 +44,30 @@ class Evaluation:
             raise StageError(f"{path} is missing; run `hmnet-pipe evaluate` first") from error
         except (ValueError, TypeError) as error:
             raise StageError(f"{path} is damaged ({error}); run `hmnet-pipe evaluate` again") from error
+
+
+def causes_of(folder: Path, data: RunFolder, feature_set: str | None, precision: str) -> dict[str, str]:
+    """Return digests of what the scores of the model in `folder` on the run `data` follow from, and the precision.
+
+    feature_set: the one that the model reads; None: text alone. Raises StageError where samples or features are missing.
+    """
+    found = {
+        "model": digest_file(folder / "model.safetensors"),
+        "samples": table_digest(data.samples, SAMPLES, "prepare"),
+        "precision": precision,
+    }
+    if feature_set is not None:
+        found["features"] = FeatureCache(data.features(feature_set)).digest()
+    return found
+
+
+def fresh_evaluation(path: Path, made_from: Mapping[str, str]) -> Evaluation | None:
+    """Return the evaluation in a file if it was made from the same, and None otherwise."""
+    try:
+        found = Evaluation.read(path)
+    except StageError:
+        return None
+    return found if found.made_from == made_from else None
 
 
 def evaluation_name(split: str, *, shuffled_images: bool, other_run: str | None = None) -> str:

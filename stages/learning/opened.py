@@ -51,24 +51,31 @@ def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -
     return OpenModel(folder, model.to(there), load_tokenizer(folder / "tokenizer"), arithmetic, from_pixels)
 
 
-def open_visuals(opened: OpenModel, data: RunFolder, plan: ViewPlan | None, tools: Tools) -> Visuals | None:
+def open_visuals(
+    opened: OpenModel, data: RunFolder, plan: ViewPlan | None, feature_set: str, tools: Tools
+) -> Visuals | None:
     """Return the images of `data` as the model reads them, or None for a system that reads none.
 
-    plan: the views that extract would see of `data`, for a model that sees pixels. Raises InputError where
+    plan: the views that extract would see of `data`, for a model that sees pixels. feature_set: the one of `data`
+    that another model reads. Raises InputError where
     the plan is missing, and StageError where features or boxes were made otherwise than those that the model
     was trained on.
     """
     if not opened.config.levels:
         return None
-    visuals = _pixels(data, plan, opened.config) if opened.from_pixels else _features(data, opened.config)
+    visuals: Visuals
+    if opened.from_pixels:
+        visuals = _pixels(data, plan, opened.config)
+    else:
+        visuals = _features(data.features(feature_set), opened.config)
     check_detected(opened.folder, data, tools)
     return visuals
 
 
-def _features(data: RunFolder, config: ModelConfig) -> FeatureCache:
-    """Return the features of `data`, which must have the backbone, weights and transform of the model's."""
-    cache = FeatureCache(data.features())
-    _check(str(data.features()), cache.spec, config.features, ("dtype",))
+def _features(folder: Path, config: ModelConfig) -> FeatureCache:
+    """Return the features in a folder, which must have the backbone, weights and transform of the model's."""
+    cache = FeatureCache(folder)
+    _check(str(folder), cache.spec, config.features, ("dtype",))
     return cache
 
 

@@ -4,6 +4,8 @@ Relations only: entities take twice as long and show the same (`make demo`).
 """
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,25 @@ def test_run_again_it_does_nothing(shown: tuple[DemoScores, list[Report], list[R
     _, first, again = shown
     assert [report.state for report in first] == ["done"] * 5
     assert [report.state for report in again] == ["fresh"] * 5
+
+
+def test_run_again_it_needs_no_torch(shown: tuple[DemoScores, list[Report], list[Report]]) -> None:
+    place = shown[2][0].output
+    assert place is not None
+    program = """
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+from hmnet_pipe.pipeline.run.demo import run_demo
+from hmnet_pipe.stages.base.tools import Tools
+states = []
+run_demo(Path(sys.argv[1]), Tools(), lambda report: states.append(report.state), tasks=("re",))
+print(*states)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(place.parent)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["fresh"] * 5, done.stderr
 
 
 def test_the_table_is_what_the_readme_shows(shown: tuple[DemoScores, list[Report], list[Report]]) -> None:

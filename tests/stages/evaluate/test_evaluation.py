@@ -17,7 +17,7 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
-from hmnet_pipe.stages.evaluate.recorded import Evaluation, recorded_evaluations
+from hmnet_pipe.stages.evaluate.recorded import causes_of, fresh_evaluation, recorded_evaluations
 
 from ...running import Demos, bring_up_to_date, configure, finetuned_of, model_of, stage_of
 
@@ -140,6 +140,28 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(run: Path) -> No
         evaluate(model_of(run), RunFolder(run), split="dev")
 
 
+def test_a_recorded_evaluation_is_fresh_until_the_model_the_samples_or_the_features_change(
+    copy: Path,
+) -> None:
+    run, model = RunFolder(copy), model_of(copy)
+    precision = stage_of(copy, "train").parameters()["precision"]
+
+    def is_fresh(precision: str = precision) -> bool:
+        return fresh_evaluation(path, causes_of(model, run, "pyramid", precision)) is not None
+
+    _, path = evaluate(model, run)
+    assert is_fresh()
+    assert not is_fresh("fp64")
+    bring_up_to_date(copy, "extract", dtype="float32")
+    assert not is_fresh()
+    bring_up_to_date(copy, "extract", dtype="float16")
+    assert is_fresh()
+    bring_up_to_date(copy, "train", epochs=2)
+    assert not is_fresh()
+    assert evaluate(model, run)[1] == path
+    assert is_fresh()
+
+
 def test_recorded_scores_are_those_that_were_returned_and_are_read_without_torch(copy: Path) -> None:
     model = model_of(copy)
     expected = {}
@@ -152,7 +174,8 @@ def test_recorded_scores_are_those_that_were_returned_and_are_read_without_torch
     found = dict(recorded_evaluations(model))
     assert list(found) == list(expected)
     assert {name: one.scores for name, one in found.items()} == expected
-    assert found["test-shuffled"] == Evaluation("hmnet", "test", True, expected["test-shuffled"])
+    shuffled = found["test-shuffled"]
+    assert (shuffled.system, shuffled.split, shuffled.shuffled_images) == ("hmnet", "test", True)
     program = (
         "import json, sys; from pathlib import Path\n"
         "from hmnet_pipe.stages.evaluate.recorded import recorded_evaluations\n"
