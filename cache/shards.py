@@ -206,7 +206,7 @@ class Shard:
     keys: list[str]
     view_mask: npt.NDArray[np.bool_]  # shape: (R, V)
     checksums: npt.NDArray[np.uint64]  # shape: (R,)
-    # rows[i] is the raw bytes of row i: floats are unaligned in the file, and numpy copies such floats slowly.
+    # rows[i] is the raw bytes of row i: floats are unaligned in the file, and numpy copies those slowly.
     rows: Rows
 
     def __init__(self, path: Path) -> None:

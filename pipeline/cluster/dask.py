@@ -1,8 +1,9 @@
-"""Units of work on Dask: a cluster in this machine by default, any running scheduler by its address.
+"""Units of work on Dask: on a cluster in this machine by default, or on any running scheduler by its address.
 
-A unit is a frozen dataclass with a length and `halves()`. Its function is idempotent and returns a small record. A unit over which its
-worker dies or runs out of memory is run again with nothing beside it, and halved if it does so again, until the image that does it is
-alone; that image becomes a UnitFailure, and the rest is completed.
+A unit is a frozen dataclass with a length and `halves()`. Its function is idempotent and returns a small
+record. If the worker of a unit dies or runs out of memory, the unit runs again alone. If that fails too, it
+is halved until the one image that causes it is found; that image becomes a UnitFailure, and the rest is
+completed.
 """
 
 import logging
@@ -22,8 +23,8 @@ from .memory import keep_freed_memory
 
 __all__ = ["Cluster", "default_workers"]
 
-# How often one task may see its worker die before it counts as the cause (Dask's allowed-failures). This governs worker death;
-# `retries` below governs exceptions, of which a passing fault of a network file system is the only kind worth one more try.
+# How many workers may die of one task before it counts as the cause (Dask's allowed-failures). `_RETRIES` is
+# for exceptions; only a passing fault of a network file system is worth one more try.
 _ALLOWED_DEATHS = 1
 _RETRIES = 1
 _CRASHED = (
@@ -31,27 +32,31 @@ _CRASHED = (
 )
 _TOO_LARGE = "it needs more memory than its worker may use"
 _BYTES_PER_WORKER = 2 * 2**30
-_LOOK_SECONDS = 5.0  # without a result for so long, it is looked whether there is a worker at all
-_RESTART_SECONDS = 60.0  # a worker of our own that dies is back after a few
+_LOOK_SECONDS = 5.0  # after this long without a result, check whether there is a worker at all
+_RESTART_SECONDS = 60.0  # a worker of our own that dies is back after a few seconds
 _DASK = {
     "distributed.scheduler.allowed-failures": _ALLOWED_DEATHS,
-    # A unit's result is a small record, so that there is nothing to spill. A worker that pauses when its memory is nearly full waits for
-    # its own results to go, and would wait for ever for memory that torch keeps; it goes on, and beyond the last limit it is killed.
+    # A unit's result is a small record, so there is nothing to spill. A worker that pauses when its memory is
+    # nearly full waits for its own results to go, and would wait for ever for memory that torch keeps. So it
+    # continues, and beyond the last limit it is killed.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
-    # Dask gives up a worker that happens to be starting again this long after an earlier death, and then none is left; nannies never do.
+    # This long after an earlier death, Dask gives up a worker that happens to be restarting, and then none is
+    # left. Nannies never give up.
     "distributed.deploy.lost-worker-timeout": "10000h",
-    # How long the silence of a machine that has lost its power is taken for a slow network.
+    # How long silence counts as a slow network before it counts as a machine that has lost its power.
     "distributed.comm.timeouts.tcp": "30s",
-    # Looking into a worker's Python every 10 ms and at its event loop every 20 takes 5% of a network's time (benchmarks/extract_speed.py).
+    # Profiling a worker's Python every 10 ms and its event loop every 20 ms takes 5% of a network's time
+    # (benchmarks/extract_speed.py).
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
 }
 _RECONNECT = "10s"
-# A terminal sends Ctrl-C to the workers too; this process stops them, and their tracebacks would bury what it says. So would the
-# complaints of destructors, of which HDF5 has one for every object of a file that does not fit on the disk.
+# A terminal sends Ctrl-C to the workers too, but this process stops them, and their tracebacks would bury its
+# message. So would the complaints of destructors: HDF5 has one for every object of a file that does not fit
+# on the disk.
 _QUIET = """
 import signal, sys
 def dask_setup(worker):
@@ -70,7 +75,7 @@ R = TypeVar("R")
 
 
 def default_workers() -> int:
-    """One worker a core, as far as memory allows (a Faster R-CNN needs about 2 GB)."""
+    """Return one worker per core, as far as memory allows (a Faster R-CNN needs about 2 GB)."""
     from distributed.system import MEMORY_LIMIT  # the machine's, or that of the container
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -78,8 +83,11 @@ def default_workers() -> int:
 
 
 def _on_worker(function: Callable[[U], R], unit: U, started_in: str) -> R:
-    """One thread whatever the worker's share of the machine: a kernel may add up in another order with another number of threads, and
-    processes of one thread each are faster than one process of many."""
+    """Run `function` on `unit` in a worker, on one thread whatever the worker's share of the machine.
+
+    Another number of threads may make a kernel add up in another order, and processes of one thread each are
+    faster than one process of many.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -89,10 +97,10 @@ def _on_worker(function: Callable[[U], R], unit: U, started_in: str) -> R:
     try:
         return function(unit)
     except Exception as error:
-        # An exception travels without those that it was raised over.
+        # A pickled exception loses the ones that it was raised from.
         if (cause := disk_error(error)) is not None:
             raise OSError(cause.errno, cause.strerror) from error
-        # On a processor torch has no type for it.
+        # Torch has no exception type for a processor that runs out of memory.
         if isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
             raise MemoryError(str(error)) from error
         raise
@@ -107,7 +115,8 @@ def _lost_scheduler() -> Iterator[None]:
         yield
     except (CommClosedError, CancelledError, TimeoutError) as error:
         raise StageError(
-            f"the Dask scheduler is gone ({type(error).__name__}); finished work is kept: run the same command again to resume"
+            f"the Dask scheduler is gone ({type(error).__name__}); finished work is kept: "
+            "run the same command again to resume"
         ) from error
 
 
@@ -128,23 +137,27 @@ class Cluster:
                 part.close()
 
     def map(self, function: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[U, R | UnitFailure]]:
-        """Apply `function` to each unit, and yield (unit, result) as they complete. Raises what a unit raised, or StageError where the
-        scheduler is lost; what was committed until then stays."""
+        """Apply `function` to each unit, and yield (unit, result) as they complete.
+
+        Raises what a unit raised, or StageError where the scheduler is lost. What was committed until then is
+        kept.
+        """
         if not units:
             return
         from distributed.scheduler import KilledWorker
 
-        waiting = deque(range(len(units)))  # their places: a unit is made when its turn comes
+        waiting = deque(range(len(units)))  # indices: a unit is made when its turn comes
         suspects: deque[U] = deque()
         running: dict[Any, U] = {}
-        here = os.getcwd()  # noqa: PTH109  (a text travels)
+        here = os.getcwd()  # noqa: PTH109  (it is pickled as plain text)
         with _lost_scheduler():
             client = self._connect(len(units))
-            # A bounded window: the scheduler holds two tasks a worker, not the whole data set.
+            # A bounded window: the scheduler holds two tasks per worker, not the whole data set.
             window = 2 * max(1, len(self._workers_at_work()))
         while waiting or suspects or running:
-            # Dask blames a death on every task that its worker had been given. Only what runs alone is surely its cause; the rest must
-            # stay whole, since the images that go through a network together are part of the numbers.
+            # Dask blames a death on every task that its worker had been given, so only a unit that runs alone
+            # is surely its cause. The other units must stay whole: which images go through a network together
+            # affects the numbers.
             alone = bool(suspects) and not waiting and not running
             queue, most = (suspects, 1) if alone else (waiting, window)
             with _lost_scheduler():
@@ -162,9 +175,8 @@ class Cluster:
                     with _lost_scheduler():
                         try:
                             result: Any = future.result(timeout=_LOOK_SECONDS)
-                        except (
-                            TimeoutError
-                        ):  # its worker died before the record was fetched, and it waits to be run again
+                        # Its worker died before the record was fetched, and it waits to be run again.
+                        except TimeoutError:
                             running[future] = unit
                             continue
                 except (KilledWorker, MemoryError) as error:
@@ -179,10 +191,10 @@ class Cluster:
                 future.release()
 
     def _next(self, running: dict[Any, U]) -> list[Any]:
-        """The futures that are done, as soon as one is. Says so where no worker is left."""
+        """Return the futures that are done, as soon as one is, and report where no worker is left."""
         from distributed import wait
 
-        alive, told = time.monotonic(), False
+        alive, reported = time.monotonic(), False
         while True:
             try:
                 with self._client.as_current():
@@ -191,25 +203,28 @@ class Cluster:
                     )
             except TimeoutError:
                 if self._workers_at_work():
-                    alive, told = time.monotonic(), False
+                    alive, reported = time.monotonic(), False
                 elif self._scheduler is None and time.monotonic() - alive > _RESTART_SECONDS:
                     raise StageError(
-                        "no worker process stays alive (is the memory full?); finished work is kept: run the same command again, with "
-                        "fewer --workers"
+                        "no worker process stays alive (is the memory full?); finished work is kept: "
+                        "run the same command again, with fewer --workers"
                     ) from None
-                elif self._scheduler is not None and not told:
+                elif self._scheduler is not None and not reported:
                     self._say(
                         f"no worker is left at {self._scheduler}, or its memory is full: {self._start_one()}"
                     )
-                    told = True
+                    reported = True
 
     def _workers_at_work(self) -> list[str]:
-        """The addresses of the workers that take tasks."""
+        """Return the addresses of the workers that take tasks."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
         return [address for address, worker in workers.items() if worker["status"] == "running"]
 
     def _reason(self, error: Any) -> str:
-        """Why an image failed that ran alone. error: MemoryError, or KilledWorker, which knows the worker but not who killed it."""
+        """Return why an image failed that ran alone.
+
+        error: MemoryError, or KilledWorker, which knows the worker but not why it was killed.
+        """
         if isinstance(error, MemoryError):
             return _TOO_LARGE
         killed = {event["worker"] for _, event in self._client.get_events("worker-restart-memory")}
@@ -225,7 +240,8 @@ class Cluster:
         from distributed.system import MEMORY_LIMIT
 
         dask.config.set(_DASK)
-        # A killed worker and a lost scheduler are expected and handled; the log lines would bury the one sentence.
+        # Killed workers and lost schedulers are expected and handled; the log lines would bury our one
+        # sentence.
         for name in ("distributed", "distributed.client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self._scheduler is not None:
@@ -233,7 +249,8 @@ class Cluster:
                 self._client = Client(self._scheduler, timeout=_RECONNECT, set_as_default=False)
             except (OSError, TimeoutError, ValueError) as error:
                 raise StageError(
-                    f"no Dask scheduler answers at {self._scheduler} ({error}); start one with `dask scheduler`"
+                    f"no Dask scheduler answers at {self._scheduler} ({error}); "
+                    "start one with `dask scheduler`"
                 ) from error
             self._client.run_on_scheduler(_set_allowed_failures, allowed=_ALLOWED_DEATHS)
             if not self._workers_at_work():
@@ -245,7 +262,7 @@ class Cluster:
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
-                # Dask's own choice is a core's share of the memory, however few of the cores work.
+                # Dask by default gives a worker a core's share of the memory, however few of the cores work.
                 memory_limit=MEMORY_LIMIT // workers,
                 dashboard_address="127.0.0.1:0",  # any free port: several runs may share a machine
                 silence_logs=logging.CRITICAL,

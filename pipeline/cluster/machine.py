@@ -1,4 +1,4 @@
-"""What kind of machine a stage ran on: what can change the last bits of its numbers, and nothing that tells two such machines apart."""
+"""What kind of machine a stage ran on: all that can change the last bits of its numbers, and nothing more."""
 
 from ...stages.base.arithmetic import processor_name, resolve_device, resolve_precision, system_name
 
@@ -6,8 +6,12 @@ __all__ = ["machine_kind"]
 
 
 def machine_kind() -> dict[str, str | bool | int]:
-    """The processor's model, whether it multiplies bf16 (what `precision = auto` goes by), the threads that torch uses in this process
-    (sums are added up in another order with another number), the GPU, if any, and the operating system."""
+    """Return what kind of machine this is.
+
+    That is the processor's model, whether it multiplies bf16 (which decides `precision = auto`), the number
+    of threads that torch uses in this process (it changes the order of sums), the GPU, if any, and the
+    operating system.
+    """
     import torch
 
     device = resolve_device("auto")

@@ -1,6 +1,6 @@
-"""`hmnet-pipe archive`: a run's features compressed, or as they were made.
+"""`hmnet-pipe archive`: compress a run's features, or restore them.
 
-Their contents, and so what depends on them, stay the same.
+Their contents, and so whatever depends on them, stay the same.
 """
 
 import time
@@ -21,9 +21,9 @@ def archive_run(
 ) -> Report:
     """Rewrite every shard of a feature set in the archive layout, or with `restore` in the contiguous one.
 
-    Killed at any moment, each shard is whole in one of the two, and the same command goes on. Raises StageError where
-    `run` has no such features, where extract is running, or where a shard is damaged (it and those behind it stay as
-    they are), and ArchiveError without hdf5plugin.
+    A kill at any moment leaves each shard whole in one of the two layouts, and the same command continues.
+    Raises StageError where `run` has no such features, where extract is running, or where a shard is damaged
+    (it and those after it stay as they are), and ArchiveError without hdf5plugin.
     """
     started = time.monotonic()
     stage = RunConfig.read(run.config).stage("extract", run, feature_set)

@@ -1,7 +1,7 @@
 """run.toml: what a run is. One table for each kind of stage, whose keys are the fields of its settings.
 
-`prepare` writes the file from a preset; it is edited by hand, and an option given to a command is written into it,
-so that the file always says how the run was made. An unknown table or key is an error.
+`prepare` writes the file from a preset; it is edited by hand, and an option given to a command is written
+into it, so that the file always says how the run was made. An unknown table or key is an error.
 """
 
 import tomllib
@@ -24,7 +24,7 @@ __all__ = ["RunConfig"]
 
 S = TypeVar("S")
 
-# Keys that earlier versions wrote, with the only value that they may still have, and what says the same now.
+# Keys that earlier versions wrote, with the only value that they may still have, and what replaces them.
 _GONE = {("train", "shots"): (0, "give --shots to `hmnet-pipe train`, which names the training after it")}
 
 
@@ -45,28 +45,29 @@ class RunConfig:
         return next(table for table in self.tables.values() if isinstance(table, settings))
 
     def stage(self, kind: str, run: RunFolder, member: Any = None) -> Stage:
-        """Return a stage of this run; `member` says which of several of its kind (a Trial)."""
+        """Return a stage of this run; `member` is which one of several of its kind (a Trial)."""
         return build_stage(self, run, kind, member)
 
     def override(self, table: str, options: Mapping[str, Any]) -> "RunConfig":
-        """Return the same configuration with some keys of one table changed; an option that is None was not given."""
+        """Return this configuration with some keys of one table changed; None changes nothing."""
         given = {key: value for key, value in options.items() if value is not None}
         return replace(self, tables={**self.tables, table: replace(self.tables[table], **given)})
 
     def override_known(self, table: str, values: Mapping[str, Any]) -> "RunConfig":
-        """Return `override` by those of `values` that are keys of the table."""
+        """Return `override` with those of `values` that are keys of the table."""
         known = [field.name for field in fields(SETTINGS[table])]
         return self.override(table, {name: values[name] for name in known if name in values})
 
     def write(self, path: Path) -> None:
         """Write run.toml, whole or not at all, with each key's help beside it.
 
-        A file that says the same already is left alone.
+        A file that already says the same is left alone.
         """
         document = tomlkit.document()
         document.add(
             tomlkit.comment(
-                "What this run is. Edit and run the stages again: only what depends on a change is made again."
+                "What this run is. Edit it and run the stages again: "
+                "only what depends on a change is made again."
             )
         )
         document.add("preset", tomlkit.item(self.preset))
@@ -75,7 +76,7 @@ class RunConfig:
             table = tomlkit.table()
             for each in fields(settings):
                 value = getattr(settings, each.name)
-                if value is None or each.name == "task":  # which stands above the tables
+                if value is None or each.name == "task":  # task stands above the tables
                     continue
                 item = tomlkit.item(str(value) if isinstance(value, Path) else value)
                 if "help" in each.metadata:
@@ -95,7 +96,8 @@ class RunConfig:
     def read(cls, path: Path) -> "RunConfig":
         """Read run.toml.
 
-        Raises StageError where there is none, and InputError that names the file and the key where it is wrong.
+        Raises StageError where there is none, and InputError where it is wrong, which names the file and the
+        key.
         """
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +113,7 @@ class RunConfig:
     def of_values(cls, values: Mapping[str, Any], path: Path) -> "RunConfig":
         """Return the configuration in the tables of a parsed run.toml.
 
-        Raises InputError that names `path` and the key where one is wrong.
+        Raises InputError where one is wrong, which names `path` and the key.
         """
         if unknown := set(values) - {"preset", "task", "features", *SETTINGS}:
             raise InputError(
@@ -131,7 +133,7 @@ class RunConfig:
 def _feature_sets(path: Path, tables: Any) -> dict[str, FeatureSet]:
     """Return the feature sets of the tables [features.NAME]."""
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise InputError(f"{path}: [features] holds one table a feature set, [features.NAME]")
+        raise InputError(f"{path}: [features] holds one table per feature set, [features.NAME]")
     try:
         return {name: FeatureSet.of_table(name, table) for name, table in tables.items()}
     except InputError as error:
@@ -139,7 +141,7 @@ def _feature_sets(path: Path, tables: Any) -> dict[str, FeatureSet]:
 
 
 def _settings(path: Path, table: str, values: Mapping[str, Any]) -> Any:
-    """Return the settings of one table, each value of its field's type."""
+    """Return the settings of one table, with each value in its field's type."""
     known = {field.name: field for field in fields(SETTINGS[table])}
     given: dict[str, Any] = {}
     for key, value in values.items():
@@ -159,13 +161,16 @@ def _settings(path: Path, table: str, values: Mapping[str, Any]) -> Any:
 
 
 def _typed(where: str, kind: Any, value: Any) -> Any:
-    """Return a value of run.toml as its field has it: a path is a text there, and a whole number may be a float."""
+    """Return a value of run.toml in its field's type.
+
+    A path is a string in the file, and a float may be written as an integer.
+    """
     if kind in (Path, Path | None):
         if isinstance(value, str | Path):
             return Path(value)
         kind = Path
     elif kind is float and type(value) is int:
         return float(value)
-    elif type(value) is kind:  # not isinstance: a bool is no number
+    elif type(value) is kind:  # not isinstance: a bool is not a number here
         return value
     raise InputError(f"{where} must be of type {kind.__name__}, not {value!r}")

@@ -1,6 +1,8 @@
-"""`hmnet-pipe demo`: both tasks on the generated corpus, text-only against HMNeT against HMNeT with the test images shuffled.
+"""`hmnet-pipe demo`: both tasks on the generated corpus, with three systems.
 
-With finetune: HMNeT on the cache, trained end to end from there, and trained again on the cache that the fine-tuned backbone makes.
+The systems are text only, HMNeT, and HMNeT with the test images shuffled. With finetune there are three
+others: HMNeT on the cache, trained end to end from there, and trained again on the cache that the fine-tuned
+backbone makes.
 """
 
 import json
@@ -31,21 +33,22 @@ _HMNET = Trial("hmnet", SEED)
 DemoScores = dict[str, dict[str, Any]]
 """Test scores by task and system.
 
-The system "hmnet, images shuffled" is hmnet with the test set's images dealt out at random, "hmnet, end to end" is what
-finetune made of hmnet, and "hmnet, refreshed cache" a new hmnet on the features of finetune's backbone.
+The system "hmnet, images shuffled" is hmnet with the test set's images dealt out at random, "hmnet, end to
+end" is what finetune made of hmnet, and "hmnet, refreshed cache" is a new hmnet on the features of finetune's
+backbone.
 """
 
 
 def run_demo(
     folder: Path, tools: Tools, report: Callable[[Report], None], tasks: Sequence[str] = ("ner", "re")
 ) -> DemoScores:
-    """Make folder/ner and folder/re, complete runs, and return their test scores. What is up to date is not done again."""
+    """Make folder/ner and folder/re, complete runs, and return their test scores. Skip what is up to date."""
     table: DemoScores = {}
     for task in tasks:
         text_only = _TEXT_ONLY[task]
         run = RunFolder(folder / task)
         corpus = run.path / "corpus"
-        # The last file that the generator writes stands for all.
+        # The last file that the generator writes stands for all of them.
         if not (corpus / "test.jsonl").is_file():
             write_demo_corpus(corpus, task, tools=tools)
         config = preset(
@@ -81,7 +84,7 @@ def _shuffled(stage: Stage, tools: Tools) -> dict[str, Any]:
 def run_finetune_demo(
     folder: Path, tools: Tools, report: Callable[[Report], None], tasks: Sequence[str] = ("ner", "re")
 ) -> DemoScores:
-    """Bring the demonstration in `folder` up to date, then train end to end, and return the test scores of the three ways."""
+    """Bring the demonstration up to date, train end to end, and return the test scores of the three ways."""
     run_demo(folder, tools, report, tasks)
     table: DemoScores = {}
     for task in tasks:

@@ -1,4 +1,4 @@
-"""`hmnet-pipe evaluate`: a trial of a run, scored on that run or on another one's data, with the run's own settings."""
+"""`hmnet-pipe evaluate`: score a trial of a run, on its own or another run's data, with its settings."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ def evaluate_trial(
     explain: bool = False,
     tools: Tools = SILENT,
 ) -> tuple[dict[str, Any], Path]:
-    """Score the model of a trial on a split of the run `data`; return the scores and the file that holds them.
+    """Score the model of a trial on a split of the run `data`; return the scores and their file.
 
-    finetuned: the model that finetune made, on the views that extract would see of `data`. Raises InputError or
-    StageError where it cannot be scored, see stages.evaluate.evaluation.
+    finetuned: score the model that finetune made, on the views that extract would see of `data`. Raises
+    InputError or StageError where it cannot be scored; see stages.evaluate.evaluation.
     """
     from ...stages.evaluate.evaluation import evaluate
 
@@ -51,9 +51,9 @@ def evaluate_trial(
 
 
 def _finetuned(run: RunFolder, config: RunConfig, trial: Trial) -> Path:
-    """Return the folder of the fine-tuned model that differs from `trial` in its start alone.
+    """Return the folder of the fine-tuned model that differs from `trial` only in its start.
 
-    Where there are several, it is the one that [finetune] says. Raises InputError where there is none.
+    If there are several, it is the one that [finetune] names. Raises InputError where there is none.
     """
     found = {
         found.start: path
@@ -62,8 +62,8 @@ def _finetuned(run: RunFolder, config: RunConfig, trial: Trial) -> Path:
     }
     if not found:
         raise InputError(
-            f"{run.finetuned(trial)} is not there, nor the same from another start; run `hmnet-pipe finetune "
-            f"{run.path} {trial.options}` first"
+            f"{run.finetuned(trial)} does not exist, nor does the same from another start; "
+            f"run `hmnet-pipe finetune {run.path} {trial.options}` first"
         )
     if len(found) == 1:
         return next(iter(found.values()))

@@ -1,8 +1,8 @@
-"""What has changed since a stage was last brought up to date, as far as settings and the times of files tell: what
-`make` goes by.
+"""What may have changed since a stage was last up to date, judged by settings and file times, for `make`.
 
-A record's time is that of the start of the command that last found its stage up to date or brought it there: what is
-newer may have changed. The stages themselves go by contents (stages.base.stage) and may then find that nothing has.
+A record's time is the start of the command that last found its stage up to date or brought it there: anything
+newer may have changed. The stages themselves compare contents (stages.base.stage), and may then find that
+nothing has changed.
 """
 
 import os
@@ -21,9 +21,9 @@ __all__ = ["make_words", "note_up_to_date", "sources_since", "why_changed"]
 
 
 def why_changed(stage: Stage) -> str | None:
-    """Return why the stage may have something to do apart from the stages before it, or None.
+    """Return why the stage may have something to do, apart from the stages before it, or None.
 
-    Raises StageError for a damaged record, InputError where the texts cannot be found.
+    Raises StageError for a damaged record, and InputError where the texts cannot be found.
     """
     path = stage.run.record(stage.name)
     record = StageRecord.read(path)
@@ -35,7 +35,8 @@ def why_changed(stage: Stage) -> str | None:
         return reason
     since = path.stat().st_mtime_ns
     new = stage.given()
-    # A record from before settings were kept in it is taken to hold those of a run.toml that nobody has written since.
+    # A record from before records kept settings is taken to hold those of a run.toml that nobody has written
+    # since.
     old = record.facts.get("settings")
     if old is None:
         config = stage.run.config
@@ -44,19 +45,19 @@ def why_changed(stage: Stage) -> str | None:
         if old.get(name) != new.get(name):
             return f"{name}: {old.get(name)} -> {new.get(name)}"
     if gone := [file for name in record.outputs if not (file := stage.output_path(name)).exists()]:
-        return f"{gone[0]} is gone"
+        return f"{gone[0]} no longer exists"
     return next((f"{source} is newer" for source in sources_since(stage, since)), None)
 
 
 def make_words(config: RunConfig, run: RunFolder, trials: Sequence[Trial]) -> list[str]:
-    """Return what the Makefile must know of a run: the name of each stage that `why_changed` has a reason for, and
-    visual:SYSTEM for each system that reads features.
+    """Return what the Makefile must know about a run, as words.
 
-    Raises InputError for a system that is unknown or made for another task.
+    These are the name of each stage for which `why_changed` has a reason, and visual:SYSTEM for each system
+    that reads features. Raises InputError for a system that is unknown or made for another task.
     """
     stages = [config.stage(kind, run) for kind in ("prepare", "detect", "extract")]
     stages += [config.stage("train", run, trial) for trial in trials]
-    # Killed between its record and run.toml, prepare has only to write the latter.
+    # If prepare was killed between its record and run.toml, it has only to write the latter.
     unwritten = [] if run.config.is_file() else ["prepare"]
     changed = [stage.name for stage in stages if stage.name in unwritten or why_changed(stage)]
     systems = dict.fromkeys(trial.system for trial in trials)
@@ -64,9 +65,10 @@ def make_words(config: RunConfig, run: RunFolder, trials: Sequence[Trial]) -> li
 
 
 def sources_since(stage: Stage, since: int) -> Iterator[Path]:
-    """Yield what a stage reads from outside the run and what was changed after `since` (nanoseconds).
+    """Yield whatever a stage reads from outside the run that was changed after `since` (nanoseconds).
 
-    Of a folder everything below it counts, and it itself: what was taken out of it has changed it.
+    In a folder everything below it counts, and so does the folder itself, which changes when files are
+    removed.
     """
     for source in stage.sources():
         if source.is_dir():
@@ -76,10 +78,10 @@ def sources_since(stage: Stage, since: int) -> Iterator[Path]:
 
 
 def note_up_to_date(stage: Stage, record: StageRecord, started: int) -> None:
-    """Note that a stage has found itself up to date.
+    """Record that a stage has found itself up to date.
 
-    Its settings are kept in its record, whose time becomes `started` (nanoseconds) if anything that it depends on is
-    newer, so that `make` is satisfied and nothing behind it is disturbed for nothing.
+    Its settings are kept in its record. If anything that it depends on is newer, the record's time becomes
+    `started` (nanoseconds), so that `make` is satisfied and no later stage is disturbed without reason.
     """
     path = stage.run.record(stage.name)
     since = path.stat().st_mtime_ns
@@ -95,9 +97,9 @@ def note_up_to_date(stage: Stage, record: StageRecord, started: int) -> None:
 
 
 def _below(folder: Path | os.DirEntry[str], since: int, visited: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield what was changed below `folder`, by scandir: a million Paths would take a minute.
+    """Yield what was changed below `folder`. Uses scandir: a million Paths would take a minute.
 
-    visited: the folders that were gone through, since a link may lead back to one of them.
+    visited: the folders already walked, since a link may lead back to one of them.
     """
     status = folder.stat()
     if (identity := (status.st_dev, status.st_ino)) in visited:
@@ -112,10 +114,10 @@ def _below(folder: Path | os.DirEntry[str], since: int, visited: set[tuple[int, 
                     yield from _below(entry, since, visited)
                 elif _changed_at(entry.stat()) > since:
                     yield Path(entry)
-            except OSError:  # a link that leads nowhere, or a file that has just gone
+            except OSError:  # a link to nothing, or a file that has just been removed
                 continue
 
 
 def _changed_at(status: os.stat_result) -> int:
-    """Return the later of both times (nanoseconds): a copy or a move may bring an old time of modification with it."""
+    """Return the later of both times (nanoseconds): a copy or a move may keep an old modification time."""
     return max(status.st_mtime_ns, status.st_ctime_ns)

@@ -1,7 +1,7 @@
-"""The one list of the stages: what each is called, which settings it has, and which of its kind a run holds.
+"""The one list of the stages: the name of each, its settings, and which members of its kind a run holds.
 
-Status, verify, lock, reproduce, make and the demonstration ask it. A new stage is a folder of its own and one line
-in KINDS.
+Status, verify, lock, reproduce, make and the demonstration ask it. A new stage is a folder of its own and one
+line in KINDS.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +28,7 @@ __all__ = ["KINDS", "SETTINGS", "Kind", "Tables", "build_stage", "stage_named", 
 
 S = TypeVar("S")
 
-# What is trained where no trial is named.
+# The training that a command uses where no trial is named.
 _TRIAL = Trial("hmnet")
 
 
@@ -49,9 +49,12 @@ class Tables(Protocol):
 class Kind:
     """A kind of stage.
 
-    settings: the table of run.toml that bears its name. build: makes the stage of one member. members: which of the
-    kind a run holds, in order. named: the member whose stage bears a name, or None where the name is of another
-    kind. A kind with one stage a run has the one member None.
+    settings: the table of run.toml that has its name.
+    build: makes the stage of one member.
+    members: which members of the kind a run holds, in order.
+    named: the member whose stage has a name, or None where the name belongs to another kind.
+
+    A kind with one stage per run has the one member None.
     """
 
     name: str
@@ -68,7 +71,7 @@ def view_source(tables: Tables, run: RunFolder, name: str | None = None) -> Extr
 
 
 def _feature_sets(run: RunFolder) -> list[str]:
-    """Return the feature sets that a run holds or has begun, the default one first."""
+    """Return the feature sets that a run holds or has started, the default one first."""
     folders = {path.name for path in run.path.glob("features/*") if any(path.glob("*.h5"))}
     recorded = {path.stem.removeprefix("extract-") for path in (run.path / "stages").glob("extract-*.json")}
     return [DEFAULT_SET, *sorted((folders | recorded) - {DEFAULT_SET})]
@@ -106,7 +109,7 @@ def _trial_named(kind: str) -> Callable[[str], Trial | None]:
     return lambda name: Trial.named(name.removeprefix(f"{kind}-")) if name.startswith(f"{kind}-") else None
 
 
-# In the order of a run: a stage reads what those before it made.
+# In the order of a run: a stage reads what the stages before it made.
 KINDS: tuple[Kind, ...] = (
     Kind("prepare", PrepareSettings, lambda tables, run, _: Prepare(run, tables.of(PrepareSettings))),
     Kind("detect", DetectSettings, lambda tables, run, _: Detect(run, tables.of(DetectSettings))),
@@ -126,7 +129,7 @@ SETTINGS: dict[str, type[Any]] = {kind.name: kind.settings for kind in KINDS}
 
 
 def build_stage(tables: Tables, run: RunFolder, kind: str, member: Any = None) -> Stage:
-    """Return the stage of a kind, and of one member of it where a run may hold several (a Trial)."""
+    """Return the stage of a kind, and of one member where a run may hold several (a Trial)."""
     return next(each for each in KINDS if each.name == kind).build(tables, run, member)
 
 

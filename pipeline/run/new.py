@@ -1,4 +1,4 @@
-"""What a command makes of its options: the configuration of a new or existing run, and the trials that are asked for."""
+"""What commands make of their options: the configuration of a run, new or existing, and the trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,13 +26,13 @@ __all__ = ["configured", "prepare_config", "prepare_run", "trials_of"]
 
 
 def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]], *, write: bool = True) -> RunConfig:
-    """Return the configuration of a run with options, by table, in it; with `write` they are written into run.toml."""
+    """Return the configuration of a run with `options`, by table; with `write`, write them into run.toml."""
 
     def read() -> RunConfig:
         config = RunConfig.read(run.config)
         for table, values in options.items():
             config = config.override(table, values)
-            # A later command may be given elsewhere: what was named from this working folder is kept as a whole path.
+            # A later command may be run from another folder, so relative paths are stored as absolute ones.
             named = local_files(config.tables[table])
             places = {name: str(path.absolute()) for name, path in named.items() if values.get(name)}
             config = config.override(table, places)
@@ -41,7 +41,7 @@ def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]], *, writ
     config = read()
     if config == RunConfig.read(run.config) or not write:
         return config
-    # Two commands that start at once, each with options of its own stage, must not write over each other's.
+    # Two commands that start at once, each with options of its own stage, must not overwrite each other's.
     run.lock("run").parent.mkdir(parents=True, exist_ok=True)
     with FileLock(run.lock("run")):
         config = read()
@@ -57,7 +57,7 @@ def prepare_config(
     images: Path | None,
     text_format: str,
 ) -> RunConfig:
-    """Return the configuration that prepare's options give a run, which may exist already.
+    """Return the configuration that prepare's options give a run, which may already exist.
 
     The demonstration brings its own texts. Raises InputError where a new run gets no texts.
     """
@@ -79,7 +79,7 @@ def prepare_config(
 
 
 def _keeping_edits(config: RunConfig, run: RunFolder) -> RunConfig:
-    """Keep what run.toml says of the other stages of a run that is prepared again, unless it gets another preset or task."""
+    """Keep what run.toml says about the other stages, unless the run gets another preset or task."""
     if not run.config.is_file():
         return config
     old = RunConfig.read(run.config)
@@ -89,14 +89,14 @@ def _keeping_edits(config: RunConfig, run: RunFolder) -> RunConfig:
 
 
 def prepare_run(run: RunFolder, config: RunConfig, tools: Tools) -> Report:
-    """Bring prepare up to date and write run.toml; the demonstration's texts are drawn where they are missing.
+    """Bring prepare up to date and write run.toml, drawing the demonstration's texts where they are missing.
 
-    The report compares the data with the paper's table. It is no part of the record, since a run can be given another
-    preset without any change of its tables.
+    The report compares the data with the paper's table. The comparison is not part of the record, since a run
+    can be given another preset without any change to its tables.
     """
     corpus = run.path / "corpus"
     is_demo = config.preset == "demo" and config.of(PrepareSettings).text == corpus.resolve()
-    # The last file that the generator writes stands for all.
+    # The last file that the generator writes stands for all of them.
     if is_demo and not (corpus / "test.jsonl").is_file():
         write_demo_corpus(corpus, config.task, tools=tools)
     report = run_stage(config.stage("prepare", run), tools)
@@ -113,7 +113,7 @@ def trials_of(
     features: str = "",
     start: str = "",
 ) -> list[Trial]:
-    """Return every combination as a trial, once each: without shots there is no subset to draw."""
+    """Return every combination as a trial, each one once: without shots there is no subset to draw."""
     trials = [
         Trial(system, seed, number, subset if number else 1, start, features)
         for system, seed, number, subset in product(systems, seeds, shots, subset_seeds)

@@ -1,4 +1,4 @@
-"""The presets: what a new run's run.toml says, for the paper's data sets, for the demonstration and for one's own data."""
+"""The presets: run.toml of a new run, for the paper's data sets, the demonstration and users' own data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from .graph import SETTINGS
 
 __all__ = ["PRESETS", "Preset", "preset"]
 
-# The paper's appendix B. Everything that is not said here is the default of the stage's settings.
+# The paper's appendix B. Anything not given here is the default of the stage's settings.
 _RECIPES: dict[str, dict[str, Any]] = {
     "ner": {"batch_size": 8, "learning_rate": 3e-5, "epochs": 30, "first_evaluation": 16},
     "re": {"batch_size": 32, "learning_rate": 1e-5, "epochs": 12, "first_evaluation": 8},
@@ -24,8 +24,9 @@ _RECIPES: dict[str, dict[str, Any]] = {
 class Preset:
     """The values of run.toml that differ from the defaults.
 
-    task: the only task that it is for; None: the user's choice. tables: values by table. train: values of [train] by
-    task.
+    task: the only task that it is for; None: the user's choice.
+    tables: values by table.
+    train: values of [train] by task.
     """
 
     task: str | None = None
@@ -46,7 +47,7 @@ _DEMO = Preset(
         },
         "finetune": {"start": "train", "epochs": 2, "unfreeze": 2, "backbone_learning_rate": 2e-4},
     },
-    # A relation is decided by what stands beside a person, which is learned sooner than what a name is.
+    # A relation depends on what stands beside a person, which is learned sooner than what a name refers to.
     train={"ner": {"epochs": 5, "first_evaluation": 3}, "re": {"epochs": 3, "first_evaluation": 2}},
 )
 

@@ -1,7 +1,7 @@
-"""`hmnet-pipe finetune --refresh`: the features of a fine-tuned backbone, beside the old ones, as a run of their own.
+"""`hmnet-pipe finetune --refresh`: the features of a fine-tuned backbone, beside the old ones, as a run.
 
-Such a run has the same samples, images and boxes, and differs in [extract]'s weights: whatever can be done with a run
-can be done with it. What was detected is not detected again.
+Such a run has the same samples, images and boxes, and differs only in [extract]'s weights: every command
+works on it. The detections are reused.
 """
 
 import shutil
@@ -17,7 +17,7 @@ __all__ = ["refresh_features"]
 
 
 def refresh_features(config: RunConfig, run: RunFolder, trial: Trial, tools: Tools) -> Report:
-    """Make or bring up to date the run of the features of finetune's backbone.
+    """Make or update the run that holds the features of finetune's backbone.
 
     Raises StageError where detect has not run.
     """

@@ -1,7 +1,7 @@
 """Running one stage: lock, freshness, computation, record.
 
-A stage whose fingerprint and output digests match its record does nothing. Otherwise the fields that changed are
-named, the stage keeps what is still valid, and its record is written last.
+A stage whose fingerprint and output digests match its record does nothing. Otherwise the fields that changed
+are named, the stage keeps what is still valid, and its record is written last.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ _RECORDED_PACKAGES = (
 
 
 State = Literal["fresh", "stale", "never run"]
-"""Of a stage: it has nothing to do, it has been done from other causes, or it has never been done."""
+"""A stage's state: it has nothing to do, it was done from other causes, or it was never done."""
 
 
 @dataclass(frozen=True)
 class Report:
     """How a command ended, for people (`lines`) and for machines (`to_json`).
 
-    state: "fresh", nothing was to be done, or "done". output: where what it made lies now.
+    state: "fresh" if there was nothing to do, otherwise "done". output: where the result is now.
     """
 
     stage: str
@@ -130,13 +130,13 @@ def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda:
 def run_together(
     stages: Sequence[Stage], tools: Tools, starting: Callable[[], None] = lambda: None
 ) -> list[Report]:
-    """Bring stages of one kind, none of which reads what another makes, up to date in one computation.
+    """Bring stages of one kind up to date in one computation. None of them may read what another makes.
 
-    `starting` is called if there is anything to compute. Raises StageError where another process is running one of
-    them, or where one cannot finish.
+    starting: called if there is anything to compute. Raises StageError where another process is running one
+    of them, or where one cannot finish.
     """
     started, started_at = time.monotonic(), time.time_ns()
-    # Before anything is written, so that a mistyped path or a missing weights file leaves no half-made run.
+    # Computed before anything is written: a mistyped path or a missing weights file leaves no half-made run.
     causes = {stage.name: stage.causes(tools) for stage in stages}
     reports: dict[str, Report] = {}
     works: list[tuple[Stage, StageRecord]] = []
@@ -163,7 +163,7 @@ def _noted(stage: Stage, started: float, started_at: int) -> Report:
     record = StageRecord.read(stage.run.record(stage.name))
     assert record is not None
     note_up_to_date(stage, record, started_at)
-    stage.finish()  # a kill may have come between it and the record
+    stage.finish()  # a kill may have come between the record and this
     counts = record.facts.get("counts", {})
     return Report(
         stage.name,
@@ -191,7 +191,7 @@ def _computed(
         facts = {**_facts(counts, seconds), "settings": stage.given()}
         path = stage.run.record(stage.name)
         replace(causes, outputs=stage.outputs(), facts=facts).write(path)
-        # What was changed while the stage ran is newer than its record.
+        # A source that was changed while the stage ran is newer than its record.
         os.utime(path, ns=(started_at, started_at))
         stage.finish()
         reports[stage.name] = Report(
@@ -212,7 +212,8 @@ def _computed(
 class _Seeing:
     """A unit's function, for a worker that may run on another machine.
 
-    Without the same files there every image would be missing, and what is made would lie where nobody looks.
+    Without the same files there, every image would be missing, and results would be written where nobody
+    looks.
     """
 
     function: Callable[[Any], Any]
@@ -221,14 +222,14 @@ class _Seeing:
     def __call__(self, unit: Any) -> Any:
         if not self.witness.is_file():
             raise StageError(
-                f"the worker on {socket.gethostname()} does not see {self.witness}; a run, its images and its "
-                "weights must lie under the same paths on every machine, on a file system that they share"
+                f"the worker on {socket.gethostname()} does not see {self.witness}; "
+                "a run, its images and its weights must lie under the same paths on every machine, on a file system that they share"
             )
         return self.function(unit)
 
 
 def lead_stage(stage: Stage, tools: Tools, ranks: Ranks) -> Report:
-    """Run a stage on rank 0 of several, which decides for all of them whether there is anything to compute."""
+    """Run a stage on rank 0 of several, which decides for all whether there is anything to compute."""
     decided = False
 
     def start() -> None:
@@ -244,7 +245,7 @@ def lead_stage(stage: Stage, tools: Tools, ranks: Ranks) -> Report:
 
 
 def follow_stage(stage: Stage, ranks: Ranks) -> None:
-    """Take part in `lead_stage` on another rank, which leaves lock, record and words to rank 0."""
+    """Take part in `lead_stage` on another rank, which leaves lock, record and messages to rank 0."""
     if ranks.broadcast(None):
         stage.compute(stage.causes(), SILENT)
 
@@ -278,7 +279,7 @@ def _version(package: str) -> str | None:
 def locked(stage: Stage) -> Iterator[None]:
     """Hold the lock of a stage: one process at a time runs it.
 
-    The operating system frees the lock of a process that dies, so that it is never left behind.
+    The operating system frees the lock of a process that dies, so no lock is ever left behind.
     """
     path = stage.run.lock(stage.name)
     owner = path.with_suffix(".owner")
@@ -306,7 +307,7 @@ def disk_errors(stage: Stage) -> Iterator[None]:
     try:
         yield
     except HmnetPipeError:
-        raise  # it has said what is wrong
+        raise  # its message already says what is wrong
     except Exception as error:
         if (cause := disk_error(error)) is None:
             raise

@@ -20,10 +20,10 @@ def metrics_of(run: RunFolder, trial: Trial) -> dict[str, Any]:
 def finished_trainings(
     run: RunFolder, systems: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> list[dict[str, Any]]:
-    """Return the metrics.json of every finished training on cached features, those of systems and seeds if these are
-    given; ordered by system as asked for, then by setting and seed.
+    """Return the metrics.json of every finished training on cached features.
 
-    Raises StageError where there is none.
+    systems, seeds: the only ones wanted, if given. The trainings are ordered by system as requested, then by
+    setting and seed. Raises StageError where there is none.
     """
     trials = {Trial.of(path.parent) for path in run.models.glob("*/seed-*/metrics.json")}
     finished = [trial for trial in trials if trial and run.record(f"train-{trial.name}").is_file()]
