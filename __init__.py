@@ -2,7 +2,7 @@
 
     from hmnet_pipe import FeatureCache, HMNeT
     model = HMNeT.from_pretrained("runs/twitter2015/models/hmnet/seed-1")
-    cache = FeatureCache("runs/twitter2015/features")
+    cache = FeatureCache("runs/twitter2015/features/pyramid")
     pyramid, view_mask = cache.gather(list(cache)[:8])  # the keys of images, as samples.parquet has them
 
 Importing the package is cheap: nothing heavy (torch, transformers, dask) is loaded until it is needed.

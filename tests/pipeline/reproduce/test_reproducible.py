@@ -25,6 +25,7 @@ from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.demo.corpus import write_demo_corpus
+from hmnet_pipe.stages.extract.unit import ShardUnit
 from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.slow
@@ -182,7 +183,7 @@ def again(
 
     def stop_in_extract(function: Callable[[Any], Any], units: list[Any]) -> Iterator[tuple[Any, Any]]:
         for number, unit in enumerate(units):
-            if hasattr(unit, "spec") and number == 1:
+            if isinstance(unit, ShardUnit) and number == 1:
                 raise KeyboardInterrupt
             yield unit, function(unit)
 
@@ -450,7 +451,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(run: RunFolder, lock: 
     with pytest.raises(InputError, match="is not valid TOML"):
         reproduce(tmp_path / "no.lock", RunFolder(tmp_path / "run"), images=None, **arguments)
     (tmp_path / "no.lock").write_text("format = 99\n")
-    with pytest.raises(InputError, match="is not a lock of format 1"):
+    with pytest.raises(InputError, match="is not a lock of format 2"):
         reproduce(tmp_path / "no.lock", RunFolder(tmp_path / "run"), images=None, **arguments)
     broken = edited(lock, tmp_path, lambda values: values["stages"]["detect"].pop("parameters"))
     with pytest.raises(InputError, match=r"edited.lock lacks stages.detect.parameters; make it again"):
