@@ -11,7 +11,7 @@ from pathlib import Path
 from ...manifests.errors import StageError
 from ...manifests.files import write_text
 from ...manifests.record import StageRecord
-from ...manifests.run import RunFolder
+from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
 from ..base.tools import Tools
 
 __all__ = ["Detected", "check_detected", "detected_in", "keep_detected", "kept_detected"]
@@ -33,13 +33,13 @@ class Detected:
         return f"{self.detector} ({weights}, min_score {self.min_score}, objects {self.objects})"
 
 
-def detected_in(run: RunFolder) -> Detected | None:
+def detected_in(run: RunFolder, feature_set: str = DEFAULT_SET) -> Detected | None:
     """Return what found the objects of a run by its records, or None where they do not tell.
 
-    They do not where detect or its weights are not recorded, or extract has read other boxes than detect
-    wrote last.
+    They do not where detect or its weights are not recorded, or extract has read other boxes for the feature set
+    than detect wrote last.
     """
-    detect, extract = (StageRecord.read(run.record(name)) for name in ("detect", "extract"))
+    detect, extract = (StageRecord.read(run.record(name)) for name in ("detect", extract_name(feature_set)))
     if detect is None or "detector" not in detect.weights:
         return None
     if extract is not None and extract.inputs.get("detections") != detect.outputs.get("detections"):
@@ -78,13 +78,13 @@ def kept_detected(folder: Path) -> Detected | None:
     return detected_in(run)
 
 
-def check_detected(folder: Path, data: RunFolder, tools: Tools) -> None:
+def check_detected(folder: Path, data: RunFolder, feature_set: str, tools: Tools) -> None:
     """Raise StageError where another detector found the objects of `data` than those of the model in
     `folder`.
 
     Where it is not known for both, say so.
     """
-    trained, there = kept_detected(folder), detected_in(data)
+    trained, there = kept_detected(folder), detected_in(data, feature_set)
     if trained is None or there is None:
         whose = f"the objects that the model in {folder} was trained on"
         whose = whose if trained is None else f"the objects of {data.path}"

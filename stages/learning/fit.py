@@ -13,7 +13,7 @@ import torch
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import remove_temporaries, write_text
-from ...manifests.run import RunFolder
+from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.schemas import HISTORY, SAMPLES
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.tools import Counts, Tools
@@ -103,7 +103,8 @@ def fit(
     if ranks.leads:
         remove_temporaries(job.folder)
         model.save_pretrained(job.folder, data.tokenizer)
-        keep_detected(job.folder, detected_in(RunFolder(job.config.parent)) if visuals is not None else None)
+        run, feature_set = RunFolder(job.config.parent), job.trial.features or DEFAULT_SET
+        keep_detected(job.folder, detected_in(run, feature_set) if visuals is not None else None)
         predictions = predict_split(
             model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools
         )

@@ -68,7 +68,7 @@ def open_visuals(
         visuals = _pixels(data, plan, opened.config)
     else:
         visuals = _features(data.features(feature_set), opened.config)
-    check_detected(opened.folder, data, tools)
+    check_detected(opened.folder, data, feature_set, tools)
     return visuals
 
 

@@ -156,7 +156,7 @@ def test_a_recorded_evaluation_is_fresh_until_the_model_the_samples_or_the_featu
     assert not is_fresh()
     bring_up_to_date(copy, "extract", dtype="float16")
     assert is_fresh()
-    bring_up_to_date(copy, "train", epochs=2)
+    bring_up_to_date(copy, "train", learning_rate=1e-3)
     assert not is_fresh()
     assert evaluate(model, run)[1] == path
     assert is_fresh()
