@@ -10,15 +10,21 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
+import numpy as np
+
+from ...cache.spec import STORAGE_DTYPES
 from ...manifests.errors import HmnetPipeError
 from ...manifests.run import RunFolder
 from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
 from ...stages.learning.recipe import TrainSettings
+from ...stages.vision.backbones import backbone_info
+from ...stages.vision.sets import SETS
 from ...stages.vision.weights import DEFAULT, downloads_folder, weights_of
 from ..run.config import RunConfig
 from ..run.presets import preset
@@ -65,6 +71,7 @@ def examine(run: RunFolder | None) -> list[Finding]:
         ("tested versions", _tested),
         ("detector weights", lambda: _weights("detector weights", detect.detector, detect.weights)),
         ("backbone weights", lambda: _weights("backbone weights", extract.backbone, extract.weights)),
+        ("feature sets", lambda: _feature_sets(config)),
         ("text encoder", lambda: _encoder(config.of(TrainSettings).encoder)),
         ("run's folder", lambda: _writable(place)),
         ("disk of the run", lambda: _disk("disk of the run", place)),
@@ -235,6 +242,20 @@ def _weights(subject: str, architecture: str, choice: str) -> Finding:
         return Finding(subject, "ok", f"{architecture}: {path}")
     remedy = f"they are downloaded on first use; without internet get {default} elsewhere and put it at {path}, or use --weights FILE"
     return Finding(subject, "warning", f"{architecture}: {path.name} is not here yet", remedy)
+
+
+def _feature_sets(config: RunConfig) -> Finding:
+    """Say what the built-in sets and the run's own ones take; a set that the backbone cannot make is an InputError."""
+    extract, objects = config.of(ExtractSettings), config.of(DetectSettings).objects
+    transform = backbone_info(extract.backbone).transform(extract.size)
+    sizes = []
+    for name, feature_set in {**SETS, **config.sets}.items():
+        spec = feature_set.spec(
+            extract.backbone, transform, weights="", objects=objects, dtype=extract.dtype, precision=""
+        )
+        size = prod(spec.row_shape) * np.dtype(STORAGE_DTYPES[spec.dtype]).itemsize
+        sizes.append(f"{name} {size / 2**20:.2f}")
+    return Finding("feature sets", "ok", f"MB an image with {extract.backbone}: {', '.join(sizes)}")
 
 
 def _encoder(name: str) -> Finding:

@@ -71,7 +71,10 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
         "format": FORMAT,
         "preset": config.preset,
         "task": config.task,
-        "config": {name: _portable(settings) for name, settings in config.tables.items()},
+        "config": {
+            **{name: _portable(settings) for name, settings in config.tables.items()},
+            "features": {name: feature_set.to_table() for name, feature_set in config.sets.items()},
+        },
         "data": data_facts(run),
         "stages": stages,
         "scores": {stage.name: scores for stage, _ in finished if (scores := stage.scores()) is not None},
