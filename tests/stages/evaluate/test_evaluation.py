@@ -174,8 +174,8 @@ def test_recorded_scores_are_those_that_were_returned_and_are_read_without_torch
     found = dict(recorded_evaluations(model))
     assert list(found) == list(expected)
     assert {name: one.scores for name, one in found.items()} == expected
-    shuffled = found["test-shuffled"]
-    assert (shuffled.system, shuffled.split, shuffled.shuffled_images) == ("hmnet", "test", True)
+    other = found["test-shuffled"]
+    assert (other.system, other.split, other.shuffled_images) == ("hmnet", "test", True)
     program = (
         "import json, sys; from pathlib import Path\n"
         "from hmnet_pipe.stages.evaluate.recorded import recorded_evaluations\n"
