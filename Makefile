@@ -24,6 +24,9 @@ SYSTEM  ?= hmnet
 SEED    ?= 1
 SYSTEMS ?= $(SYSTEM)
 SEEDS   ?= $(SEED)
+# Low-resource trainings beside the full ones: SHOTS='0 50' is all samples, and 50 of each class drawn with each of SUBSETS.
+SHOTS   ?= 0
+SUBSETS ?= 1
 
 DATA ?= ../shared/data
 
@@ -65,13 +68,19 @@ STAGES  := $(RUN)/stages
 WHERE   := $(if $(PRESET),--preset '$(PRESET)') $(if $(TASK),--task '$(TASK)') $(if $(TEXT),--text '$(TEXT)') $(if $(IMAGES),--images '$(IMAGES)')
 TRAINED := $(if $(ENCODER),--encoder '$(ENCODER)') $(TRAIN)
 CHANGED := $(shell $(HMNET) changed $(RUN) $(SYSTEMS:%=--system %) $(SEEDS:%=--seed %) \
+             $(SHOTS:%=--shots %) $(SUBSETS:%=--subset-seed %) \
              -- prepare $(WHERE) -- detect $(DETECT) -- extract $(EXTRACT) -- train $(TRAINED))
 ifneq ($(.SHELLSTATUS),0)
 $(error nothing was done; a new run needs RUN=, TEXT=, IMAGES= and PRESET= or TASK=)
 endif
 when   = $(if $(filter $(1),$(CHANGED)),FORCE)
-record = $(STAGES)/train-$(1)-seed-$(2).json
-MODELS := $(foreach system,$(SYSTEMS),$(foreach seed,$(SEEDS),$(call record,$(system),$(seed))))
+# Of system, seed, shots and subset: the name of the training's stage, as manifests/trial.py forms it.
+trial  = train-$(1)-seed-$(2)$(if $(filter-out 0,$(3)),-shots-$(3)-subset-$(4))
+record = $(STAGES)/$(trial).json
+# $(call grid,RULE): RULE of each training. All samples are one training, whatever subsets there are.
+grid   = $(foreach system,$(SYSTEMS),$(foreach seed,$(SEEDS),$(foreach shots,$(SHOTS),$(foreach subset,$(if \
+           $(filter-out 0,$(shots)),$(SUBSETS),1),$(call $(1),$(system),$(seed),$(shots),$(subset))))))
+MODELS := $(call grid,record)
 
 .PRECIOUS: $(STAGES)/prepare.json $(STAGES)/detect.json $(STAGES)/extract.json $(MODELS)
 
@@ -85,10 +94,14 @@ $(STAGES)/extract.json: $(STAGES)/prepare.json $(STAGES)/detect.json $(call when
 	$(HMNET) extract $(RUN) $(EXTRACT)
 
 define training
-$(call record,$(1),$(2)): $(STAGES)/prepare.json $(if $(filter visual:$(1),$(CHANGED)),$(STAGES)/extract.json) $(call when,train-$(1)-seed-$(2))
-	$(HMNET) train $(RUN) --system $(1) --seed $(2) $(TRAINED)
+$(record): $(STAGES)/prepare.json $(if $(filter visual:$(1),$(CHANGED)),$(STAGES)/extract.json) $(call when,$(trial))
+	$(HMNET) train $(RUN) --system $(1) --seed $(2) $(if $(filter-out 0,$(3)),--shots $(3) --subset-seed $(4)) $(TRAINED)
+
 endef
-$(foreach system,$(SYSTEMS),$(foreach seed,$(SEEDS),$(eval $(call training,$(system),$(seed)))))
+define rule
+$(eval $(training))
+endef
+$(call grid,rule)
 
 run: $(MODELS)  ## one run from its data to a trained system; see the top of this file
 
@@ -106,6 +119,7 @@ bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/be
 	$(BIN)/python benchmarks/finetune_cost.py
 	$(BIN)/python benchmarks/cache_read.py
 	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/start_up.py
 
 demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/vision/demo_fasterrcnn.safetensors
