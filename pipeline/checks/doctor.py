@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from ...stages.learning.recipe import TrainSettings
 from ...stages.vision.backbones import backbone_info
 from ...stages.vision.sets import SETS
 from ...stages.vision.weights import DEFAULT, downloads_folder, weights_of
+from ..cluster.machine import installed_version
 from ..run.config import RunConfig
 from ..run.presets import preset
 
@@ -198,7 +199,7 @@ def _packages() -> Finding:
         needed = Requirement(text)
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        found = _version(needed.name)
+        found = installed_version(needed.name)
         if found is None or not needed.specifier.contains(found, prereleases=True):
             wrong.append(f"{needed.name} {found or 'is absent'} (needs {needed.specifier})")
     if wrong:
@@ -215,7 +216,7 @@ def _tested() -> Finding:
     others = []
     for line in constraints.read_text(encoding="utf-8").splitlines():
         name, separator, tested = line.partition("==")
-        found = _version(name) if separator else None
+        found = installed_version(name) if separator else None
         if found is not None and found.partition("+")[0] != tested.partition("+")[0]:
             others.append(f"{name} {found} (tested with {tested})")
     if others:
@@ -332,13 +333,6 @@ def _existing(path: Path) -> Path:
 def _upwards(path: Path) -> Iterator[Path]:
     yield path
     yield from path.parents
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _gigabytes(size: int) -> str:

@@ -5,7 +5,6 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...stages.base.stage import Rerun, Stage, changed_outputs
 from ...stages.base.tools import Tools
-from ..cluster.machine import machine_kind
+from ..cluster.machine import installed_version, machine_kind
 from ..run.config import RunConfig
 from ..run.graph import stages_of
 from ..run.runner import Report, run_stage
@@ -182,7 +181,7 @@ def _machine_changes(stage: Stage, record: StageRecord) -> list[str]:
     now = machine_kind()
     pairs: Iterable[tuple[str, Any, Any]] = [
         ("python", record.facts.get("python"), platform.python_version()),
-        *((name, old, _version(name)) for name, old in versions.items()),
+        *((name, old, installed_version(name) or "absent") for name, old in versions.items()),
         # Detection and extraction run in workers of one thread, whatever this process has.
         *(
             (name, old, now.get(name))
@@ -191,10 +190,3 @@ def _machine_changes(stage: Stage, record: StageRecord) -> list[str]:
         ),
     ]
     return [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"

@@ -1,8 +1,10 @@
 """What kind of machine a stage ran on: all that can change the last bits of its numbers, and nothing more."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from ...stages.base.arithmetic import processor_name, resolve_device, resolve_precision, system_name
 
-__all__ = ["machine_kind"]
+__all__ = ["installed_version", "machine_kind"]
 
 
 def machine_kind() -> dict[str, str | bool | int]:
@@ -26,3 +28,11 @@ def machine_kind() -> dict[str, str | bool | int]:
         else "none",
         "system": system_name(),
     }
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package, or None where it is absent."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +25,7 @@ from ...manifests.files import disk_error, disk_remedy, remove_temporaries, writ
 from ...manifests.record import StageRecord
 from ...stages.base.stage import Stage, changed_outputs
 from ...stages.base.tools import SILENT, Counts, Tools
-from ..cluster.machine import machine_kind
+from ..cluster.machine import installed_version, machine_kind
 from .freshness import note_up_to_date
 
 if TYPE_CHECKING:
@@ -262,17 +261,10 @@ def _facts(counts: Counts, seconds: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {
             "hmnet-pipe": __version__,
-            **{name: found for name in _RECORDED_PACKAGES if (found := _version(name))},
+            **{name: found for name in _RECORDED_PACKAGES if (found := installed_version(name))},
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 @contextmanager
