@@ -6,7 +6,7 @@
     hmnet-pipe train runs/x --system hmnet
     hmnet-pipe evaluate runs/x --system hmnet
 
-What only one command needs is imported when it runs, so that `--help` is quick.
+Whatever only one command needs is imported when it runs, so that `--help` is quick.
 """
 
 from . import stages, training, models, runs, repeats, demo  # noqa: I001  (commands are listed in this order)

@@ -1,4 +1,4 @@
-"""What commands print, and what they lend to stages: a cluster, progress on stderr, and lines for people."""
+"""What commands print and what they lend to stages: a cluster, progress on stderr, and lines for people."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def print_json(value: Any) -> None:
 
 
 def print_reports(reports: Sequence[Report]) -> None:
-    """Print reports as JSON: one as it is, several as a list."""
+    """Print reports as JSON: a single one as it is, several as a list."""
     values = [report.to_json() for report in reports]
     print_json(values[0] if len(values) == 1 else values)
 
 
 @contextmanager
 def lent_tools(scheduler: str | None = None, workers: int | None = None, *, quiet: bool) -> Iterator[Tools]:
-    """Lend a stage what it needs. The cluster is started when there are units of work for it.
+    """Lend a stage what it needs. The cluster is started when it has units of work.
 
     quiet: stdout is for JSON, and lines for people go to stderr.
     """
@@ -64,7 +64,7 @@ def lent_tools(scheduler: str | None = None, workers: int | None = None, *, quie
             clusters.append(stack.enter_context(Cluster(scheduler, workers, say)))
         return clusters[0].map(function, units)
 
-    # A bar that an error has left open is closed before the error is reported.
+    # A bar that an error left open is closed before the error is reported.
     with ExitStack() as stack, ExitStack() as bars:
         yield Tools(map=spread, bar=bar, say=say)
 
@@ -72,7 +72,7 @@ def lent_tools(scheduler: str | None = None, workers: int | None = None, *, quie
 def _bar(total: int, description: str, unit: str) -> Any:
     from tqdm import tqdm
 
-    # What takes less than 2 seconds shows nothing.
+    # Whatever takes less than 2 seconds shows nothing.
     return tqdm(
         total=total,
         desc=description,
@@ -85,7 +85,7 @@ def _bar(total: int, description: str, unit: str) -> Any:
 
 
 class _ProgressLines:
-    """A progress bar for log files: a line now and then, where a bar would fill them with carriage returns."""
+    """A progress bar for log files: a line now and then instead of a file full of carriage returns."""
 
     def __init__(self, total: int, description: str, unit: str) -> None:
         self._total, self._description, self._unit = total, description, unit

@@ -15,14 +15,16 @@ __all__: list[str] = []
 @command(memory=keep_freed_memory)
 @run_argument
 @click.option(
-    "--workers", type=click.IntRange(1), help="Worker processes for detect and extract [default: one a core]."
+    "--workers",
+    type=click.IntRange(1),
+    help="Worker processes for detect and extract [default: one per core].",
 )
 @click.option("--finetune", is_flag=True, help="Then train end to end, and again on the refreshed cache.")
 @json_option
 def demo(run: Path, workers: int | None, finetune: bool, as_json: bool) -> None:
-    """Run everything on a generated corpus, offline, and print what the images are worth.
+    """Run everything on a generated corpus, offline, and print what the images contribute.
 
-    Reads nothing. Writes RUN/ner and RUN/re, two complete runs. Run again, it does nothing that is done.
+    Reads nothing. Writes RUN/ner and RUN/re, two complete runs. Run again, it skips whatever is done.
 
     \b
     Example: hmnet-pipe demo runs/demo

@@ -1,4 +1,4 @@
-"""The group of commands: from the project's errors to exit codes, and what becomes of a process's freed memory."""
+"""The group of commands: the project's errors become exit codes, and each command has its memory policy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ class _Group(click.Group):
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which they are defined, which is that of a run."""
+        """Return the commands in the order of their definition, which is the order of a run."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -45,8 +45,8 @@ class _Group(click.Group):
 class _Command(click.Command):
     """A command.
 
-    memory: what becomes of memory that it frees, a function of cluster.memory. several: options that take one or
-    more values, `--seeds 1 49`, beside being given more than once.
+    memory: a function of cluster.memory that decides what happens to memory that the command frees.
+    several: options that take one or more values, `--seeds 1 49`, besides being given more than once.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given: list[str] = []
-        option = ""  # of `several`, the one whose values these are
+        option = ""  # the one of `several` whose values these are
         for word in args:
             if option and not word.startswith("-"):
                 given += [word] if given[-1] == option else [option, word]
@@ -79,7 +79,7 @@ class _Command(click.Command):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="hmnet-pipe")
 def main() -> None:
-    """Extract entities (ner) and relations (re) from texts with images, with HMNeT on a cache of visual features.
+    """Extract entities (ner) and relations (re) from texts with images, with HMNeT on cached features.
 
     \b
     A first result, offline:

@@ -18,14 +18,18 @@ __all__: list[str] = []
 @click.option("--system", default="hmnet", help="The system that was trained.")
 @click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
 @shots_options
-@click.option("--finetuned", is_flag=True, help="The model that finetune made, on the images themselves.")
+@click.option("--finetuned", is_flag=True, help="Use the model that finetune made, on the images themselves.")
 @click.option("--split", default="test", help="train, valid or test.")
 @click.option(
-    "--shuffle-images", is_flag=True, help="Deal the images out at random: what a model loses that uses them."
+    "--shuffle-images",
+    is_flag=True,
+    help="Deal the images out at random, to see how much a model that uses them loses.",
 )
 @click.option("--explain", is_flag=True, help="Also write gates and attention to views, for figures.")
 @click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="Another run, whose samples are scored."
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Another run, whose samples are scored instead.",
 )
 @json_option
 def evaluate(
@@ -44,10 +48,10 @@ def evaluate(
 ) -> None:
     """Score a trained model on a split.
 
-    Reads models/SYSTEM/seed-N/, samples.parquet and features/. Writes evaluation-SPLIT.json and .parquet (gold and
-    predicted labels) into the model's folder, and prints precision, recall and F1, overall, per type and per group.
-    With --explain also explanation-SPLIT.parquet: of each layer the gate's probabilities and each word's attention to
-    each view.
+    Reads models/SYSTEM/seed-N/, samples.parquet and features/. Writes evaluation-SPLIT.json and .parquet
+    (gold and predicted labels) into the model's folder, and prints precision, recall and F1: overall, per
+    type and per group. --explain also writes explanation-SPLIT.parquet: each layer's gate probabilities and
+    each word's attention to each view.
 
     \b
     Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
@@ -80,7 +84,7 @@ def evaluate(
 @click.option("--seed", "seeds", multiple=True, type=int, help="Only this seed; may be given more than once.")
 @json_option
 def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: bool) -> None:
-    """Print one row a system and setting: mean and deviation of F1 over its seeds.
+    """Print one row per system and setting: mean and deviation of F1 over its seeds.
 
     Reads metrics.json of every finished training in RUN. Writes nothing.
 

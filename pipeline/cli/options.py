@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 run_argument = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the summary as JSON; all else goes to stderr."
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON; everything else goes to stderr."
 )
 
 seeds_option = click.option(
@@ -38,14 +38,16 @@ seeds_option = click.option(
 )
 
 
-# For tests that kill trainings: it changes no result.
+# For tests that kill trainings; it changes no result.
 checkpoint_option = click.option("--checkpoint-seconds", type=click.FloatRange(0), default=60.0, hidden=True)
 
 
 def cluster_options(function: F) -> F:
-    """Add the options of the cluster on which units of work are computed."""
+    """Add the options of the cluster that computes units of work."""
     function = click.option(
-        "--workers", type=click.IntRange(1), help="Worker processes, one thread each [default: one a core]."
+        "--workers",
+        type=click.IntRange(1),
+        help="Worker processes, one thread each [default: one per core].",
     )(function)
     return click.option(
         "--scheduler", metavar="ADDRESS", help="Use a running Dask scheduler, such as tcp://host:8786."
@@ -62,7 +64,7 @@ def shots_options(function: F) -> F:
         show_default=False,
     )(function)
     function = click.option(
-        "--subset-seed", type=int, default=1, help="With --shots: the seed by which samples are drawn."
+        "--subset-seed", type=int, default=1, help="With --shots: the seed that draws the samples."
     )(function)
     return click.option(
         "--shots",
@@ -73,7 +75,7 @@ def shots_options(function: F) -> F:
 
 
 def settings_options(table: str) -> Callable[[F], F]:
-    """Return a decorator that adds one option for each field of a table of run.toml, into which given ones are written."""
+    """Return a decorator that adds one option for each field of a table of run.toml, where it is written."""
 
     def decorate(function: F) -> F:
         for field in reversed(fields(SETTINGS[table])):

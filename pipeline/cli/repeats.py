@@ -1,4 +1,4 @@
-"""The commands for a result that others shall get again: lock and reproduce."""
+"""The commands for results that others should be able to repeat: lock and reproduce."""
 
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ __all__: list[str] = []
 def lock(run: Path, output: Path | None, as_json: bool) -> None:
     """Write down what a run was made from and what came out, in one small file for a paper's repository.
 
-    Reads everything in RUN, of which every stage must be finished and up to date. Writes the lock: configuration,
-    digests of data, weights and outputs, versions, machine kind, scores.
+    Reads everything in RUN, where every stage must be finished and up to date. Writes the lock:
+    configuration; digests of data, weights and outputs; versions, machine kind and scores.
 
     \b
     Example: hmnet-pipe lock runs/twitter2015 --output paper/hmnet-pipe.lock
@@ -47,7 +47,9 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
     "--text", type=click.Path(path_type=Path), required=True, help="Folder with one text file per split."
 )
 @click.option(
-    "--images", type=click.Path(path_type=Path), help="Folder of the images, where the lock's run had some."
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of the images, if the lock's run had any.",
 )
 @click.option(
     "--run",
@@ -55,30 +57,30 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
     default=Path("runs/reproduced"),
     help="The run to make.",
 )
-@click.option("--encoder", help="The text encoder, where the lock's name for it does not lead to it here.")
+@click.option("--encoder", help="The text encoder, if the lock's name for it does not work here.")
 @click.option("--detector-weights", metavar="FILE", help="The detector's weights, likewise.")
 @click.option("--backbone-weights", metavar="FILE", help="The backbone's weights, likewise.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1),
     default=0.02,
-    help="The largest difference of an F1 that rounding may make.",
+    help="The largest difference in F1 to attribute to rounding.",
 )
 @cluster_options
 @json_option
 def reproduce(
     lock: Path, run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any
 ) -> None:
-    """Make the run of a lock again, and say field by field what came out equal.
+    """Make the run of a lock again, and report field by field what came out equal.
 
-    Reads LOCK, the texts and the images; other data or weights than the lock's are named before anything is computed.
-    Writes the run and RUN/reproduction.json. Killed, it resumes where it was. Exits with 1 where the result was not
-    reproduced; where the machine, the versions or the precision are other ones, differences of rounding are reported
-    with their size and are no failure.
+    Reads LOCK, the texts and the images. Data or weights that differ from the lock's are reported before
+    anything is computed. Writes the run and RUN/reproduction.json. If killed, it resumes where it was. Exits
+    with 1 where the result was not reproduced. Where the machine, the versions or the precision differ,
+    differences of rounding are reported with their size and are not failures.
 
     \b
-    Example: hmnet-pipe reproduce paper/hmnet-pipe.lock --text data/twitter2015 --images data/twitter2015_images \\
-             --run runs/again
+    Example: hmnet-pipe reproduce paper/hmnet-pipe.lock --text data/twitter2015 \\
+             --images data/twitter2015_images --run runs/again
     """
     from ..reproduce.reproduce import reproduce as make_again
 

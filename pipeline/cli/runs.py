@@ -17,7 +17,7 @@ __all__: list[str] = []
 @run_argument
 @json_option
 def status(run: Path, as_json: bool) -> None:
-    """Say of every stage whether it is up to date, and what to type next.
+    """Report whether each stage is up to date, and what to type next.
 
     Reads everything in RUN and writes nothing.
 
@@ -32,15 +32,15 @@ def status(run: Path, as_json: bool) -> None:
 
 @command(memory=release_freed_memory)
 @run_argument
-@click.option("--fix", is_flag=True, help="Make again what is wrong, and only that.")
+@click.option("--fix", is_flag=True, help="Make what is wrong again, and only that.")
 @click.option(
     "--rerun",
     type=click.FloatRange(0, 1),
     is_flag=False,
     flag_value=0.02,
     metavar="[SHARE]",
-    help="Also compute this share of each stage again, at least one unit, and compare; without a number 0.02. "
-    "1: all, trainings too.",
+    help="Also compute this share of each stage again, at least one unit, and compare "
+    "[without a number: 0.02]. 1 repeats everything, including trainings.",
     show_default=False,
 )
 @click.option(
@@ -57,12 +57,12 @@ def verify(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Check every output of a run against what was recorded, and every row of the cache against its checksum.
+    """Check every output of a run against its record, and every row of the cache against its checksum.
 
-    Reads everything in RUN. Writes nothing, or with --fix what was found wrong. With --rerun a part is computed again
-    in a temporary folder: "equal" to the last bit, "close" (apart as far as floating point may be, with the distances
-    and what of machine and versions differs) or "different". Exits with 1 where something is wrong or different and
-    stays so.
+    Reads everything in RUN. Writes nothing or, with --fix, whatever was found wrong. With --rerun, a part is
+    computed again in a temporary folder and called "equal" (to the last bit), "close" (apart by no more than
+    rounding explains; the distances and the differences in machine and versions are listed) or "different".
+    Exits with 1 where something is wrong or different and remains so.
 
     \b
     Example: hmnet-pipe verify runs/twitter2015 --fix
@@ -91,14 +91,14 @@ def verify(
 @command()
 @run_argument
 @click.option("--features", "feature_set", default=DEFAULT_SET, metavar="SET", help="The feature set.")
-@click.option("--restore", is_flag=True, help="Back to the layout that is mapped into memory.")
+@click.option("--restore", is_flag=True, help="Restore the layout that is mapped into memory.")
 @json_option
 def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
-    """Compress the features of a run in place, to about half their size; every command goes on reading them, more slowly.
+    """Compress the features of a run in place, to about half their size; reading becomes slower.
 
-    Reads RUN/features/SET/. Writes each of its shards again, one by one; their contents stay the same, so that no
-    stage becomes stale. Killed at any moment, every shard is whole: run the same command again. Needs
-    `pip install 'hmnet-pipe[archive]'`, also to read.
+    Reads RUN/features/SET/. Writes its shards again, one by one; their contents stay the same, so no stage
+    becomes stale. A kill at any moment leaves every shard whole: run the same command again. Needs `pip
+    install 'hmnet-pipe[archive]'`, also for reading.
 
     \b
     Example: hmnet-pipe archive runs/twitter2015
@@ -115,10 +115,10 @@ def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), required=False)
 @json_option
 def doctor(run: Path | None, as_json: bool) -> None:
-    """Say whether this machine has what the pipeline needs, and what to do where it has not.
+    """Report whether this machine has what the pipeline needs, and what to do where it has not.
 
-    Reads the installation and, of RUN, the settings and the place; downloads nothing. Writes nothing that stays. Exits
-    with 1 where something makes the pipeline unusable.
+    Reads the installation and RUN's settings and folder; downloads nothing. Writes nothing that stays.
+    Exits with 1 where something makes the pipeline unusable.
 
     \b
     Example: hmnet-pipe doctor runs/twitter2015

@@ -1,4 +1,4 @@
-"""The commands that make a cache of features: prepare, detect, extract, and `changed` for the Makefile."""
+"""The commands that make a cache of features (prepare, detect, extract), and `changed` for the Makefile."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -22,9 +22,9 @@ __all__: list[str] = []
     "--preset",
     "preset_name",
     default="custom",
-    help="custom, demo, twitter2015, twitter2017 or mnre: the paper's recipe.",
+    help="custom, demo, twitter2015, twitter2017 or mnre (the paper's recipes).",
 )
-@click.option("--task", help="ner (entities) or re (relations); the presets of data sets know theirs.")
+@click.option("--task", help="ner (entities) or re (relations); the presets of data sets set it.")
 @click.option("--text", type=click.Path(path_type=Path), help="Folder with one text file per split.")
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Folder of the images; leave it out to use text only."
@@ -34,9 +34,10 @@ __all__: list[str] = []
 def prepare(run: Path, as_json: bool, **options: Any) -> None:
     """Read texts and look up their images.
 
-    Reads one file a split in --text (train, valid, test; .txt as Twitter-2015/2017 and MNRE publish them, or .jsonl)
-    and the images that they name. Writes RUN/run.toml, samples.parquet, images.parquet and problems.parquet (what was
-    missing, unreadable or repaired). Without options on an existing run: reads the same places again.
+    Reads one file per split in --text (train, valid, test; .txt as published for Twitter-2015/2017 and MNRE,
+    or .jsonl) and the images that they name. Writes RUN/run.toml, samples.parquet, images.parquet and
+    problems.parquet (what was missing, unreadable or repaired). Without options, on an existing run, it reads
+    the same places again.
 
     \b
     Example: hmnet-pipe prepare runs/twitter2015 --preset twitter2015 --text data/twitter2015 \\
@@ -59,8 +60,8 @@ def prepare(run: Path, as_json: bool, **options: Any) -> None:
 def detect(run: Path, scheduler: str | None, workers: int | None, as_json: bool, **options: Any) -> None:
     """Find the top objects of every image.
 
-    Reads images.parquet and the images. Writes detections.parquet (boxes in pixels, label, score), crops/ to look at,
-    and stages/detect.parquet (what failed, and why). Killed, it resumes where it was.
+    Reads images.parquet and the images. Writes detections.parquet (boxes in pixels, label, score), crops/ for
+    people to look at, and stages/detect.parquet (what failed, and why). If killed, it resumes where it was.
 
     \b
     Example: hmnet-pipe detect runs/twitter2015 --weights fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth
@@ -76,7 +77,7 @@ def detect(run: Path, scheduler: str | None, workers: int | None, as_json: bool,
     multiple=True,
     default=(DEFAULT_SET,),
     metavar="SET",
-    help="pyramid, grid, vector or a table [features.SET] of run.toml; several are made in one pass over the images.",
+    help="pyramid, grid, vector or a table [features.SET] of run.toml; one pass makes several.",
 )
 @settings_options("extract")
 @cluster_options
@@ -91,9 +92,9 @@ def extract(
 ) -> None:
     """Compute feature sets, such as the pooled pyramid of every image and of its objects.
 
-    Reads images.parquet, detections.parquet and the images. Writes features/SET/ (HDF5 shards and index.parquet) and
-    stages/extract.parquet (what failed, and why; of other sets than pyramid stages/extract-SET.parquet). Killed, it
-    resumes where it was.
+    Reads images.parquet, detections.parquet and the images. Writes features/SET/ (HDF5 shards and
+    index.parquet) and stages/extract.parquet (what failed, and why; stages/extract-SET.parquet for sets other
+    than pyramid). If killed, it resumes where it was.
 
     \b
     Example: hmnet-pipe extract runs/twitter2015 --backbone resnet50 --workers 2
@@ -140,9 +141,9 @@ def changed(
     subset_seeds: tuple[int, ...],
     stages: tuple[str, ...],
 ) -> None:
-    """Print what the Makefile must know of a run, see run.freshness.make_words. Writes nothing.
+    """Print what the Makefile must know about a run (see run.freshness.make_words). Writes nothing.
 
-    STAGES are the stages' commands with the options that they will be given, each behind a `--`.
+    STAGES are the stages' commands with the options that they will be given, each after a `--`.
 
     \b
     Example: hmnet-pipe changed runs/x --system hmnet --seed 1 -- prepare --text TEXTS -- train --epochs 3

@@ -55,10 +55,11 @@ def train(
 ) -> None:
     """Train a system on the cached features, keep its best epoch, and score the test split once.
 
-    Systems: hmnet, hmnet-single, hmnet-flat, hmnet-1v3, hmnet-onlyobj; text only: bert-crf (ner), mtb (re). Reads
-    samples.parquet and, for hmnet, features/. Writes models/SYSTEM/seed-N/ (seed-N-shots-K-subset-M/ with --shots):
-    model.safetensors, config.json, tokenizer/, metrics.json, predictions.parquet and history.parquet. Killed, it
-    resumes from its last checkpoint. Started by torchrun, the processes share every batch.
+    Systems: hmnet, hmnet-single, hmnet-flat, hmnet-1v3, hmnet-onlyobj; text only: bert-crf (ner), mtb (re).
+    Reads samples.parquet and, for hmnet, features/. Writes models/SYSTEM/seed-N/ (with --shots:
+    seed-N-shots-K-subset-M/): model.safetensors, config.json, tokenizer/, metrics.json, predictions.parquet
+    and history.parquet. If killed, it resumes from its last checkpoint. When started by torchrun, the
+    processes share every batch.
 
     \b
     Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --seeds 1 49 1234 2021 4321
@@ -113,11 +114,12 @@ def finetune(
 ) -> None:
     """Train text encoder, fusion and visual backbone together, from pixels.
 
-    Reads samples.parquet, detections.parquet and the images. The recipe is that of [train] in run.toml, with what
-    [finetune] says of the backbone. Writes models/SYSTEM/finetuned-seed-N/ (finetuned-seed-N-from-train/ with --from
-    train): what train writes, and backbone.safetensors. With --refresh also refreshed/SYSTEM-seed-N/, a run whose
-    features are those of the new backbone: train and evaluate on it as on any other. Killed, it resumes from its last
-    checkpoint. Started by torchrun, the processes share every batch.
+    Reads samples.parquet, detections.parquet and the images. The recipe is that of [train] in run.toml,
+    except for what [finetune] says about the backbone. Writes models/SYSTEM/finetuned-seed-N/ (with --from
+    train: finetuned-seed-N-from-train/): what train writes, and backbone.safetensors. --refresh also writes
+    refreshed/SYSTEM-seed-N/, a run with the features of the new backbone: train and evaluate on it as on any
+    other. If killed, it resumes from its last checkpoint. When started by torchrun, the processes share every
+    batch.
 
     \b
     Example: hmnet-pipe finetune runs/twitter2015 --from train --unfreeze 2 --epochs 3 --refresh

@@ -14,9 +14,9 @@ _LARGE, _LARGEST, _MUCH = 2**20, 2**25, 2**30
 def release_freed_memory() -> None:
     """Return large blocks to the system as soon as they are freed, from now on.
 
-    For commands that read large tables and compute nothing. glibc on its own keeps freed blocks up to the size of
-    the largest one ever freed, and pyarrow's allocator keeps what it had: 150 MB more for a million images
-    (benchmarks/planning.py). Other C libraries are left alone. Call this before pyarrow is imported.
+    For commands that read large tables and compute nothing. glibc on its own keeps freed blocks up to the
+    size of the largest one ever freed, and pyarrow's allocator keeps what it had: 150 MB more for a million
+    images (benchmarks/planning.py). Other C libraries are left alone. Call this before pyarrow is imported.
     """
     if _set(_M_MMAP_THRESHOLD, _LARGE):
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

@@ -69,8 +69,10 @@ def run_demo(
 
 
 def _shuffled(stage: Stage, tools: Tools) -> dict[str, Any]:
-    """Return the test scores of the model of a finished training with the images shuffled, as they were recorded if
-    nothing has changed."""
+    """Return the test scores of a finished training's model with the images shuffled.
+
+    They are taken from the last evaluation if nothing has changed since.
+    """
     run, folder = stage.run, stage.place
     made_from = causes_of(folder, run, DEFAULT_SET, stage.parameters()["precision"])
     path = folder / f"evaluation-{evaluation_name('test', shuffled_images=True)}.json"

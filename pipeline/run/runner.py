@@ -222,7 +222,8 @@ class _Seeing:
         if not self.witness.is_file():
             raise StageError(
                 f"the worker on {socket.gethostname()} does not see {self.witness}; "
-                "a run, its images and its weights must lie under the same paths on every machine, on a file system that they share"
+                "a run, its images and its weights must lie under the same paths on every machine, "
+                "on a file system that they share"
             )
         return self.function(unit)
 
