@@ -33,7 +33,13 @@ def print_reports(reports: Sequence[Report]) -> None:
 
 
 @contextmanager
-def lent_tools(scheduler: str | None = None, workers: int | None = None, *, quiet: bool) -> Iterator[Tools]:
+def lent_tools(
+    scheduler: str | None = None,
+    workers: int | None = None,
+    *,
+    quiet: bool,
+    line_seconds: float = _LINE_SECONDS,
+) -> Iterator[Tools]:
     """Lend a stage what it needs. The cluster is started when it has units of work.
 
     quiet: stdout is for JSON, and lines for people go to stderr.
@@ -42,7 +48,7 @@ def lent_tools(scheduler: str | None = None, workers: int | None = None, *, quie
 
     def bar(total: int, description: str, unit: str) -> ProgressBar:
         if not sys.stderr.isatty():
-            return _ProgressLines(total, description, unit)
+            return _ProgressLines(total, description, unit, line_seconds)
         shown: Any = _bar(total, description, unit)
         bars.callback(shown.close)
         bars.callback(shown.clear)
@@ -87,15 +93,15 @@ def _bar(total: int, description: str, unit: str) -> Any:
 class _ProgressLines:
     """A progress bar for log files: a line now and then instead of a file full of carriage returns."""
 
-    def __init__(self, total: int, description: str, unit: str) -> None:
+    def __init__(self, total: int, description: str, unit: str, seconds: float) -> None:
         self._total, self._description, self._unit = total, description, unit
-        self._done, self._note = 0, ""
+        self._done, self._note, self._seconds = 0, "", seconds
         self._started = self._printed = time.monotonic()
 
     def update(self, n: int = 1) -> None:
         self._done += n
         now = time.monotonic()
-        if now - self._printed >= _LINE_SECONDS:
+        if now - self._printed >= self._seconds:
             self._printed = now
             rate = self._done / (now - self._started)
             line = f"{self._description}: {self._done} of {self._total} {self._unit}s, {rate:.1f}/s"

@@ -46,7 +46,7 @@ class _Command(click.Command):
     """A command.
 
     memory: a function of cluster.memory that decides what happens to memory that the command frees.
-    several: options that take one or more values, `--seeds 1 49`, besides being given more than once.
+    several: options that take one or more numbers, `--seeds 1 49`, besides being given more than once.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class _Command(click.Command):
         given: list[str] = []
         option = ""  # the one of `several` whose values these are
         for word in args:
-            if option and not word.startswith("-"):
+            if option and word.lstrip("-").isdigit():
                 given += [word] if given[-1] == option else [option, word]
                 continue
             option = word if word in self._several else ""
