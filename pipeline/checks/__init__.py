@@ -1,1 +1,1 @@
-"""Whether a run is fresh and sound, and whether this machine can make one."""
+"""Checks: whether a run is fresh and sound, and whether this machine can make one."""

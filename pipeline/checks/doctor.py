@@ -1,6 +1,7 @@
-"""`hmnet-pipe doctor`: whether this machine, and the place of a run, have what the pipeline needs; what is wrong, and the remedy.
+"""`hmnet-pipe doctor`: whether this machine and a run's folder have what the pipeline needs, with remedies.
 
-Each check looks at one thing and answers with one Finding. A check that fails itself says so, and the others go on.
+Each check looks at one thing and returns one Finding. If a check itself fails, that is its Finding, and the
+others continue.
 """
 
 import os
@@ -38,9 +39,11 @@ _LITTLE_DISK = 5 * 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of `subject`. state: "ok", "warning" (it works, but slower, or only with internet) or "problem" (it does not work).
+    """What was found out about `subject`.
 
-    text: what there is, in words; remedy: what to do about it, empty where all is well.
+    state: "ok", "warning" (it works, but more slowly, or only with internet) or "problem" (it does not work).
+    text: what there is, in words.
+    remedy: what to do about it; empty where all is well.
     """
 
     subject: str
@@ -58,7 +61,7 @@ class Finding:
 
 
 def examine(run: RunFolder | None) -> list[Finding]:
-    """All findings, about `run` or, without one, about the default settings. Never raises, and downloads nothing."""
+    """Return all findings, about `run` or the default settings. Never raises, and downloads nothing."""
     findings: list[Finding] = []
     config, place = _settings(run, findings)
     detect, extract = config.of(DetectSettings), config.of(ExtractSettings)
@@ -82,19 +85,19 @@ def examine(run: RunFolder | None) -> list[Finding]:
     for subject, check in checks:
         try:
             findings.append(check())
-        except HmnetPipeError as error:  # its message carries the remedy
+        except HmnetPipeError as error:  # its message names the remedy
             findings.append(Finding(subject, "problem", _one_line(error)))
-        except Exception as error:  # a check is for what is broken, and may meet anything
+        except Exception as error:  # what is checked may be broken in any way
             findings.append(
                 Finding(
-                    subject, "warning", f"could not be found out ({type(error).__name__}: {_one_line(error)})"
+                    subject, "warning", f"could not be checked ({type(error).__name__}: {_one_line(error)})"
                 )
             )
     return findings
 
 
 def _settings(run: RunFolder | None, findings: list[Finding]) -> tuple[RunConfig, Path]:
-    """The settings to look at, and the nearest folder to the run's that exists."""
+    """Return the settings to check, and the nearest existing folder to the run's."""
     default = preset("custom", task="ner", text=Path(), images=None, format="auto")
     if run is None:
         return default, Path.cwd()
@@ -107,7 +110,7 @@ def _settings(run: RunFolder | None, findings: list[Finding]) -> tuple[RunConfig
                     "run.toml",
                     "problem",
                     _one_line(error),
-                    "correct the file; the default settings are looked at below",
+                    "correct the file; the default settings are checked below",
                 )
             )
         except OSError as error:
@@ -121,7 +124,7 @@ def _settings(run: RunFolder | None, findings: list[Finding]) -> tuple[RunConfig
             )
     else:
         findings.append(
-            Finding("run.toml", "ok", f"{run.path} is not a run yet; the default settings are looked at")
+            Finding("run.toml", "ok", f"{run.path} is not a run yet; the default settings are checked")
         )
     return default, _existing(run.path)
 
@@ -155,9 +158,9 @@ def _precision() -> Finding:
     device = resolve_device("auto")
     precision = resolve_precision("auto", device)
     if precision == "bf16":
-        return Finding("precision", "ok", f"auto means bf16 on {device.type}, which multiplies it")
+        return Finding("precision", "ok", f"auto is bf16 on {device.type}, which multiplies it")
     return Finding(
-        "precision", "ok", f"auto means fp32 on {device.type}, which does not multiply bf16 in hardware"
+        "precision", "ok", f"auto is fp32 on {device.type}, which does not multiply bf16 in hardware"
     )
 
 
@@ -168,7 +171,8 @@ def _threads() -> Finding:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     variable = os.environ.get("OMP_NUM_THREADS")
-    text = f"{cores} cores, torch trains with {torch.get_num_threads()} threads, OMP_NUM_THREADS is {variable or 'not set'}"
+    text = f"{cores} cores, torch trains with {torch.get_num_threads()} threads, "
+    text += f"OMP_NUM_THREADS is {variable or 'not set'}"
     text += f"; detect and extract start {default_workers()} workers of 1 thread"
     if torch.get_num_threads() < cores and variable:
         return Finding("threads", "warning", text, "unset OMP_NUM_THREADS to train with every core")
@@ -191,7 +195,7 @@ def _memory() -> Finding:
 
 
 def _packages() -> Finding:
-    """What hmnet-pipe cannot run without, by its own metadata."""
+    """Check the packages that hmnet-pipe cannot run without, according to its own metadata."""
     from packaging.requirements import Requirement
 
     wrong = []
@@ -204,7 +208,7 @@ def _packages() -> Finding:
             wrong.append(f"{needed.name} {found or 'is absent'} (needs {needed.specifier})")
     if wrong:
         return Finding("packages", "problem", ", ".join(wrong), "run `pip install --upgrade hmnet-pipe`")
-    return Finding("packages", "ok", "all that hmnet-pipe needs are installed")
+    return Finding("packages", "ok", "everything that hmnet-pipe needs is installed")
 
 
 def _tested() -> Finding:
@@ -226,14 +230,14 @@ def _tested() -> Finding:
             ", ".join(others),
             "run `pip install -c constraints.txt hmnet-pipe` for the tested set",
         )
-    return Finding("tested versions", "ok", "every installed package is of the version that was tested")
+    return Finding("tested versions", "ok", "every installed package has the version that was tested")
 
 
 def _weights(subject: str, architecture: str, choice: str) -> Finding:
-    """Whether the file is there; unlike the stages this asks for nothing from the internet."""
+    """Check that the file exists; unlike the stages, request nothing from the internet."""
     source = weights_of(architecture, choice)
     if choice != DEFAULT:
-        path = source.path()  # raises where it is not a file
+        path = source.path()  # raises where this is not a file
         return Finding(subject, "ok", f"{architecture}: {path or 'random'}")
     default = source.default
     if isinstance(default, Path):
@@ -241,12 +245,15 @@ def _weights(subject: str, architecture: str, choice: str) -> Finding:
     path = downloads_folder() / Path(urlparse(default).path).name
     if path.is_file():
         return Finding(subject, "ok", f"{architecture}: {path}")
-    remedy = f"they are downloaded on first use; without internet get {default} elsewhere and put it at {path}, or use --weights FILE"
+    remedy = (
+        f"they are downloaded on first use; without internet get {default} elsewhere and put it at {path}, "
+        "or use --weights FILE"
+    )
     return Finding(subject, "warning", f"{architecture}: {path.name} is not here yet", remedy)
 
 
 def _feature_sets(config: RunConfig) -> Finding:
-    """Say what the built-in sets and the run's own ones take; a set that the backbone cannot make is an InputError."""
+    """Report the sizes of the built-in sets and the run's own. Raises InputError where one cannot be made."""
     extract, objects = config.of(ExtractSettings), config.of(DetectSettings).objects
     transform = backbone_info(extract.backbone).transform(extract.size)
     sizes = []
@@ -256,7 +263,7 @@ def _feature_sets(config: RunConfig) -> Finding:
         )
         size = prod(spec.row_shape) * np.dtype(STORAGE_DTYPES[spec.dtype]).itemsize
         sizes.append(f"{name} {size / 2**20:.2f}")
-    return Finding("feature sets", "ok", f"MB an image with {extract.backbone}: {', '.join(sizes)}")
+    return Finding("feature sets", "ok", f"MB per image with {extract.backbone}: {', '.join(sizes)}")
 
 
 def _encoder(name: str) -> Finding:
@@ -271,8 +278,8 @@ def _encoder(name: str) -> Finding:
     if any(isinstance(try_to_load_from_cache(name, file), str) for file in files):
         return Finding("text encoder", "ok", f"{name}, from the Hugging Face cache")
     remedy = (
-        f"it is downloaded on first use; without internet run `hf download {name} --local-dir FOLDER` elsewhere, copy FOLDER here and "
-        "give --encoder FOLDER"
+        f"it is downloaded on first use; without internet run `hf download {name} --local-dir FOLDER` "
+        "elsewhere, copy FOLDER here and give --encoder FOLDER"
     )
     return Finding("text encoder", "warning", f"{name} is not here yet", remedy)
 
@@ -295,13 +302,16 @@ def _disk(subject: str, place: Path) -> Finding:
     text = f"{_gigabytes(free)} free at {place}"
     if free < _LITTLE_DISK:
         return Finding(
-            subject, "warning", text, "features take about 0.12 MB an image and a model 0.5 GB: make room"
+            subject, "warning", text, "make room: features take about 0.12 MB per image and a model 0.5 GB"
         )
     return Finding(subject, "ok", text)
 
 
 def _hdf5(place: Path) -> Finding:
-    """Written, and read while it is open, where the run's features will lie: some network file systems refuse HDF5's locks."""
+    """Write an HDF5 file where the run's features will be, and read it while it is open.
+
+    Some network file systems refuse HDF5's locks.
+    """
     import h5py
 
     with tempfile.TemporaryDirectory(dir=place, prefix=".tmp-doctor-") as folder:
@@ -326,7 +336,7 @@ def _hdf5(place: Path) -> Finding:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder at or above `path` that exists."""
+    """Return the nearest folder at or above `path` that exists."""
     return next((folder for folder in _upwards(path.absolute()) if folder.is_dir()), Path.cwd())
 
 

@@ -21,16 +21,18 @@ from ..run.runner import State, stage_state
 
 __all__ = ["RunStatus", "StageStatus", "run_status"]
 
-# Crops may be millions of small files: of larger folders the sizes of so many files stand for all.
+# Crops may be millions of small files: in larger folders, the sizes of this many files stand for all.
 _SIZED_FILES = 20_000
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """What state a stage is in: as for State, or "partial" (interrupted, with something kept) or "blocked" (a stage
-    before it has not run, or its weights are missing).
+    """The state of a stage: a State, "partial" (interrupted, with something kept), or "blocked".
 
-    reasons: why it is not fresh. failures: how many images (or, for prepare, samples and tags) had each problem.
+    A stage is blocked if a stage before it has not run or its weights are missing.
+
+    reasons: why it is not fresh.
+    failures: how many images (or, for prepare, samples and tags) had each problem.
     done, failed, seconds: of its last finished run.
     """
 
@@ -63,10 +65,10 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The stages of a run in their order, the bytes on disk of each part, and the next command to type (None: all is
-    done).
+    """The stages of a run in their order, the bytes on disk of each part, and the next command to type.
 
-    estimated: the parts whose size was reckoned from a sample of their files.
+    next_command: None if everything is done.
+    estimated: the parts whose size was estimated from a sample of their files.
     """
 
     run: str
@@ -93,7 +95,7 @@ class RunStatus:
 
 
 def run_status(run: RunFolder) -> RunStatus:
-    """Return the state of a run. Raises StageError where `run` is none."""
+    """Return the state of a run. Raises StageError where `run` is not a run."""
     config = RunConfig.read(run.config)
     stages = stages_of(config, run)
     rows = [_stage_status(stage) for stage in stages]
@@ -116,7 +118,7 @@ def _stage_status(stage: Stage) -> StageStatus:
         state, reasons = stage_state(stage, causes)
         if state != "fresh" and (progress := stage.progress(causes)) is not None:
             state = "partial"
-    except HmnetPipeError as error:  # a stage before it has not run, or its weights cannot be had here
+    except HmnetPipeError as error:  # a stage before it has not run, or its weights are not available here
         state, reasons = "blocked", [str(error)]
     finally:
         # Otherwise what one stage's tables took is not there for the next one's.
@@ -137,8 +139,11 @@ def _stage_status(stage: Stage) -> StageStatus:
 
 
 def _causes(stage: Stage, record: StageRecord | None) -> StageRecord:
-    """Return the stage's causes, without reading a million texts and images where none is newer than the record, or
-    where there is none to compare them with."""
+    """Return the stage's causes.
+
+    Avoids reading a million texts and images where none is newer than the record, or there is no record to
+    compare them with.
+    """
     if not stage.inputs_outside:
         return stage.causes()
     parameters = stage.parameters()  # raises where there are no texts
@@ -170,7 +175,7 @@ def _sizes(run: RunFolder) -> tuple[dict[str, int], list[str]]:
 
 
 def _crops(run: RunFolder) -> int | None:
-    """Return how many crops the last finished detect has left, or None where it never finished."""
+    """Return how many crops the last finished detect left, or None where it never finished."""
     try:
         return int(read_table(run.detections, DETECTIONS, columns=[]).num_rows)
     except StageError:
@@ -180,7 +185,7 @@ def _crops(run: RunFolder) -> int | None:
 def _size(folder: Path, known: int | None = None) -> tuple[int, bool]:
     """Return the bytes below `folder`, and whether they were counted.
 
-    Otherwise they are the mean of its first files times the number of them all, which is `known` or counted.
+    If not, they are the mean of its first files times the number of all files, which is `known` or counted.
     """
     files = size = 0
     waiting = [folder] if folder.is_dir() else []

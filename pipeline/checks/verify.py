@@ -1,5 +1,7 @@
-"""`hmnet-pipe verify`: what lies on disk against what the stages recorded, and against the checksums of the cache;
-with --rerun also against what the stages make of the same inputs now."""
+"""`hmnet-pipe verify`: compare a run with its records and with the checksums of its caches.
+
+With --rerun, also compare it with what the stages now make of the same inputs.
+"""
 
 import platform
 import tempfile
@@ -26,7 +28,7 @@ __all__ = ["Problem", "Verification", "check_run", "mend_run", "rerun_run", "ver
 class Problem:
     """One thing that is not as recorded: the stage that made it, what it is, and what is wrong.
 
-    spoilt: the file that must go before the stage makes it again, where the stage itself would keep it.
+    spoilt: the file to remove before the stage makes it again, where the stage itself would keep it.
     """
 
     stage: str
@@ -40,7 +42,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of a verification: the problems found, those left after mending, and the comparisons made."""
+    """The result of a verification: the problems, those left after mending, and the comparisons."""
 
     run: RunFolder
     fixed: bool
@@ -75,7 +77,9 @@ def check_run(
     rerun: float | None = None,
     train: bool = False,
 ) -> Verification:
-    """Verify a run, mend it with `fix`, and compute a share `rerun` of it again; `report` gets lines as they come.
+    """Verify a run, mend it if `fix`, and compute the share `rerun` of it again.
+
+    report: called with lines as they come.
 
     Raises StageError where `run` is not a run.
     """
@@ -95,7 +99,9 @@ def check_run(
 
 
 def verify_run(run: RunFolder) -> list[Problem]:
-    """Return every output of every finished stage that is not what its record says. Reads everything, changes nothing.
+    """Return every output of every finished stage that differs from its record.
+
+    Reads everything, changes nothing.
 
     Raises StageError where `run` is not a run.
     """
@@ -129,7 +135,10 @@ def _problems(stage: Stage) -> Iterator[Problem]:
 
 
 def mend_run(run: RunFolder, problems: list[Problem], tools: Tools) -> list[Report]:
-    """Recompute what `verify_run` found wrong, and only that: spoilt files go, and each stage makes again what is missing."""
+    """Recompute what `verify_run` found wrong, and only that.
+
+    Spoilt files are removed, and each stage makes what is missing again.
+    """
     for problem in problems:
         if problem.spoilt is not None:
             problem.spoilt.unlink(missing_ok=True)
@@ -140,11 +149,11 @@ def mend_run(run: RunFolder, problems: list[Problem], tools: Tools) -> list[Repo
 
 
 def rerun_run(run: RunFolder, share: float, train: bool, tools: Tools) -> Iterator[Rerun]:
-    """Compute `share` of every finished stage again, at least one unit, and compare; trainings only with `train` or a
-    share of 1.
+    """Compute `share` of every finished stage again, at least one unit, and compare.
 
-    Everything is made in a temporary folder inside the run, which goes afterwards; the run itself is not changed.
-    Raises StageError where `run` is not a run.
+    Trainings are repeated only with `train` or a share of 1. Everything is made in a temporary folder inside
+    the run, which is removed afterwards; the run itself is not changed. Raises StageError where `run` is not
+    a run.
     """
     for stage in stages_of(RunConfig.read(run.config), run):
         record = StageRecord.read(run.record(stage.name))
@@ -175,7 +184,7 @@ def _rerun(
 
 
 def _machine_changes(stage: Stage, record: StageRecord) -> list[str]:
-    """Return what of machine and versions is not as the record has it, as `torch: 2.5.0 -> 2.6.0`."""
+    """Return how the machine and the versions differ from the record, as `torch: 2.5.0 -> 2.6.0`."""
     versions: Mapping[str, str] = record.facts.get("versions", {})
     machine: Mapping[str, Any] = record.facts.get("machine", {})
     now = machine_kind()

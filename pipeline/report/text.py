@@ -5,13 +5,16 @@ from statistics import mean, stdev
 from typing import Any
 
 Scores = Mapping[str, Any]
-"""As stages.learning.scores makes them; written here again, since that module imports scikit-learn."""
+"""As stages.learning.scores makes them; repeated here, since that module imports scikit-learn."""
 
 __all__ = ["demo_table", "score_table", "text_table", "trials_table"]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return columns as wide as their widest cell, the first to the left, the others to the right. None is shown as -."""
+    """Return columns as wide as their widest cell, the first to the left, the others to the right.
+
+    None is shown as -.
+    """
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
@@ -28,8 +31,11 @@ def _cell(value: Any) -> str:
 
 
 def trials_table(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Return one row for each system, and for each of its low-resource and other settings, from the metrics.json of
-    several trainings: the mean F1 over the seeds and the sample standard deviation."""
+    """Return one row for each system, and for each of its low-resource and other settings.
+
+    metrics: the metrics.json of several trainings. A row has the mean F1 over the seeds and the sample
+    standard deviation.
+    """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in metrics:
         groups.setdefault(_setting(one), []).append(one)
@@ -44,7 +50,7 @@ def trials_table(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _setting(metrics: Mapping[str, Any]) -> str:
-    """Return what trainings are averaged over: equal but for seed and subset."""
+    """Return what the averaged trainings have in common: everything but seed and subset."""
     shots = f", {metrics['shots']} shots" if metrics.get("shots") else ""
     features = f", on {metrics['features']}" if metrics.get("features") else ""
     return f"{metrics['system']}{shots}{features}"

@@ -1,7 +1,8 @@
-"""`hmnet-pipe lock`: what a result was made from and what came out, in one small file to commit beside a paper.
+"""`hmnet-pipe lock`: what a result was made from and what came out, in a small file to commit beside a paper.
 
-The file is TOML: stages in their order, keys in a fixed one, no path, host or time of day, so that two locks differ where their runs
-do. `hmnet-pipe reproduce` makes the run again from it. docs/reproducibility.md says what each table holds.
+The file is TOML. Stages are in their order, keys in a fixed one, and there is no path, host or time of day,
+so that two locks differ where their runs do. `hmnet-pipe reproduce` makes the run again from it.
+docs/reproducibility.md explains each table.
 """
 
 import tomllib
@@ -48,7 +49,7 @@ _STAGE_KEYS = ("schema_version", "environment", "parameters", "inputs", "outputs
 def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) -> Path:
     """Write the lock of `run` to `output` (default: into its folder) and return where it is.
 
-    Raises StageError that names the first stage which is not finished and fresh, and the command to run.
+    Raises StageError, which names the first stage that is not finished and fresh, and the command to run.
     """
     config = RunConfig.read(run.config)
     finished = _finished(run, config, tools)
@@ -89,7 +90,7 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
 
 
 def read_lock(path: Path) -> dict[str, Any]:
-    """Return the content of a lock. Raises InputError where `path` is none, or one of another format."""
+    """Return the content of a lock. Raises InputError where `path` is not a lock of this format."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -102,7 +103,8 @@ def read_lock(path: Path) -> dict[str, Any]:
         ) from error
     if values.get("format") != FORMAT:
         raise InputError(
-            f"{path} is not a lock of format {FORMAT}, which this hmnet-pipe reads; make it again with `hmnet-pipe lock`"
+            f"{path} is not a lock of format {FORMAT}, which this hmnet-pipe reads; "
+            "make it again with `hmnet-pipe lock`"
         )
     if missing := _missing(values):
         raise InputError(f"{path} lacks {missing[0]}; make it again with `hmnet-pipe lock`")
@@ -110,7 +112,7 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 
 def _missing(values: Mapping[str, Any]) -> list[str]:
-    """Return what a lock must hold and `values` do not."""
+    """Return the keys that a lock must have and `values` lacks."""
     if missing := [name for name in _TABLES if not isinstance(values.get(name), dict)]:
         return missing
     needed: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -126,10 +128,14 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
 
 
 def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Stage, StageRecord]]:
-    """Return every stage of the run with its record, all of them fresh; optional ones that never ran are left out."""
+    """Return every stage of the run with its record, without optional ones that never ran.
+
+    Raises StageError where one is not fresh.
+    """
     if begun := sorted(path.stem for path in (run.path / "stages").glob("*.parts")):
         raise StageError(
-            f"{begun[0]} of {run.path} is not finished; run it to its end and lock again (hmnet-pipe status {run.path})"
+            f"{begun[0]} of {run.path} is not finished; "
+            f"run it to its end and lock again (hmnet-pipe status {run.path})"
         )
     finished = []
     for stage in stages_of(config, run):
@@ -149,7 +155,7 @@ def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Sta
 def _portable(settings: Any) -> dict[str, Any]:
     """Return the settings of one stage without paths.
 
-    Of a local file or folder there is its name, as ./NAME; of the images whether there were any.
+    A local file or folder is represented by its name, as ./NAME; the images by whether there were any.
     """
     values: dict[str, Any] = {}
     for each in fields(settings):
@@ -169,8 +175,11 @@ def _is_local(name: str) -> bool:
 
 
 def data_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Return what the data of a run are: of each split the number, digest and name of its samples, and how many have an
-    image; of the usable images number and digest."""
+    """Return what the data of a run are.
+
+    For each split: the number, digest and name of its samples, and how many have an image. For the usable
+    images: number and digest.
+    """
     samples = read_table(run.samples, SAMPLES, "prepare").to_pylist()
     usable = [
         row["key"] for row in read_table(run.images, IMAGES, "prepare").to_pylist() if row["status"] == "ok"
@@ -188,7 +197,7 @@ def data_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
 
 
 def environment_of(record: StageRecord) -> dict[str, Any]:
-    """Return what a stage ran in, as far as it can change the last bits: machine kind, Python, packages."""
+    """Return the environment of a stage that can change the last bits: machine kind, Python, packages."""
     facts = record.facts
     return {**facts.get("machine", {}), "python": facts.get("python"), "versions": facts.get("versions", {})}
 
@@ -204,8 +213,11 @@ def _toml(values: Mapping[str, Any]) -> str:
 
 
 def _item(value: Any) -> Any:
-    """Return a value as TOML: a list of records as one record a line, a mapping of numbers alone as one line, and a
-    table of tables without a header of its own."""
+    """Return a value as TOML.
+
+    A list of records has one record per line, a mapping of only numbers is one line, and a table of tables
+    has no header of its own.
+    """
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         array = tomlkit.array().multiline(True)
         for record in value:

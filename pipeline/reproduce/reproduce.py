@@ -1,7 +1,8 @@
-"""`hmnet-pipe reproduce`: the run of a lock made again from the data, and field by field what came out equal and what did not.
+"""`hmnet-pipe reproduce`: make the run of a lock again from the data, and compare field by field.
 
-Data and weights are compared before anything is computed. A number that came out otherwise is a failure, unless the machine, the
-versions or the precision are other ones too: then rounding is to be expected, and its size is told instead (docs/reproducibility.md).
+Data and weights are compared before anything is computed. A number that differs is a failure, unless the
+machine, the versions or the precision differ too: then rounding is to be expected, and its size is reported
+instead (docs/reproducibility.md).
 """
 
 import json
@@ -32,12 +33,13 @@ from .lock import data_facts, environment_of, read_lock
 
 __all__ = ["F1_TOLERANCE", "Comparison", "Reproduction", "reproduce"]
 
-# The largest difference of an F1 that rounding elsewhere may explain: a training amplifies its last bits to about as much as another
-# seed would, on a test set of some thousand samples.
+# The largest difference in F1 that rounding elsewhere may explain, on a test set of some thousand samples: a
+# training amplifies its last bits to about the effect of another seed.
 F1_TOLERANCE = 0.02
 # Parameters that are arithmetic, not method.
 _ARITHMETIC = ("precision", "device")
-# An output that follows from parameters, data and weights, which are compared; it also names where the encoder lay and its library.
+# An output that follows from parameters, data and weights, which are compared. It also contains the encoder's
+# path and library, which may differ.
 _DESCRIPTION = "config.json"
 _WEIGHTS_KEYS = {
     "encoder": ("train", "encoder"),
@@ -56,8 +58,11 @@ _REPORT = "reproduction.json"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing that was compared. state: "equal", "noted" (differs, and is no failure in itself), "rounding" (a result that differs
-    where the arithmetic does), or "different" (not reproduced)."""
+    """One thing that was compared.
+
+    state: "equal", "noted" (differs, which is no failure in itself), "rounding" (a result that differs where
+    the arithmetic does), or "different" (not reproduced).
+    """
 
     group: str
     what: str
@@ -67,7 +72,11 @@ class Comparison:
 
 @dataclass
 class Reproduction:
-    """What came of it. `complete`: every stage of the lock was run; otherwise data or weights were other ones and nothing was computed."""
+    """The result of a reproduction.
+
+    complete: whether every stage of the lock was run; otherwise data or weights differed and nothing more was
+    computed.
+    """
 
     lock: str
     run: str
@@ -96,9 +105,15 @@ class Reproduction:
 
     def _verdict(self) -> str:
         if not self.complete:
-            return f"reproduce: NOT reproduced; {self.different[0].group} other than the lock's, so that nothing more was computed"
+            return (
+                f"reproduce: NOT reproduced; {self.different[0].group} other than the lock's, "
+                "so nothing more was computed"
+            )
         if self.different:
-            return f"reproduce: NOT reproduced; {len(self.different)} of {len(self.comparisons)} comparisons differ -> {self.run}"
+            return (
+                f"reproduce: NOT reproduced; {len(self.different)} of {len(self.comparisons)} "
+                f"comparisons differ -> {self.run}"
+            )
         if any(comparison.state == "rounding" for comparison in self.comparisons):
             return f"reproduce: reproduced but for rounding, every F1 within {self.tolerance} -> {self.run}"
         return f"reproduce: reproduced, every result is equal -> {self.run}"
@@ -117,10 +132,11 @@ def reproduce(
     tolerance: float = F1_TOLERANCE,
     report: Callable[[Report], None] = lambda report: None,
 ) -> Reproduction:
-    """Make the run of `lock` again in `run`, which must be new or an interrupted reproduction of the same lock, and compare.
+    """Make the run of `lock` again in `run`, and compare.
 
-    The outcome is also written to reproduction.json in the run's folder. Raises StageError where `run` is something else, WeightsError
-    where weights cannot be had.
+    `run` must be new or an interrupted reproduction of the same lock. The outcome is also written to
+    reproduction.json in its folder. Raises StageError where `run` is something else, and WeightsError where
+    weights are not available.
     """
     wanted = read_lock(lock)
     chosen = {"encoder": encoder, "detector": detector_weights, "backbone": backbone_weights}
@@ -140,7 +156,7 @@ def reproduce(
 def _configuration(
     wanted: Mapping[str, Any], lock: Path, text: Path, images: Path | None, chosen: Mapping[str, str | None]
 ) -> RunConfig:
-    """The lock's configuration with the paths of this machine in it."""
+    """Return the lock's configuration with this machine's paths."""
     tables = {name: dict(table) for name, table in wanted["config"].items()}
     with_images = tables.setdefault("prepare", {}).pop("images", False)
     if with_images and images is None:
@@ -159,7 +175,7 @@ def _configuration(
 
 
 def _check_folder(run: RunFolder, lock: Path) -> None:
-    """Only a new folder, or one that a copy of the same lock marks, is written to: a reproduction never mixes with another run."""
+    """Check that the folder is new or marked by a copy of the same lock, so that no other run is changed."""
     copy = run.path / _COPY
     if copy.is_file() and copy.read_bytes() == lock.read_bytes():
         return
@@ -177,7 +193,7 @@ def _compute(
     report: Callable[[Report], None],
     result: Reproduction,
 ) -> None:
-    """Run every stage of the lock and compare each; after prepare only if the images are the lock's."""
+    """Run every stage of the lock and compare each; stop after prepare if the images are not the lock's."""
     config.write(run.config)
     # Why the arithmetic may differ, so far: a stage inherits the rounding of those before it.
     reasons: list[_Difference] = []
@@ -216,7 +232,8 @@ def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Compari
         elif here.digest == there["digest"]:
             comparisons.append(Comparison("data", split, "equal", f"{here.samples} samples; {here}"))
         else:
-            numbers = f"{here.samples} samples, lock {there['samples']}; digest {there['digest'][:12]} -> {here.digest[:12]}"
+            digests = f"digest {there['digest'][:12]} -> {here.digest[:12]}"
+            numbers = f"{here.samples} samples, lock {there['samples']}; {digests}"
             comparisons.append(
                 Comparison(
                     "data", split, "different", f"not the data of the lock ({numbers}); found {here.known_as}"
@@ -226,7 +243,7 @@ def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Compari
 
 
 def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Comparison]:
-    """Each weights file that the lock's stages used, against the one found under its name here or given."""
+    """Compare each weights file that the lock's stages used with the one given or found here by its name."""
     detect, extract = config.of(DetectSettings), config.of(ExtractSettings)
     encoder = config.of(TrainSettings).encoder
     digests: dict[str, Callable[[], str]] = {
@@ -252,7 +269,7 @@ def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Compa
         if found == digest:
             comparisons.append(Comparison("weights", name, "equal", digest[:12]))
         else:
-            wish = f"wanted is digest {digest}, found {found[:12]}; give it with {_WEIGHTS_OPTIONS[name]}"
+            wish = f"expected digest {digest}, found {found[:12]}; give it with {_WEIGHTS_OPTIONS[name]}"
             comparisons.append(Comparison("weights", name, "different", wish))
     return comparisons
 
@@ -285,7 +302,10 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[_Differ
 
 
 def _compare_causes(name: str, locked: Mapping[str, Any], record: StageRecord) -> list[Comparison]:
-    """Parameters and schema version; of the weights those that could not be compared before. Inputs are outputs of the stages before."""
+    """Compare parameters, schema version and those weights that could not be compared before.
+
+    Inputs are outputs of the stages before.
+    """
     old = {"schema_version": locked["schema_version"], **locked["parameters"], **locked.get("weights", {})}
     new = {"schema_version": record.schema_version, **record.parameters, **record.weights}
     changed = [part for part in _differences(old, new) if part[0] not in _ARITHMETIC]
@@ -303,7 +323,8 @@ def _compare_prepared(
     if here == there:
         comparisons.append(Comparison("data", "images", "equal", f"{here['usable']} usable"))
     else:
-        numbers = f"{here['usable']} usable, lock {there['usable']}; digest {there['digest'][:12]} -> {here['digest'][:12]}"
+        digests = f"digest {there['digest'][:12]} -> {here['digest'][:12]}"
+        numbers = f"{here['usable']} usable, lock {there['usable']}; {digests}"
         splits = [split for split in SPLITS if split in facts]
         per_split = ", ".join(
             f"{split} {facts[split]['with_image']}, lock {data[split]['with_image']}" for split in splits
@@ -335,7 +356,7 @@ def _compare_outputs(
     stage: Stage,
     reasons: Sequence[_Difference],
 ) -> list[Comparison]:
-    """Compare each output by its digest; where it is another one, the lock's probes tell the distance."""
+    """Compare each output by its digest; where it differs, the lock's probes give the distance."""
     probes = wanted.get("probes", {}).get(record.stage, {})
     comparisons = []
     for name in sorted({*locked["outputs"], *record.outputs}):
@@ -344,7 +365,7 @@ def _compare_outputs(
             comparisons.append(Comparison(record.stage, name, "equal", str(here)[:12]))
             continue
         if name == _DESCRIPTION and there and here:
-            words = "the model is described in other words, such as the encoder's place"
+            words = "the model is described differently, for example the encoder's path"
             comparisons.append(Comparison(record.stage, name, "noted", words))
             continue
         near, text = stage.distance(name, probes.get(name, [])) or (
@@ -361,7 +382,7 @@ def _compare_outputs(
 def _compare_scores(
     name: str, locked: Mapping[str, Any], here: Mapping[str, Any], tolerance: float
 ) -> list[Comparison]:
-    """Precision, recall and F1 of each split; F1 decides."""
+    """Compare precision, recall and F1 of each split; F1 decides."""
     comparisons = []
     for split in ("valid", "test"):
         old, new = locked.get(split), here.get(split)

@@ -117,10 +117,12 @@ def test_a_place_that_cannot_be_written_is_a_problem(run: RunFolder, monkeypatch
 
 
 def test_other_versions_than_the_tested_ones_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor._version("no-such-package") is None
-    real = doctor._version
+    assert doctor.installed_version("no-such-package") is None
+    real = doctor.installed_version
     monkeypatch.setattr(
-        doctor, "_version", lambda package: "0.0.1" if package in ("torch", "click") else real(package)
+        doctor,
+        "installed_version",
+        lambda package: "0.0.1" if package in ("torch", "click") else real(package),
     )
     findings = found(None)
     assert "torch 0.0.1 (tested with " in findings["tested versions"].text
@@ -137,7 +139,7 @@ def test_a_check_that_fails_says_so_and_the_others_go_on(
     monkeypatch.setattr(doctor, "_memory", fail)
     findings = found(run)
     assert findings["memory"].state == "warning"
-    assert findings["memory"].text == "could not be found out (RuntimeError: the sensor is gone)"
+    assert findings["memory"].text == "could not be checked (RuntimeError: the sensor is gone)"
     assert findings["HDF5"].state == "ok"
 
 

@@ -306,7 +306,7 @@ def test_other_weights_are_named_with_the_digest_that_is_wanted(
     wanted = read_lock(lock)["stages"]["train-hmnet-seed-1"]["weights"]["encoder"]
     result = reproduce(lock, RunFolder(tmp_path / "a"), encoder=str(encoder), **arguments)
     assert [finding.what for finding in result.different] == ["encoder"]
-    assert f"wanted is digest {wanted}" in result.different[0].text
+    assert f"expected digest {wanted}" in result.different[0].text
     file = tmp_path / "other.safetensors"
     file.write_bytes(b"other weights")
     result = reproduce(
