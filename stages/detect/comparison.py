@@ -1,4 +1,4 @@
-"""How near detections are: computed again to those recorded, and a run's to a lock's probes."""
+"""How close detections are: computed again to recorded ones, and a run's to a lock's probes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ from ..vision.plan import SIDES
 
 __all__ = ["box_distance", "box_probes", "compare_detections"]
 
-# What a sum in another order may move, on another machine or with another version: beyond it a result is
-# another one. bf16 keeps 8 bits.
+# How far another order of sums may move a result, on another machine or with another version. Beyond this it
+# is another result. bf16 keeps 8 bits.
 _BOX_PIXELS = {"fp32": 0.1, "bf16": 4.0}
 _SCORE = {"fp32": 1e-3, "bf16": 0.05}
-# A box counts as found again with this intersection over union and the same label. Of weak detections near
-# the threshold some go.
+# A box counts as found again with this intersection over union and the same label. Some weak detections near
+# the threshold disappear.
 _SAME_BOX = 0.9
 _FOUND_AGAIN = 0.5
-# Of how many boxes a lock holds the numbers themselves.
+# The number of boxes whose numbers a lock contains.
 _BOXES = 16
 
 
@@ -33,7 +33,7 @@ def compare_detections(
     precision: str,
     checked: str,
 ) -> Rerun:
-    """Compare (detections, outcomes) of the same images, recorded and computed again."""
+    """Compare (detections, outcomes) of the same images, as recorded and as computed again."""
     order = [("image_key", "ascending"), ("rank", "ascending")]
     boxes_there, boxes_here = (tables[0].sort_by(order) for tables in (old, new))
     outcomes_there, outcomes_here = (tables[1].sort_by("image_key") for tables in (old, new))

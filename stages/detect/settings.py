@@ -19,11 +19,11 @@ class DetectSettings:
     weights: str = setting(
         "default", "'default' (torchvision's COCO weights), a file, or 'random'", words=("default", "random")
     )
-    objects: int = setting(3, "objects kept an image, the paper's m")
+    objects: int = setting(3, "objects kept per image, the paper's m")
     min_score: float = setting(0.05, "objects below this score are not kept")
     precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
     crops: bool = setting(True, "write crops/ for people to look at")
-    chunk: int = setting(32, "images a task; what a kill can lose of each worker")
+    chunk: int = setting(32, "images per task; the most that a kill can lose of each worker's work")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
 
     def __post_init__(self) -> None:

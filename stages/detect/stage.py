@@ -1,7 +1,7 @@
 """The detect stage: the top objects of every image, as rows of a table and, for people to look at, as crops.
 
-A unit of work is a chunk of images. A finished chunk is kept as two small tables until all are there, so that
-a killed job goes on where it was.
+A unit of work is a chunk of images. A finished chunk is kept as two small tables until all chunks are
+finished, so that a killed job continues where it was.
 """
 
 import math
@@ -43,7 +43,7 @@ __all__ = ["Detect"]
 
 @dataclass(frozen=True)
 class Detect(Stage):
-    """images.parquet to detections.parquet and crops/. See Stage for the contract."""
+    """From images.parquet to detections.parquet and crops/. See Stage for the contract."""
 
     run: RunFolder
     settings: DetectSettings
@@ -141,7 +141,7 @@ class Detect(Stage):
         )
 
     def progress(self, causes: StageRecord) -> Progress | None:
-        """Return how many images of finished chunks there are, of how many that the next run goes through."""
+        """Return how many images of finished chunks there are, and how many the next run covers."""
         there = {path.name for path in self._work(causes).glob("*.outcomes.parquet")}
         if not there:
             return None
@@ -184,19 +184,21 @@ class Detect(Stage):
         return box_distance(probes, self.run.detections) if output == "detections" else None
 
     def units(self, work: Path) -> list[ChunkUnit]:
-        """Return the chunks of every usable image, whatever is done of them, with their tables below `work`
-        and without crops."""
+        """Return the chunks of every usable image, finished or not, with tables below `work` and no crops."""
         return [replace(unit, crops=None) for unit in self._units(work, self._images())]
 
     def _images(self) -> Made[tuple[str, str]]:
-        """Return (key, path) of every usable image, in the order of the keys."""
+        """Return (key, path) of every usable image, ordered by key."""
         images = usable_images(self.run.images)
         keys, paths = images.column("key"), images.column("path")
         return Made(len(keys), lambda i: (keys[i].as_py(), paths[i].as_py()))
 
     def _work(self, causes: StageRecord) -> Path:
-        """Return the folder of finished chunks. It bears the digest of all that decides a box: parts of
-        another detector never mix with these."""
+        """Return the folder of finished chunks.
+
+        Its name is the digest of everything that decides a box, so that parts of another detector never mix
+        with these.
+        """
         decides = {
             "schema_version": causes.schema_version,
             "parameters": causes.parameters,
@@ -218,8 +220,10 @@ class Detect(Stage):
         return Made(math.ceil(len(images) / s.chunk), make)
 
     def _reusable(self, causes: StageRecord, images: Sequence[tuple[str, str]]) -> tuple[pa.Table, pa.Table]:
-        """Return the committed detections and outcomes of images that are still wanted, where nothing but the
-        images has changed."""
+        """Return the committed detections and outcomes of images that are still wanted.
+
+        They can be reused only if nothing but the images has changed.
+        """
         nothing = table_of(DETECTIONS, ()), table_of(OUTCOMES, ())
         record = StageRecord.read(self.run.record(self.name))
         now = (causes.schema_version, causes.parameters, causes.weights)

@@ -1,4 +1,4 @@
-"""The detect stage's unit of work, in words that travel to a worker."""
+"""The detect stage's unit of work, as plain data that can be sent to a worker."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +12,9 @@ __all__ = ["ChunkUnit", "chunk_tables"]
 
 @dataclass(frozen=True)
 class ChunkUnit:
-    """The work of one chunk of images (key, path), as it travels to a worker.
+    """The work of one chunk of images (key, path), as it is sent to a worker.
 
-    Its finished tables bear its digest as their name.
+    Its finished tables are named after its digest.
     """
 
     work: str
@@ -31,15 +31,15 @@ class ChunkUnit:
 
     @property
     def stem(self) -> Path:
-        """The path that the chunk's tables begin with."""
+        """Return the path that the names of the chunk's tables start with."""
         return Path(self.work) / digest_json([key for key, _ in self.images])
 
     def halves(self) -> tuple[Self, Self]:
-        """Return two units that do the same work: so an image that crashes its worker is cornered."""
+        """Return two units that do the same work: halving isolates an image that crashes its worker."""
         middle = len(self.images) // 2
         return replace(self, images=self.images[:middle]), replace(self, images=self.images[middle:])
 
 
 def chunk_tables(stem: Path) -> tuple[Path, Path]:
-    """Return the tables of a chunk. The outcomes come second: where they are, the chunk is complete."""
+    """Return the tables of a chunk. The outcomes come second: where they exist, the chunk is complete."""
     return stem.with_name(f"{stem.name}.detections.parquet"), stem.with_name(f"{stem.name}.outcomes.parquet")

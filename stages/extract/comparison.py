@@ -1,4 +1,4 @@
-"""How near features are: computed again to those recorded, and a run's to a lock's probes."""
+"""How close features are: computed again to recorded ones, and a run's to a lock's probes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +15,19 @@ from ..base.stage import Rerun
 
 __all__ = ["Apart", "feature_distance", "feature_probes"]
 
-# What a sum in another order may move, on another machine or with another version: beyond it a result is
-# another one. bf16 keeps 8 bits.
+# How far another order of sums may move a result, on another machine or with another version. Beyond this it
+# is another result. bf16 keeps 8 bits.
 _COSINE = {"fp32": 0.9999, "bf16": 0.99}
-# Features computed in bf16 lie 0.4 to 0.6% from those in fp32 (demo_resnet, ResNet-50 and -101). Ten times as
-# far is something else.
+# Features computed in bf16 differ by 0.4 to 0.6% from those in fp32 (demo_resnet, ResNet-50 and -101). Ten
+# times that has another cause.
 _FEATURE_TOLERANCE = 0.05
-# Of how many images, and how many values of an image's whole view, a lock holds the numbers themselves.
+# The number of images, and of values of each image's whole view, that a lock contains.
 _IMAGES, _VALUES = 4, 16
 
 
 @dataclass
 class Apart:
-    """What shards that are computed again differ in from the recorded ones, shard by shard."""
+    """The differences between shards that are computed again and the recorded ones, shard by shard."""
 
     stage: str
     precision: str
@@ -59,7 +59,7 @@ class Apart:
             self._cosine = min(self._cosine, _least_cosine(a[old.view_mask], b[old.view_mask]))
 
     def rerun(self) -> Rerun:
-        """Return what has come of it."""
+        """Return the result of the comparison."""
         checked = f"{self._shards} shards with {self._images} images"
         if not self._same_images:
             return Rerun(self.stage, "different", checked, remarks=self.remarks)
@@ -90,7 +90,7 @@ def feature_probes(folder: Path) -> list[dict[str, Any]]:
 
 
 def feature_distance(probes: Sequence[Mapping[str, Any]], folder: Path) -> tuple[bool, str]:
-    """Return whether the probes are near the same images' whole views here, and how near."""
+    """Return whether the probes are close to the same images' whole views here, and how close."""
     cache = FeatureCache(folder)
     shared = [probe for probe in probes if probe["image"] in cache]
     if not shared:
@@ -108,7 +108,7 @@ def feature_distance(probes: Sequence[Mapping[str, Any]], folder: Path) -> tuple
 
 
 def _values(cache: FeatureCache, key: str) -> list[float]:
-    """Return values at even distances from the whole view of one image (C, p, p), which no box can change."""
+    """Return evenly spaced values of the whole view of one image (C, p, p), which no box can change."""
     values = cache.gather([key])[0][0, 0].ravel()
     places = np.linspace(0, len(values) - 1, _VALUES).round().astype(int)
     return [float(f"{float(value):.6g}") for value in values[places]]

@@ -24,7 +24,7 @@ class ExtractSettings:
     pooled: int = setting(2, "side of a pooled pyramid level, the p of docs/method.md")
     dtype: str = setting("float16", "what is stored: float16, bfloat16 or float32")
     precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
-    shard_rows: int = setting(256, "images a shard, which is a task; what a kill can lose of each worker")
+    shard_rows: int = setting(256, "images per shard, which is a task; a kill can lose one per worker")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
 
     def __post_init__(self) -> None:

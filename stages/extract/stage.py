@@ -1,8 +1,8 @@
 """The extract stage: images and boxes in, shards of pooled pyramids out.
 
-A unit of work is a shard of each set. Which images make it, and which of them go through the network
-together, is fixed by the tables and not by the cluster, so that the numbers do not depend on how many workers
-there were or how often the job was killed.
+A unit of work is a shard of each set. The tables, not the cluster, decide which images make a shard and which
+of them go through the network together. So the numbers do not depend on the number of workers or on how often
+the job was killed.
 """
 
 import math
@@ -50,7 +50,7 @@ __all__ = ["Extract", "planned_units"]
 
 @dataclass(frozen=True)
 class Extract(Stage):
-    """images.parquet and detections.parquet to features/<set>/. See Stage for the contract."""
+    """From images.parquet and detections.parquet to features/<set>/. See Stage for the contract."""
 
     run: RunFolder
     settings: ExtractSettings
@@ -81,7 +81,7 @@ class Extract(Stage):
 
     @property
     def _set(self) -> FeatureSet:
-        """Return the set; the side of the built-in pyramid is a setting."""
+        """Return the feature set; the side of the built-in pyramid is a setting."""
         if self.feature_set == PYRAMID:
             return replace(PYRAMID, side=self.settings.pooled)
         return self.feature_set
@@ -105,7 +105,7 @@ class Extract(Stage):
         return {"backbone": weights_of(self.settings.backbone, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
-        """Return the digest of what the index promises, and none where a shard is gone or has shrunk."""
+        """Return the digest of what the index promises, or none where a shard is missing or has shrunk."""
         found = sound_digests({"outcomes": (self.run.outcomes(self.name), OUTCOMES)})
         try:
             cache = FeatureCache(self.place)
@@ -146,8 +146,8 @@ class Extract(Stage):
     def compute_together(cls, works: Sequence[tuple[Self, StageRecord]], tools: Tools) -> list[Counts]:
         """Make several feature sets in one pass over the images that all of them lack.
 
-        The stages are of one run, and differ in their set alone. What a set holds is what a pass for it alone
-        makes.
+        The stages are of one run and differ only in their set. Each set gets what a pass for it alone would
+        make.
         """
         first = works[0][0]
         if remark := first.arithmetic.remark:
@@ -172,12 +172,15 @@ class Extract(Stage):
         remove_temporaries(self.place)  # of a worker that was killed while this stage ran
 
     def progress(self, causes: StageRecord) -> Progress | None:
-        """Return how many images lie in finished shards that an interrupted run has left, of how many that
-        are not in the committed cache; and the number of these shards."""
+        """Return how many images are in finished shards of an interrupted run.
+
+        They are counted among the images that are not in the committed cache. The details have the number of
+        shards.
+        """
         known = self.spec()
         total = usable_images(self.run.images)
         named: set[str] = set()
-        # Without a record the next run looks at every shard again, also at those that an index names.
+        # Without a record the next run checks every shard again, even those that an index names.
         if StageRecord.read(self.run.record(self.name)) is not None:
             with suppress(StageError):
                 cache = FeatureCache(self.place)
@@ -207,7 +210,7 @@ class Extract(Stage):
             old, new = Shard(self.place / target.path.name), Shard(target.path)
             if unit.digest(target) != old.unit:
                 apart.remarks.append(
-                    f"{target.path.name} was put together otherwise; another batch may round differently"
+                    f"{target.path.name} was put together differently; another batch may round differently"
                 )
             apart.add(old, new)
         return apart.rerun()
@@ -219,12 +222,12 @@ class Extract(Stage):
         return feature_distance(probes, self.place) if output == "features" else None
 
     def _units_of(self, shards: Sequence[str], folder: Path) -> list[ShardUnit]:
-        """Return the units that made committed shards, as far as tables and shards still tell, with their
-        results below `folder`.
+        """Return the units that made committed shards, with their results below `folder`.
 
-        On a GPU, which images go through the network together is part of the numbers, and an image that
-        failed held a place: it is put back where its key belongs. A unit with another digest than its shard's
-        was put together otherwise, and may be a rounding off.
+        They are rebuilt as far as tables and shards allow. On a GPU, the images that go through the network
+        together affect the numbers, and an image that failed took a place: it is put back where its key
+        belongs. A unit whose digest differs from its shard's was put together differently, and its numbers
+        may differ by rounding.
         """
         images = self.images()
         keys = [image.key for image in images]
@@ -251,11 +254,11 @@ class Extract(Stage):
         return planned_images(self.run.images, self.run.detections, self.objects)
 
     def plan(self) -> ViewPlan:
-        """Return all that is needed to see what this stage sees, without its cache."""
+        """Return everything that is needed to see what this stage sees, without its cache."""
         return ViewPlan(self.images(), self.spec(), self.settings.weights)
 
     def spec(self) -> FeatureSpec:
-        """Return what the features are that this stage makes."""
+        """Return the spec of the features that this stage makes."""
         s = self.settings
         return self._set.spec(
             s.backbone,
@@ -269,11 +272,10 @@ class Extract(Stage):
     def _reusable(
         self, images: Sequence[ImageUnit], causes: StageRecord
     ) -> tuple[dict[str, IndexRow], set[str]]:
-        """Return the committed rows that this run would compute again to the same values, by image key, and
-        the shards whose names are taken.
+        """Return, by image key, the committed rows that this run would compute to the same values again.
 
-        A committed index stays true until the next one replaces it: no new shard bears the name of one that
-        it names.
+        Also return the shards whose names are taken. A committed index stays true until the next one replaces
+        it: no new shard gets a name that the index contains.
         """
         try:
             old_spec, rows = read_index(self.place)
@@ -288,8 +290,8 @@ class Extract(Stage):
             or record.schema_version != causes.schema_version
             or record.parameters != causes.parameters
         ):
-            # Killed between index and record: the same units come again under the same names, and find their
-            # shards there.
+            # Killed between index and record: the same units come again under the same names and find their
+            # shards.
             return {}, set()
         wanted = {image.key: image.inputs for image in images}
         sound: dict[str, Shard] = {}
@@ -309,8 +311,7 @@ class Extract(Stage):
 
 @dataclass
 class _Begun:
-    """A feature set that is being made: what is kept of it, the names of shards that are taken, and what has
-    come."""
+    """A feature set in the making: what is kept of it, the taken names of shards, and what has arrived."""
 
     stage: Extract
     kept: dict[str, IndexRow]
@@ -319,7 +320,7 @@ class _Begun:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def commit(self, images: Sequence[ImageUnit]) -> Counts:
-        """Write the outcomes and the index, from which on the set holds exactly these rows."""
+        """Write the outcomes and the index. From then on the set has exactly these rows."""
         stage, rows = self.stage, [*self.kept.values(), *self.rows]
         outcomes = [{"image_key": row.image_key, "status": "done", "reason": None} for row in rows]
         outcomes += [{"image_key": key, "status": "failed", "reason": reason} for key, reason in self.failed]
@@ -355,9 +356,9 @@ def _make(together: Sequence[_Begun], images: Sequence[ImageUnit], tools: Tools)
 
 
 def planned_units(stages: Sequence[tuple[Extract, set[str]]], images: Sequence[ImageUnit]) -> Made[ShardUnit]:
-    """Return units of whole shards, each a shard of every stage's set, under names that are not taken.
+    """Return units of whole shards, one shard for every stage's set, under names that are not taken.
 
-    stages: of one run and the same settings, each with the names that are taken in its folder.
+    stages: of one run and with the same settings, each with the taken names in its folder.
     """
     first = stages[0][0]
     rows, arithmetic = first.settings.shard_rows, first.arithmetic

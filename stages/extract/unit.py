@@ -1,17 +1,17 @@
-"""The extract stage's unit of work, in words that travel to a worker.
+"""The extract stage's unit of work, as plain data that can be sent to a worker.
 
-A unit is the images of a shard and the targets that are made of them, one a feature set. How to use it:
+A unit is the images of a shard and the targets made of them, one per feature set. How to use it:
 
     target = Target(spec, weights, str(run.features), "00000")      # features/shard-00000.h5
     unit = ShardUnit((target, grid), arithmetic, images)
     for target, result in zip(unit.targets, extract_shard(unit)):   # stages.extract.work
         ...                                                         # result.rows, result.failed
 
-What a shard of a set holds depends on its spec, the arithmetic and the images of the unit, and on nothing
-else: neither on the other targets nor on whether their shards are there already. Hence the rule that all
-views of an image go through the network together, whatever the sets take: the last bits of a view can depend
-on how many views go with it (they do with torch's own kernels in fp32). So a set of the whole images alone
-takes as long as one of all views.
+The content of a set's shard depends only on its spec, the arithmetic and the images of the unit. It depends
+neither on the other targets nor on whether their shards already exist. Therefore all views of an image go
+through the network together, whatever the sets use: the last bits of a view can depend on how many views go
+with it (they do with torch's own kernels in fp32). So a set of only the whole images takes as long as one of
+all views.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,11 @@ __all__ = ["ShardResult", "ShardUnit", "Target"]
 
 @dataclass(frozen=True)
 class Target:
-    """A shard of one feature set: what its numbers are, the backbone's weights as the settings name them, and
-    where it lies, as shard-<name>.h5 in `folder`."""
+    """A shard of one feature set.
+
+    spec: what its numbers are. weights: the backbone's weights as the settings name them. folder, name: the
+    shard is the file shard-<name>.h5 in `folder`.
+    """
 
     spec: FeatureSpec
     weights: str
@@ -40,20 +43,20 @@ class Target:
 
     @property
     def path(self) -> Path:
-        """The shard's file."""
+        """Return the shard's file."""
         return Path(self.folder) / f"shard-{self.name}.h5"
 
 
 @dataclass(frozen=True)
 class ShardUnit:
-    """The work of one shard of each target, as it travels to a worker."""
+    """The work of one shard of each target, as it is sent to a worker."""
 
     targets: tuple[Target, ...]
     arithmetic: Arithmetic
     images: tuple[ImageUnit, ...]
 
     def digest(self, target: Target) -> str:
-        """Return the digest of what decides the numbers of the shard of `target`."""
+        """Return the digest of everything that decides the numbers of the shard of `target`."""
         identity: Mapping[str, Any] = self.arithmetic.identity
         images = [[image.key, image.inputs] for image in self.images]
         return digest_json({"spec": target.spec.identity, **identity, "images": images})
@@ -62,7 +65,7 @@ class ShardUnit:
         return len(self.images)
 
     def halves(self) -> tuple[Self, Self]:
-        """Return two units that do the same work: so an image that crashes its worker is cornered."""
+        """Return two units that do the same work: halving isolates an image that crashes its worker."""
         middle = len(self.images) // 2
         first, second = (
             replace(
@@ -77,7 +80,7 @@ class ShardUnit:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What a worker reports of one target: the index rows of its shard, and the images that it could not use.
+    """What a worker reports about one target: its shard's index rows, and the images it could not use.
 
     failed: (key, reason) of each such image.
     """

@@ -27,16 +27,17 @@ from .unit import ShardResult, ShardUnit, Target
 
 __all__ = ["extract_shard"]
 
-# Images that go through a GPU's kernels together. A processor takes the views of one image, which is as fast
-# there, and makes an image's numbers its own: no neighbour, shard or later addition can move their last bits.
+# How many images go through a GPU's kernels together. A processor takes the views of one image, which is as
+# fast there and makes an image's numbers its own: no neighbour, shard or later addition can move their last
+# bits.
 _IMAGES_PER_GPU_BATCH = 8
 
 
 @lru_cache(maxsize=4)
 def _backbone(name: str, weights: str, arithmetic: Arithmetic) -> Backbone:
-    """Return a network, loaded once a process.
+    """Return a network, loaded once per process.
 
-    Commonly there is one, and there are no more than sets name.
+    There is commonly one, and never more than the sets name.
     """
     return for_inference(build_backbone(name, weights), arithmetic)
 
@@ -44,11 +45,11 @@ def _backbone(name: str, weights: str, arithmetic: Arithmetic) -> Backbone:
 def extract_shard(unit: ShardUnit) -> list[ShardResult]:
     """Compute and commit the shard of each of the unit's targets, and return their results in the same order.
 
-    Each image is read and decoded once, and goes once through each backbone that the targets name; each set
+    Each image is read and decoded once and goes once through each backbone that the targets name; each set
     then pools the maps. Idempotent: a target's shard that an interrupted run committed is checked and kept.
 
-    The numbers of a shard are those of a pass for it alone, to the last bit: all views of an image go through
-    the network together, whatever the sets take of them, and the views of a set are selected afterwards.
+    The numbers of a shard equal those of a pass for it alone, to the last bit: all views of an image go
+    through the network together, whatever the sets use, and the views of a set are selected afterwards.
     """
     results = {target: _committed(unit, target) for target in unit.targets}
     shards = [_Shard(target) for target, kept in results.items() if kept is None]
@@ -80,7 +81,7 @@ class _Shard:
             self._masks.append(np.arange(spec.views) < len(taken))
 
     def commit(self, unit: ShardUnit, failed: tuple[tuple[str, str], ...]) -> ShardResult:
-        """Write the shard and return what the index is to hold of it."""
+        """Write the shard and return its part of the index."""
         spec, path = self.target.spec, self.target.path
         none = np.zeros((0, *spec.row_shape), STORAGE_DTYPES[spec.dtype])
         checksums = write_shard(
@@ -97,10 +98,7 @@ class _Shard:
 
 
 def _fill(shards: Sequence[_Shard], unit: ShardUnit) -> Iterator[tuple[str, str]]:
-    """Put the features of the unit's images into the shards.
-
-    Yield (key, reason) of those that are unusable.
-    """
+    """Put the features of the unit's images into the shards, and yield (key, reason) of unusable images."""
     arithmetic, device = unit.arithmetic, torch.device(unit.arithmetic.device)
     passes: dict[tuple[str, str, Transform], list[_Shard]] = {}
     for shard in shards:
@@ -131,7 +129,7 @@ _Views = dict[Transform, npt.NDArray[np.uint8]]
 
 
 def _views_or_reason(image: ImageUnit, transforms: Sequence[Transform]) -> _Views | str:
-    """Return the views of an image by each transform, from one decoding, or why there are none."""
+    """Return the views of an image for each transform, decoding it once, or why there are none."""
     try:
         decoded = open_keyed(Path(image.path), image.key)
     except UnusableImage as error:
@@ -140,13 +138,13 @@ def _views_or_reason(image: ImageUnit, transforms: Sequence[Transform]) -> _View
 
 
 def _committed(unit: ShardUnit, target: Target) -> ShardResult | None:
-    """Return the result of a shard that is there, whole, and made from this very unit; None otherwise."""
+    """Return the result of an existing shard that is whole and made from this unit, otherwise None."""
     try:
         shard = Shard(target.path)
     except ShardError:
         return None
     images = {image.key: image for image in unit.images}
-    # An image that failed may have been mended since: then the shard is made again.
+    # An image that failed may have been mended since; then the shard is made again.
     if shard.unit != unit.digest(target) or set(shard.keys) != set(images) or shard.damaged_rows():
         return None
     rows = enumerate(zip(shard.keys, shard.checksums.tolist(), strict=True))

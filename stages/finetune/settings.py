@@ -21,7 +21,7 @@ class FinetuneSettings:
         option="from",
         words=("pretrained", TRAINED),
     )
-    epochs: int = setting(0, "passes over the training split; 0: as many as [train] says")
+    epochs: int = setting(0, "passes over the training split; 0: as many as in [train]")
     unfreeze: int = setting(
         1, "how much of the backbone learns: 0 nothing, 1 its last stage, ... 4 all stages, 5 the stem too"
     )
@@ -40,7 +40,7 @@ class FinetuneSettings:
             raise InputError("finetune: decoders must be at least 1, and epochs not negative")
 
     def token(self) -> str:
-        """Return what names the start in a trial: a folder goes by the content of its model.
+        """Return the name of the start in a trial: a folder is named by the content of its model.
 
         Raises InputError where the folder holds no model.
         """
@@ -49,7 +49,7 @@ class FinetuneSettings:
         model = Path(self.start) / "model.safetensors"
         if not model.is_file():
             raise InputError(
-                f"--from: {self.start} holds no trained model; give a folder that train or finetune has written, "
-                "'train' or 'pretrained'"
+                f"--from: {self.start} holds no trained model; "
+                "give a folder that train or finetune has written, 'train' or 'pretrained'"
             )
         return digest_file(model)[:8]

@@ -1,7 +1,7 @@
 """The finetune stage: text encoder, fusion and visual backbone trained together, from pixels.
 
-Everything but the backbone is as in train: the model, the heads, the recipe of [train] in run.toml, the metrics and
-the checkpoints.
+Everything but the backbone is as in train: the model, the heads, the recipe of [train] in run.toml, the
+metrics and the checkpoints.
 """
 
 from collections.abc import Iterator
@@ -39,10 +39,10 @@ __all__ = ["Finetune"]
 
 @dataclass(frozen=True)
 class Finetune(Stage):
-    """samples.parquet, detections.parquet and the images to models/<system>/finetuned-<label>/.
+    """From samples.parquet, detections.parquet and the images to models/<system>/finetuned-<label>/.
 
-    settings: train's. source: the stage that would make the cache of the backbone as it is before it learns; its
-    images, boxes and views are used here. See Stage for the contract.
+    settings: those of train. source: the stage that would make the cache of the backbone before it learns;
+    its images, boxes and views are used here. See Stage for the contract.
     """
 
     run: RunFolder
@@ -76,7 +76,7 @@ class Finetune(Stage):
     def start(self) -> Path | None:
         """Return the folder of the model to start from, or None for pretrained weights.
 
-        Raises InputError where there is none, or where it is not the one that the trial is named after.
+        Raises InputError where there is no model, or where it is not the one that the trial is named after.
         """
         if self.trial.start == PRETRAINED:
             return None
@@ -90,17 +90,17 @@ class Finetune(Stage):
             return folder
         if self.finetune.token() != self.trial.start:
             raise InputError(
-                f"{self.place} was trained from another model than {self.finetune.start}, which [finetune] in "
-                f"{self.run.config} names; give the folder of that model with --from"
+                f"{self.place} was trained from another model than {self.finetune.start}, "
+                f"which [finetune] in {self.run.config} names; give the folder of that model with --from"
             )
         return Path(self.finetune.start)
 
     def parameters(self) -> dict[str, Any]:
         own, visual = asdict(self.finetune), self.source.parameters()
-        # The start's digest is among the weights; the others change nothing.
+        # The digest of the start is among the weights; the other settings change nothing.
         for name in ("start", "epochs", "decoders", "recompute"):
             del own[name]
-        del visual["dtype"], visual["precision"]  # nothing is stored, and one precision is for all
+        del visual["dtype"], visual["precision"]  # nothing is stored, and all parts share one precision
         record = StageRecord.known(self.run.record(self.name))
         return {**recipe_parameters(self.recipe, self.trial, record), **own, **visual}
 

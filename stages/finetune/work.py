@@ -36,9 +36,9 @@ def finetune(
 ) -> Counts:
     """Train one system from pixels. All ranks call it; rank 0 writes.
 
-    plan: the views of every image and the backbone as it is before it learns. start: the folder of the model to start
-    from, or None for the pretrained encoder. outcomes: the table of what became of each image; one that could not be
-    read is a row there. Raises InputError or StageError where the job cannot be done.
+    plan: the views of every image, and the backbone before it learns. start: the folder of the model to start
+    from, or None for the pretrained encoder. outcomes: the table of what happened to each image; one that
+    could not be read is a row there. Raises InputError or StageError where the job cannot be done.
     """
     ranks = join(job)
     tools = tools if ranks.leads else SILENT
@@ -47,7 +47,7 @@ def finetune(
     data = read_data(job, pixels, tools)
     config = config_of(job, data, spec)
     text = _started(start, config) if start is not None else new_system(job.encoder, config)
-    # Training then goes on as train's does: the same head, order and dropout.
+    # From here on it trains as train does: the same head, order and dropout.
     with torch.random.fork_rng(devices=[]):
         backbone = build_backbone(spec.backbone, plan.weights, recompute=settings.recompute)
     model = EndToEnd(
@@ -67,7 +67,7 @@ def finetune(
 
 
 def _write_outcomes(path: Path, data: Data, pixels: Pixels, failures: dict[str, str]) -> None:
-    """Write what became of each image that a sample has, in the order of the keys."""
+    """Write what happened to each image that a sample has, ordered by key."""
     used = {key for split in data.splits.values() for key in split.image_keys if key is not None}
     rows = [
         {"image_key": key, "status": "failed" if key in failures else "done", "reason": failures.get(key)}
@@ -78,7 +78,10 @@ def _write_outcomes(path: Path, data: Data, pixels: Pixels, failures: dict[str, 
 
 
 def _started(start: Path, config: ModelConfig) -> System:
-    """Load the model to start from. Raises StageError where it is of another system, or of other labels or features."""
+    """Load the model to start from.
+
+    Raises StageError where it is of another system, or has other labels or features.
+    """
     model = load_system(start)
     ours, theirs = ({**asdict(one), "encoder": None} for one in (config, model.config))
     for one in (ours, theirs):

@@ -1,9 +1,9 @@
 """From samples to sub-words: what the text encoder reads, and which positions the heads look at.
 
-The length limit counts sub-words with special tokens. Entity extraction keeps whole words from the start of
-the text for as long as they fit (of a first word that is too long alone, its beginning); a word beyond the
-limit is predicted O and its gold mention still counts. Relation extraction drops the words farthest from both
-arguments, so that the arguments and their markers always stay.
+The length limit counts sub-words, including special tokens. Entity extraction keeps whole words from the
+start of the text for as long as they fit (and the beginning of a first word that does not fit). A word beyond
+the limit is predicted O, and its gold mention still counts. Relation extraction drops the words farthest from
+both arguments, so that the arguments and their markers always stay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,11 @@ MARKERS = ("[E1]", "[/E1]", "[E2]", "[/E2]")
 
 @dataclass(frozen=True)
 class EncodedText:
-    """input_ids: sub-words with special tokens.
+    """A text as the encoder reads it.
 
-    positions: the first sub-word of each kept word (NER), or [CLS] and the two opening markers (RE). words:
-    how many words of the text are kept.
+    input_ids: sub-words with special tokens.
+    positions: the first sub-word of each kept word (NER), or [CLS] and the two opening markers (RE).
+    words: how many words of the text are kept.
     """
 
     input_ids: list[int]
@@ -39,11 +40,11 @@ def special_tokens(tokenizer: Any) -> tuple[int, int]:
 def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
     """Return the sub-word ids of every word of every text.
 
-    A word that the tokenizer makes nothing of (a no-break space) is [UNK].
+    A word from which the tokenizer makes nothing (a no-break space) becomes [UNK].
     """
     if not texts:
         return []
-    # A word of the text that is spelled like a special token or a marker is not one.
+    # A word of the text that is spelled like a special token or a marker is an ordinary word.
     encoded = tokenizer(
         [list(words) for words in texts],
         is_split_into_words=True,
@@ -63,7 +64,7 @@ def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[lis
 def encode_words(pieces: Sequence[Sequence[int]], *, limit: int, special: tuple[int, int]) -> EncodedText:
     """Return a text for entity extraction, at most `limit` sub-words long."""
     ids, positions = [special[0]], []
-    # A text without a single word would be nothing to score: its first word stays, cut if it must be.
+    # A text without a single word could not be scored: its first word stays, cut if necessary.
     for word in [pieces[0][: limit - 2], *pieces[1:]]:
         if len(ids) + len(word) + 1 > limit:
             break
@@ -81,10 +82,10 @@ def encode_pair(
     special: tuple[int, int],
     markers: Mapping[str, int],
 ) -> EncodedText:
-    """Return a text for relation extraction, with [E1] head [/E1] and [E2] tail [/E2], at most `limit`
-    sub-words long.
+    """Return a text for relation extraction, with [E1] head [/E1] and [E2] tail [/E2].
 
-    head, tail: half-open word ranges. Raises InputError where even the markers do not fit.
+    It has at most `limit` sub-words. head, tail: half-open word ranges. Raises InputError where even the
+    markers do not fit.
     """
     budget = limit - 2 - len(MARKERS)
     if budget < 2:
@@ -95,7 +96,7 @@ def encode_pair(
     kept = _words_that_fit(pieces, head, tail, budget)
     opening: dict[int, list[int]] = {head[0]: [], tail[0]: []}
     closing: dict[int, list[int]] = {head[1]: [], tail[1]: []}
-    # At one place all closing markers come before all opening ones; of nested arguments the longer opens
+    # At one place, all closing markers come before all opening ones; of nested arguments the longer one opens
     # first and closes last.
     for name, (start, end) in sorted((("1", head), ("2", tail)), key=lambda item: item[1][0] - item[1][1]):
         opening[start].append(markers[f"[E{name}]"])
@@ -114,8 +115,9 @@ def encode_pair(
 def _words_that_fit(
     pieces: Sequence[Sequence[int]], head: tuple[int, int], tail: tuple[int, int], budget: int
 ) -> list[Sequence[int]]:
-    """Return the pieces of each word, emptied for the words farthest from both arguments until `budget`
-    sub-words are left.
+    """Return the pieces of each word, emptied for the words farthest from both arguments.
+
+    Words are emptied until `budget` sub-words are left.
     """
     kept = list(pieces)
     size = sum(map(len, kept))
@@ -123,7 +125,7 @@ def _words_that_fit(
     def distance(word: int) -> int:
         return min(max(start - word, word - end + 1, 0) for start, end in (head, tail))
 
-    # Words of the arguments themselves go last; of equals the later word goes first.
+    # Words of the arguments go last; of equally distant words the later one goes first.
     order = sorted(range(len(kept)), key=lambda word: (-distance(word), -word))
     for word in order:
         if size <= budget:

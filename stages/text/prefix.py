@@ -1,4 +1,4 @@
-"""What a text encoder's layer may be given besides text."""
+"""The visual prefix that a text encoder's layer may receive besides text."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ __all__ = ["LayerPrefix", "probabilities"]
 
 @dataclass(frozen=True)
 class LayerPrefix:
-    """What one text layer attends besides text.
+    """What a text layer attends to besides text.
 
     keys, values: (B, H, P, d/H) with P = V*p*p; mask: (B, P), false where absent.
     """
@@ -21,7 +21,8 @@ class LayerPrefix:
 
 
 def probabilities(scores: Tensor) -> Tensor:
-    """Return the softmax over the last axis, in fp32 at least: rounded to bf16, probabilities sum to 1 within
-    a few thousandths only.
+    """Return the softmax over the last axis, in fp32 or better.
+
+    Rounded to bf16, probabilities would sum to 1 only within a few thousandths.
     """
     return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))

@@ -9,8 +9,8 @@ __all__ = ["split_words"]
 def split_words(text: str, cuts: Collection[int] = ()) -> list[tuple[int, int]]:
     """Return the words of `text` as half-open character ranges.
 
-    White space separates words. Each punctuation mark or symbol (Unicode categories P and S, but for "_") is
-    a word of its own, and what lies between is a word. Combining marks and format characters stay with the
+    White space separates words. Each punctuation mark or symbol (Unicode categories P and S, except "_") is a
+    word of its own, and whatever lies between is a word. Combining marks and format characters stay with the
     character before them, so that Indic words, and emoji with their modifiers, are whole. Every offset in
     `cuts` ends a word, wherever it falls.
     """

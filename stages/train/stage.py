@@ -1,8 +1,8 @@
 """The train stage: one system, one seed, on the cached features.
 
-The model of the epoch with the best validation F1 is kept, and the test split is scored once, by that model. A
-killed training resumes from its last checkpoint with the optimizer, the schedule, the generators and the order of
-the data as they were, at the update where it was.
+The model of the epoch with the best validation F1 is kept and scores the test split once. A killed training
+resumes from its last checkpoint, at the update where it was, with the optimizer, the schedule, the generators
+and the order of the data as they were.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ __all__ = ["Train"]
 
 @dataclass(frozen=True)
 class Train(Stage):
-    """samples.parquet and features/<set>/ to models/<trial>/. See Stage for the contract."""
+    """From samples.parquet and features/<set>/ to models/<trial>/. See Stage for the contract."""
 
     run: RunFolder
     settings: TrainSettings

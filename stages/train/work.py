@@ -15,7 +15,7 @@ __all__ = ["train"]
 def train(job: TrainingJob, features: Path | None, tools: Tools) -> Counts:
     """Train one system, keep the model of its best epoch, and score the test split with it.
 
-    features: the folder of the feature cache, or None for a system that reads text alone. All ranks call it; rank 0
+    features: the folder of the feature cache, or None for a text-only system. All ranks call it; rank 0
     writes. Raises InputError or StageError where the job cannot be done.
     """
     ranks = join(job)

@@ -1,1 +1,1 @@
-"""Text encoders, each with what reads text for it."""
+"""Text encoders, each with its own reader of text."""

@@ -1,5 +1,4 @@
-"""The text encoder: any BERT-type model of transformers, whose self-attention also sees a visual prefix
-(equation 9).
+"""The text encoder: any BERT-type model of transformers, with a visual prefix in its self-attention (eq. 9).
 
 The prefix enters through transformers' attention interface, so that the pretrained weights load unchanged and
 the rest of the encoder (position embeddings, LayerNorm, feed-forward) is not touched. Without a prefix the
@@ -36,17 +35,17 @@ def _prefix_attention(
     attention_to_prefix: dict[int, Tensor] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Equation 9: softmax(Q [phi_k; K]^T / sqrt(d/H) + mask) [phi_v; V]. Queries are text only.
+    """Return the attention of equation 9: softmax(Q [phi_k; K]^T / sqrt(d/H) + mask) [phi_v; V].
 
-    query, key, value: (B, H, n, d/H). attention_mask: (B, 1, n, n) bool, true where attended, or None where
-    nothing is padding.
+    Queries are text only. query, key, value: (B, H, n, d/H). attention_mask: (B, 1, n, n) bool, true where
+    attended, or None where nothing is padding.
     """
     layer: Any = module.layer_idx
     scaling: Any = module.scaling
     prefix = visual_prefix[layer] if visual_prefix is not None else None
     if prefix is not None:
         batch, _, length, _ = query.shape
-        # Padding is the same for every query, so that one row of the mask is enough. shape: (B, 1, 1, P + n)
+        # Padding is the same for every query, so one row of the mask is enough. shape: (B, 1, 1, P + n)
         text = (
             prefix.mask.new_ones(batch, 1, 1, length) if attention_mask is None else attention_mask[:, :, :1]
         )
@@ -68,7 +67,7 @@ AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting, and leave its logging as it was: it is that of the whole process.
+    """Silence transformers for a moment, and then restore its logging, which is that of the whole process.
 
     Its report on unused tensors (the pooler) is noise here: `load_encoder` turns what matters, missing
     tensors, into an error.
@@ -93,10 +92,10 @@ def encode(
 ) -> Tensor:
     """Return the last hidden states, (B, n, d).
 
-    input_ids, attention_mask: (B, n). prefix: one entry a layer, or None for plain text.
+    input_ids, attention_mask: (B, n). prefix: one entry per layer, or None for plain text.
 
-    attention_to_prefix: where to put the attention to the prefix, (B, H, n, P), of every layer that has one;
-    the fast attention kernels never make it, so that it is computed apart, and only where it is asked for.
+    attention_to_prefix: receives the attention to the prefix, (B, H, n, P), of every layer that has one. The
+    fast attention kernels never compute it, so it is computed separately, and only on request.
     """
     asked = {} if attention_to_prefix is None else {"attention_to_prefix": attention_to_prefix}
     states: Tensor = encoder(
@@ -134,14 +133,14 @@ def load_encoder(folder: Path) -> nn.Module:
 
 @_quiet()
 def encoder_from_config(config: dict[str, Any]) -> nn.Module:
-    """Return an encoder of this configuration with random weights, for a state dict to be loaded into."""
+    """Return an encoder of this configuration with random weights, into which to load a state dict."""
     values = dict(config)
     hf_config = AutoConfig.for_model(values.pop("model_type"), **values)
     return _checked(AutoModel.from_config(hf_config, attn_implementation=_ATTENTION, add_pooling_layer=False))
 
 
 def _checked(encoder: nn.Module) -> nn.Module:
-    """Raise WeightsError for an encoder whose attention would ignore the prefix.
+    """Return the encoder. Raise WeightsError if its attention would ignore the prefix.
 
     Its layers must be numbered self-attentions.
     """
@@ -163,7 +162,7 @@ def _checked(encoder: nn.Module) -> nn.Module:
 def load_tokenizer(folder: Path) -> Any:
     """Return the encoder's own fast tokenizer.
 
-    RoBERTa's needs a space before every word, which others ignore.
+    RoBERTa's needs a space before every word; others ignore it.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, local_files_only=True)
@@ -179,9 +178,9 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def longest_text(encoder: nn.Module) -> int:
-    """Return how many sub-words with special tokens the encoder has positions for.
+    """Return the number of sub-words, including special tokens, for which the encoder has positions.
 
-    RoBERTa's start after the padding index.
+    RoBERTa's positions start after the padding index.
     """
     config: Any = encoder.config
     padding = getattr(encoder.embeddings, "padding_idx", None)

