@@ -94,7 +94,7 @@ class RunStatus:
         return [*result, f"next: {self.next_command}" if self.next_command else "everything is up to date"]
 
 
-def run_status(run: RunFolder) -> RunStatus:
+def run_status(run: RunFolder, *, sized_files: int = _SIZED_FILES) -> RunStatus:
     """Return the state of a run. Raises StageError where `run` is not a run."""
     config = RunConfig.read(run.config)
     stages = stages_of(config, run)
@@ -102,7 +102,7 @@ def run_status(run: RunFolder) -> RunStatus:
     commands = [stage.command() for stage, row in zip(stages, rows, strict=True) if row.state != "fresh"]
     if not any(stage.repeats_whole for stage in stages):
         commands.append(f"hmnet-pipe train {run.path}")
-    parts, estimated = _sizes(run)
+    parts, estimated = _sizes(run, sized_files)
     return RunStatus(
         str(run.path), config.task, rows, sum(parts.values()), parts, estimated, next(iter(commands), None)
     )
@@ -154,13 +154,13 @@ def _causes(stage: Stage, record: StageRecord | None) -> StageRecord:
     return stage.causes()
 
 
-def _sizes(run: RunFolder) -> tuple[dict[str, int], list[str]]:
+def _sizes(run: RunFolder, sized: int) -> tuple[dict[str, int], list[str]]:
     """Return the bytes of each part of a run, and which of them are estimates."""
     folders = {"crops": run.crops, "features": run.path / "features", "models": run.models}
     parts = {"tables": 0, **dict.fromkeys(folders, 0), "other": 0}
     estimated = []
     for name, folder in folders.items():
-        parts[name], exact = _size(folder, _crops(run) if name == "crops" else None)
+        parts[name], exact = _size(folder, sized, _crops(run) if name == "crops" else None)
         if not exact:
             estimated.append(name)
     with os.scandir(run.path) as entries:
@@ -170,7 +170,7 @@ def _sizes(run: RunFolder) -> tuple[dict[str, int], list[str]]:
             if entry.is_file():
                 parts["tables" if entry.name.endswith(".parquet") else "other"] += entry.stat().st_size
             elif entry.is_dir():
-                parts["other"] += _size(Path(entry))[0]
+                parts["other"] += _size(Path(entry), sized)[0]
     return parts, estimated
 
 
@@ -182,10 +182,10 @@ def _crops(run: RunFolder) -> int | None:
         return None
 
 
-def _size(folder: Path, known: int | None = None) -> tuple[int, bool]:
+def _size(folder: Path, sized: int, known: int | None = None) -> tuple[int, bool]:
     """Return the bytes below `folder`, and whether they were counted.
 
-    If not, they are the mean of its first files times the number of all files, which is `known` or counted.
+    If not, they are the mean of its first `sized` files times the number of all files, which is `known` or counted.
     """
     files = size = 0
     waiting = [folder] if folder.is_dir() else []
@@ -196,11 +196,11 @@ def _size(folder: Path, known: int | None = None) -> tuple[int, bool]:
                     waiting.append(Path(entry))
                     continue
                 files += 1
-                if files <= _SIZED_FILES:
+                if files <= sized:
                     size += entry.stat(follow_symlinks=False).st_size
                 elif known is not None:
-                    return size * known // _SIZED_FILES, False
-    return (size, True) if files <= _SIZED_FILES else (size * files // _SIZED_FILES, False)
+                    return size * known // sized, False
+    return (size, True) if files <= sized else (size * files // sized, False)
 
 
 def _megabytes(size: int) -> str:

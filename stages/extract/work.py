@@ -25,7 +25,7 @@ from ..vision.pooling import pooled_and_joined
 from ..vision.views import cut_views, normalise
 from .unit import ShardResult, ShardUnit, Target
 
-__all__ = ["extract_shard"]
+__all__ = ["extract_shard", "stored"]
 
 # How many images go through a GPU's kernels together. A processor takes the views of one image, which is as
 # fast there and makes an image's numbers its own: no neighbour, shard or later addition can move their last
@@ -75,7 +75,7 @@ class _Shard:
         for image, views in zip(images, features.split(list(counts)), strict=True):
             taken = (views[1:] if spec.regions == OBJECTS else views)[: spec.views]
             row = np.zeros(spec.row_shape, STORAGE_DTYPES[spec.dtype])
-            row[: len(taken)] = _stored(taken, spec.dtype)
+            row[: len(taken)] = stored(taken, spec.dtype)
             self._images.append(image)
             self._rows.append(row)
             self._masks.append(np.arange(spec.views) < len(taken))
@@ -152,7 +152,7 @@ def _committed(unit: ShardUnit, target: Target) -> ShardResult | None:
     return ShardResult(tuple(index), ())
 
 
-def _stored(features: Tensor, dtype: str) -> np.ndarray[Any, Any]:
+def stored(features: Tensor, dtype: str) -> np.ndarray[Any, Any]:
     """Return features (N, C, p, p) float32 in the storage dtype.
 
     A value beyond float16's range becomes its largest, not infinity.

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import remove_temporaries
-from ...manifests.fingerprint import digest_file, digest_json, digest_table
+from ...manifests.fingerprint import SETTLING_NS, digest_file, digest_json, digest_table
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import IMAGES, PROBLEMS, SAMPLES
@@ -37,9 +37,10 @@ class Prepare(Stage):
     schema_version = 2
     inputs_outside = True
 
-    def __init__(self, run: RunFolder, settings: PrepareSettings) -> None:
+    def __init__(self, run: RunFolder, settings: PrepareSettings, *, settling_ns: int = SETTLING_NS) -> None:
         self.run = run
         self.settings = settings
+        self._settling_ns = settling_ns
         self._last: tuple[StageRecord, _Sources] | None = None
 
     def parameters(self) -> dict[str, Any]:
@@ -234,7 +235,7 @@ class Prepare(Stage):
             return key
 
         known = self.run.path / "stages" / f"{self.name}.seen.parquet"
-        folder = ImageFolder(self.settings.images.absolute(), known, read)
+        folder = ImageFolder(self.settings.images.absolute(), known, read, self._settling_ns)
         return folder.look_up(
             ((sample.split, sample.image) for sample in samples if sample.image is not None), tools
         )

@@ -19,7 +19,6 @@ from hmnet_pipe.manifests.fingerprint import digest_file, digest_json, digest_ta
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import table_digest, table_of, write_table
-from hmnet_pipe.pipeline.checks import status
 from hmnet_pipe.pipeline.checks.status import StageStatus, run_status
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.tools import Tools
@@ -67,7 +66,7 @@ def test_a_finished_run_is_fresh_and_training_comes_next(run: RunFolder) -> None
 
 
 def test_the_sizes_of_the_parts_are_those_of_the_files(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder,
 ) -> None:
     def size(paths: Iterator[Path]) -> int:
         return sum(path.stat().st_size for path in paths if path.is_file())
@@ -78,10 +77,9 @@ def test_the_sizes_of_the_parts_are_those_of_the_files(
     assert result.parts["tables"] == size(run.path.glob("*.parquet"))
     assert result.bytes == size(run.path.rglob("*"))
     assert result.estimated == []
-    monkeypatch.setattr(status, "_SIZED_FILES", 2)
     for path in run.crops.iterdir():
         path.write_bytes(b"x" * 100)
-    result = run_status(run)
+    result = run_status(run, sized_files=2)
     assert "crops" in result.estimated
     assert result.parts["crops"] == size(run.crops.iterdir())
 

@@ -59,6 +59,13 @@ def stage(
     return Prepare(RunFolder(workplace / run), PrepareSettings(workplace / "text", task, images, format))
 
 
+def settled(workplace: Path) -> Prepare:
+    """Return the stage when the files have been left alone long enough for their times to tell of the next write."""
+    settings = PrepareSettings(workplace / "text", "ner", workplace / "images")
+    time.sleep(0.05)
+    return Prepare(RunFolder(workplace / "run"), settings, settling_ns=40_000_000)
+
+
 def record(prepare: Prepare) -> StageRecord:
     """What the pipeline writes when a stage has finished."""
     return StageRecord(
@@ -303,12 +310,10 @@ def test_a_folder_without_any_of_the_images_is_remarked_on(workplace: Path) -> N
     assert any("warning: none of the 2 images" in line and "is it the right folder?" in line for line in said)
 
 
-@pytest.mark.slow
 def test_looking_at_a_run_that_does_not_exist_does_not_create_it(workplace: Path) -> None:
     (workplace / "text" / "train.txt").write_text(tweet("1"))
     (workplace / "images" / "1.jpg").write_bytes(picture("red"))
-    time.sleep(2.1)  # until then no digest would be remembered anyway
-    prepare = stage(workplace)
+    prepare = settled(workplace)  # otherwise no digest would be remembered anyway
     assert prepare.inputs()
     assert prepare.outputs() == {}
     assert not prepare.run.path.exists()
@@ -407,7 +412,6 @@ print([opened.count(str(path)) for path in sources])
     assert done.stdout.strip() == "[1, 1, 1, 1, 1]", done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(workplace: Path) -> None:
     image = workplace / "images" / "1.bmp"
     image.write_bytes(picture("red", "BMP"))
@@ -420,7 +424,7 @@ def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(work
     assert (
         not seen.exists() or pq.read_table(seen).num_rows == 0
     )  # too fresh: its times could stay the same at the next write
-    time.sleep(2.1)
+    prepare = settled(workplace)
     assert prepare.inputs() == before
     assert pq.read_table(seen)["key"].to_pylist() == [key(image.read_bytes())]
 
@@ -435,13 +439,12 @@ def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(work
     assert prepare.inputs() == before
 
 
-@pytest.mark.slow
 def test_an_unchanged_image_is_not_read_again(workplace: Path) -> None:
     (workplace / "images" / "1.jpg").write_bytes(picture("red"))
     (workplace / "text" / "train.txt").write_text(tweet("1"))
     prepare = stage(workplace)
     prepare.compute(prepare.causes(), Tools())
-    time.sleep(2.1)
+    prepare = settled(workplace)
     before = prepare.inputs()
     seen = prepare.run.path / "stages" / "prepare.seen.parquet"
     table = pq.read_table(seen)

@@ -21,7 +21,7 @@ from hmnet_pipe.manifests.errors import InputError, WeightsError
 from hmnet_pipe.stages.base.arithmetic import Arithmetic, autocast
 from hmnet_pipe.stages.demo.scenes import draw_scene, stream
 from hmnet_pipe.stages.extract.unit import ShardUnit, Target
-from hmnet_pipe.stages.extract.work import _stored, extract_shard
+from hmnet_pipe.stages.extract.work import extract_shard, stored
 from hmnet_pipe.stages.vision.backbones import backbone_info
 from hmnet_pipe.stages.vision.backbones.backbone import Backbone
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
@@ -244,8 +244,8 @@ def test_a_detector_with_other_classes_is_read_from_its_weights(tmp_path: Path) 
 
 def test_values_beyond_float16_are_its_largest_and_not_infinite() -> None:
     values = torch.tensor([[1e6, -1e6, 0.5]])
-    assert _stored(values, "float16").tolist() == [[65504.0, -65504.0, 0.5]]
-    assert _stored(values, "float32").tolist() == values.tolist()
+    assert stored(values, "float16").tolist() == [[65504.0, -65504.0, 0.5]]
+    assert stored(values, "float32").tolist() == values.tolist()
 
 
 def spec_of(backbone: str, size: int) -> FeatureSpec:
