@@ -167,6 +167,39 @@ def test_every_block_names_its_language_and_none_is_merely_indented() -> None:
         assert re.findall(r"\n\n    \S.*", text) == [], f"{path.name} has code without a fence"
 
 
+def test_lines_fit_a_page() -> None:
+    lines = [(path.name, line) for path in DOCUMENTS for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(name, line) for name, line in lines if len(line) > 140] == []
+
+
+def test_links_lead_to_files_and_headings_that_there_are() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+            name, _, heading = target.partition("#")
+            page = (path.parent / name).resolve() if name else path
+            assert page.is_file(), f"{path.name} links to {target}"
+            if heading:
+                titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+                assert heading in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_the_functions_and_tests_that_documents_name_are_there() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = 0
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for test in re.findall(r"`(test_\w+)`", text):
+            assert f"def {test}(" in tests, f"{path.name} names {test}"
+            named += 1
+        for module, names in re.findall(r"`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", text):
+            source = (ROOT / module).read_text(encoding="utf-8")
+            for name in re.findall(r"`([\w.]+)`", names):
+                for part in name.split("."):
+                    assert re.search(rf"(?:def|class) {part}\b", source), f"{path.name} names {module}: {name}"
+                named += 1
+    assert named > 35
+
+
 def test_every_comment_stands_before_a_block() -> None:
     comments = sum(
         len(re.findall(r"<!-- (?:not )?run\b", path.read_text(encoding="utf-8"))) for path in DOCUMENTS
