@@ -168,7 +168,9 @@ def test_every_block_names_its_language_and_none_is_merely_indented() -> None:
 
 
 def test_lines_fit_a_page() -> None:
-    lines = [(path.name, line) for path in DOCUMENTS for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [
+        (path.name, line) for path in DOCUMENTS for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     assert [(name, line) for name, line in lines if len(line) > 140] == []
 
 
@@ -180,7 +182,9 @@ def test_links_lead_to_files_and_headings_that_there_are() -> None:
             assert page.is_file(), f"{path.name} links to {target}"
             if heading:
                 titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-                assert heading in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+                assert heading in [
+                    re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles
+                ]
 
 
 def test_the_functions_and_tests_that_documents_name_are_there() -> None:
@@ -195,7 +199,7 @@ def test_the_functions_and_tests_that_documents_name_are_there() -> None:
             source = (ROOT / module).read_text(encoding="utf-8")
             for name in re.findall(r"`([\w.]+)`", names):
                 for part in name.split("."):
-                    assert re.search(rf"(?:def|class) {part}\b", source), f"{path.name} names {module}: {name}"
+                    assert re.search(rf"(?:def|class) {part}\b", source), f"{path.name}: {module}, {name}"
                 named += 1
     assert named > 35
 
