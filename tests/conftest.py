@@ -13,8 +13,8 @@ from .running import Campaign, Demos
 
 _NO_DATA = "the real data is not in"
 
-# What continuous integration says of skips. "": as on a user's machine. "fail": a skip is a failure. "data": it is one
-# unless the test needs the real data.
+# What continuous integration says of skips. "": as on a user's machine. "fail": a skip is a failure. "data":
+# it is one unless the test needs the real data.
 _SKIPS = os.environ.get("HMNET_PIPE_SKIPS", "")
 
 
@@ -60,7 +60,10 @@ def campaign(pytestconfig: pytest.Config) -> Campaign:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real data: $HMNET_PIPE_DATA, or shared/data beside the checkout. Its tests are skipped where it is absent."""
+    """Return the folder of real data: $HMNET_PIPE_DATA, or shared/data beside the checkout.
+
+    Its tests are skipped where it does not exist.
+    """
     folder = Path(
         os.environ.get("HMNET_PIPE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
     )
@@ -82,9 +85,12 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Demos:
 
 
 def _save_encoder(folder: Path, kind: str) -> Path:
-    """A folder as save_pretrained writes it, with random weights: 4 layers of 2 heads and 32 features, and a fast tokenizer.
+    """Return a folder as save_pretrained writes it: 4 layers of 2 heads, 32 features, a fast tokenizer.
 
-    kind "bert": WordPiece in which every lower-case word can be spelled by letters. kind "roberta": byte-level BPE.
+    The weights are random.
+
+    kind "bert": WordPiece in which every lower-case word can be spelled by letters. kind "roberta":
+    byte-level BPE.
     """
     import string
 

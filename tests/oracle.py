@@ -1,11 +1,12 @@
-"""HMNeT by hand: equations 1-11 of the paper in loops over float64 numbers, one sample at a time, with no torch in it.
+"""HMNeT by hand: equations 1-11 of the paper in loops over float64 numbers, one sample at a time, no torch.
 
-It is written from the paper and from nothing else, so that a test that agrees with it agrees with the equations. Arrays are
-numpy's, of float64; a sample has no batch dimension; what is absent is left out rather than masked, so that a mask which lets
-something through cannot agree by accident. Encoder weights are a mapping from the public names of BERT's parameters
-(`encoder.layer.0.attention.self.query.weight`, ...) to arrays.
+It is written from the paper and from nothing else, so that a test that agrees with it agrees with the
+equations. Arrays are numpy's, of float64, and a sample has no batch dimension. What is absent is left out
+rather than masked, so that a leaking mask cannot agree by accident. Encoder weights are a mapping from the
+public names of BERT's parameters (`encoder.layer.0.attention.self.query.weight`, ...) to arrays.
 
-Shapes: n text length, d hidden size, H heads, L layers, c levels, C_i channels of level i, p pooled side, a views.
+Shapes: n text length, d hidden size, H heads, L layers, c levels, C_i channels of level i, p pooled side,
+a views.
 """
 
 import itertools
@@ -27,7 +28,7 @@ LEAKY_SLOPE = 0.01
 
 
 def adaptive_pool(maps: Array, side: int) -> Array:
-    """The mean over each of side x side bins that together cover every row and column: (C, h, w) -> (C, side, side).
+    """Return the means over side x side bins that cover every row and column: (C, h, w) -> (C, side, side).
 
     Bin i spans rows floor(i h / side) up to, not including, ceil((i + 1) h / side).
     """
@@ -47,7 +48,10 @@ def adaptive_pool(maps: Array, side: int) -> Array:
 
 
 def project(pooled: Array, weight: Array, bias: Array) -> Array:
-    """Equations 1-2, the 1x1 convolution of one level of one view: (C_i, p, p) -> (d, p, p). `weight` is (d, C_i)."""
+    """Return equations 1-2, the 1x1 convolution of one level of one view: (C_i, p, p) -> (d, p, p).
+
+    weight: (d, C_i).
+    """
     size, channels = weight.shape
     side = pooled.shape[-1]
     out = np.zeros((size, side, side))
@@ -65,7 +69,10 @@ def project(pooled: Array, weight: Array, bias: Array) -> Array:
 
 
 def gate(levels: Sequence[Array], weight: Array, bias: Array | None) -> Array:
-    """Equations 3-4 for one view and one text layer: c maps (d, p, p) -> (c,) probabilities. `weight` is (c, d)."""
+    """Return equations 3-4 for one view and one text layer: c maps (d, p, p) -> (c,) probabilities.
+
+    weight: (c, d).
+    """
     size, side = levels[0].shape[0], levels[0].shape[-1]
     squeezed = []
     for k in range(size):
@@ -121,7 +128,10 @@ def linear(rows: Array, weight: Array, bias: Array | None) -> Array:
 
 
 def prefix(sequence: Array, weight: Array, bias: Array | None) -> tuple[Array, Array]:
-    """Equation 8: phi_k and phi_v, each (a * p * p, d), are the first and the second d of the 2d outputs. `weight` is (2d, d)."""
+    """Return equation 8: phi_k and phi_v, each (a * p * p, d), the first and the second d of the 2d outputs.
+
+    weight: (2d, d).
+    """
     both = linear(sequence, weight, bias)
     size = weight.shape[1]
     return both[:, :size], both[:, size:]
@@ -201,7 +211,7 @@ def attend(queries: Array, keys: Array, values: Array, count: int) -> Array:
 
 
 def attention(rows: Array, phi: tuple[Array, Array] | None, name: str, weights: Weights, count: int) -> Array:
-    """The self-attention of one layer before its output projection: text queries on [phi_k; K] and [phi_v; V]."""
+    """Return one layer's self-attention before its output projection: text on [phi_k; K] and [phi_v; V]."""
     q, k, v = (
         linear(rows, weights[f"{name}.{part}.weight"], weights[f"{name}.{part}.bias"])
         for part in ("query", "key", "value")
@@ -220,7 +230,10 @@ def encode(
     head_count: int,
     epsilon: float,
 ) -> list[Array]:
-    """A BERT of len(prefixes) layers on the real tokens of one text: the embedding and each layer's output, (n, d) each."""
+    """Return the embedding and each layer's output, (n, d), of a BERT of len(prefixes) layers on a text.
+
+    The text holds no padding.
+    """
     rows = embed(ids, positions, weights, epsilon)
     outputs = [rows]
     for index, phi in enumerate(prefixes):
@@ -246,7 +259,10 @@ def encode(
 
 @dataclass(frozen=True)
 class Fusion:
-    """The visual weights of one system, by level (0 to c - 1) and by text layer (0 to L - 1); an unused one is left out."""
+    """The visual weights of one system, by level (0 to c - 1) and by text layer (0 to L - 1).
+
+    Unused ones are left out.
+    """
 
     projection: Mapping[int, tuple[Array, Array]]
     gates: Mapping[int, tuple[Array, Array | None]] = field(default_factory=dict)
@@ -267,7 +283,7 @@ def layer_levels(system: str, layer: int, layers: int, levels: int = 4) -> list[
 
 
 def gate_of(system: str, layer: int, view: Sequence[Array], fusion: Fusion, layers: int) -> list[float]:
-    """The share of each of the c pooled levels of one view in what reaches the layer; all zero where nothing does."""
+    """Return the share of each of a view's c pooled levels in what reaches the layer, or zeros."""
     wanted = layer_levels(system, layer, layers, len(view))
     shares = [0.0] * len(view)
     if wanted is None:
@@ -287,7 +303,9 @@ def prefix_of(
     fusion: Fusion,
     layers: int,
 ) -> tuple[Array, Array] | None:
-    """Equations 1-8 for one sample and one layer: (phi_k, phi_v) of the views that are there, global first; None without any.
+    """Return equations 1-8 for one sample and one layer: (phi_k, phi_v) of the existing views, global first.
+
+    Returns None where there is no view.
 
     Args:
         views: a views, the global image first, each as c pooled levels (C_i, p, p).
@@ -332,7 +350,7 @@ def valid_sequences(tags: Sequence[str], length: int) -> Iterator[tuple[int, ...
 
 @dataclass(frozen=True)
 class Chain:
-    """A linear chain's scores: of starting with a tag (T), of one following another (from, to), of ending with one."""
+    """A linear chain's scores: starting with a tag (T), one following another (from, to), ending with one."""
 
     start: Array
     transitions: Array
@@ -372,7 +390,10 @@ def cls_logits(states: Array, weight: Array, bias: Array) -> Array:
 
 
 def marker_logits(states: Array, head: int, tail: int, weight: Array, bias: Array) -> Array:
-    """Equation 11 on the states at the two opening markers, the head's first: (n, d) -> (R,). `weight` is (R, 2d)."""
+    """Return equation 11 on the states at the two opening markers, the head's first: (n, d) -> (R,).
+
+    weight: (R, 2d).
+    """
     return linear(np.concatenate([states[head], states[tail]])[None], weight, bias)[0]
 
 

@@ -1,4 +1,4 @@
-"""How tests of faults drive a run: commands as processes that can be killed, stages in this process, and digests from the files."""
+"""How tests of faults drive a run: killable commands, stages in this process, digests of files."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ def small_corpus(folder: Path, task: str = "ner", sizes: Mapping[str, int] = SMA
 def begin(
     folder: Path, corpus: Path, task: str = "ner", images: Path | None = None, **tables: Tables
 ) -> Path:
-    """Write a run.toml of the demonstration's settings on the corpus, with the changes of each stage's table."""
+    """Write run.toml with the demonstration's settings on the corpus and each stage's changed settings."""
     config = preset("demo", task=task, text=corpus, images=images or corpus / "images", format="auto")
     for stage, values in tables.items():
         config = config.override(stage, dict(values))
@@ -61,7 +61,7 @@ def begin(
 
 
 def prepared(folder: Path, corpus: Path, *, chunk: int | None = None, shard_rows: int | None = None) -> Path:
-    """Begin and prepare a run on the corpus, in units of `chunk` images of detect and `shard_rows` of extract."""
+    """Prepare a new run on the corpus, with units of `chunk` images (detect) and `shard_rows` (extract)."""
     begin(folder, corpus, detect={"chunk": chunk}, extract={"shard_rows": shard_rows})
     bring_up_to_date(folder, "prepare")
     return folder
@@ -133,7 +133,7 @@ class Demos:
         return self._once(["corpus", task, *sizes.values()], lambda folder: small_corpus(folder, task, sizes))
 
     def run(self, task: str = "ner", sizes: Mapping[str, int] = SMALL, **tables: Tables) -> Path:
-        """Return a run with detections and features, of the demonstration's settings with changes of its tables."""
+        """Return a run with detections and features, of the demonstration's settings with changed tables."""
         corpus = self.corpus(task, sizes)
 
         def make(folder: Path) -> None:
@@ -228,7 +228,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 300) -> None:
 
 
 class Command:
-    """`hmnet-pipe` as a process group of its own, with pipes for what it says; killed with all that it started on the way out."""
+    """Yield `hmnet-pipe` as a process group with pipes for its output, and kill the group at the end."""
 
     def __init__(self, *arguments: object, **options: Any) -> None:
         self.mark = f"{_MARK}={uuid.uuid4()}"
@@ -322,10 +322,11 @@ def kill_again_and_again(
 ) -> list[Kill]:
     """SIGKILL the group of a stage again and again, and resume after each kill.
 
-    start: a run whose inputs are ready, never changed. Whenever a resumed stage gets to its end, or is brought
-    there since little is left to do, it must have made `whole`, and a fresh copy of `start` takes its place. The
-    moments are random and seeded: after the lock is taken (imports, planning, the start of workers), after one
-    more unit is finished (the work), and after the last one is (the commit of tables, index and record).
+    start: a run whose inputs are ready, never changed. Whenever a resumed stage gets to its end, or is
+    brought there since little is left to do, it must have made `whole`, and a fresh copy of `start` takes its
+    place. The moments are random and seeded: after the lock is taken (imports, planning, the start of
+    workers), after one more unit is finished (the work), and after the last one is (the commit of tables,
+    index and record).
     """
     draw = random.Random(f"{stage} {campaign.seed}")
     fifth = max(1, campaign.kills // 5)
@@ -390,7 +391,7 @@ def survive_kills(
     usual: Mapping[str, int],
     campaign: Campaign,
 ) -> None:
-    """Kill a stage in units of `small` size (chunk or shard_rows), against an undisturbed run in `usual` ones."""
+    """Kill a stage in units of `small` size (chunk or shard_rows), and compare with an undisturbed run."""
     corpus = demos.corpus()
     start, undisturbed = prepared(work / "start", corpus, **small), prepared(work / "usual", corpus, **usual)
     if stage == "extract":
@@ -401,7 +402,8 @@ def survive_kills(
     units = -(-images // size)
     found = kill_again_and_again(stage, start, made_by(stage, undisturbed), units, work, campaign)
     assert len(found) == campaign.kills
-    # A kill at the commit came after the last unit; what it finds may be less, since the commit clears units away.
+    # A kill at the commit came after the last unit; what it finds may be less, since the commit clears units
+    # away.
     at_work = [kill.finished for kill in found if kill.moment == "work"]
     assert min(at_work) > 0
     assert min(at_work) < units

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the ground up. Rooms on one floor do not import each other; what two of them share lies on a floor below.
+# From the ground up. Rooms on one floor do not import each other; what two of them share lies on a floor
+# below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("manifests",),
     ("cache",),
@@ -73,7 +74,7 @@ def room_of(module: str) -> str:
 
 
 def imports(module: str, tree: ast.Module, known: dict[str, ast.Module]) -> Iterator[Import]:
-    """Yield what the module imports from the package: at its top, in functions and for type checkers alike."""
+    """Yield what the module imports from the package: at its top, in functions and for type checkers."""
 
     def found(parts: list[str], line: int, name: str | None = None) -> Import | None:
         for path in ("/".join(parts) + ".py", "/".join([*parts, "__init__.py"])):

@@ -1,12 +1,12 @@
-"""The documents do what they say: their commands and Python snippets are run, or at least read as the commands read them.
+"""The documents do what they say: their commands and Python snippets are run, or at least parsed.
 
-Code stands in fenced blocks that name their language. A comment on the line before a block says how to run it:
+Code stands in fenced blocks that name their language. A comment on the line before says how to run it:
 
-    <!-- run on: runs/x -->          a copy of the finished run of the demonstration lies there first (several: by commas)
-    <!-- not run: why -->            its commands are only parsed, its Python only compiled; the reason is a sentence
+    <!-- run on: runs/x -->   a copy of the finished run of the demonstration is there (several: by commas)
+    <!-- not run: why -->     its commands are only parsed, its Python only compiled; the reason is a sentence
 
-Without a comment a block is run as it stands. Blocks run in a folder of their own with `mydata/` (the corpus of that
-run), `data/twitter2015/` (texts as published) and `data/twitter2015_images/`.
+Without a comment a block is run as it stands. Blocks run in a folder of their own with `mydata/` (the corpus
+of that run), `data/twitter2015/` (texts as published) and `data/twitter2015_images/`.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The fingerprint of each stage over a fixed run: whoever changes what a fingerprint is made of is told so, and what to do.
+"""The fingerprint of each stage over a fixed run: a change in what it is made of fails here, with the remedy.
 
 python tests/test_golden.py    writes golden.json anew, once it is decided that the change is wanted
 """
@@ -30,7 +30,7 @@ KEY = hashlib.sha256(b"an image").hexdigest()
 
 
 def make_folder(folder: Path) -> RunConfig:
-    """Texts, an image, weights and the tables of a run, all of content that is written down here. The configuration that names them."""
+    """Make texts, an image, weights and a run's tables from what stands here; return their configuration."""
     (folder / "images").mkdir()
     (folder / "images" / "1.jpg").write_bytes(b"an image")
     (folder / "train.txt").write_bytes(b"IMGID:1\nAda\tB-PER\nis\tO\n\nIMGID:2\nLondon\tI-LOC\n")
@@ -82,7 +82,10 @@ def make_folder(folder: Path) -> RunConfig:
 
 
 def records(folder: Path) -> dict[str, StageRecord]:
-    """What each stage would record of its causes. A new stage of run.toml finds its way here by itself; `make_folder` gives it inputs."""
+    """Return what each stage would record as its causes.
+
+    A new stage of run.toml appears here by itself; `make_folder` gives it inputs.
+    """
     config = make_folder(folder)
     return {name: config.stage(name, RunFolder(folder)).causes() for name in SETTINGS}
 
@@ -108,8 +111,9 @@ def test_a_fingerprint_is_the_golden_one(name: str, tmp_path: Path) -> None:
     if "kernels" in found.parameters and found.parameters["kernels"] != "onednn":
         pytest.skip("the golden fingerprints of detect and extract are of x86 processors")
     remedy = (
-        f"Every finished {name} of every run would be done again. If that is not wanted, undo the change. If {name} can now make other "
-        f"numbers from the same inputs, raise its schema_version. Then put the new one in: python tests/{Path(__file__).name}"
+        f"Every finished {name} of every run would be done again. If that is not wanted, undo the change. "
+        f"If {name} can now make other numbers from the same inputs, raise its schema_version. "
+        f"Then put the new one in: python tests/{Path(__file__).name}"
     )
     assert name in golden(), (
         f"{name} has no golden fingerprint yet; put it in: python tests/{Path(__file__).name}"

@@ -1,4 +1,4 @@
-"""The package as a guest: importing it changes neither warnings nor logging of the process that imports it."""
+"""The package as a guest: importing it changes neither the warnings nor the logging of its process."""
 
 import os
 import subprocess
@@ -49,13 +49,14 @@ def modules() -> list[str]:
 
 
 def imported_from_elsewhere(names: list[str]) -> list[str]:
-    """Return the modules of other packages that lie in memory once these are imported, in the order of their import."""
+    """Return the modules of other packages that are loaded once these are imported, in order of import."""
     program = (
         "import importlib, sys\n"
         "for name in sys.argv[1].split(): importlib.import_module(name)\n"
         "parts = lambda name: any(part.startswith('_') for part in name.split('.'))\n"
-        "print(*(name for name, module in sys.modules.items() if getattr(module, '__spec__', None) is not None\n"
-        "        and module.__spec__.name == name and not parts(name) and not name.startswith('hmnet_pipe')))\n"
+        "print(*(name for name, module in sys.modules.items()\n"
+        "        if getattr(module, '__spec__', None) is not None and module.__spec__.name == name\n"
+        "        and not parts(name) and not name.startswith('hmnet_pipe')))\n"
     )
     return python(program, " ".join(names)).split()
 

@@ -1,4 +1,4 @@
-"""Runs driven by `make`: what -n announces is what runs, nothing runs twice or for nothing, and any interruption can be resumed."""
+"""Runs driven by `make`: what -n announces is what runs, nothing runs without need, and all of it resumes."""
 
 import json
 import os
@@ -156,7 +156,8 @@ def test_a_changed_option_runs_exactly_what_depends_on_it(made: Run) -> None:
     assert made.announced() == []
     record = json.loads(RunFolder(made.folder).record("train-hmnet-seed-1").read_text())
     assert record["parameters"]["max_length"] == 64
-    # An option that was given once is kept in run.toml: without it nothing is to be done, with another value it is.
+    # An option that was given once is kept in run.toml: without it nothing is to be done, with another value
+    # it is.
     assert made.announced("TRAIN=--max-length 64") == []
     assert made.announced("TRAIN=--max-length 128") == ["train hmnet"]
 

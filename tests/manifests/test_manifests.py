@@ -44,7 +44,8 @@ def test_a_killed_write_leaves_the_old_file_and_a_temporary_that_can_be_removed(
     path = tmp_path / "table"
     write_text(path, "old")
     code = (
-        "import os, signal, sys; from pathlib import Path; from hmnet_pipe.manifests.files import atomic_path\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from hmnet_pipe.manifests.files import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])) as t: t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
@@ -166,7 +167,7 @@ def test_outputs_and_facts_are_not_part_of_the_fingerprint() -> None:
 
 
 def test_a_records_fingerprint_is_the_golden_one() -> None:
-    """Computed once by hand from the canonical JSON: a change here changes the freshness of every run that exists."""
+    """The digests were once computed by hand from the canonical JSON: a change here makes every run stale."""
     assert RECORD.fingerprint == "72a4e6bdfd8dc059e67de9b5b544c81ada4c1c4859657c68dd9129588c22e0c1"
 
 

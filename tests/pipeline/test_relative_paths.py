@@ -1,4 +1,4 @@
-"""Every command on a run that is named from where the user stands, and on a run that was moved since it was made."""
+"""Every command on a run given as a relative path, and on a run that was moved since it was made."""
 
 import shutil
 from collections.abc import Sequence

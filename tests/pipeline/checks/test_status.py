@@ -1,4 +1,4 @@
-"""`hmnet-pipe status`: what it says of a run in every state is what lies on disk and what the next command then does."""
+"""`hmnet-pipe status`: in every state of a run it reports what is on disk and what the next command does."""
 
 import hashlib
 import json

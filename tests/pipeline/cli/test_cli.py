@@ -17,7 +17,7 @@ COMMANDS = sorted(name for name, command in main.commands.items() if not command
 
 
 def here(*arguments: object, **environment: str) -> Result:
-    """A command in this process, which starts none: quicker, and the same but for what goes wrong on the way to it."""
+    """Run a command in this process: quicker than starting one, and the same once the command is reached."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments], env=environment)
 
 

@@ -1,4 +1,4 @@
-"""What commands print beside their results: progress, also where no terminal shows it, and several values to an option."""
+"""What commands print besides results: progress, with or without a terminal; several values of an option."""
 
 import re
 

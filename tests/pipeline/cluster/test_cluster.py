@@ -25,7 +25,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @dataclass(frozen=True)
 class Numbers:
-    """A unit that writes each of its numbers to a folder; a negative one kills the process that works on it."""
+    """A unit that writes each of its numbers to a folder; a negative one kills the process at work on it."""
 
     folder: str
     numbers: tuple[int, ...]
@@ -170,7 +170,7 @@ def lose_the_first_record(unit: Numbers) -> object:
 
 
 def test_a_record_that_is_lost_with_the_last_worker_is_made_again_by_a_new_one(tmp_path: Path) -> None:
-    """The unit was finished, and its worker died before anybody had its record: the user hears of it, and nothing waits for ever."""
+    """A worker that dies between its unit and the fetch of its record is reported; nothing waits for ever."""
     with running.dask_scheduler(tmp_path / "scheduler") as (_, file, address), ExitStack() as workers:
 
         def start_worker() -> None:

@@ -1,4 +1,7 @@
-"""detect and extract meet dead workers, too little memory, a lost scheduler, a full disk and a read-only run; each fault is a real one."""
+"""detect and extract meet dead workers, too little memory, a lost scheduler, a full disk and a read-only run.
+
+Each fault is a real one.
+"""
 
 import os
 import resource
@@ -213,7 +216,8 @@ def test_a_full_disk_is_one_sentence_and_more_room_goes_on(stage: str, whole: Pa
         assert code == 1, said
         check_one_sentence(
             said,
-            f"{stage} stopped: the disk that holds {folder} is full; make room and run the same command again",
+            f"{stage} stopped: the disk that holds {folder} is full; "
+            "make room and run the same command again",
         )
         assert 0 < check_whole_so_far(stage, folder) < 31
         remount("size=8m")
@@ -234,7 +238,10 @@ def stopped_by(stage: str, folder: Path) -> str | None:
 @pytest.mark.root
 @pytest.mark.parametrize("stage", STAGES)
 def test_wherever_the_disk_gets_full_nothing_partial_is_kept(stage: str, whole: Path, tmp_path: Path) -> None:
-    """In this process, with ever more room: the lock's owner, tables, crops, shards, the index and the record do not fit in turn."""
+    """With ever more room, the lock's owner, tables, crops, shards, index and record fail to fit in turn.
+
+    The stage runs in this process.
+    """
     place = tmp_path / "disk"
     with mounted(place, "-t", "tmpfs", "-o", "size=8m", "tmpfs") as remount:
         folder = before(stage, whole, place / "run")

@@ -1,4 +1,4 @@
-"""The same inputs give the same numbers, a lock says which they were, and `reproduce` says what came out otherwise."""
+"""The same inputs give the same numbers, a lock holds them, and `reproduce` reports every difference."""
 
 import json
 import platform
@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> RunFold
 
 
 def contents(run: RunFolder) -> dict[str, str]:
-    """A digest of every table, shard, weight file and metric that lies in a run, computed from the files and not from the records."""
+    """Return a digest of every table, shard, weight file and metric in a run, not using the records."""
     found = {}
     for path in sorted(run.path.rglob("*")):
         name = path.relative_to(run.path).as_posix()
@@ -149,7 +149,8 @@ def test_what_is_stale_or_unfinished_is_not_locked_and_named_with_its_command(
     RunConfig.read(copy.config).override("train", {"weight_decay": 0.5}).write(copy.config)
     with pytest.raises(
         StageError,
-        match=r"is stale because of weight_decay: 0.01 -> 0.5; run `hmnet-pipe train .*--system bert-crf --seed 1`",
+        match=r"is stale because of weight_decay: 0.01 -> 0.5; "
+        r"run `hmnet-pipe train .*--system bert-crf --seed 1`",
     ):
         lock_run(copy, tmp_path / "x.lock")
     RunConfig.read(copy.config).override("train", {"weight_decay": 0.01}).write(copy.config)
@@ -176,7 +177,7 @@ def state_of(result: Reproduction, group: str, what: str) -> Comparison:
 def again(
     run: RunFolder, lock: Path, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path
 ) -> tuple[Reproduction, Path, list[str]]:
-    """A reproduction elsewhere, stopped once in the middle: its outcome, its folder and what the second attempt did."""
+    """Return a reproduction elsewhere, stopped once: its outcome, folder and what the second attempt did."""
     folder = tmp_path_factory.mktemp("elsewhere")
     corpus = Path(shutil.copytree(run.path.parent / "corpus", folder / "texts"))
     encoder = Path(shutil.copytree(tiny_encoder, folder / "another-name"))
@@ -316,7 +317,8 @@ def test_other_weights_are_named_with_the_digest_that_is_wanted(
     assert not RunFolder(tmp_path / "b").samples.exists()
     with pytest.raises(
         WeightsError,
-        match=f"the encoder of the lock, with the digest {wanted}, is not here; give it with --encoder FOLDER",
+        match=f"the encoder of the lock, with the digest {wanted}, is not here; "
+        "give it with --encoder FOLDER",
     ):
         reproduce(lock, RunFolder(tmp_path / "c"), **arguments)
     assert not (tmp_path / "c").exists()
@@ -325,7 +327,7 @@ def test_other_weights_are_named_with_the_digest_that_is_wanted(
 def test_rounding_is_told_by_its_size_and_is_no_failure(
     again: tuple[Reproduction, Path, list[str]], lock: Path, tmp_path: Path
 ) -> None:
-    """The features are made again with bf16: their numbers, and those of the model trained on them, are other ones."""
+    """Features made again with bf16 have other numbers, and so has the model trained on them."""
     _, folder, _ = again
 
     def other_precision(values: Any) -> None:

@@ -79,7 +79,7 @@ print(*states)
 
 
 def test_the_table_is_what_the_readme_shows(shown: tuple[DemoScores, list[Report], list[Report]]) -> None:
-    """Its numbers are of one processor; another rounds otherwise, and no score is further off than that explains."""
+    """Its numbers are of one processor; no score here is further off than another one's rounding explains."""
     head, _, *rows = demo_table(shown[0]).splitlines()
     readme = [line.strip() for line in README.read_text(encoding="utf-8").splitlines()]
     assert head.strip() in readme

@@ -1,4 +1,4 @@
-"""Whole runs through the command line: the same numbers however they come about, and nothing done twice or lost."""
+"""Whole runs through the command line: the same numbers however they are made, and nothing twice or lost."""
 
 import json
 import os
@@ -318,7 +318,7 @@ def test_ctrl_c_says_how_to_resume_and_nothing_else(copy: Path) -> None:
     options = ("--workers", 1, "--shard-rows", 1)
 
     def heed_interrupts() -> None:
-        """A shell that starts these tests in the background has them ignore the signal: a child inherits that."""
+        """Restore the signal, which a shell that runs these tests in the background makes children ignore."""
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with Command("extract", copy, *options, preexec_fn=heed_interrupts) as command:

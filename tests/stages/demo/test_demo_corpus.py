@@ -1,4 +1,4 @@
-"""The demonstration corpus is reproducible, and the text cannot decide what it says only the picture decides."""
+"""The demonstration corpus is reproducible, and no text decides what only the picture is said to decide."""
 
 import hashlib
 import json
@@ -182,7 +182,8 @@ def test_open_wordings_are_no_text_wordings_and_all_occur_with_every_answer(
         text = f" {wording_of(row)} "
         for group, answer, _ in mentions_of(row):
             if group != "text":
-                # "X again today" is also found in a longer wording that ends like it, so the longest one found is the row's.
+                # "X again today" is also found in a longer wording that ends like it, so the longest one
+                # found is the row's.
                 found = [template for template in templates if f" {re.sub('{.}', 'X', template)} " in text]
                 seen[max(found, key=len)].add(answer)
     assert all(len(answers) == 4 for answers in seen.values()), seen
@@ -191,7 +192,7 @@ def test_open_wordings_are_no_text_wordings_and_all_occur_with_every_answer(
 def test_a_classifier_of_the_text_is_at_chance_exactly_where_the_picture_decides(
     written: tuple[str, Path, Corpus],
 ) -> None:
-    """Words before and after the name, and the name's own letters and lengths, in a linear model: whatever leaks, it would use."""
+    """A linear model of the words around the name, and of its letters and lengths, would use any leak."""
     _, _, corpus = written
 
     def examples(split: str, open_mention: bool) -> tuple[list[dict[str, int]], list[str]]:
@@ -234,7 +235,7 @@ def clues(tokens: list[str], names: list[str]) -> dict[str, int]:
 def test_scenes_show_what_their_group_says(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vision: exactly the deciding objects of the answer; undecidable: distractors; text: any, whatever the text says."""
+    """vision: exactly the deciding objects of the answer; undecidable: distractors; text: any objects."""
     drawn: list[list[str]] = []
 
     def draw(kinds: Sequence[str], rng: np.random.Generator) -> tuple[Image.Image, list[Any]]:
@@ -269,7 +270,7 @@ def test_scenes_show_what_their_group_says(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_boxes_hold_their_object_and_nothing_more(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The box is where the scene differs from the same scene without the object, before the camera's noise."""
+    """The box is where the scene differs from the one without the object, before the camera's noise."""
     monkeypatch.setattr(scenes_module, "_photograph", lambda scene, rng: scene)
     for number in range(20):
         empty, _ = draw_scene([], stream("test boxes", number))

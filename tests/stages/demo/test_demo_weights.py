@@ -1,4 +1,7 @@
-"""The committed weights detect what the demonstration draws, and their features tell its kinds apart, on unseen scenes."""
+"""The committed weights detect what the demonstration draws, and their features distinguish its kinds.
+
+The scenes were never seen in training.
+"""
 
 import contextlib
 import io
@@ -117,7 +120,7 @@ def test_average_precision_on_unseen_scenes(detector: FasterRCNN) -> None:
 
 
 def test_pooled_features_of_crops_tell_the_kinds_apart(detector: FasterRCNN) -> None:
-    """A linear model of level 4, pooled to 2 x 2, names the object in a crop, at the side that the demonstration's crops have."""
+    """A linear model of level 4, pooled to 2 x 2, names the object in a crop of the demonstration's size."""
     side = PRESETS["demo"].tables["extract"]["size"]
 
     def features_of(purpose: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -60,7 +60,7 @@ def stage(
 
 
 def settled(workplace: Path) -> Prepare:
-    """Return the stage when the files have been left alone long enough for their times to tell of the next write."""
+    """Return the stage once the files are old enough for their times to show the next write."""
     settings = PrepareSettings(workplace / "text", "ner", workplace / "images")
     time.sleep(0.05)
     return Prepare(RunFolder(workplace / "run"), settings, settling_ns=40_000_000)
