@@ -10,6 +10,7 @@ import pytest
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.pipeline.checks import doctor
 from hmnet_pipe.pipeline.checks.doctor import Finding, examine
+from hmnet_pipe.pipeline.cluster.machine import installed_version
 from hmnet_pipe.pipeline.run.presets import preset
 
 
@@ -117,8 +118,8 @@ def test_a_place_that_cannot_be_written_is_a_problem(run: RunFolder, monkeypatch
 
 
 def test_other_versions_than_the_tested_ones_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.installed_version("no-such-package") is None
-    real = doctor.installed_version
+    assert installed_version("no-such-package") is None
+    real = installed_version
     monkeypatch.setattr(
         doctor,
         "installed_version",
