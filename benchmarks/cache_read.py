@@ -1,10 +1,11 @@
-"""How fast the feature cache gives random batches, beside a plain memory map of the same bytes.
+"""How fast the feature cache returns random batches, compared with a plain memory map of the same bytes.
 
     python benchmarks/cache_read.py [--images 50000] [--folder FOLDER]
 
-ResNet-50's features (4 views, 3840 channels, 2 x 2, float16) with made-up values, once in shards of 256 images and once as one file: for
-50,000 images 12.3 GB of disk, and of memory as much if both are to be warm. A batch is 8 images by their keys, gathered, or by their rows,
-copied out of a numpy.memmap. Cold means that this machine's page cache was told to forget the files, which a disk's own need not do.
+The data are ResNet-50's features (4 views, 3840 channels, 2 x 2, float16) with made-up values, once in shards
+of 256 images and once as one file. 50,000 images take 12.3 GB of disk, and as much memory if both are to be
+warm. A batch is 8 images, gathered by their keys or copied by their rows from a numpy.memmap. Cold means that
+this machine's page cache was asked to forget the files; the disk may still have them in its own.
 """
 
 import argparse
@@ -40,8 +41,11 @@ def key_of(row: int) -> str:
 
 
 def blocks(images: int) -> Iterator[tuple[int, Array]]:
-    """(first row, values) of each shard. The values are those behind a ReLU, rounded to bfloat16 as the network gives them; each shard's
-    are the first one's, turned, since drawing billions of numbers would take long."""
+    """Yield (first row, values) of each shard.
+
+    The values are as behind a ReLU, rounded to bfloat16 as the network gives them. Each shard's values are
+    the first shard's, rotated, since drawing billions of numbers would take long.
+    """
     values = np.maximum(np.random.default_rng(0).normal(size=(SHARD_ROWS, *SPEC.row_shape)), 0).astype(
         np.float32
     )
@@ -51,7 +55,7 @@ def blocks(images: int) -> Iterator[tuple[int, Array]]:
 
 
 def build(folder: Path, images: int) -> tuple[FeatureCache, Array]:
-    """The cache, and the map of the one file."""
+    """Return the cache, and the map of the one file."""
     index = []
     with (folder / "pyramids").open("wb") as file:
         for start, block in blocks(images):
@@ -71,7 +75,7 @@ def build(folder: Path, images: int) -> tuple[FeatureCache, Array]:
 
 
 def forget(folder: Path) -> None:
-    """Empty the page cache of the files below `folder`, which nobody has mapped yet."""
+    """Empty the page cache of the files below `folder`, which no process has mapped yet."""
     if hasattr(os, "posix_fadvise"):
         for path in (path for path in folder.rglob("*") if path.is_file()):
             descriptor = os.open(path, os.O_RDONLY)
@@ -82,7 +86,10 @@ def forget(folder: Path) -> None:
 def compare(
     contenders: dict[str, Callable[[list[int]], Array]], images: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds a batch of each contender in each round. All read the same rows, in another order of contenders each round."""
+    """Return the seconds per batch of each contender in each round.
+
+    All read the same rows; the order of the contenders changes from round to round.
+    """
     rng = np.random.default_rng(1)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
@@ -97,7 +104,7 @@ def compare(
 
 
 def archived(cache: FeatureCache, folder: Path) -> tuple[FeatureCache, float]:
-    """The first shards of `cache` in the archive layout, and how many times smaller they are."""
+    """Return the first shards of `cache` in the archive layout, and how many times smaller they are."""
     names = cache.shards()[:ARCHIVED_SHARDS]
     folder.mkdir()
     for name in names:
@@ -115,7 +122,7 @@ def archived(cache: FeatureCache, folder: Path) -> tuple[FeatureCache, float]:
 
 
 def ratio(seconds: dict[str, list[float]], name: str, other: str) -> float:
-    """How many times as fast `name` is as `other`: the median over rounds, whose neighbours in time are compared."""
+    """Return how many times as fast `name` is as `other`: the median of the ratios within each round."""
     return statistics.median(b / a for a, b in zip(seconds[name], seconds[other], strict=True))
 
 
@@ -136,7 +143,7 @@ def main() -> None:
         needed = 2 * options.images * ROW_BYTES + 2 * ARCHIVED_SHARDS * SHARD_ROWS * ROW_BYTES
         if (free := shutil.disk_usage(folder).free) < needed:
             raise SystemExit(
-                f"{folder} has {free / 1e9:.1f} GB of room, {needed / 1e9:.1f} are needed: --images makes it less"
+                f"{folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} are needed: lower --images"
             )
         room = psutil.virtual_memory().available
         cache, memmap = build(folder, options.images)
@@ -155,11 +162,11 @@ def main() -> None:
             forget(folder)
             cold |= compare({name: contenders[name]}, options.images, 1)
         print(
-            "cold, ms a batch:",
+            "cold, ms per batch:",
             {name: f"{1e3 * values[0]:.2f}" for name, values in cold.items()},
             file=sys.stderr,
         )
-        for start in range(0, options.images, BATCH):  # every page of both is mapped
+        for start in range(0, options.images, BATCH):  # so that every page of both is mapped
             rows = list(range(start, min(start + BATCH, options.images)))
             if not np.array_equal(gather(rows), copy(rows)):
                 raise SystemExit(f"rows {rows} differ")
@@ -182,10 +189,10 @@ def main() -> None:
                 f"random batches of {BATCH}: gather over memmap, warm", ratio(warm, "gather", "memmap"), 0.7
             ),
             Result("the same, cold", ratio(cold, "gather", "memmap")),
-            Result("gather, ms a batch", 1e3 * statistics.median(warm["gather"])),
+            Result("gather, ms per batch", 1e3 * statistics.median(warm["gather"])),
             Result("gather, MB/s", rate["gather"]),
             Result("memmap, MB/s", rate["memmap"]),
-            Result("archive layout, ms a batch", 1e3 * statistics.median(layouts["archive"])),
+            Result("archive layout, ms per batch", 1e3 * statistics.median(layouts["archive"])),
             Result("archive layout, MB/s", rate["archive"]),
             Result("archive layout over contiguous", ratio(layouts, "archive", "contiguous")),
             Result("archive layout, times smaller (made-up values)", smaller),
@@ -195,8 +202,8 @@ def main() -> None:
             "bytes": options.images * ROW_BYTES,
             "both fit in memory": room > 2 * options.images * ROW_BYTES,
             "rounds": options.rounds,
-            "batches a round": BATCHES,
-            "seconds a batch": {"warm": warm, "cold": cold, "layouts": layouts},
+            "batches per round": BATCHES,
+            "seconds per batch": {"warm": warm, "cold": cold, "layouts": layouts},
         },
         options.output,
     )

@@ -1,14 +1,17 @@
-"""Detection, from image files to committed tables and crops, over torchvision's own Faster R-CNN called image by image in fp32.
+"""Detection, from image files to committed tables and crops, compared with torchvision's own Faster R-CNN.
 
     python benchmarks/detect_speed.py --photos DATA/photos [--images 16] [--rounds 2]
 
-Speed: the default detector, with random weights: of its time only the boxes that pass the threshold hang on them, and these are few in
-any case. Both contenders take turns, each with the whole machine; each figure is the median over the rounds. The workers are started,
-and have their network, before the first round.
+torchvision's network is called image by image in fp32.
 
-Boxes: the demonstration's trained detector on scenes of the demonstration and on the photographs, at the fast setting (and in bf16,
-where the fast setting is not that) against torchvision's own network in fp32. A box of the top three counts as matched where the other
-top three hold one of the same label with an IoU of 0.9 or more.
+Speed: the default detector, with random weights. Only the time spent on boxes that pass the threshold depends
+on weights, and these boxes are few in any case. Both contenders take turns, each with the whole machine; each
+figure is the median over the rounds. The workers are started and have their network before the first round.
+
+Boxes: the demonstration's trained detector on scenes of the demonstration and on the photographs, at the fast
+setting (and in bf16, if the fast setting is not bf16) against torchvision's own network in fp32. A box of the
+top three counts as matched where the other top three contain one of the same label with an IoU of 0.9 or
+more.
 """
 
 import argparse
@@ -37,7 +40,7 @@ OBJECTS, MIN_SCORE = 3, 0.3
 
 
 def eager_rate(detector: Detector, run: RunFolder) -> float:
-    """Images a second of torchvision's network as it is, files in, boxes out."""
+    """Return the images per second of torchvision's network as it is, from files to boxes."""
     paths = read_table(run.images, IMAGES).column("path").to_pylist()
     started = time.perf_counter()
     for path in paths:
@@ -47,7 +50,10 @@ def eager_rate(detector: Detector, run: RunFolder) -> float:
 
 
 def matched(images: list[Image.Image], arithmetic: Arithmetic) -> tuple[int, int]:
-    """(boxes of the top three in plain fp32 that `arithmetic` has too, all of them), by the trained detector."""
+    """Return (boxes of the top three in plain fp32 that `arithmetic` also finds, all of them).
+
+    The detector is the trained one.
+    """
     plain, fast = (build_detector("demo_fasterrcnn", "default", MIN_SCORE) for _ in range(2))
     for_inference(fast.network, arithmetic)
     found = whole = 0
@@ -91,10 +97,8 @@ def main() -> None:
                 options.images
                 / timed_stage(cluster, run, "detect", {**stage, "chunk": max(1, options.images // 8)})
             )
-            print(
-                f"round {round_}: { ({name: round(values[-1], 3) for name, values in times.items()}) } images/s",
-                flush=True,
-            )
+            latest = {name: round(values[-1], 3) for name, values in times.items()}
+            print(f"round {round_}: {latest} images/s", flush=True)
     medians = {name: statistics.median(values) for name, values in times.items()}
     results = [
         Result("detect, images/s", medians["detect"]),

@@ -1,13 +1,15 @@
-"""Extraction, from image files to committed shards, over a bare ResNet-50, as ratios in one run; and how true the fast setting is.
+"""Extraction, from image files to committed shards, over a bare ResNet-50, and how exact the fast setting is.
 
     python benchmarks/extract_speed.py --photos DATA/photos [--images 256] [--rounds 3]
 
-Every image has three boxes, hence four views. Weights are random: they change no speed. All contenders take turns, each with the whole
-machine; each figure is the median over the rounds. The workers are started, and have their network, before the first round.
+Every image has three boxes, hence four views. Weights are random: they change no speed. All contenders take
+turns, each with the whole machine; each figure is the median over the rounds. The workers are started and
+have their network before the first round.
 
-The best bare forward is the best of: torch.compile with frozen weights, channels last, in batches of 32 (where there is a C++ compiler);
-the fused kernels in batches of 4, 8 and 32 with all threads; and the fused kernels in batches of 4 on all workers at once, one thread
-each. It has the precision of the stage, and does nothing but the forward pass over tensors that are there.
+The best bare forward is the best of: torch.compile with frozen weights, channels last, in batches of 32
+(where there is a C++ compiler); the fused kernels in batches of 4, 8 and 32 with all threads; and the fused
+kernels in batches of 4 on all workers at once, one thread each. It has the precision of the stage, and does
+nothing but the forward pass over existing tensors.
 """
 
 import argparse
@@ -39,7 +41,7 @@ SIZE, POOLED, VIEWS = 224, 2, 4
 
 
 def rate(forward: Callable[[Tensor], object], batch: int, seconds: float = 4.0) -> float:
-    """Views a second."""
+    """Return the views per second."""
     views = torch.randn(batch, 3, SIZE, SIZE)
     with torch.inference_mode():
         forward(views)
@@ -56,7 +58,7 @@ def fused(arithmetic: Arithmetic) -> Backbone:
 
 
 def rate_on_worker(call: Call) -> float:
-    """The fused kernels in batches of an image's views, by one thread of a worker."""
+    """Return the rate of the fused kernels in batches of an image's views, in one thread of a worker."""
     return rate(fused(call.details), VIEWS, call.seconds)
 
 
@@ -76,7 +78,10 @@ def compiled(arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
 
 
 def least_cosine(network: Backbone, arithmetic: Arithmetic, photos: Path, count: int = 40) -> float:
-    """Of every view and level of `count` photographs with random boxes: `arithmetic` against plain fp32."""
+    """Return the least cosine between `arithmetic` and plain fp32.
+
+    It is taken over every view and level of `count` photographs with random boxes.
+    """
     levels = list(network.info.levels)
     fast = for_inference(copy.deepcopy(network), arithmetic)
     found = []
@@ -129,7 +134,7 @@ def main() -> None:
     if shutil.which("c++") or shutil.which("g++"):
         frozen = compiled(arithmetic)
         contenders["torch.compile, frozen, batches of 32"] = lambda: rate(frozen, 32)
-    shard_rows = max(1, options.images // (4 * options.workers))  # some tasks a worker, as a long job has
+    shard_rows = max(1, options.images // (4 * options.workers))  # several tasks per worker, as in a long job
     stage = {"weights": "random", "precision": options.precision, "shard_rows": shard_rows}
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder, warm_cluster(options.workers) as (cluster, start):
@@ -138,7 +143,7 @@ def main() -> None:
         for each in (run, small):
             with_boxes(each)
         timed_stage(cluster, small, "extract", {**stage, "shard_rows": 1})
-        name = f"fused, batches of {VIEWS}, {options.workers} workers of a thread"
+        name = f"fused, batches of {VIEWS}, {options.workers} workers of one thread"
         contenders[name] = lambda: on_every_worker(cluster, options.workers, rate_on_worker, 4.0, arithmetic)
         contenders["extract"] = lambda: VIEWS * options.images / timed_stage(cluster, run, "extract", stage)
         for round_ in range(options.rounds):

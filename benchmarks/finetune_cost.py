@@ -1,9 +1,10 @@
-"""What training through the backbone costs: time and memory of a step for each choice of unfrozen stages, beside train's.
+"""What training through the backbone costs: time and memory per step, by the number of unfrozen stages.
 
     python benchmarks/finetune_cost.py [--steps 3]
 
-bert-base's and ResNet-50's dimensions with random weights, 8 texts of 32 sub-words, 4 views of 224 pixels each. Every row is a process of
-its own, so that its peak of memory is its own.
+The dimensions are those of bert-base and ResNet-50 with random weights, 8 texts of 32 sub-words, and 4 views
+of 224 pixels each. Training on the cache is measured for comparison. Every row is a process of its own, so
+that its peak of memory is its own.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def batch_of(pixels: bool) -> Batch:
 def measure(
     encoder: Path, unfreeze: int | None, recompute: bool, steps: int, precision: str
 ) -> dict[str, float]:
-    """Seconds of a step and bytes of memory at its peak. unfreeze: None for training on the cache."""
+    """Return the seconds per step and the bytes of memory at its peak. unfreeze: None trains on the cache."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     settings, device = TrainSettings(), torch.device("cpu")
     system = new_system(encoder, ModelConfig("hmnet", "ner", LABELS, SPEC.levels, "markers", 128, {}, None))
@@ -124,7 +125,7 @@ def main() -> None:
     results = []
     for name, row in rows.items():
         results += [
-            Result(f"{name}: s a step", row["seconds"]),
+            Result(f"{name}: s per step", row["seconds"]),
             Result(f"{name}: times train's", row["seconds"] / cache["seconds"]),
         ]
         results.append(Result(f"{name}: GB at the peak", row["bytes"] / 1e9))

@@ -1,4 +1,4 @@
-"""A run over photographs, and a warm cluster to work on it: what the benchmarks of detect and extract share."""
+"""A run over photographs and a warm cluster to work on it, for the benchmarks of detect and extract."""
 
 import json
 import time
@@ -22,7 +22,10 @@ __all__ = ["Call", "make_run", "on_every_worker", "timed_stage", "warm_cluster",
 
 
 def make_run(folder: Path, photos: Path, count: int) -> RunFolder:
-    """A prepared run of `count` images: the photographs again and again, each time as a file of other bytes with the same picture."""
+    """Return a prepared run of `count` images: the photographs, repeated as files of the same picture.
+
+    Each file has other bytes.
+    """
     images, texts = folder / "images", folder / "texts"
     images.mkdir(parents=True)
     texts.mkdir()
@@ -31,7 +34,7 @@ def make_run(folder: Path, photos: Path, count: int) -> RunFolder:
         raise SystemExit(f"no *.jpg in {photos}; name a folder of photographs with --photos")
     lines = []
     for number in range(count):
-        # What lies behind a JPEG's end of image belongs to no picture, and to every sha256.
+        # Whatever follows a JPEG's end of image belongs to no picture, but changes the sha256.
         (images / f"{number}.jpg").write_bytes(
             sources[number % len(sources)].read_bytes() + str(number).encode()
         )
@@ -45,7 +48,7 @@ def make_run(folder: Path, photos: Path, count: int) -> RunFolder:
 
 
 def with_boxes(run: RunFolder, objects: int = 3) -> None:
-    """Detections for every image without a detector: `objects` boxes of random place and size."""
+    """Write detections for every image without a detector: `objects` boxes of random place and size."""
     rng = np.random.default_rng(0)
     rows = []
     for image in read_table(run.images, IMAGES).to_pylist():
@@ -62,7 +65,7 @@ def with_boxes(run: RunFolder, objects: int = 3) -> None:
 
 @dataclass(frozen=True)
 class Call:
-    """A unit of work for whatever is to be measured on the cluster's workers."""
+    """A unit of work for anything to be measured on the cluster's workers."""
 
     seconds: float
     details: Any = None
@@ -76,7 +79,7 @@ class Call:
 
 @contextmanager
 def warm_cluster(workers: int) -> Iterator[tuple[Cluster, float]]:
-    """The pipeline's own cluster with its workers started, and the seconds that this took."""
+    """Yield the pipeline's own cluster with its workers started, and the seconds that this took."""
     started = time.perf_counter()
     with Cluster(None, workers, lambda line: None) as cluster:
         list(cluster.map(_import_all, [Call(0.5)] * workers))
@@ -93,13 +96,13 @@ def _import_all(call: Call) -> None:
 def on_every_worker(
     cluster: Cluster, workers: int, function: Any, seconds: float, details: Any = None
 ) -> float:
-    """The sum of what `function` returns (a rate), called at the same time on every worker."""
+    """Return the sum of what `function` returns (a rate), called at the same time on every worker."""
     results: list[Any] = [rate for _, rate in cluster.map(function, [Call(seconds, details)] * workers)]
     return float(sum(results))
 
 
 def timed_stage(cluster: Cluster, run: RunFolder, name: str, options: dict[str, Any]) -> float:
-    """Seconds of a whole stage from image files to committed results, done from nothing."""
+    """Return the seconds of a whole stage from image files to committed results, done from scratch."""
     config = RunConfig.read(run.config).override(name, options)
     run.record(name).unlink(missing_ok=True)
     for path in run.features().glob("*"):

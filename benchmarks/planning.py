@@ -1,11 +1,13 @@
-"""What a run of a million images costs before any work on an image: `status`, and the planning of detect and extract.
+"""What a run of a million images costs before any work on an image: status, and planning detect and extract.
 
     python benchmarks/planning.py [--images 1000000]
 
-Two generated runs, the first of half the images, each with its tables as real runs have them: a sample of 15 words and 3 boxes for every
-image, empty image files (whose times status looks at) and links for crops. The shards are real and as many as there would be, but their
-rows hold 4 numbers. `status` is the command on the finished run. Planning is what detect, on a run that is only prepared, and extract, on
-one with detections, do from the start of the process until the first unit of work would go to the cluster. Each is a process of its own.
+Two runs are generated, the first of half the images. Each has its tables as real runs have them: a sample of
+15 words and 3 boxes for every image, empty image files (whose times status checks) and links for crops. The
+shards are real and as many as there would be, but their rows hold 4 numbers. `status` is the command on the
+finished run. Planning is what detect, on a run that is only prepared, and extract, on one with detections, do
+from the start of the process until the first unit of work would go to the cluster. Each is a process of its
+own.
 """
 
 import argparse
@@ -39,8 +41,9 @@ from report import Result, report
 WORDS, BOXES, SHARD_ROWS = 15, 3, 256
 # What pipeline.cluster.memory sets for the commands themselves.
 _AS_THE_COMMAND = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "ARROW_DEFAULT_MEMORY_POOL": "system"}
-_LINKS = 50_000  # of one file; ext4 allows 65,000
-# In between stands a small process: to Linux the largest resident set of a process includes that of the one that started it.
+_LINKS = 50_000  # to one file; ext4 allows 65,000
+# A small process stands in between: Linux counts into a process's largest resident set that of the one that
+# started it.
 _MEASURE = """
 import json, resource, subprocess, sys, time
 started = time.perf_counter()
@@ -57,7 +60,7 @@ def constant(value: Any, kind: pa.DataType, rows: int) -> pa.Array:
 
 
 def table(schema: pa.Schema, rows: int, **columns: Any) -> pa.Table:
-    """A table of `rows` rows; a column that is not given is null, one that is a single value is the same everywhere."""
+    """Return a table of `rows` rows; a column that is not given is null, and a single value is repeated."""
     arrays = []
     for field in schema:
         values = columns.get(field.name)
@@ -74,7 +77,7 @@ def table(schema: pa.Schema, rows: int, **columns: Any) -> pa.Table:
 
 
 def build(folder: Path, images: int) -> dict[str, RunFolder]:
-    """Runs in `folder` by how far they are: "prepared", "detected" and "extracted"."""
+    """Return runs in `folder` by how far they are: "prepared", "detected" and "extracted"."""
     rng = np.random.default_rng(images)
     keys = sorted(rng.bytes(32).hex() for _ in range(images))
     files, text = folder / "images", folder / "text"
@@ -163,7 +166,10 @@ def build(folder: Path, images: int) -> dict[str, RunFolder]:
 
 
 def record(config: RunConfig, run: RunFolder, name: str, inputs: dict[str, str] | None = None) -> None:
-    """The record of a stage that has just finished; `inputs` where making them would read what is only made up."""
+    """Write the record of a stage as if it had just finished.
+
+    inputs: given where the real ones are made up.
+    """
     stage = config.stage(name, run)
     made = (
         StageRecord(name, stage.schema_version, stage.parameters(), inputs, {}, {})
@@ -174,7 +180,7 @@ def record(config: RunConfig, run: RunFolder, name: str, inputs: dict[str, str] 
 
 
 def plan(stage: Stage) -> None:
-    """Run a stage until its first unit of work, and leave the process there."""
+    """Run a stage until its first unit of work, and end the process there."""
 
     def first_unit(function: Callable[[Any], Any], units: Any) -> Any:
         next(iter(units))
@@ -185,7 +191,7 @@ def plan(stage: Stage) -> None:
 
 
 def measure(command: list[Any]) -> dict[str, float]:
-    """Wall seconds, seconds of processor time, and the largest resident set, in bytes, of a process."""
+    """Return wall seconds, seconds of processor time, and the largest resident set of a process, in bytes."""
     words = [sys.executable, "-c", _MEASURE, *map(str, command)]
     done = subprocess.run(
         words, capture_output=True, text=True, check=False, env={**os.environ, **_AS_THE_COMMAND}
@@ -197,7 +203,7 @@ def measure(command: list[Any]) -> dict[str, float]:
 
 
 def measure_all(runs: dict[str, RunFolder], repeats: int) -> dict[str, dict[str, float]]:
-    """The quickest of so many measurements of each command, and its largest memory."""
+    """Return the quickest of several measurements of each command, and its largest memory."""
     commands = {
         "status": [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "status", runs["extracted"].path],
         "planning detect": [sys.executable, __file__, "--plan", "detect", runs["prepared"].path],

@@ -1,4 +1,4 @@
-"""What every benchmark here prints and writes: measured ratios beside what is asked for, and the machine that they are of."""
+"""What every benchmark prints and writes: measured ratios beside what is required, and the machine's kind."""
 
 import json
 import platform
@@ -15,7 +15,10 @@ __all__ = ["Result", "report"]
 
 @dataclass(frozen=True)
 class Result:
-    """One figure. asked: the least (or, with `at_most`, the largest) value that is wanted, or None for a figure for reading only."""
+    """One figure.
+
+    asked: the least required value (with `at_most`, the largest), or None for a figure that is only reported.
+    """
 
     what: str
     value: float

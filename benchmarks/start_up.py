@@ -1,10 +1,10 @@
-"""How long commands take that compute nothing, and how much memory.
+"""How long commands that compute nothing take, and how much memory.
 
     python benchmarks/start_up.py [--demo runs/demo] [--rounds 5]
 
---demo: the folder of a finished demonstration; one is made there first where there is none, which takes minutes. Each
-command is a process of its own. Its time is the median over the rounds, its memory the largest resident size that the
-system reports for it and for the processes that it started.
+--demo: the folder of a finished demonstration. If there is none, one is made there first, which takes
+minutes. Each command is a process of its own. Its time is the median over the rounds; its memory is the
+largest resident size that the system reports for it and the processes that it started.
 """
 
 import argparse
@@ -32,9 +32,10 @@ class Cost(NamedTuple):
 
 
 def cost(words: list[str]) -> Cost:
-    """Run `hmnet-pipe` with these words to its end, in a process whose children are it alone."""
+    """Run `hmnet-pipe` with these words to its end, in a process that has no other children."""
     program = (
-        "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode; "
+        "import resource, subprocess, sys; "
+        "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode; "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
     )
     started = time.perf_counter()
@@ -42,12 +43,12 @@ def cost(words: list[str]) -> Cost:
         [sys.executable, "-c", program, *HMNET, *words], stdout=subprocess.PIPE, text=True, check=True
     )
     seconds = time.perf_counter() - started
-    # The process in between is Python's own start: it is taken off below, by a command that does nothing.
+    # The process in between costs one start of Python, which is subtracted below.
     return Cost(seconds, int(done.stdout) * (1 if sys.platform != "darwin" else 1 / 1024) / 1024)
 
 
 def bare(rounds: int) -> float:
-    """Return the seconds that starting Python once takes."""
+    """Return the seconds that one start of Python takes."""
     times = []
     for _ in range(rounds):
         started = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Training speed with bert-base dimensions, batch 8, on the real lengths of Twitter-2015, as ratios in one run.
+"""Training speed with bert-base dimensions, batch 8, on the real lengths of Twitter-2015, as ratios.
 
     python benchmarks/train_speed.py --text DATA/twitter2015 [--rounds 5]
 
-All contenders take turns on the same samples, so that a busy machine slows all alike; each figure is the median over the rounds.
-Weights are random: they change no speed. The encoder's tokenizer is that of the demonstration's encoder, which has bert-base-uncased's
-vocabulary.
+All contenders take turns on the same samples, so that a busy machine slows all alike; each figure is the
+median over the rounds. Weights are random: they change no speed. The tokenizer is that of the demonstration's
+encoder, which has bert-base-uncased's vocabulary.
 """
 
 import argparse
@@ -49,7 +49,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 
 def _peak() -> int:
-    """The most memory that this process had so far, in bytes."""
+    """Return the largest memory that this process has had so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -60,14 +60,14 @@ SPEC = FeatureSpec("resnet50", "0" * 64, TRANSFORM, (256, 512, 1024, 2048), 2, 4
 
 
 def make_encoder(folder: Path) -> Path:
-    """bert-base's dimensions with random weights, in a folder as save_pretrained writes it."""
+    """Make a folder as save_pretrained writes it, with bert-base's dimensions and random weights."""
     AutoTokenizer.from_pretrained(resolve_encoder(DEMO_ENCODER)).save_pretrained(folder)
     BertModel(BertConfig(), add_pooling_layer=False).save_pretrained(folder)
     return folder
 
 
 def make_cache(folder: Path, keys: list[str]) -> FeatureCache:
-    """A cache with the whole image and three objects for every key."""
+    """Make a cache with the whole image and three objects for every key."""
     rng = np.random.default_rng(0)
     keys = sorted(keys)
     mask = np.ones((len(keys), SPEC.views), bool)
@@ -84,7 +84,7 @@ def make_cache(folder: Path, keys: list[str]) -> FeatureCache:
 
 
 def make_split(text: Path, folder: Path, tokenizer: Any, count: int) -> Split:
-    """`count` training tweets of Twitter-2015, drawn at random, each with an image of its own."""
+    """Return `count` training tweets of Twitter-2015, drawn at random, each with an image of its own."""
     run = RunFolder(folder)
     run_stage(
         preset("twitter2015", task=None, text=text.resolve(), images=None, format="auto").stage(
@@ -101,7 +101,7 @@ def make_split(text: Path, folder: Path, tokenizer: Any, count: int) -> Split:
 def trainer_of(
     system: str, encoder: Path, split: Split, cache: FeatureCache | None, folder: Path, precision: str
 ) -> Trainer:
-    """The training loop itself, as `hmnet-pipe train` makes it, with an epoch of `split`."""
+    """Return the training loop itself, as `hmnet-pipe train` makes it, with an epoch of `split`."""
     settings = TrainSettings(epochs=1000, batch_size=BATCH, precision=precision, device="cpu")
     levels = SPEC.levels if cache is not None else ()
     model = new_system(encoder, ModelConfig(system, "ner", LABELS, levels, "markers", 128, {}, None))
@@ -120,7 +120,10 @@ def epoch_of(trainer: Trainer) -> Callable[[], None]:
 
 
 class Plain(nn.Module):
-    """What a first script does: eager fp32 BERT on texts padded to 80; with `images` also ResNet-50 on four images a sample."""
+    """What a first script does: eager fp32 BERT on texts padded to 80.
+
+    images: also run ResNet-50 on four images per sample.
+    """
 
     def __init__(self, images: bool) -> None:
         super().__init__()
@@ -153,7 +156,7 @@ def steps_of(plain: Plain, split: Split, count: int) -> Callable[[], None]:
 
 
 def loading_share(trainer: Trainer, epoch_seconds: float) -> float:
-    """The time of making all batches of an epoch in the training's own thread, over the time of the epoch."""
+    """Return the time of making an epoch's batches in the training's own thread, over the epoch's time."""
     split = trainer.task.splits["train"]
     order = bucketed_order(
         [len(text.input_ids) for text in split.texts], BATCH, torch.Generator().manual_seed(1)
@@ -172,11 +175,14 @@ def loading_share(trainer: Trainer, epoch_seconds: float) -> float:
 
 
 def memory(encoder: Path, split: Split, cache: FeatureCache, folder: Path, precision: str) -> None:
-    """In a process of its own: the peak of a training, and what the model itself needs. Prints both, in bytes, as JSON."""
+    """Print, as JSON and in bytes, the peak of a training and what the model itself needs.
+
+    To be run in a process of its own.
+    """
     longest = split.take(sorted(range(len(split)), key=lambda i: -len(split.texts[i].input_ids))[: 4 * BATCH])
     trainer = trainer_of("hmnet", encoder, longest, cache, folder, precision)
     epoch_of(trainer)()
-    peak = _peak()  # before anything is kept to be counted
+    peak = _peak()  # before anything that counts is allocated
     held: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -217,7 +223,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    keep_freed_memory()  # as the command does; of what is compared it helps all alike
+    keep_freed_memory()  # as the command does; it helps all contenders alike
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -298,7 +304,7 @@ def main() -> None:
             ],
             {
                 "precision": text.precision,
-                "sub-words a tweet, mean": statistics.mean(lengths),
+                "sub-words per tweet, mean": statistics.mean(lengths),
                 "rounds": options.rounds,
                 "speeds": speeds,
                 "memory": used,
