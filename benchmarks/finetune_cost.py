@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=3, help="timed steps a row, after one that is not")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps per row, after one untimed step")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--row", nargs=3, help=argparse.SUPPRESS)

@@ -218,7 +218,7 @@ def main() -> None:
         "--text", type=Path, required=True, help="folder with Twitter-2015's train.txt and valid.txt"
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=160, help="tweets a round")
+    parser.add_argument("--samples", type=int, default=160, help="tweets per round")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)

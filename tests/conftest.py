@@ -54,7 +54,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def campaign(pytestconfig: pytest.Config) -> Campaign:
-    """How often a fault is repeated, and the seed of its moments: --kills, --flips and --seed."""
+    """Return how often a fault is repeated, and the seed of its moments: --kills, --flips and --seed."""
     return Campaign(*(pytestconfig.getoption(name) for name in ("kills", "flips", "seed")))
 
 
@@ -76,7 +76,7 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> Demos:
-    """Corpora and runs of the demonstration, each made once for all the processes that share these tests."""
+    """Return corpora and runs of the demonstration, each made once for all processes of these tests."""
     folder = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         folder = folder.parent  # of one worker alone; its parent is the session's
@@ -172,11 +172,11 @@ def _save_encoder(folder: Path, kind: str) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a BERT of 4 layers with random weights, and its tokenizer."""
+    """Return a folder with a BERT of 4 layers with random weights, and its tokenizer."""
     return _save_encoder(tmp_path_factory.mktemp("encoders") / "bert", "bert")
 
 
 @pytest.fixture(scope="session")
 def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a RoBERTa of 4 layers with random weights, and its tokenizer."""
+    """Return a folder with a RoBERTa of 4 layers with random weights, and its tokenizer."""
     return _save_encoder(tmp_path_factory.mktemp("encoders") / "roberta", "roberta")

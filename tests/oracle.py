@@ -94,7 +94,7 @@ def gate(levels: Sequence[Array], weight: Array, bias: Array | None) -> Array:
 
 
 def mix(levels: Sequence[Array], probabilities: Array) -> Array:
-    """Equation 5 for one view: the levels' sum, each times its probability: c maps (d, p, p) -> (d, p, p)."""
+    """Return equation 5 for a view, the levels weighted by probability: c maps (d, p, p) -> (d, p, p)."""
     out = np.zeros_like(levels[0])
     for level, probability in zip(levels, probabilities, strict=True):
         out = out + float(probability) * level
@@ -105,7 +105,7 @@ def mix(levels: Sequence[Array], probabilities: Array) -> Array:
 
 
 def visual_sequence(views: Sequence[Array]) -> Array:
-    """Equation 6: the views in order, the cells of each row by row: a maps (d, p, p) -> (a * p * p, d)."""
+    """Return equation 6, views in order, cells row by row: a maps (d, p, p) -> (a * p * p, d)."""
     cells = []
     for view in views:
         for i in range(view.shape[1]):
@@ -116,7 +116,7 @@ def visual_sequence(views: Sequence[Array]) -> Array:
 
 
 def linear(rows: Array, weight: Array, bias: Array | None) -> Array:
-    """Every row times a matrix kept as (out, in), plus a bias: (n, in) -> (n, out)."""
+    """Return every row times a matrix kept as (out, in), plus a bias: (n, in) -> (n, out)."""
     out = np.zeros((rows.shape[0], weight.shape[0]))
     for i in range(rows.shape[0]):
         for k in range(weight.shape[0]):
@@ -138,7 +138,7 @@ def prefix(sequence: Array, weight: Array, bias: Array | None) -> tuple[Array, A
 
 
 def heads(rows: Array, count: int) -> list[Array]:
-    """Head h of every row is its h-th run of d/H features: (n, d) -> H arrays (n, d/H)."""
+    """Return the heads; head h of a row is its h-th run of d/H features: (n, d) -> H arrays (n, d/H)."""
     width = rows.shape[1] // count
     return [
         np.array([[row[h * width + k] for k in range(width)] for row in rows]).reshape(len(rows), width)
@@ -167,14 +167,14 @@ def layer_norm(rows: Array, weight: Array, bias: Array, epsilon: float) -> Array
 
 
 def gelu(rows: Array) -> Array:
-    """x times the normal distribution function at x, exactly, as BERT has it."""
+    """Return x times the normal distribution function at x, exactly, as BERT has it."""
     return np.array(
         [[0.5 * value * (1.0 + math.erf(value / math.sqrt(2.0))) for value in row] for row in rows]
     )
 
 
 def embed(ids: Sequence[int], positions: Sequence[int], weights: Weights, epsilon: float) -> Array:
-    """Word + position + segment 0, then LayerNorm: n ids -> (n, d)."""
+    """Return word + position + segment 0, then LayerNorm: n ids -> (n, d)."""
     rows = []
     for token, position in zip(ids, positions, strict=True):
         rows.append(
@@ -188,7 +188,7 @@ def embed(ids: Sequence[int], positions: Sequence[int], weights: Weights, epsilo
 
 
 def attend(queries: Array, keys: Array, values: Array, count: int) -> Array:
-    """Equation 9 over `count` heads: queries (n, d) on keys and values (k, d) -> (n, d)."""
+    """Return equation 9 over `count` heads: queries (n, d) on keys and values (k, d) -> (n, d)."""
     size = queries.shape[1]
     outputs = []
     for q, k, v in zip(heads(queries, count), heads(keys, count), heads(values, count), strict=True):
@@ -270,7 +270,7 @@ class Fusion:
 
 
 def layer_levels(system: str, layer: int, layers: int, levels: int = 4) -> list[int] | None:
-    """The levels that reach a text layer, from Table 1's list of variants; None: the layer sees no image."""
+    """Return the levels that reach a text layer, by Table 1's list of variants, or None for no image."""
     if system in ("hmnet", "hmnet-onlyobj"):
         return list(range(levels))
     if system == "hmnet-flat":
@@ -325,7 +325,7 @@ def prefix_of(
 
 
 def split_levels(pyramid: Array, channels: Sequence[int]) -> list[Array]:
-    """The cached (sum C_i, p, p) of one view as its levels, lowest first."""
+    """Return the cached (sum C_i, p, p) of one view as its levels, lowest first."""
     ends = list(itertools.accumulate(channels))
     return [pyramid[end - count : end] for end, count in zip(ends, channels, strict=True)]
 
@@ -334,14 +334,14 @@ def split_levels(pyramid: Array, channels: Sequence[int]) -> list[Array]:
 
 
 def may_follow(before: str | None, tag: str) -> bool:
-    """BIO: I-x comes after B-x or I-x and nothing else; `before` is None at the start of the sentence."""
+    """Return whether BIO allows it: I-x only after B-x or I-x. before: None at the start of a sentence."""
     if not tag.startswith("I-"):
         return True
     return before is not None and before[0] in "BI" and before[1:] == tag[1:]
 
 
 def valid_sequences(tags: Sequence[str], length: int) -> Iterator[tuple[int, ...]]:
-    """Every sequence of tag numbers that BIO allows."""
+    """Yield every sequence of tag numbers that BIO allows."""
     for path in itertools.product(range(len(tags)), repeat=length):
         names = [None, *(tags[index] for index in path)]
         if all(may_follow(before, tag) for before, tag in itertools.pairwise(names) if tag is not None):
@@ -372,20 +372,20 @@ def log_sum_exp(scores: Sequence[float]) -> float:
 
 
 def log_likelihood(path: Sequence[int], emissions: Array, chain: Chain, tags: Sequence[str]) -> float:
-    """Equation 10 for one sentence: log p(path | H), the sum being over every sequence that BIO allows."""
+    """Return equation 10 for one sentence: log p(path | H), summing over every sequence that BIO allows."""
     others = [path_score(other, emissions, chain) for other in valid_sequences(tags, len(emissions))]
     return path_score(path, emissions, chain) - log_sum_exp(others)
 
 
 def best_path(emissions: Array, chain: Chain, tags: Sequence[str]) -> list[int]:
-    """The likeliest sequence that BIO allows, found by trying them all."""
+    """Return the likeliest sequence that BIO allows, found by trying them all."""
     return list(
         max(valid_sequences(tags, len(emissions)), key=lambda path: path_score(list(path), emissions, chain))
     )
 
 
 def cls_logits(states: Array, weight: Array, bias: Array) -> Array:
-    """Equation 11 with the paper's [CLS] head: (n, d) -> (R,)."""
+    """Return equation 11 with the paper's [CLS] head: (n, d) -> (R,)."""
     return linear(states[:1], weight, bias)[0]
 
 

@@ -154,7 +154,7 @@ class Demos:
 
 
 def hmnet_words(*arguments: object) -> list[str]:
-    """The words of `hmnet-pipe` with these arguments, for subprocess."""
+    """Return the words of `hmnet-pipe` with these arguments, for subprocess."""
     return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
 
 
@@ -173,7 +173,7 @@ def hmnet(
 
 
 def made_by(stage: str, folder: Path) -> dict[str, str]:
-    """Digests of what detect or extract made, from the files and not from the records."""
+    """Return digests of what detect or extract made, from the files and not from the records."""
     run = RunFolder(folder)
     made = (
         digest_table(pq.read_table(run.detections))
@@ -184,7 +184,7 @@ def made_by(stage: str, folder: Path) -> dict[str, str]:
 
 
 def committed(stage: str, folder: Path) -> int:
-    """How many units of the stage are finished on disk."""
+    """Return how many units of the stage are finished on disk."""
     run = RunFolder(folder)
     return len(
         list(
@@ -196,7 +196,7 @@ def committed(stage: str, folder: Path) -> int:
 
 
 def text_of(path: Path) -> str:
-    """What is in a file that may be gone at any moment."""
+    """Return what is in a file that may disappear at any moment."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -214,7 +214,7 @@ def forget_one(stage: str, folder: Path) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What only a resumed stage would need."""
+    """Return what only a resumed stage would need."""
     return [
         path for pattern in (f"{TEMPORARY_PREFIX}*", "*.parts", "*.owner") for path in folder.rglob(pattern)
     ]
@@ -251,12 +251,12 @@ class Command:
         return self.process.poll() is not None
 
     def said(self, seconds: float = 300) -> tuple[int, str]:
-        """The exit code and what it said on stderr, once it has ended."""
+        """Return the exit code and what it said on stderr, once it has ended."""
         output, errors = self.process.communicate(timeout=seconds)
         return self.process.returncode, output + errors
 
     def everyone(self) -> list[psutil.Process]:
-        """Every living process that it started, in whatever group: their environment is handed down."""
+        """Return every living process that it started, in whatever group: they inherit its environment."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -268,7 +268,7 @@ class Command:
         return found
 
     def workers(self) -> list[psutil.Process]:
-        """Dask's worker processes: the children that multiprocessing spawned."""
+        """Return Dask's worker processes: the children that multiprocessing spawned."""
         return [
             process
             for process in self.everyone()
@@ -282,7 +282,7 @@ class Command:
 
 @contextmanager
 def dask(*arguments: object, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """`dask scheduler` or `dask worker` as a process group of its own."""
+    """Yield `dask scheduler` or `dask worker` as a process group of its own."""
     words = [sys.executable, "-m", "dask", *map(str, arguments), "--no-dashboard"]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     options["start_new_session"] = True
@@ -301,7 +301,7 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def dask_scheduler(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path, str]]:
-    """The process, its file for workers, and its address."""
+    """Yield the process, its file for workers, and its address."""
     folder.mkdir()
     file = folder / "scheduler.json"
     with dask("scheduler", "--port", 0, "--host", "127.0.0.1", "--scheduler-file", file) as process:
@@ -320,7 +320,7 @@ class Kill:
 def kill_again_and_again(
     stage: str, start: Path, whole: dict[str, str], units: int, work: Path, campaign: Campaign
 ) -> list[Kill]:
-    """SIGKILL the group of a stage again and again, and resume after each kill.
+    """Kill the group of a stage by SIGKILL again and again, and resume after each kill.
 
     start: a run whose inputs are ready, never changed. Whenever a resumed stage gets to its end, or is
     brought there since little is left to do, it must have made `whole`, and a fresh copy of `start` takes its

@@ -56,7 +56,7 @@ class Import:
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """The package's modules by their paths in the checkout."""
+    """Return the package's modules by their paths in the checkout."""
     paths = [
         path for top in ("manifests", "cache", "stages", "pipeline") for path in (ROOT / top).rglob("*.py")
     ]

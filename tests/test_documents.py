@@ -88,7 +88,7 @@ def of(*languages: str, run: bool | None = None) -> list[Block]:
 
 
 def script_of(block: Block) -> str:
-    """What a user would paste: the lines behind `$`, or all where there is none."""
+    """Return what a user would paste: the lines after `$`, or all where there is none."""
     lines = block.text.splitlines()
     typed = [line.strip().removeprefix("$ ") for line in lines if line.strip().startswith("$ ")]
     return "\n".join(typed or lines)
@@ -126,7 +126,7 @@ def commands_in(line: str) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A finished run of the demonstration, trained with and without images."""
+    """Return a finished run of the demonstration, trained with and without images."""
     run = Path(
         shutil.copytree(
             demos.run(sizes={"train": 16, "valid": 4, "test": 4}), tmp_path_factory.mktemp("run") / "x"

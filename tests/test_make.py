@@ -67,14 +67,14 @@ class Run:
         return done.stdout
 
     def announced(self, *arguments: str) -> list[str]:
-        """The stages that `make -n` says would run."""
+        """Return the stages that `make -n` says would run."""
         return stages_in(self.make("-n", *arguments))
 
     def ran(self, *arguments: str) -> list[str]:
         return stages_in(self.make(*arguments))
 
     def times(self) -> dict[str, int]:
-        """When each output was written."""
+        """Return when each output was written."""
         tables = [
             *self.folder.glob("*.parquet"),
             *self.folder.glob("features/*/*"),
@@ -84,7 +84,7 @@ class Run:
 
 
 def environment() -> dict[str, str]:
-    """Without what a make that runs these tests would tell the one that is tested."""
+    """Return the environment without what a make that runs these tests passes to the tested one."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -93,7 +93,7 @@ def environment() -> dict[str, str]:
 
 
 def stages_in(output: str) -> list[str]:
-    """The hmnet-pipe commands that make printed, of trainings with their system."""
+    """Return the hmnet-pipe commands that make printed, of trainings with their system."""
     found = []
     for line in output.splitlines():
         words = line.split()
@@ -104,7 +104,7 @@ def stages_in(output: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Run:
-    """A finished run, made by the functions that the commands wrap. Tests leave it up to date."""
+    """Return a finished run, made by the functions that the commands wrap. Tests leave it up to date."""
     run = Run(tmp_path_factory.mktemp("make"), tiny_encoder)
     write_demo_corpus(run.corpus, "ner", sizes={"train": 8, "valid": 4, "test": 4})
     config = preset("demo", task="ner", text=run.corpus, images=run.corpus / "images", format="auto")

@@ -189,7 +189,7 @@ def _memory() -> Finding:
             "memory",
             "warning",
             text,
-            "a Faster R-CNN takes 2 GB a worker: use --workers 1, or close other programs",
+            "a Faster R-CNN takes 2 GB per worker: use --workers 1, or close other programs",
         )
     return Finding("memory", "ok", text)
 

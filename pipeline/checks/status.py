@@ -185,7 +185,8 @@ def _crops(run: RunFolder) -> int | None:
 def _size(folder: Path, sized: int, known: int | None = None) -> tuple[int, bool]:
     """Return the bytes below `folder`, and whether they were counted.
 
-    If not, they are the mean of its first `sized` files times the number of all files, which is `known` or counted.
+    If not, they are the mean of its first `sized` files times the number of all files, which is `known` or
+    counted.
     """
     files = size = 0
     waiting = [folder] if folder.is_dir() else []

@@ -39,7 +39,7 @@ SPEC = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (3, 5), 2, 4, "float16")
 def make_cache(
     folder: Path, shards: int = 2, rows: int = 4, spec: FeatureSpec = SPEC
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """A contiguous cache of values half of which are zero, as behind a ReLU; with absent views."""
+    """Write a contiguous cache of values of which half are zero, as behind a ReLU, with absent views."""
     rng = np.random.default_rng(shards * rows)
     keys = [f"{number:064x}" for number in range(shards * rows)]
     mask = rng.random((len(keys), spec.views)) < 0.7
@@ -272,7 +272,7 @@ def corpus(demos: Demos) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    """A run with features in shards of 5 images, without the image of one sample."""
+    """Return a run with features in shards of 5 images, without the image of one sample."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(corpus, folder / "corpus")
     min((folder / "corpus/images").iterdir()).unlink()

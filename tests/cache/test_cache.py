@@ -34,7 +34,7 @@ def values_of(count: int, spec: FeatureSpec = SPEC) -> tuple[np.ndarray, np.ndar
 def write_cache(
     folder: Path, spec: FeatureSpec, keys: list[str], mask: np.ndarray, pyramid: np.ndarray, rows: int
 ) -> None:
-    """A cache of these rows in shards of `rows` rows each."""
+    """Write a cache of these rows in shards of `rows` rows each."""
     index = []
     for start in range(0, len(keys), rows):
         part, name = slice(start, start + rows), f"shard-{start // rows:05d}.h5"

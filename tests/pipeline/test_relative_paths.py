@@ -50,7 +50,7 @@ ELSEWHERE = {"demo"}
 
 @pytest.fixture(scope="module")
 def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A folder that holds a corpus, an encoder, and a finished run in runs/. Never changed."""
+    """Return a folder that holds a corpus, an encoder, and a finished run in runs/. Never changed."""
     place = tmp_path_factory.mktemp("finished")
     shutil.copytree(demos.corpus(sizes=SIZES), place / "corpus")
     shutil.copytree(tiny_encoder, place / "encoder")
@@ -62,7 +62,7 @@ def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encode
 
 @pytest.fixture
 def place(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it: here the run is not where it was made."""
+    """Return a copy of it: here the run is not where it was made."""
     return Path(shutil.copytree(finished, tmp_path / "place"))
 
 

@@ -16,7 +16,7 @@ from hmnet_pipe.pipeline.run.presets import preset
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A run of the demonstration's networks, of which only run.toml is there yet."""
+    """Return a run of the demonstration's networks, of which only run.toml is there yet."""
     run = RunFolder(tmp_path / "run")
     preset("demo", task="ner", text=tmp_path, images=None, format="auto").write(run.config)
     return run

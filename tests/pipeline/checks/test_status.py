@@ -32,13 +32,13 @@ TEXTS = {"train": 12, "valid": 2, "test": 2}
 
 @pytest.fixture(scope="module")
 def finished(demos: Demos) -> Path:
-    """A run with detections and features, in chunks of 4 images and shards of 5."""
+    """Return a run with detections and features, in chunks of 4 images and shards of 5."""
     return demos.run(sizes=TEXTS, detect={"chunk": 4}, extract={"shard_rows": 5})
 
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> RunFolder:
-    """A copy of it. Copied with its times, as `make` needs them."""
+    """Return a copy of it, with its times, as `make` needs them."""
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
 
 
@@ -47,7 +47,7 @@ def row(run: RunFolder, stage: str) -> StageStatus:
 
 
 def stopping_after(units_done: int) -> Tools:
-    """Ctrl-C after so many units."""
+    """Return tools that raise Ctrl-C after this many units."""
 
     def map_some(function: Callable[[Any], Any], units: list[Any]) -> Iterator[tuple[Any, Any]]:
         for unit in units[:units_done]:

@@ -32,7 +32,7 @@ SIZES = {"train": 16, "valid": 4, "test": 4}
 
 @pytest.fixture(scope="module")
 def finished(demos: Demos) -> Path:
-    """A run with four shards."""
+    """Return a run with four shards."""
     return demos.run(sizes=SIZES, extract={"shard_rows": 6})
 
 

@@ -23,7 +23,7 @@ def here(*arguments: object, **environment: str) -> Result:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared run without images."""
+    """Return a prepared run without images."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "text").mkdir()
     rows = [{"tokens": ["Ada", "is", "here"], "tags": ["B-PER", "O", "O"]}]

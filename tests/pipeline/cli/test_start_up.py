@@ -25,7 +25,7 @@ main(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A finished run with a system that reads features and one that does not."""
+    """Return a finished run with a system that reads features and one that does not."""
     run = Path(shutil.copytree(demos.run(sizes=SIZES), tmp_path_factory.mktemp("start-up") / "run"))
     for trial in (Trial("hmnet"), TEXT):
         bring_up_to_date(run, "train", trial=trial, encoder=str(tiny_encoder), epochs=1, first_evaluation=1)

@@ -51,7 +51,7 @@ def refuse(unit: Numbers) -> int:
 
 
 def allocate_too_much(unit: Numbers) -> int:
-    """Numbers from 90 on ask for more memory than there is address space, each in another way."""
+    """Ask for more memory than there is address space for numbers from 90 on, each in another way."""
     import numpy as np
     import torch
 
@@ -67,7 +67,7 @@ def allocate_too_much(unit: Numbers) -> int:
 
 
 def write_once_the_worker_was_killed(unit: Numbers) -> int:
-    """The first attempt says which process it is and waits to be killed; the second goes through."""
+    """Write which process this is and wait to be killed; a second attempt goes through."""
     mark = Path(unit.folder) / f"attempt-{unit.numbers[0]}"
     if not mark.exists():
         mark.write_text(str(os.getpid()))

@@ -37,12 +37,12 @@ def corpus(demos: running.Demos) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(demos: running.Demos) -> Path:
-    """A finished run that nothing disturbed; never changed."""
+    """Return a finished run that nothing disturbed; never changed."""
     return demos.run(detect={"chunk": 2}, extract={"shard_rows": 2})
 
 
 def before(stage: str, whole: Path, folder: Path) -> Path:
-    """A copy of the run as it was before the stage."""
+    """Return a copy of the run as it was before the stage."""
     shutil.copytree(whole, folder)
     run = RunFolder(folder)
     for name in STAGES[STAGES.index(stage) :]:
@@ -56,7 +56,7 @@ def before(stage: str, whole: Path, folder: Path) -> Path:
 
 
 def check_one_sentence(said: str, *parts: str) -> None:
-    """One line begins with Error and has these parts; no traceback, and no log of a library."""
+    """Check that one line begins with Error and has these parts, with no traceback and no library's log."""
     lines = [line for line in said.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, said
     assert all(part in lines[0] for part in parts), said
@@ -175,7 +175,7 @@ def test_a_scheduler_without_workers_is_said_and_a_new_worker_goes_on(whole: Pat
 
 @contextmanager
 def mounted(place: Path, *options: str) -> Iterator[Callable[[str], object]]:
-    """A file system at `place`, and a function that remounts it. Mounting is root's."""
+    """Yield a function that remounts a file system at `place`. Only root may mount."""
     place.mkdir()
     done = subprocess.run(["mount", *options, place], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -192,7 +192,7 @@ def used(folder: Path) -> int:
 
 
 def check_whole_so_far(stage: str, folder: Path) -> int:
-    """Nothing partial is there under a name that counts; how many units are."""
+    """Check that nothing partial has a name that counts; return how many units there are."""
     run = RunFolder(folder)
     assert not run.record(stage).exists()
     assert running.leftovers(folder) == ([run.work(stage)] if stage == "detect" else [])

@@ -35,7 +35,7 @@ STAGES = ["prepare", "detect", "extract", "train-bert-crf-seed-1", "train-hmnet-
 
 
 def make_run(folder: Path, encoder: Path, workers: int) -> RunFolder:
-    """A corpus and a complete run on it from scratch, on a real Dask cluster."""
+    """Make a corpus and a complete run on it from scratch, on a real Dask cluster."""
     write_demo_corpus(folder / "corpus", "ner", sizes=SIZES)
     run = RunFolder(folder / "run")
     config = preset(
@@ -161,7 +161,7 @@ def test_what_is_stale_or_unfinished_is_not_locked_and_named_with_its_command(
 
 
 def edited(lock: Path, folder: Path, edit: Callable[[Any], None]) -> Path:
-    """A copy of the lock with something changed in it, as if it came from another run."""
+    """Return a copy of the lock with something changed in it, as if it came from another run."""
     values = tomlkit.parse(lock.read_text())
     edit(values)
     path = folder / "edited.lock"

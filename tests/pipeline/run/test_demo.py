@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoScores, list[Report], list[Report]]:
-    """The table, what the stages reported, and what they report when the demonstration is run again."""
+    """Return the table, what the stages reported, and what they report when it is run again."""
     first: list[Report] = []
     again: list[Report] = []
     folder = tmp_path_factory.mktemp("demo")

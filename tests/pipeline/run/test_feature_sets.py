@@ -38,7 +38,7 @@ def extract(run: Path, *names: str) -> list[Report]:
 
 @pytest.fixture(scope="module")
 def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with the built-in sets and one of its own, all made in one pass."""
+    """Return a run with the built-in sets and one of its own, all made in one pass."""
     run = Path(shutil.copytree(demos.run(sizes=SIZES), tmp_path_factory.mktemp("sets") / "run"))
     shutil.rmtree(run / "features")
     RunFolder(run).record("extract").unlink()

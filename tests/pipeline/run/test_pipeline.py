@@ -52,7 +52,7 @@ def prepare(run: Path, corpus: Path, task: str = "ner") -> Report:
 
 
 def digests(run: Path) -> dict[str, dict[str, str]]:
-    """Digests of everything that detect and extract made."""
+    """Return digests of everything that detect and extract made."""
     return {stage: made_by(stage, run) for stage in ("detect", "extract")}
 
 
@@ -63,7 +63,7 @@ def corpus(demos: Demos) -> Path:
 
 @pytest.fixture(scope="module")
 def run(demos: Demos) -> Path:
-    """A run with detections and features, made by one process. Tests that change it work on a copy."""
+    """Return a run with detections and features, made by one process. Tests that change it work on a copy."""
     return demos.run(detect={"chunk": 8}, extract={"shard_rows": 16})
 
 
@@ -108,7 +108,7 @@ def test_four_workers_make_the_same_numbers_as_one(run: Path, corpus: Path, tmp_
 
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[str]:
-    """`dask scheduler` and two `dask worker`s as processes of their own, as on a cluster."""
+    """Yield `dask scheduler` and two `dask worker`s as processes of their own, as on a cluster."""
     with dask_scheduler(tmp_path / "scheduler") as (_, file, address), ExitStack() as workers:
         for _ in range(2):
             workers.enter_context(dask("worker", "--scheduler-file", file, "--nthreads", 1))

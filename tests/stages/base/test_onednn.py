@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def probed_anew() -> Iterator[None]:
-    """Each test's operators are probed, and those of the tests after it again."""
+    """Probe the operators anew for each test, and again for the tests after it."""
     onednn.fault.cache_clear()
     yield
     onednn.fault.cache_clear()

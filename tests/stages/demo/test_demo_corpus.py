@@ -54,14 +54,14 @@ def digests(folder: Path) -> dict[str, str]:
 def written(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path, Corpus]:
-    """A corpus of the default sizes: its task, folder and rows."""
+    """Return a corpus of the default sizes: its task, folder and rows."""
     folder = tmp_path_factory.mktemp(request.param)
     write_demo_corpus(folder, request.param)
     return request.param, folder, read(folder)
 
 
 def mentions_of(row: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
-    """(group, answer, words of the names) for every mention of a row, or for its pair."""
+    """Return (group, answer, words of the names) for every mention of a row, or for its pair."""
     if "relation" in row:
         ranges = (row["head"], row["tail"])
         return [
@@ -83,7 +83,7 @@ def mentions_of(row: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
 
 
 def wording_of(row: dict[str, Any]) -> str:
-    """A row's text with every name replaced by one X."""
+    """Return a row's text with every name replaced by one X."""
     names = {word for _, _, words in mentions_of(row) for word in words}
     return re.sub(r"\bX X\b", "X", " ".join("X" if token in names else token for token in row["tokens"]))
 
@@ -214,7 +214,7 @@ def test_a_classifier_of_the_text_is_at_chance_exactly_where_the_picture_decides
 
 
 def clues(tokens: list[str], names: list[str]) -> dict[str, int]:
-    """Everything that a text says about a mention, as counts."""
+    """Return everything that a text says about a mention, as counts."""
     start, end = tokens.index(names[0]), tokens.index(names[-1])
     found = Counter(
         [f"before {token}" for token in tokens[:start]] + [f"after {token}" for token in tokens[end + 1 :]]

@@ -33,7 +33,7 @@ BODY = "backbone.body."
 
 
 def as_stored(picture: Image.Image) -> Image.Image:
-    """A picture after the JPEG compression that the corpus is stored with, which training never saw."""
+    """Return a picture after the corpus's JPEG compression, which training never saw."""
     file = io.BytesIO()
     picture.save(file, "jpeg", quality=90)
     return Image.open(file).convert("RGB")

@@ -28,7 +28,7 @@ ARITHMETICS = {"as chosen": FP32, "torch": replace(FP32, kernels="torch"), "bf16
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageUnit, ...]:
-    """Pictures with none to three boxes in turn; one is damaged."""
+    """Return pictures with none to three boxes in turn; one is damaged."""
     folder, found = tmp_path_factory.mktemp("pictures"), []
     for number in range(5):
         path = folder / f"{number}.png"
@@ -48,7 +48,7 @@ def target_of(one: FeatureSet, folder: Path, backbone: str = "demo_resnet", size
 def extracted(
     sets: tuple[FeatureSet, ...], folder: Path, images: tuple[ImageUnit, ...], arithmetic: Arithmetic
 ) -> dict[str, bytes]:
-    """The shard's file of each set, all of them made together in `folder`."""
+    """Return the shard's file of each set, all of them made together in `folder`."""
     targets = tuple(target_of(one, folder) for one in sets)
     for result in extract_shard(ShardUnit(targets, arithmetic, images)):
         assert [key for key, _ in result.failed] == [images[2].key]

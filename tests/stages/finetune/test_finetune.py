@@ -65,7 +65,7 @@ SIZES = {"train": 24, "valid": 8, "test": 8}
 
 
 def make_run(demos: Demos, folder: Path, task: str, encoder: Path) -> Path:
-    """Prepared, detected, and extracted in single precision."""
+    """Return a run that is prepared, detected, and extracted in single precision."""
     made = demos.run(task, SIZES, extract={"dtype": "float32", "precision": "fp32"})
     run = Path(shutil.copytree(made, folder / "run"))
     config = RunConfig.read(RunFolder(run).config)
@@ -94,8 +94,9 @@ def copy(run: Path, tmp_path: Path) -> Path:
 def scores_both_ways(
     run: Path, system: str, features: Path
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Scores of the training split by one model with random weights: on the cache, on pixels, and on the
-    cache without images.
+    """Return scores of the training split by one model: on the cache, on pixels, and without images.
+
+    The model has random weights.
     """
     folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
     tokenizer = load_tokenizer(Path(config.of(TrainSettings).encoder))
@@ -290,7 +291,7 @@ def test_finetune_killed_resumes_to_the_same_model(copy: Path, run: Path, tmp_pa
     arguments += ["--checkpoint-seconds", "0"]
 
     def within_an_epoch() -> bool:
-        """Past the first epoch, and not at an end of one."""
+        """Return whether it is past the first epoch and not at the end of one."""
         found = [text_of(path) for path in (copy / "stages").glob("finetune-*.parts/*/progress.json")]
         state = json.loads(found[0]) if found and found[0] else {}
         return bool(state.get("epoch") and state["step"] % 6)

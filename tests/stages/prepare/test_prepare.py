@@ -67,7 +67,7 @@ def settled(workplace: Path) -> Prepare:
 
 
 def record(prepare: Prepare) -> StageRecord:
-    """What the pipeline writes when a stage has finished."""
+    """Write what the pipeline writes when a stage has finished."""
     return StageRecord(
         "prepare", prepare.schema_version, prepare.parameters(), prepare.inputs(), {}, prepare.outputs()
     )

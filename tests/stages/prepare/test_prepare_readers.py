@@ -27,7 +27,7 @@ WORDS = {"tokens": ["Ada", "of", "London"]}
 
 
 def write(folder: Path, **texts: str | bytes) -> Path:
-    """`train="..."` writes train.txt, `train_jsonl="..."` train.jsonl."""
+    """Write train.txt for `train="..."`, and train.jsonl for `train_jsonl="..."`."""
     for name, text in texts.items():
         path = folder / (name.replace("_jsonl", ".jsonl") if name.endswith("_jsonl") else f"{name}.txt")
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -628,7 +628,7 @@ def test_the_order_of_lines_changes_no_sample(tmp_path: Path, seed: int) -> None
 
 
 def raw_tags(path: Path) -> list[list[str]]:
-    """The tags as they stand in the file, read without the package, OTHER renamed."""
+    """Return the tags as they stand in the file, read without the package, OTHER renamed."""
     tweets = path.read_text(encoding="utf-8").strip("\n").split("\n\n")
     return [
         [line.split("\t")[1].replace("OTHER", "MISC") for line in tweet.split("\n")[1:]] for tweet in tweets

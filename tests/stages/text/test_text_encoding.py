@@ -21,7 +21,7 @@ NAMES = {number: name for name, number in MARKER_IDS.items()} | {901: "<", 902: 
 
 
 def random_words(rng: random.Random, most: int = 12) -> list[list[int]]:
-    """Words of 1 to 4 sub-words, all sub-words different, so that each tells its word."""
+    """Return words of 1 to 4 sub-words, all sub-words different, so that each identifies its word."""
     numbers = iter(range(900))
     return [[next(numbers) for _ in range(rng.randint(1, 4))] for _ in range(rng.randint(1, most))]
 
@@ -36,7 +36,7 @@ def pair(pieces: Any, head: Any, tail: Any, limit: int = 99) -> Any:
 
 
 def as_text(ids: list[int], words: str = "abcdefghij") -> str:
-    """Ids as letters: sub-word 10 * w + k of word w is the w-th letter."""
+    """Return ids as letters: sub-word 10 * w + k of word w is the w-th letter."""
     return " ".join(NAMES.get(number) or words[number // 10] for number in ids)
 
 

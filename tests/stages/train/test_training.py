@@ -56,7 +56,7 @@ SIZES = {"train": 42, "valid": 12, "test": 12}
 
 @pytest.fixture(scope="module")
 def run(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A run that is ready to train: demo images, and an encoder of random numbers without dropout."""
+    """Return a run that is ready to train, with demo images and a random encoder without dropout."""
     folder = tmp_path_factory.mktemp("run")
     encoder = shutil.copytree(tiny_encoder, folder / "encoder")
     config = json.loads((encoder / "config.json").read_text())
@@ -89,7 +89,7 @@ def test_training_killed_at_any_update_resumes_to_the_same_weights_and_history(
         return "".join(text_of(path) for path in (copy / "stages").glob("train-*.parts/*/progress.json"))
 
     def train_on_and_be_killed() -> dict[str, int]:
-        """Until it has saved once more than before, and a random moment longer."""
+        """Train until it has saved once more than before, and kill it at a random moment after that."""
         before = saved()
         with Command("train", copy, *given) as command:
             wait_until(lambda: saved() not in ("", before) or command.over)
