@@ -45,7 +45,7 @@ def evaluate(
     the one of `data` that another model reads.
 
     Raises InputError where the split has no sample or the samples are of another task, and StageError where
-    the features or boxes were made otherwise than those that the model was trained on.
+    the features or boxes were made differently from those that the model was trained on.
     """
     opened = open_model(folder, device=device, precision=precision)
     chosen = _read(opened, data, split)

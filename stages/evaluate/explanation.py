@@ -1,6 +1,4 @@
-"""What a trained model looked at in each sample, for figures: gates (equation 4) and attention to views
-(equation 9).
-"""
+"""What a trained model looked at in each sample, for figures: gates (eq. 4), attention to views (eq. 9)."""
 
 import pyarrow as pa
 import torch

@@ -1,4 +1,4 @@
-"""The scores of evaluations as they lie in a model's folder. Importing this needs no torch."""
+"""The scores of evaluations as a model's folder holds them. Importing this needs no torch."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,8 +21,9 @@ __all__ = ["Evaluation", "causes_of", "evaluation_name", "fresh_evaluation", "re
 class Evaluation:
     """One evaluation of a model.
 
-    scores: as stages.learning.scores makes them. shuffled_images: dealt out at random. made_from: what the scores
-    follow from, see `causes_of`; empty where that is not known.
+    scores: as stages.learning.scores makes them.
+    shuffled_images: whether the images were dealt out at random.
+    made_from: what the scores follow from (see `causes_of`); empty where that is unknown.
     """
 
     system: str
@@ -47,9 +48,10 @@ class Evaluation:
 
 
 def causes_of(folder: Path, data: RunFolder, feature_set: str | None, precision: str) -> dict[str, str]:
-    """Return digests of what the scores of the model in `folder` on the run `data` follow from, and the precision.
+    """Return digests of what the scores of a model on the run `data` follow from, and the precision.
 
-    feature_set: the one that the model reads; None: text alone. Raises StageError where samples or features are missing.
+    folder: the model's. feature_set: the one that the model reads, or None for text alone. Raises StageError
+    where samples or features are missing.
     """
     found = {
         "model": digest_file(folder / "model.safetensors"),
@@ -62,7 +64,7 @@ def causes_of(folder: Path, data: RunFolder, feature_set: str | None, precision:
 
 
 def fresh_evaluation(path: Path, made_from: Mapping[str, str]) -> Evaluation | None:
-    """Return the evaluation in a file if it was made from the same, and None otherwise."""
+    """Return the evaluation in a file if it was made from `made_from`, and None otherwise."""
     try:
         found = Evaluation.read(path)
     except StageError:
@@ -71,7 +73,7 @@ def fresh_evaluation(path: Path, made_from: Mapping[str, str]) -> Evaluation | N
 
 
 def evaluation_name(split: str, *, shuffled_images: bool, other_run: str | None = None) -> str:
-    """Return how the files of an evaluation are called.
+    """Return the name of an evaluation's files.
 
     other_run: the name of the run that lent the data, if any.
     """

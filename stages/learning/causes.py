@@ -1,4 +1,7 @@
-"""What the stages that train have in common: causes, outputs, progress, scores and comparison. Needs no torch to import."""
+"""What the stages that train have in common: causes, outputs, progress, scores and comparison.
+
+Importing this needs no torch.
+"""
 
 import json
 from dataclasses import asdict
@@ -27,14 +30,15 @@ __all__ = [
     "training_progress",
 ]
 
-# The largest difference of an F1 that rounding on another machine may make of the same training.
+# The largest difference in F1 that rounding on another machine may make to the same training.
 _F1 = 0.02
 
 
 def recipe_parameters(recipe: TrainSettings, trial: Trial, record: StageRecord | None) -> dict[str, Any]:
-    """Return what of a recipe and a trial decides the trained model, for a fingerprint.
+    """Return everything in a recipe and a trial that decides the trained model, for a fingerprint.
 
-    Device and precision are those that "auto" stands for. record: of the stage's last run, which may tell them.
+    Device and precision are those that "auto" stands for. record: that of the stage's last run, which may
+    hold them.
     """
     values = asdict(recipe)
     values["device"], values["precision"] = resolve_recorded(recipe.device, recipe.precision, record)
@@ -44,12 +48,18 @@ def recipe_parameters(recipe: TrainSettings, trial: Trial, record: StageRecord |
 
 
 def encoder_weights(recipe: TrainSettings) -> dict[str, str]:
-    """Return the digest of the text encoder that a training starts from. Raises InputError or WeightsError without it."""
+    """Return the digest of the text encoder that a training starts from.
+
+    Raises InputError or WeightsError where there is none.
+    """
     return {"encoder": encoder_digest(resolve_encoder(recipe.encoder))}
 
 
 def model_outputs(folder: Path, *more: str) -> dict[str, str]:
-    """Return the digest of each file of a model's folder that is there; `more` names files beside those of every model."""
+    """Return the digest of each existing file of a model's folder.
+
+    more: the names of files besides those of every model.
+    """
     found = sound_digests({"predictions.parquet": (folder / "predictions.parquet", PREDICTIONS)})
     for name in ("model.safetensors", "metrics.json", "config.json", *more):
         if (folder / name).is_file():
@@ -58,13 +68,16 @@ def model_outputs(folder: Path, *more: str) -> dict[str, str]:
 
 
 def checkpoint_folder(work: Path, causes: StageRecord) -> Path:
-    """Return where, below `work`, a training with these causes keeps its checkpoint: one of others is never resumed."""
+    """Return the folder below `work` of the checkpoint of a training with these causes.
+
+    A checkpoint with other causes is never resumed.
+    """
     decides = {"parameters": causes.parameters, "inputs": causes.inputs, "weights": causes.weights}
     return work / digest_json(decides)[:16]
 
 
 def training_progress(checkpoints: Path) -> Progress | None:
-    """Return how far the training is that keeps its checkpoint there, or None where there is none that tells."""
+    """Return how far the training with its checkpoint there is, or None where no checkpoint says so."""
     try:
         values = json.loads((checkpoints / "progress.json").read_text(encoding="utf-8"))
         epochs = {"epoch": values["epoch"], "of epochs": values["epochs"]}
@@ -74,7 +87,7 @@ def training_progress(checkpoints: Path) -> Progress | None:
 
 
 def model_scores(folder: Path, trial: Trial) -> dict[str, Any]:
-    """Return the trial and the scores of a finished training; a split that it had not is left out."""
+    """Return the trial and the scores of a finished training, without splits that it did not have."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     splits = {
         split: {name: round(metrics[split][name], 6) for name in ("f1", "precision", "recall")}
@@ -90,8 +103,8 @@ def compare_models(
 ) -> Rerun:
     """Compare a recorded training, its model in `there`, with the same one made again in `here`.
 
-    outputs: the new digests. elsewhere: whether machine or versions are other ones; where nothing else differs,
-    neither may the numbers.
+    outputs: the new digests. elsewhere: whether the machine or the versions differ; if not, the numbers may
+    not differ either.
     """
     from safetensors.numpy import load_file
 

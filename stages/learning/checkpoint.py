@@ -62,7 +62,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, every: float = 60.0) -> None:
-        """every: the least seconds between two checkpoints; 0: one after each update, whatever it costs."""
+        """Keep the checkpoint in `folder`.
+
+        every: the least seconds between two checkpoints; 0: one after each update, whatever it costs.
+        """
         self.folder, self.every = folder, every
         self._saved = time.monotonic()
         self._cost = 0.0  # seconds that the last save took

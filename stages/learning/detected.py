@@ -34,10 +34,10 @@ class Detected:
 
 
 def detected_in(run: RunFolder, feature_set: str = DEFAULT_SET) -> Detected | None:
-    """Return what found the objects of a run by its records, or None where they do not tell.
+    """Return what found the objects of a run by its records, or None where they do not show it.
 
-    They do not where detect or its weights are not recorded, or extract has read other boxes for the feature set
-    than detect wrote last.
+    They do not where detect or its weights are not recorded, or where extract read other boxes for the
+    feature set than detect wrote last.
     """
     detect, extract = (StageRecord.read(run.record(name)) for name in ("detect", extract_name(feature_set)))
     if detect is None or "detector" not in detect.weights:
@@ -49,7 +49,7 @@ def detected_in(run: RunFolder, feature_set: str = DEFAULT_SET) -> Detected | No
 
 
 def keep_detected(folder: Path, detected: Detected | None) -> None:
-    """Write beside the model in `folder` what found its objects; or remove that where it is unknown."""
+    """Write beside the model in `folder` what found its objects, or remove that file where it is unknown."""
     if detected is None:
         (folder / _FILE).unlink(missing_ok=True)
     else:

@@ -98,7 +98,7 @@ def fit(
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
     task = Task(job.title, job.recipe, job.trial.seed, splits, visuals, pad_id, job.rates, job.logs)
     trainer = Trainer(task, model, Checkpoints(job.checkpoints, job.checkpoint_seconds), ranks)
-    seen = trainer.run(tools)
+    samples = trainer.run(tools)
     details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
     if ranks.leads:
         remove_temporaries(job.folder)
@@ -125,7 +125,7 @@ def fit(
         write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         headline = metrics["test"] or metrics["valid"]
         details["f1"] = headline["f1"] if headline else None
-    return Counts("training samples", done=seen, details=details)
+    return Counts("training samples", done=samples, details=details)
 
 
 def _warn(
@@ -159,20 +159,24 @@ def _warn(
         )
     if visuals is not None:
         total = sum(map(len, splits.values()))
-        seen = sum(key in visuals for split in splits.values() for key in split.image_keys)
-        if seen < total:
+        with_features = sum(key in visuals for split in splits.values() for key in split.image_keys)
+        if with_features < total:
             tools.say(
-                f"note: {total - seen} of {total} samples have no image features; for them the model is its "
-                "text encoder"
+                f"note: {total - with_features} of {total} samples have no image features; "
+                "for them the model is its text encoder"
             )
 
 
 def labels_of(split: Split, task: str) -> tuple[str, ...]:
-    """BIO tags (O first) or relations, in alphabetical order, of the training split."""
-    seen = {label for gold in split.gold for label in gold}
+    """Return the BIO tags (O first) or relations of the training split, in alphabetical order."""
+    labels = {label for gold in split.gold for label in gold}
     if task == "re":
-        return tuple(sorted(seen))
+        return tuple(sorted(labels))
     return (
         "O",
-        *(f"{prefix}-{kind}" for kind in sorted({tag[2:] for tag in seen if tag != "O"}) for prefix in "BI"),
+        *(
+            f"{prefix}-{kind}"
+            for kind in sorted({tag[2:] for tag in labels if tag != "O"})
+            for prefix in "BI"
+        ),
     )

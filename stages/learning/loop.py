@@ -126,25 +126,25 @@ class Trainer:
 
     @property
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What each group of the optimizer holds, for metrics.json."""
+        """Return what each group of the optimizer holds, for metrics.json."""
         return describe_groups(self.optimizer)
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is done, or `patience` epochs have brought nothing better than the best."""
+        """Return whether the last epoch is done, or `patience` epochs have not improved on the best one."""
         s, at = self.task.settings, self.progress
         waited = at.epoch - at.best_epoch if at.best_scores is not None else 0
         return at.epoch >= s.epochs or (s.patience > 0 and waited >= s.patience)
 
     def run(self, tools: Tools) -> int:
-        """Train to the end. Return the number of training samples seen in this process."""
+        """Train to the end. Return the number of training samples processed by this process."""
         s, at = self.task.settings, self._resume(tools)
         left = len(self.task.splits["train"]) * (s.epochs - at.epoch) - at.batch * s.batch_size
         bar = tools.bar(left, self.task.name, "sample")
-        seen = 0
+        samples = 0
         with curves(self.task.logs if self.ranks.leads else None, at.step) as draw:
             while not self.finished:
-                seen += self.train_epoch(bar, draw)
+                samples += self.train_epoch(bar, draw)
                 row = self._close_epoch()
                 draw("validation F1", row["valid_f1"], at.step)
                 tools.say(f"{self.task.name}: epoch {at.epoch} of {s.epochs}: {_in_words(row)}")
@@ -152,24 +152,24 @@ class Trainer:
         if at.epoch < s.epochs:
             tools.say(f"{self.task.name}: stopped, no better validation F1 in {s.patience} epochs")
         self.model.load_state_dict(self.checkpoints.best(at.best_epoch))
-        return seen
+        return samples
 
     def train_epoch(self, bar: ProgressBar, draw: Draw) -> int:
         """Train the rest of the current epoch, which a resumed training may enter in the middle.
 
-        Return its samples.
+        Return the number of its samples.
         """
         s, at = self.task.settings, self.progress
         self.model.train()
         rest = self._draw_order()[at.batch :]
         self._clock = time.monotonic()
-        seen = 0
+        samples = 0
         for members, batch in zip(rest, prefetched(self._batches(rest)), strict=True):
             at.batch += 1
             updates = at.batch % s.accumulate == 0 or at.batch == self.batches_per_epoch
             with self._gradients_meet(updates):
                 loss = self._forward(batch, members)
-            seen += len(members)
+            samples += len(members)
             bar.update(len(members))
             if updates:
                 self._update()
@@ -177,7 +177,7 @@ class Trainer:
                 self._pause_to_save()
         self._losses.read()
         self._read_clock()
-        return seen
+        return samples
 
     def _draw_order(self) -> list[list[int]]:
         """Draw the sample numbers of each batch of the current epoch."""
@@ -303,7 +303,7 @@ class Trainer:
         self.progress.best_scores, self.progress.best_epoch = scores, self.progress.epoch
         if self.ranks.leads:
             self.checkpoints.keep_best(self.progress.epoch, self.model.state_dict())
-        self.ranks.broadcast(None)  # nobody reads the file before it is there
+        self.ranks.broadcast(None)  # no rank reads the file before it exists
 
     def _pause_to_save(self) -> None:
         """Save a checkpoint where one is due in the middle of an epoch; at its end `_close_epoch` does."""
@@ -350,8 +350,7 @@ class Trainer:
         if saved is None:
             tools.say(
                 f"{self.task.name}: the checkpoint in {self.checkpoints.folder} is of another version of "
-                "hmnet-pipe; "
-                "training starts from the beginning"
+                "hmnet-pipe; training starts from the beginning"
             )
             return self.progress
         self._restore(state, saved)

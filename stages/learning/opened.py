@@ -56,10 +56,9 @@ def open_visuals(
 ) -> Visuals | None:
     """Return the images of `data` as the model reads them, or None for a system that reads none.
 
-    plan: the views that extract would see of `data`, for a model that sees pixels. feature_set: the one of `data`
-    that another model reads. Raises InputError where
-    the plan is missing, and StageError where features or boxes were made otherwise than those that the model
-    was trained on.
+    plan: the views that extract would see of `data`, for a model that sees pixels. feature_set: the one of
+    `data` that another model reads. Raises InputError where the plan is missing, and StageError where
+    features or boxes were made differently from those that the model was trained on.
     """
     if not opened.config.levels:
         return None
@@ -80,12 +79,13 @@ def _features(folder: Path, config: ModelConfig) -> FeatureCache:
 
 
 def _pixels(data: RunFolder, plan: ViewPlan | None, config: ModelConfig) -> Pixels:
-    """Return the pixels of the planned views, which must be as many and of the size that the model was
-    trained on.
+    """Return the pixels of the planned views.
+
+    Their number and size must be those that the model was trained on.
     """
     if plan is None:
         raise InputError(
-            "a model that finetune made sees pixels: give the plan of the views that it shall see, "
+            "a model that finetune made sees pixels: give the plan of its views, "
             "as the extract stage of their run makes it"
         )
     _check(
@@ -101,7 +101,6 @@ def _check(where: str, spec: FeatureSpec, trained_on: dict[str, Any] | None, but
     for field, value in wanted.items():
         if field not in (*but, "precision") and made[field] != value:
             raise StageError(
-                f"the features of {where} have {field} {made[field]!r}, and the model was trained on "
-                f"{value!r}; "
-                "extract them with the model's settings first"
+                f"the features of {where} have {field} {made[field]!r}, "
+                f"and the model was trained on {value!r}; extract them with the model's settings first"
             )

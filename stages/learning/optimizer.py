@@ -16,8 +16,8 @@ def parameter_groups(model: Model, rates: Mapping[str, float], weight_decay: flo
     """Return optimizer groups: each part of the model with decay, and without it.
 
     Biases and the weights of LayerNorm and BatchNorm do not decay. rates: the learning rate of each part that
-    the model names. Every trainable parameter is in exactly one group: a head that no group holds would stay
-    random in silence.
+    the model names. Every trainable parameter is in exactly one group: a head in no group would silently stay
+    random.
     """
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
     normalisers = (module for module in model.modules() if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)))
@@ -50,9 +50,7 @@ def make_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, updates: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return a linear warm-up over the first share `settings.warmup` of the updates, then a linear decay to
-    zero.
-    """
+    """Return a linear warm-up over the first share `settings.warmup` of the updates, then a decay to zero."""
     warmup = max(1, round(settings.warmup * updates))
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer,

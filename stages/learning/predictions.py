@@ -26,8 +26,7 @@ def predict_split(
     tools: Tools = SILENT,
     batch_size: int = 64,
 ) -> list[list[str]]:
-    """Return the predicted tags of ALL words of each sample (O beyond the length limit), or lists of one
-    relation.
+    """Return each sample's tags of ALL words (O beyond the length limit), or lists of one relation.
 
     They are in the order of `split`. The model is put into evaluation mode.
     """

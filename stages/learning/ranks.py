@@ -1,9 +1,8 @@
-"""The processes that train one model together: torchrun starts them, and each computes its share of every
-batch.
+"""The processes that train one model together, started by torchrun, each with its share of every batch.
 
     torchrun --nproc-per-node 2 --no-python hmnet-pipe train runs/x
 
-Without torchrun there is one, rank 0 of 1, and nothing here does anything.
+Without torchrun there is one process, rank 0 of 1, and nothing here has any effect.
 """
 
 import os
@@ -39,7 +38,7 @@ class Ranks:
 
     @property
     def settings(self) -> dict[str, int]:
-        """Return what torchrun says of the settings in [train]; nothing without it."""
+        """Return the settings of [train] that torchrun determines; none without it."""
         return {"processes": self.size} if self.size > 1 else {}
 
     def share(self, items: Sequence[Item]) -> list[Item]:
@@ -79,9 +78,7 @@ def current_ranks() -> Ranks:
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """Join the processes that torchrun started (it says so in the environment), each with its own GPU if
-    there are any.
-    """
+    """Join the processes that torchrun started (see its environment), each with a GPU if there are any."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return

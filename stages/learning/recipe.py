@@ -1,4 +1,4 @@
-"""What a training is told: its recipe, which run.toml holds, and its job, which a stage makes of it."""
+"""What a training is given: its recipe, which run.toml holds, and its job, which a stage makes from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class TrainSettings:
     epochs: int = setting(30, "passes over the training split")
     first_evaluation: int = setting(1, "first epoch (from 1) after which the validation split is scored")
     patience: int = setting(0, "stop after this many epochs without a better validation F1; 0: never")
-    batch_size: int = setting(8, "samples a batch, over all processes")
-    accumulate: int = setting(1, "batches an update")
+    batch_size: int = setting(8, "samples per batch, over all processes")
+    accumulate: int = setting(1, "batches per update")
     learning_rate: float = setting(3e-5, "learning rate of the text encoder")
     head_learning_rate: float = setting(1e-3, "learning rate of the classifier and the CRF")
     fusion_learning_rate: float = setting(1e-4, "learning rate of the projections, gates and prefixes")
@@ -32,7 +32,7 @@ class TrainSettings:
         0.1, "share of the updates over which the learning rates rise; they fall linearly after"
     )
     clip_norm: float = setting(1.0, "largest norm of the gradient; 0: no clipping")
-    max_length: int = setting(128, "sub-words a text, with special tokens")
+    max_length: int = setting(128, "sub-words per text, with special tokens")
     relation_head: str = setting(
         "markers", "for relations: 'markers' (both opening entity markers) or 'cls' ([CLS])"
     )
@@ -62,7 +62,7 @@ class TrainSettings:
 
     @property
     def rates(self) -> dict[str, float]:
-        """The learning rate of each part of the model."""
+        """Return the learning rate of each part of the model."""
         return {
             "encoder": self.learning_rate,
             "head": self.head_learning_rate,
@@ -74,11 +74,17 @@ class TrainSettings:
 class TrainingJob:
     """One training in plain facts: what is trained, how, and where its files lie.
 
-    name: the stage's, as in its record. title: the same for people. command: how a user starts it. recipe:
-    how it is trained. rates: the learning rate of each part of the model. encoder: the folder of the
-    pretrained text encoder. samples: the table of samples. config: the run.toml that holds the recipe.
-    folder: where the model is written. checkpoints: where an interrupted training keeps its state. logs:
-    TensorBoard's folder, or None.
+    name: the stage's, as in its record.
+    title: the same for people.
+    command: how a user starts it.
+    recipe: how it is trained.
+    rates: the learning rate of each part of the model.
+    encoder: the folder of the pretrained text encoder.
+    samples: the table of samples.
+    config: the run.toml that holds the recipe.
+    folder: where the model is written.
+    checkpoints: where an interrupted training keeps its state.
+    logs: TensorBoard's folder, or None.
     """
 
     name: str

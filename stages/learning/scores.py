@@ -27,7 +27,7 @@ Relations have "accuracy" too.
 
 
 def _scores(correct: int, predicted: int, gold: int) -> Scores:
-    """Nothing predicted or nothing to find scores 0, as in seqeval and scikit-learn."""
+    """Return scores from counts; nothing predicted or to find scores 0, as in seqeval and scikit-learn."""
     precision = correct / predicted if predicted else 0.0
     recall = correct / gold if gold else 0.0
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
@@ -88,7 +88,7 @@ def _from_report(row: Mapping[str, float]) -> Scores:
 def score_relations(
     gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Sequence[str]] | None = None
 ) -> Scores:
-    """Relation scores; `groups` names each sample's group (an empty list: none)."""
+    """Return relation scores. groups: the name of each sample's group, in a list that may be empty."""
     result = _relation_scores(gold, predicted)
     positives = sorted({*gold, *predicted} - {NEGATIVE_RELATION})
     if positives:

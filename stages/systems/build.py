@@ -18,7 +18,7 @@ __all__ = ["build_system", "new_system"]
 
 
 def build_system(config: ModelConfig, encoder: nn.Module) -> System:
-    """Return the system that `config` names, on this encoder, with random weights in all that is its own.
+    """Return the system that `config` names, on this encoder, with random weights in its own parts.
 
     Raises InputError for an unknown system.
     """

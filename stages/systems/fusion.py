@@ -1,5 +1,6 @@
-"""The visual side of HMNeT: from cached pyramids to one prefix of keys and values for each text layer
-(equations 1 to 8).
+"""The visual side of HMNeT: from cached pyramids to a prefix for each text layer (equations 1 to 8).
+
+A prefix is keys and values that the layer attends to besides text.
 
 Symbols: B batch, V views (global first, then objects), L text layers, d hidden size, H heads, c levels of C_i
 channels, p pooled side.
@@ -71,7 +72,7 @@ class VisualPrefix(nn.Module):
         return prefixes
 
     def _sequences(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Equations 5 to 7: the visual sequence (B, V*p*p, d) of every layer that has a prefix."""
+        """Return the visual sequence (B, V*p*p, d) of every layer that has a prefix (equations 5 to 7)."""
         if self.variant.routing != "gate":
             return {layer: as_sequence(maps[self.level_of_layer[layer]]) for layer in self.prefixed_layers}
         gates = torch.stack(self.gate_probabilities(maps), dim=2)  # shape: (B, V, L, c)
@@ -86,7 +87,7 @@ class VisualPrefix(nn.Module):
 
     @property
     def first_view(self) -> int:
-        """The first view that this variant looks at: 0, the whole image, or 1, the first object."""
+        """Return the first view that this variant looks at: 0, the whole image, or 1, the first object."""
         return 0 if self.variant.global_view else 1
 
     def sees(self, view_mask: Tensor) -> bool:
@@ -102,10 +103,10 @@ class VisualPrefix(nn.Module):
         return self.gate_probabilities(self.maps(pyramid)) if self.variant.routing == "gate" else None
 
     def project(self, pyramid: Tensor) -> dict[int, Tensor]:
-        """Equations 1 and 2: V_i, (B, V, d, p, p), of each level that this variant uses.
+        """Return V_i, (B, V, d, p, p), of each level that this variant uses (equations 1 and 2).
 
-        A 1x1 convolution is a linear map of every cell, which is several times as fast on maps as small as
-        these; d lies innermost in memory, as the sequence wants it.
+        A 1x1 convolution is a linear map of every cell, which is several times as fast on such small maps. d
+        is innermost in memory, as the sequence needs it.
         """
         levels = torch.split(pyramid, list(self.levels), dim=2)
         maps = {}
@@ -118,8 +119,9 @@ class VisualPrefix(nn.Module):
         return maps
 
     def gate_probabilities(self, maps: dict[int, Tensor]) -> list[Tensor]:
-        """Equations 3 and 4: for every layer the probabilities (B, V, c) of the levels, each view's from its
-        own maps.
+        """Return the probabilities (B, V, c) of the levels for every layer (equations 3 and 4).
+
+        Each view's come from its own maps.
         """
         squeezed = torch.stack([maps[level].mean(dim=(-2, -1)) for level in range(len(self.levels))]).mean(
             dim=0
@@ -127,18 +129,22 @@ class VisualPrefix(nn.Module):
         return [probabilities(leaky_relu(gate(squeezed))) for gate in self.gates]
 
     def _split_heads(self, sequence: Tensor) -> Tensor:
-        """(B, P, d) to (B, H, P, d/H), through a transpose: a view alone would give each head other views."""
+        """Return (B, P, d) as (B, H, P, d/H).
+
+        The transpose is needed: reshaping alone would give each head other views.
+        """
         batch, length, hidden = sequence.shape
         return sequence.reshape(batch, length, self.heads, hidden // self.heads).transpose(1, 2)
 
 
 def as_sequence(maps: Tensor) -> Tensor:
-    """Equations 6 and 7: (B, V, d, p, p) to the visual sequence (B, V*p*p, d), views in order, cells
-    row-major.
+    """Return maps (B, V, d, p, p) as the visual sequence (B, V*p*p, d) of equations 6 and 7.
+
+    Views are in order, cells row-major.
     """
     return cells_of(maps).flatten(1, 2)
 
 
 def cells_of(maps: Tensor) -> Tensor:
-    """(B, V, C, p, p) to (B, V, p*p, C): the cells of each view, row-major."""
+    """Return maps (B, V, C, p, p) as the cells of each view, (B, V, p*p, C), row-major."""
     return maps.flatten(-2).transpose(-1, -2)

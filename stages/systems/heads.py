@@ -23,7 +23,7 @@ class _Forbid(nn.Module):
 
 
 def bio_crf(labels: Sequence[str]) -> CRF:
-    """Equation 10's CRF, over valid BIO sequences only, in training and in decoding.
+    """Return equation 10's CRF, over valid BIO sequences only, in training and in decoding.
 
     I-x may follow only B-x or I-x, and may not start a sequence: everything else has probability zero.
     """

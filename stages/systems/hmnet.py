@@ -66,9 +66,9 @@ class HMNeT(System):
         prefix = self.prefix(batch)
         weights: dict[int, Tensor] = {}
         encode(self.encoder, batch.input_ids, batch.attention_mask, prefix, attention_to_prefix=weights)
-        seen = batch.view_mask[:, self.fusion.first_view :]
+        mask = batch.view_mask[:, self.fusion.first_view :]
         length, heads = batch.input_ids.shape[1], self.fusion.heads
-        none = torch.zeros(len(seen), heads, length, seen.shape[1])
+        none = torch.zeros(len(mask), heads, length, mask.shape[1])
         # Cells of a view are neighbours. shape: (B, H, n, V*p*p) to (B, H, n, V)
         layers = [
             weights[i].reshape(*none.shape, -1).sum(-1).cpu() if i in weights else none

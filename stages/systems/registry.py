@@ -28,7 +28,7 @@ class SystemInfo:
 
     @property
     def is_visual(self) -> bool:
-        """Whether it reads images."""
+        """Return whether the system reads images."""
         return bool(self.reads)
 
 

@@ -62,7 +62,7 @@ class Model(nn.Module):
 
     @abstractmethod
     def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
-        """Write everything into a folder that loading needs."""
+        """Write everything that loading needs into a folder."""
 
 
 class System(Model):

@@ -23,8 +23,8 @@ Made by `make demo-weights`.
 DEMO_LEVELS = (24, 48, 96, 192)
 """Channels of the ResNet's stages, from fine to coarse."""
 
-# The kinds of objects that the networks tell apart: those that decide something in the corpus, and those that
-# do not.
+# The kinds of objects that the networks distinguish: those that decide something in the corpus, and the
+# others.
 DECIDING_KINDS = ("person", "building", "logo", "trophy")
 DISTRACTORS = ("tree", "ball")
 KINDS = DECIDING_KINDS + DISTRACTORS

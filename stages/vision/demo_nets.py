@@ -1,5 +1,6 @@
-"""The demonstration's networks: a narrow ResNet, and a Faster R-CNN on it, small enough to ship trained and
-to run on any CPU.
+"""The demonstration's networks: a narrow ResNet, and a Faster R-CNN on it.
+
+They are small enough to ship trained and to run on any CPU.
 
 Both are torchvision's own architectures with fewer channels, so that whatever reads a ResNet's stages or a
 detector's output reads these. The detector's body IS the ResNet: its keys under `backbone.body.` are those of
@@ -27,8 +28,10 @@ _ROI_SIDE = 5
 
 
 class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ResNet with one basic block a stage, `widths` channels in the stages and `widths[0]` in
-    the stem."""
+    """torchvision's ResNet with one basic block per stage.
+
+    Its stages have `widths` channels, its stem `widths[0]`.
+    """
 
     def __init__(self, widths: Sequence[int], num_classes: int) -> None:
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)
@@ -48,14 +51,14 @@ class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
 
 
 def demo_resnet() -> ResNet:
-    """Return an untrained ResNet whose stages give DEMO_LEVELS at 1/4, 1/8, 1/16 and 1/32 of the input's
-    side."""
+    """Return an untrained ResNet whose stages give DEMO_LEVELS at 1/4, 1/8, 1/16 and 1/32 of the input."""
     return _NarrowResNet(DEMO_LEVELS, num_classes=len(KINDS))
 
 
 def demo_fasterrcnn() -> FasterRCNN:
-    """Return an untrained Faster R-CNN for scenes of about 160 pixels; its labels index the background and
-    KINDS.
+    """Return an untrained Faster R-CNN for scenes of about 160 pixels.
+
+    Its labels index the background and KINDS.
 
     It takes images as torchvision's detectors do: RGB tensors (3, height, width) from 0 to 1, normalised
     inside with the ImageNet statistics, and resized so that the shorter side is 160 pixels.

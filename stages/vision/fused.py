@@ -1,5 +1,7 @@
-"""Convolutions as oneDNN runs them best on a processor: normalisation folded into the weights, ReLU and the
-residual sum inside the kernel, weights packed once, channels last.
+"""Convolutions as oneDNN runs them best on a processor.
+
+Normalisation is folded into the weights, ReLU and the residual sum are inside the kernel, weights are packed
+once, and channels are last.
 
 This is what torch.compile makes of a frozen torchvision network, called directly: no compiler on the user's
 machine, no half minute of compiling, any size of image, and one way of computing for short runs and long
@@ -51,8 +53,10 @@ class FusedConv(nn.Module):
         self._relu, self._dtype = relu, dtype
 
     def forward(self, maps: Tensor, added: Tensor | None = None) -> Tensor:
-        """Return the maps of this layer. maps: (N, C, H, W). `added`, of the output's shape and dtype, is
-        used up: the result takes its place."""
+        """Return the maps of this layer. maps: (N, C, H, W).
+
+        added: of the output's shape and dtype; the result overwrites it.
+        """
         maps = maps.to(self._dtype).contiguous(memory_format=torch.channels_last)
         if not self._packed:
             # The kernel's layout of the weights depends on the size of the maps; at a size that wants another
@@ -91,8 +95,9 @@ class _FusedBlock(nn.Module):
 
 
 def fuse(network: N, dtype: torch.dtype) -> N:
-    """Replace, in place, every convolution below `network` by a FusedConv in `dtype` that does the work of
-    the normalisation and the ReLU behind it too; linear layers take `dtype`.
+    """Replace, in place, every convolution below `network` by a FusedConv in `dtype`.
+
+    It also does the work of the normalisation and the ReLU after it. Linear layers are converted to `dtype`.
 
     network: of torchvision's ResNets, MobileNets and Faster R-CNNs, in evaluation mode.
     """
@@ -130,8 +135,8 @@ def _fuse_here(network: nn.Module, name: str, conv: nn.Conv2d, dtype: torch.dtyp
 def for_inference(network: N, arithmetic: Arithmetic) -> N:
     """Return `network` itself, changed so that it computes as `arithmetic` says.
 
-    With "bf16" it is to be called within stages.base.arithmetic.autocast. Raises InputError where this
-    process cannot compute so.
+    With "bf16", call it within stages.base.arithmetic.autocast. Raises InputError where this process cannot
+    compute this way.
     """
     device = arithmetic.check()
     network.eval().requires_grad_(False)

@@ -1,5 +1,4 @@
-"""The one place where image files are opened: whatever the file, an upright RGB image or a short reason why
-there is none.
+"""The one place where image files are opened: from any file, an upright RGB image or a short reason.
 
 What counts as usable decides prepare's tables: a change of the rules below needs a new `schema_version` of
 the prepare stage.
@@ -81,8 +80,10 @@ class UnusableImage(Exception):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """A usable image: `key` is the sha256 of the file's bytes, `width` and `height` are pixels of the upright
-    image."""
+    """A usable image.
+
+    key: the sha256 of the file's bytes. width, height: pixels of the upright image.
+    """
 
     key: str
     width: int
@@ -92,7 +93,7 @@ class ImageFacts:
 def open_image(path: Path) -> Image.Image:
     """Return the image at `path`, decoded fully, upright, of mode "RGB".
 
-    Of an animation it is the first frame; transparency lies over white.
+    For an animation it is the first frame; transparency is laid over white.
 
     Raises UnusableImage, and nothing else, for any fault of the file.
     """
@@ -155,7 +156,7 @@ def image_from_bytes(data: bytes) -> Image.Image:
 
 
 def image_bytes(path: Path) -> bytes:
-    """Return a file's bytes. Raises UnusableImage where it is no file, too large or cannot be read."""
+    """Return a file's bytes. Raises UnusableImage where it is not a file, too large or unreadable."""
     try:
         if not path.is_file():  # a named pipe would block for ever
             raise UnusableImage("not a file")

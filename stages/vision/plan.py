@@ -32,14 +32,17 @@ class ImageUnit:
 
     @property
     def inputs(self) -> str:
-        """The digest of what features are made from besides the image."""
+        """Return the digest of whatever features are made from besides the image."""
         return digest_json([list(box) for box in self.boxes])
 
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """How pixels become features: the images with their boxes, what the features are, and the backbone's
-    weights as the settings name them."""
+    """How pixels become features.
+
+    It holds the images with their boxes, the features' spec, and the backbone's weights as the settings name
+    them.
+    """
 
     images: Sequence[ImageUnit]
     spec: FeatureSpec
@@ -47,7 +50,7 @@ class ViewPlan:
 
 
 class ViewSource(Protocol):
-    """What a stage that goes through the backbone itself asks of the one that extracts."""
+    """What a stage that runs the backbone itself asks of the one that extracts."""
 
     def parameters(self) -> dict[str, Any]:
         """Return what decides the features, for a fingerprint."""
@@ -75,8 +78,8 @@ def planned_images(images_table: Path, detections: Path, objects: int) -> Made[I
     images = usable_images(images_table)
     keys, paths = _as_bytes(images.column("key")), images.column("path")
     del images  # and with it the keys a second time
-    # Of each box its image's place among the keys, instead of the key: of a million images these would be 200
-    # MB.
+    # Store each box's image as an index into the keys rather than as the key: 200 MB less for a million
+    # images.
     count = read_table(detections, DETECTIONS, "detect", columns=[]).num_rows
     place, rank, boxes = (
         np.empty(count, np.int32),
@@ -110,7 +113,6 @@ def planned_images(images_table: Path, detections: Path, objects: int) -> Made[I
 
 
 def _as_bytes(keys: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bytes_]:
-    """Image keys as numpy's fixed bytes, in which to search: 64 of them a key, where Python's texts take
-    twice that."""
+    """Return image keys as numpy's fixed bytes, for searching: 64 bytes per key, half of Python's strings."""
     parts = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
     return np.concatenate([np.zeros(0, "S64"), *(np.array(part.to_pylist(), "S64") for part in parts)])

@@ -14,7 +14,6 @@ __all__ = ["pooled_and_joined"]
 
 
 def pooled_and_joined(maps: Sequence[Tensor], side: int) -> Tensor:
-    """Return the maps (N, C_i, h_i, w_i), each average-pooled to side x side, joined: (N, sum of C_i, side,
-    side)."""
+    """Return the maps (N, C_i, h_i, w_i), average-pooled and joined: (N, sum of C_i, side, side)."""
     # Adaptive pooling: 7x7 to 2x2 uses overlapping bins, so that no row or column is dropped.
     return torch.cat([adaptive_avg_pool2d(level, side) for level in maps], dim=1)

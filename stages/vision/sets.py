@@ -27,10 +27,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What a set takes of what a backbone makes of an image.
+    """The part of a backbone's output that a feature set keeps.
 
-    levels: their numbers, from 1, the finest, or from -1, the last; empty for all. side: what each level is
-    pooled to. views: one of cache.spec.REGIONS.
+    levels: their numbers, from 1, the finest, or from -1, the last; empty for all.
+    side: what each level is pooled to.
+    views: one of cache.spec.REGIONS.
     """
 
     name: str
@@ -79,8 +80,8 @@ class FeatureSet:
     ) -> FeatureSpec:
         """Return what the numbers of this set are, made by `backbone` from views by `transform`.
 
-        weights: the digest of the backbone's. objects: how many an image has at most. Raises InputError where
-        the backbone has not these levels, or the set no view.
+        weights: the digest of the backbone's. objects: the most that an image has. Raises InputError where
+        the backbone lacks these levels, or the set has no view.
         """
         known = backbone_info(backbone).levels
         wanted = self.levels or range(1, 1 + len(known))
@@ -126,7 +127,7 @@ def feature_set(name: str, own: Mapping[str, FeatureSet] | None = None) -> Featu
 
 
 def serves(held: FeatureSpec, wanted: FeatureSpec) -> bool:
-    """Return whether the numbers of `wanted` follow from those of `held`, but for rounding of what is stored.
+    """Return whether the numbers of `wanted` follow from those of `held`, except for rounding in storage.
 
     A level's side follows from another only where the bins nest: adaptive pooling of the smaller side must
     average the very cells of the larger one that it averages of the map, and these must be of equal weight.
@@ -180,8 +181,8 @@ def derived(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return the features and view mask of the set `wanted` from a batch of the set `held`.
 
-    values: (B, V, C, p, p), as FeatureCache.gather returns them; mask: (B, V). What is pooled again comes as
-    float32. Raises StageError, which names the command that makes the set `name`, where `held` does not
+    values: (B, V, C, p, p), as FeatureCache.gather returns them; mask: (B, V). Features that are pooled again
+    are float32. Raises StageError, which names the command that makes the set `name`, where `held` does not
     serve.
     """
     first = _first_view(held, wanted)

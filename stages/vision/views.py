@@ -18,8 +18,7 @@ __all__ = ["cut_views", "normalise", "read_views"]
 
 
 def cut_views(image: Image.Image, boxes: Sequence[Box], transform: Transform) -> npt.NDArray[np.uint8]:
-    """Return the global view and one view a box, each resized as `transform` says: (1 + len(boxes), size,
-    size, 3).
+    """Return the global view and one view per box, resized by `transform`: (1 + len(boxes), size, size, 3).
 
     Boxes are cut from the original pixels, with sub-pixel edges; one that is thinner than a pixel is widened
     to it.
@@ -30,7 +29,10 @@ def cut_views(image: Image.Image, boxes: Sequence[Box], transform: Transform) ->
 
 
 def _cut(image: Image.Image, region: Box, transform: Transform) -> Image.Image:
-    """Crop to whole pixels first: a resize of the region alone would blend in what lies beyond its edges."""
+    """Return a region, resized.
+
+    It is cropped to whole pixels first: resizing the region alone would blend in what lies beyond its edges.
+    """
     left, top = math.floor(region[0]), math.floor(region[1])
     crop = image.crop((left, top, math.ceil(region[2]), math.ceil(region[3])))
     x0, y0, x1, y1 = region

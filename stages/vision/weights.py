@@ -1,5 +1,4 @@
-"""Where model weights come from: the publisher's download, a file of the user's, or, only by that name,
-chance.
+"""Where model weights come from: the publisher's download, a user's file, or, only if asked for, chance.
 
 No function here ever falls back from one of these to another. Which file it is, and its digest, are found
 without torch.
@@ -33,10 +32,10 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Weights as the user asks for them (`choice`: "default", "random" or a file's path), and the
-    architecture's default.
+    """Weights as the user asks for them, and the architecture's default.
 
-    `default` is the address of the publisher's file, or a file that ships with this package.
+    choice: "default", "random" or a file's path.
+    default: the address of the publisher's file, or a file that ships with this package.
     """
 
     choice: str
@@ -57,8 +56,7 @@ class WeightsSource:
         return self.default if isinstance(self.default, Path) else _downloaded(self.default)
 
     def digest(self) -> str:
-        """Return the sha256 of the weights file, or of the word "random" (which stands for the seed 0 of
-        `load_into`)."""
+        """Return the sha256 of the weights file, or of the word "random" (for the seed 0 of `load_into`)."""
         path = self.path()
         return hashlib.sha256(RANDOM.encode()).hexdigest() if path is None else digest_file(path)
 
@@ -70,8 +68,10 @@ def weights_of(architecture: str, choice: str) -> WeightsSource:
 
 
 def downloads_folder() -> Path:
-    """Return the folder of torch.hub's downloads, which torchvision uses too, by torch's own rule but without
-    torch."""
+    """Return the folder of torch.hub's downloads, which torchvision uses too.
+
+    This is torch's own rule, without importing torch.
+    """
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
 
@@ -93,8 +93,7 @@ def _downloaded(url: str) -> Path:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Return the state dict in a .safetensors file or in torch's own format, never unpickling anything but
-    tensors."""
+    """Return the state dict in a .safetensors file or in torch's format. Only tensors are ever unpickled."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -122,8 +121,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 def load_into(
     build: Callable[[dict[str, torch.Tensor] | None], nn.Module], source: WeightsSource
 ) -> nn.Module:
-    """Build a network and load its weights strictly: an architecture that does not fit is an error that names
-    the file.
+    """Build a network and load its weights strictly.
+
+    An architecture that does not fit is an error that names the file.
 
     build: makes the network with its own random initialisation, given the state that it will hold or None for
     random weights, which are drawn from seed 0. It may look at the state (for the number of classes) and drop

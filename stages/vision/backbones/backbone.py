@@ -24,12 +24,12 @@ class Backbone(nn.Module):
     @property
     @abstractmethod
     def network(self) -> nn.Module:
-        """The network as its publisher has it, whose state dict a weights file holds."""
+        """Return the network as its publisher has it, whose state dict a weights file holds."""
 
     @property
     @abstractmethod
     def parts(self) -> list[list[nn.Module]]:
-        """The modules of the stem, and of each stage, from the pixels on, as `--unfreeze` counts them."""
+        """Return the modules of the stem and of each stage, from the pixels on, as --unfreeze counts them."""
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> list[Tensor]:

@@ -18,9 +18,9 @@ from . import BACKGROUND, detector_info
 
 __all__ = ["Detector", "Object", "build_detector"]
 
-# Torchvision's file fasterrcnn_resnet50_fpn_coco-258fb6c6.pth, which names the beginning of its sha256, was
-# trained with normalisations that add no epsilon to the variance; torchvision sets it to 0 for this file
-# alone.
+# Torchvision's file fasterrcnn_resnet50_fpn_coco-258fb6c6.pth, whose name contains the start of its sha256,
+# was trained with normalisations that add no epsilon to the variance; torchvision sets it to 0 for this file
+# only.
 _WITHOUT_EPSILON = "258fb6c6"
 
 
@@ -44,8 +44,9 @@ class Detector:
             head.register_forward_hook(_in_float32)
 
     def top_objects(self, image: Image.Image, count: int, min_score: float) -> list[Object]:
-        """Return the `count` objects of the highest scores (at least `min_score`), best first. image: upright
-        RGB.
+        """Return the `count` objects of the highest scores (at least `min_score`), best first.
+
+        image: upright RGB.
 
         One image at a time: on a processor, batches of mixed sizes are padded to the largest and take longer,
         not shorter.
@@ -66,8 +67,11 @@ class Detector:
 
 
 def _in_float32(module: nn.Module, given: Any, made: Any) -> Any:
-    """Widen what a head gives: torchvision computes boxes in its type, and in bf16 a coordinate of 200 would
-    be a pixel off, and scores tie."""
+    """Widen what a head returns.
+
+    torchvision computes boxes in its type: in bf16 a coordinate of 200 would be a pixel off, and scores would
+    tie.
+    """
     return (
         made.float()
         if isinstance(made, Tensor)

@@ -27,7 +27,7 @@ SIZES = {"train": 16, "valid": 6, "test": 6}
 
 @pytest.fixture(scope="module")
 def run(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
-    """A run with three models: on features, on text alone, and from pixels."""
+    """Return a run with three models: on features, on text alone, and from pixels."""
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     run = Path(shutil.copytree(demos.run(sizes=SIZES), folder))
     configure(run, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)

@@ -12,7 +12,7 @@ RELATIONS = ("None", "/per/loc", "/per/org", "/loc/loc")
 
 
 def random_tags(rng: random.Random, length: int) -> list[str]:
-    """Valid BIO with touching mentions, and mentions of one and of many words."""
+    """Return valid BIO with touching mentions, and mentions of one and of many words."""
     tags: list[str] = []
     while len(tags) < length:
         kind = rng.choice(TYPES)
@@ -23,7 +23,7 @@ def random_tags(rng: random.Random, length: int) -> list[str]:
 
 
 def near(rng: random.Random, tags: list[str]) -> list[str]:
-    """Predictions that are often right: other mentions are put in the place of some words."""
+    """Return predictions that are often right, with other mentions in place of some words."""
     start = rng.randrange(len(tags))
     end = rng.randint(start, len(tags))
     guess = [*tags[:start], *random_tags(rng, end - start), *tags[end:]] if end > start else list(tags)
@@ -35,7 +35,7 @@ def near(rng: random.Random, tags: list[str]) -> list[str]:
 
 
 def mentions(tags: list[str]) -> list[tuple[str, int, int]]:
-    """(type, first word, word after the last) of each mention of valid BIO tags."""
+    """Return (type, first word, word after the last) of each mention of valid BIO tags."""
     found: list[tuple[str, int, int]] = []
     for index, tag in enumerate(tags):
         if tag.startswith("B-"):

@@ -58,7 +58,7 @@ SETTINGS = TrainSettings(batch_size=4, max_length=32, precision="fp32", device="
 
 
 def model_of(encoder: Path, system: str, task: str = "ner", head: str = "markers") -> Any:
-    """A new model in evaluation mode, whose visual part is large enough to be seen in single precision."""
+    """Return a new model in evaluation mode, whose visual part is large enough for single precision."""
     torch.manual_seed(0)
     labels = TAGS if task == "ner" else ("None", "/per/loc")
     levels = SPEC.levels if system in VISUAL else ()
@@ -69,7 +69,7 @@ def model_of(encoder: Path, system: str, task: str = "ner", head: str = "markers
 
 
 def batch_of(present: list[list[bool]], lengths: list[int], pad: int = 0) -> Batch:
-    """Random texts and views; what is absent holds numbers too."""
+    """Return random texts and views; what is absent holds numbers too."""
     generator = torch.Generator().manual_seed(1)
     mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
     ids = torch.randint(5, 60, mask.shape, generator=generator).masked_fill(~mask, pad)
@@ -141,7 +141,7 @@ def test_fault_2_one_cell_of_one_view_is_one_position_of_the_visual_sequence(tin
 
 
 def attention_by_head(model: System, batch: Batch, layer: int) -> Tensor:
-    """What equation 9 gives for each head of one layer: (B, n, H, d/H)."""
+    """Return what equation 9 gives for each head of one layer: (B, n, H, d/H)."""
     seen: list[Tensor] = []
     encoder: Any = model.encoder.encoder
     module = encoder.layer[layer].attention.self
@@ -255,7 +255,7 @@ PEOPLE, PLACES = ("ada", "alan", "grace"), ("london", "paris")
 
 
 def sentence(rng: random.Random) -> tuple[list[str], list[str]]:
-    """Words and tags that a small model learns in a few epochs: names are always what they are."""
+    """Return words and tags that a small model learns in a few epochs: names are always what they are."""
     words, tags = [], []
     for _ in range(rng.randint(2, 4)):
         kind, name = rng.choice((("PER", rng.choice(PEOPLE)), ("LOC", rng.choice(PLACES))))
@@ -285,7 +285,7 @@ def ner_rows(count: int = 24, held_out: int = 8) -> list[dict[str, Any]]:
 
 
 def write_features(folder: Path, keys: list[str]) -> None:
-    """Features that tell whose they are: all values of image i are i + 1.
+    """Write features that show whose they are: all values of image i are i + 1.
 
     Every second image has one object, the others none.
     """
@@ -543,7 +543,7 @@ def test_a_length_limit_beyond_the_encoders_positions_is_an_error_that_says_the_
 
 
 def write_corpus(folder: Path, order: list[int]) -> None:
-    """A JSONL file of ten samples, each with its own image, in this order of lines."""
+    """Write a JSONL file of ten samples, each with its own image, in this order of lines."""
     (folder / "images").mkdir(parents=True)
     records = []
     for number in range(10):
@@ -564,7 +564,7 @@ def prepare(run: RunFolder, folder: Path) -> None:
 
 
 def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
-    """After prepare, the first feature of the image that training gives to each text.
+    """Return, after prepare, the first feature of the image that training gives to each text.
 
     Features are those of the image's key.
     """

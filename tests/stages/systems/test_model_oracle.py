@@ -129,7 +129,7 @@ class Rig:
 
     @cache  # noqa: B019
     def states(self, sample: int) -> list[np.ndarray]:
-        """The oracle's embedding and layer outputs of the real tokens of one text."""
+        """Return the oracle's embedding and layer outputs of the real tokens of one text."""
         length = LENGTHS[sample]
         ids = self.batch.input_ids[sample, :length].tolist()
         first = self.pad + 1 if self.kind == "roberta" else 0
@@ -354,7 +354,7 @@ def emissions_of(rig: Rig, sample: int) -> np.ndarray:
 
 
 def chain_of(crf: torch.nn.Module) -> oracle.Chain:
-    """The scores as they are trained, before BIO forbids any."""
+    """Return the scores as they are trained, before BIO forbids any."""
     state = {
         name.removeprefix("parametrizations.").removesuffix(".original"): value
         for name, value in crf.state_dict().items()

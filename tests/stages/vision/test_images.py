@@ -33,12 +33,12 @@ def encode(image: Image.Image, format: str, **options: Any) -> bytes:
 
 
 def photo(width: int = 48, height: int = 32) -> Image.Image:
-    """Noise, so that no format compresses it to a handful of bytes."""
+    """Return noise, so that no format compresses it to a handful of bytes."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def png(width: int, height: int, pixels: bytes = b"", color_type: int = 2) -> bytes:
-    """A PNG written by hand, so that its header may say what no encoder would."""
+    """Return a PNG written by hand, so that its header may say what no encoder would."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return (

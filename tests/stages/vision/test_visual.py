@@ -55,7 +55,7 @@ def features_of(backbone: Backbone, views: torch.Tensor) -> torch.Tensor:
 
 
 def picture(width: int = 40, height: int = 30) -> Image.Image:
-    """Every pixel another colour, and none black."""
+    """Return a picture in which every pixel has another colour, and none is black."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return Image.fromarray((np.stack([x * 6, y * 8, x + y], axis=-1) + 9).astype(np.uint8))
 
@@ -109,7 +109,7 @@ def test_normalisation_is_torchvisions() -> None:
 
 @pytest.fixture
 def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's cache folder for downloads, empty."""
+    """Return torch's cache folder for downloads, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     return tmp_path / "hub/checkpoints"
@@ -254,7 +254,7 @@ def spec_of(backbone: str, size: int) -> FeatureSpec:
 
 
 def scenes(folder: Path, name: str, count: int) -> list[ImageUnit]:
-    """Pictures with none to three boxes in turn."""
+    """Return pictures with none to three boxes in turn."""
     images = []
     for number in range(count):
         path = folder / f"{number}.png"
@@ -287,7 +287,7 @@ def test_a_shard_holds_each_images_own_views_and_a_bad_image_only_fails_itself(t
 
 
 def _with_statistics(network: Any, seed: int) -> Any:
-    """Normalisations as training leaves them, so that folding them has something to get wrong."""
+    """Return normalisations as training leaves them, so that folding them has something to get wrong."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, (torch.nn.BatchNorm2d, FrozenBatchNorm2d)):
