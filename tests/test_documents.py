@@ -4,6 +4,9 @@ Code stands in fenced blocks that name their language. A comment on the line bef
 
     <!-- run on: runs/x -->   a copy of the finished run of the demonstration is there (several: by commas)
     <!-- not run: why -->     its commands are only parsed, its Python only compiled; the reason is a sentence
+    <!-- new file: PATH -->   it is a new file of a copy of the package, with which all of its page is run
+    <!-- in PATH, after: LINE -->         its lines go after the one statement that begins so, as far indented
+    <!-- in PATH, instead of: LINE -->    they go in its place
 
 Without a comment a block is run as it stands. Blocks run in a folder of their own with `mydata/` (the corpus
 of that run), `data/twitter2015/` (texts as published) and `data/twitter2015_images/`.
@@ -47,6 +50,9 @@ class Block:
     text: str
     run_on: tuple[str, ...] = ()
     reason: str | None = None  # why it is not run
+    edit: tuple[str, str, str] | None = (
+        None  # of the package: the file, "new file", "after" or "instead of", the line
+    )
 
     def __str__(self) -> str:
         return self.place
@@ -66,12 +72,19 @@ def blocks_of(path: Path) -> Iterator[Block]:
         before = next((line for line in reversed(lines[: begin - 1]) if line.strip()), "")
         run_on = re.fullmatch(r"\s*<!-- run on: (.+) -->", before)
         not_run = re.fullmatch(r"\s*<!-- not run: (.+) -->", before)
+        new_file = re.fullmatch(r"\s*<!-- new file: (\S+) -->", before)
+        changed = re.fullmatch(r"\s*<!-- in (\S+), (after|instead of): (.+) -->", before)
         yield Block(
             f"{path.relative_to(ROOT)}:{begin}",
             fence[3],
             "\n".join(line.removeprefix(fence[1]) for line in lines[begin:number]),
             tuple(name.strip() for name in run_on[1].split(",")) if run_on else (),
             not_run[1] if not_run else None,
+            (new_file[1], "new file", "")
+            if new_file
+            else (changed[1], changed[2], changed[3])
+            if changed
+            else None,
         )
         number += 1
 
@@ -83,7 +96,9 @@ def of(*languages: str, run: bool | None = None) -> list[Block]:
     return [
         block
         for block in BLOCKS
-        if block.language in languages and (run is None or run == (block.reason is None))
+        if block.language in languages
+        and block.edit is None
+        and (run is None or run == (block.reason is None))
     ]
 
 
@@ -151,9 +166,56 @@ def place(block: Block, finished: Path, demos: Demos, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(words: list[str], place: Path) -> None:
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """For each page that changes the package, the folder of a copy with these changes."""
+    folders = {}
+    for page in {page_of(block) for block in BLOCKS if block.edit is not None}:
+        folders[page] = tmp_path_factory.mktemp("package")
+        left_out = shutil.ignore_patterns(
+            ".*", "tests", "docs", "benchmarks", "build", "*.egg-info", "__pycache__"
+        )
+        package = shutil.copytree(ROOT, folders[page] / "hmnet_pipe", ignore=left_out)
+        for block in BLOCKS:
+            if page_of(block) == page and block.edit is not None:
+                change(package, block.text, *block.edit)
+    return folders
+
+
+def page_of(block: Block) -> str:
+    return block.place.partition(":")[0]
+
+
+def change(package: Path, text: str, name: str, how: str, anchor: str) -> None:
+    """Write a new file of the package, or put text behind or in the place of the one line that begins with `anchor`.
+
+    A statement of several lines ends where it is whole.
+    """
+    path = package / name
+    if how == "new file":
+        assert not path.exists(), f"{name} is there already"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [number for number, line in enumerate(lines) if line.strip().startswith(anchor)]
+    assert len(found) == 1, f"{len(found)} lines of {name} begin with {anchor}"
+    begin = end = found[0]
+    indent = lines[begin].removesuffix(lines[begin].lstrip())
+    while sum(
+        lines[i].count(o) - lines[i].count(c) for i in range(begin, end + 1) for o, c in ("()", "[]", "{}")
+    ):
+        end += 1
+    kept = lines[begin : end + 1] if how == "after" else []
+    lines[begin : end + 1] = [*kept, *(f"{indent}{line}" for line in text.splitlines())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def run(words: list[str], place: Path, package: Path | None = None) -> None:
     bin = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
+    if package is not None:
+        environment["PYTHONPATH"] = str(package)
     done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -204,11 +266,24 @@ def test_the_functions_and_tests_that_documents_name_are_there() -> None:
     assert named > 35
 
 
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [("after", "x = [\n    f(\n        1,\n    ),\n    g(),\n]\n"), ("instead of", "x = [\n    g(),\n]\n")],
+)
+def test_a_change_concerns_a_whole_statement(how: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("x = [\n    f(\n        1,\n    ),\n]\n")
+    change(tmp_path, "g(),", "x.py", how, "f(")
+    assert (tmp_path / "x.py").read_text() == expected
+    with pytest.raises(AssertionError, match="0 lines"):
+        change(tmp_path, "g(),", "x.py", how, "no such line")
+
+
 def test_every_comment_stands_before_a_block() -> None:
     comments = sum(
-        len(re.findall(r"<!-- (?:not )?run\b", path.read_text(encoding="utf-8"))) for path in DOCUMENTS
+        len(re.findall(r"<!-- (?:(?:not )?run|new file|in)\b", path.read_text(encoding="utf-8")))
+        for path in DOCUMENTS
     )
-    assert comments == sum(bool(block.run_on or block.reason) for block in BLOCKS)
+    assert comments == sum(bool(block.run_on or block.reason or block.edit) for block in BLOCKS)
 
 
 @pytest.mark.parametrize("block", of(*COMMANDS), ids=str)
@@ -227,8 +302,8 @@ def test_the_examples_of_help_are_commands_with_options_that_they_have(name: str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", of(*COMMANDS, run=True), ids=str)
-def test_commands_run(block: Block, place: Path) -> None:
-    run(["bash", "-euo", "pipefail", "-c", script_of(block)], place)
+def test_commands_run(block: Block, place: Path, packages: dict[str, Path]) -> None:
+    run(["bash", "-euo", "pipefail", "-c", script_of(block)], place, packages.get(page_of(block)))
 
 
 @pytest.mark.parametrize("block", of("python", run=False), ids=str)
@@ -238,8 +313,8 @@ def test_python_that_is_not_run_is_python(block: Block) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", of("python", run=True), ids=str)
-def test_python_runs(block: Block, place: Path) -> None:
-    run([sys.executable, "-c", block.text], place)
+def test_python_runs(block: Block, place: Path, packages: dict[str, Path]) -> None:
+    run([sys.executable, "-c", block.text], place, packages.get(page_of(block)))
 
 
 @pytest.mark.slow
