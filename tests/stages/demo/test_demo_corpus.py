@@ -177,7 +177,7 @@ def test_open_wordings_are_no_text_wordings_and_all_occur_with_every_answer(
     assert len(set(templates)) == len(templates) >= 12
     all_templates = [*templates, *(text for texts in by_answer.values() for text in texts)]
     assert len(set(all_templates)) == len(all_templates)
-    seen: dict[str, set[str]] = {template: set() for template in templates}
+    answers_of: dict[str, set[str]] = {template: set() for template in templates}
     for row in (row for rows in corpus.values() for row in rows):
         text = f" {wording_of(row)} "
         for group, answer, _ in mentions_of(row):
@@ -185,8 +185,8 @@ def test_open_wordings_are_no_text_wordings_and_all_occur_with_every_answer(
                 # "X again today" is also found in a longer wording that ends like it, so the longest one
                 # found is the row's.
                 found = [template for template in templates if f" {re.sub('{.}', 'X', template)} " in text]
-                seen[max(found, key=len)].add(answer)
-    assert all(len(answers) == 4 for answers in seen.values()), seen
+                answers_of[max(found, key=len)].add(answer)
+    assert all(len(answers) == 4 for answers in answers_of.values()), answers_of
 
 
 def test_a_classifier_of_the_text_is_at_chance_exactly_where_the_picture_decides(

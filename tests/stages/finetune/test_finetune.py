@@ -120,14 +120,14 @@ def scores_both_ways(
     arguments = {"task": config.task, "pad_id": tokenizer.pad_token_id, "label_ids": None}
     found: tuple[list[torch.Tensor], ...] = [], [], []
     with torch.inference_mode():
-        for cached, seen in zip(
+        for cached, on_pixels in zip(
             batches(split, order, visuals=cache, **arguments),
             batches(split, order, visuals=pixels, **arguments),
             strict=True,
         ):
-            assert torch.equal(cached.view_mask, seen.view_mask)
+            assert torch.equal(cached.view_mask, on_pixels.view_mask)
             found[0].append(model(cached))
-            found[1].append(end_to_end(seen))
+            found[1].append(end_to_end(on_pixels))
             cached.view_mask[:] = False
             found[2].append(model(cached))
     first, second, third = (torch.cat([part.flatten() for part in parts]) for parts in found)
@@ -141,13 +141,13 @@ def test_pixels_and_the_cache_give_the_same_scores(
     request: pytest.FixtureRequest, system: str, task: str, tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue({"ner": "run", "re": "relations"}[task])
-    cached, seen, blind = scores_both_ways(folder, system, RunFolder(folder).features())
-    assert (cached - seen).abs().max() < 1e-5
+    cached, on_pixels, blind = scores_both_ways(folder, system, RunFolder(folder).features())
+    assert (cached - on_pixels).abs().max() < 1e-5
     assert (cached - blind).abs().max() > 0.01, "the images change nothing here: the comparison says nothing"
     half = Path(shutil.copytree(folder, tmp_path / "half"))
     bring_up_to_date(half, "extract", dtype="float16")
-    cached, seen, _ = scores_both_ways(half, system, RunFolder(half).features())
-    assert 0 < (cached - seen).abs().max() < 5e-3
+    cached, on_pixels, _ = scores_both_ways(half, system, RunFolder(half).features())
+    assert 0 < (cached - on_pixels).abs().max() < 5e-3
 
 
 @pytest.mark.slow
@@ -156,8 +156,8 @@ def test_with_the_backbone_frozen_training_from_pixels_is_training_on_the_cache(
     bring_up_to_date(copy, "finetune", unfreeze=0)
     histories = [pq.read_table(path / "history.parquet") for path in (model_of(copy), finetuned_of(copy))]
     for column in ("loss", "valid_f1", "learning_rate"):
-        cached, seen = (history.column(column).to_pylist() for history in histories)
-        np.testing.assert_allclose(cached, seen, rtol=1e-3)
+        cached, on_pixels = (history.column(column).to_pylist() for history in histories)
+        np.testing.assert_allclose(cached, on_pixels, rtol=1e-3)
     weights = [load_file(path / "model.safetensors") for path in (model_of(copy), finetuned_of(copy))]
     assert set(weights[0]) == set(weights[1])
     for name, value in weights[0].items():
@@ -359,9 +359,9 @@ def test_refreshed_features_are_the_new_backbones_beside_the_old_ones(copy: Path
     with torch.inference_mode():
         for number, image in enumerate(images):
             views = torch.from_numpy(pixels[number][mask[number]])
-            seen = pooled_and_joined(model.backbone(normalise(views, IMAGENET_MEAN, IMAGENET_STD)), 2)
+            pooled = pooled_and_joined(model.backbone(normalise(views, IMAGENET_MEAN, IMAGENET_STD)), 2)
             np.testing.assert_allclose(
-                seen.numpy(), cached[number][mask[number]], atol=1e-4, err_msg=image.key
+                pooled.numpy(), cached[number][mask[number]], atol=1e-4, err_msg=image.key
             )
     assert bring_up_to_date(new.path, "train", epochs=1).state == "done"
     before = load_file(DEMO_WEIGHTS)

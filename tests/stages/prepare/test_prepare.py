@@ -418,15 +418,15 @@ def test_remembered_digests_notice_a_changed_image_and_ignore_a_touched_one(work
     line = {"tokens": ["x"], "tags": ["O"], "image": "1.bmp"}
     (workplace / "text" / "train.jsonl").write_text(json.dumps(line))
     prepare = stage(workplace)
-    seen = prepare.run.path / "stages" / "prepare.seen.parquet"
+    memory = prepare.run.path / "stages" / "prepare.seen.parquet"
     prepare.compute(prepare.causes(), Tools())
     before = prepare.inputs()
     assert (
-        not seen.exists() or pq.read_table(seen).num_rows == 0
+        not memory.exists() or pq.read_table(memory).num_rows == 0
     )  # too fresh: its times could stay the same at the next write
     prepare = settled(workplace)
     assert prepare.inputs() == before
-    assert pq.read_table(seen)["key"].to_pylist() == [key(image.read_bytes())]
+    assert pq.read_table(memory)["key"].to_pylist() == [key(image.read_bytes())]
 
     times = image.stat()
     image.write_bytes(picture("blue", "BMP"))
@@ -446,14 +446,14 @@ def test_an_unchanged_image_is_not_read_again(workplace: Path) -> None:
     prepare.compute(prepare.causes(), Tools())
     prepare = settled(workplace)
     before = prepare.inputs()
-    seen = prepare.run.path / "stages" / "prepare.seen.parquet"
-    table = pq.read_table(seen)
+    memory = prepare.run.path / "stages" / "prepare.seen.parquet"
+    table = pq.read_table(memory)
     planted = table.set_column(table.schema.get_field_index("key"), "key", [["0" * 64]])
-    pq.write_table(planted, seen)
+    pq.write_table(planted, memory)
     assert (
         prepare.inputs()["images"] != before["images"]
     )  # the planted digest was believed, so the file was not read
-    seen.write_bytes(b"damaged")
+    memory.write_bytes(b"damaged")
     assert prepare.inputs() == before
 
 

@@ -142,16 +142,16 @@ def test_fault_2_one_cell_of_one_view_is_one_position_of_the_visual_sequence(tin
 
 def attention_by_head(model: System, batch: Batch, layer: int) -> Tensor:
     """Return what equation 9 gives for each head of one layer: (B, n, H, d/H)."""
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
     encoder: Any = model.encoder.encoder
     module = encoder.layer[layer].attention.self
-    hook = module.register_forward_hook(lambda module, args, output: seen.append(output[0]))
+    hook = module.register_forward_hook(lambda module, args, output: outputs.append(output[0]))
     with torch.inference_mode():
         encode(
             model.encoder, batch.input_ids, batch.attention_mask, model.fusion(batch.views, batch.view_mask)
         )
     hook.remove()
-    return seen[0].unflatten(-1, (model.encoder.config.num_attention_heads, -1))
+    return outputs[0].unflatten(-1, (model.encoder.config.num_attention_heads, -1))
 
 
 @pytest.mark.parametrize("system", VISUAL)

@@ -207,17 +207,17 @@ def test_gate_is_equations_3_and_4_for_each_view_and_layer(system: str) -> None:
     rig = rig_of(system)
     gates = rig.model.fusion.gate_probabilities(rig.model.fusion.project(rig.batch.views))
     assert len(gates) == LAYERS
-    seen = []
+    expectations = []
     for layer, actual in enumerate(gates):
         expected = [
             [oracle.gate_of(system, layer, view, rig.fusion, LAYERS) for view in rig.views(i)]
             for i in range(len(LENGTHS))
         ]
         close(actual, np.array(expected))
-        seen.append(np.array(expected))
+        expectations.append(np.array(expected))
     # Otherwise the comparison would not tell a layer's or a view's gate from another's.
-    assert np.ptp(np.array(seen), axis=0).max() > 0.1
-    assert np.ptp(seen[0], axis=1).max() > 0.1
+    assert np.ptp(np.array(expectations), axis=0).max() > 0.1
+    assert np.ptp(expectations[0], axis=1).max() > 0.1
 
 
 def test_systems_without_a_gate_have_none(rig: Rig) -> None:
@@ -245,9 +245,9 @@ def test_prefix_is_equations_5_to_8_in_the_order_of_views_then_cells_row_by_row(
         assert prefix.mask[sample].tolist() == [there for there in present for _ in range(cells)]
         # The oracle leaves absent views out: what the mask lets through must be its rows, in its order.
         for actual, wanted in zip((prefix.keys, prefix.values), expected or ([], []), strict=True):
-            seen = actual[sample][:, prefix.mask[sample]]
+            values = actual[sample][:, prefix.mask[sample]]
             for head, rows in enumerate(oracle.heads(np.array(wanted), HEADS) if len(wanted) else []):
-                close(seen[head], rows)
+                close(values[head], rows)
 
 
 def test_visual_sequence_keeps_views_in_order_and_cells_row_by_row() -> None:
@@ -284,11 +284,11 @@ def forward_prefix(rig: Rig) -> list[LayerPrefix | None] | None:
 
 
 def test_attention_is_equation_9_in_every_layer(any_rig: Rig) -> None:
-    seen: dict[int, Any] = {}
+    calls: dict[int, Any] = {}
     encoder: Any = any_rig.model.encoder.encoder
     hooks = [
         layer.attention.self.register_forward_hook(
-            lambda module, args, kwargs, output, index=index: seen.update(
+            lambda module, args, kwargs, output, index=index: calls.update(
                 {index: ((args or (kwargs["hidden_states"],))[0], output[0])}
             ),
             with_kwargs=True,
@@ -300,9 +300,9 @@ def test_attention_is_equation_9_in_every_layer(any_rig: Rig) -> None:
     )
     for hook in hooks:
         hook.remove()
-    assert sorted(seen) == list(range(LAYERS))
+    assert sorted(calls) == list(range(LAYERS))
     for sample, length in enumerate(LENGTHS):
-        for index, (inputs, outputs) in seen.items():
+        for index, (inputs, outputs) in calls.items():
             rows = inputs[sample, :length].detach().numpy()
             name = f"encoder.layer.{index}.attention.self"
             close(
@@ -341,8 +341,8 @@ def test_the_prefix_changes_what_the_oracle_says_it_does(rig: Rig) -> None:
         text = oracle.encode(
             ids, range(length), [None] * LAYERS, rig.weights, head_count=HEADS, epsilon=1e-5
         )[-1]
-        seen = present[1:] if rig.system == "hmnet-onlyobj" else present
-        assert np.allclose(text, rig.states(sample)[-1], atol=1e-6) != any(seen)
+        visible = present[1:] if rig.system == "hmnet-onlyobj" else present
+        assert np.allclose(text, rig.states(sample)[-1], atol=1e-6) != any(visible)
 
 
 # Entity head, equation 10.
@@ -526,7 +526,7 @@ def test_explained_gates_and_attention_are_the_oracles(rig: Rig) -> None:
                     for part in ("query", "key")
                 }
                 queries, keys = (oracle.linear(rows, *sides[part]) for part in ("query", "key"))
-                seen = [number for number in range(len(views)) if present[first + number]]
+                visible = [number for number in range(len(views)) if present[first + number]]
                 for head in range(HEADS):
                     parts = [oracle.heads(matrix, HEADS)[head] for matrix in (queries, phi[0], keys)]
                     for word in range(length):
@@ -535,7 +535,7 @@ def test_explained_gates_and_attention_are_the_oracles(rig: Rig) -> None:
                             for key in [*parts[1], *parts[2]]
                         ]
                         weights = oracle.softmax(scores)
-                        for place, number in enumerate(seen):
+                        for place, number in enumerate(visible):
                             expected[head, word, number] = sum(
                                 weights[place * SIDE**2 : (place + 1) * SIDE**2]
                             )
