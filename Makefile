@@ -49,7 +49,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED)  ## the main job, offline: text-only against HMNeT on a generated corpus
+demo: $(INSTALLED)  ## run the demonstration, offline: text alone against HMNeT on a generated corpus
 	$(BIN)/hmnet-pipe demo $(RUN)
 
 # The targets of a run are the records of its stages, RUN/stages/<stage>.json, which each stage writes last and whole; .PRECIOUS, since
@@ -103,13 +103,13 @@ $(eval $(training))
 endef
 $(call grid,rule)
 
-run: $(MODELS)  ## one run from its data to a trained system; see the top of this file
+run: $(MODELS)  ## make one run, from its data to a trained system; see the top of this file
 
 table: $(MODELS)  ## train SYSTEMS with SEEDS and print the mean and deviation of their scores
 	@$(HMNET) table $(RUN) $(SYSTEMS:%=--system %) $(SEEDS:%=--seed %)
 endif
 
-demo-finetune: $(INSTALLED)  ## the demonstration, then end to end and on the refreshed cache
+demo-finetune: $(INSTALLED)  ## run the demonstration, then train end to end and on the refreshed cache
 	$(BIN)/hmnet-pipe demo $(RUN) --finetune
 
 bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/benchmarks (DATA holds twitter2015/ and photos/)
@@ -128,21 +128,21 @@ demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone a
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 SOAK   ?= --kills 30 --flips 1000 --seed 1
 
-check: lint types  ## style, types and the fast tests: for every change
+check: lint types  ## check style and types, and run the fast tests: for every change
 	$(PYTEST) -m 'not slow'
 
-test: lint types  ## style, types and all tests
+test: lint types  ## check style and types, and run all tests
 	$(PYTEST)
 
-soak: $(INSTALLED)  ## the campaigns of faults at random moments at full length; SOAK holds their counts and their seed
+soak: $(INSTALLED)  ## run the campaigns of random faults at full length; SOAK holds their counts and seed
 	$(PYTEST) -m campaign $(SOAK)
 
-lint: $(INSTALLED)  ## style
+lint: $(INSTALLED)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # A checkout's folder name need not be an identifier, so the types of an installed copy are checked.
-types: $(INSTALLED)  ## of the package, the tests and the benchmarks
+types: $(INSTALLED)  ## check the types of the package, the tests and the benchmarks
 	rm -rf build/types
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/types .
 	MYPYPATH=build/types:benchmarks $(BIN)/mypy build/types/hmnet_pipe tests benchmarks
