@@ -9,7 +9,7 @@ import shutil
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
-from ...stages.systems.end_to_end import BACKBONE_FILE
+from ...stages.systems.registry import BACKBONE_FILE
 from .config import RunConfig
 from .runner import Report, run_stage
 

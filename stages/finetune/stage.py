@@ -29,7 +29,7 @@ from ..learning.causes import (
     training_progress,
 )
 from ..learning.recipe import TrainingJob, TrainSettings
-from ..systems.registry import system_is_visual
+from ..systems.registry import BACKBONE_FILE, system_is_visual
 from ..text.encoders.files import resolve_encoder
 from ..vision.plan import ViewSource
 from .settings import FinetuneSettings
@@ -119,7 +119,7 @@ class Finetune(Stage):
 
     def outputs(self) -> dict[str, str]:
         return {
-            **model_outputs(self.place, "backbone.safetensors"),
+            **model_outputs(self.place, BACKBONE_FILE),
             **sound_digests({"outcomes": (self.run.outcomes(self.name), OUTCOMES)}),
         }
 

@@ -12,8 +12,9 @@ from ...manifests.run import RunFolder
 from ..base.arithmetic import resolve_device, resolve_precision
 from ..base.tools import Tools
 from ..systems.batch import ModelConfig
-from ..systems.end_to_end import BACKBONE_FILE, EndToEnd
+from ..systems.end_to_end import EndToEnd
 from ..systems.folder import load_system
+from ..systems.registry import BACKBONE_FILE
 from ..systems.system import Model
 from ..text.encoders.bert import load_tokenizer
 from ..vision.pixels import Pixels

@@ -22,11 +22,10 @@ from ..vision.pooling import pooled_and_joined
 from ..vision.views import normalise
 from .batch import Batch, ModelConfig
 from .folder import load_system
+from .registry import BACKBONE_FILE
 from .system import Explanation, Model, System
 
-__all__ = ["BACKBONE_FILE", "EndToEnd"]
-
-BACKBONE_FILE = "backbone.safetensors"
+__all__ = ["EndToEnd"]
 
 
 class EndToEnd(Model):

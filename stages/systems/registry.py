@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from ...manifests.errors import InputError, unknown_name
 from .variants import VARIANTS
 
-__all__ = ["RELATION_HEADS", "SYSTEMS", "SystemInfo", "system_info", "system_is_visual"]
+__all__ = ["BACKBONE_FILE", "RELATION_HEADS", "SYSTEMS", "SystemInfo", "system_info", "system_is_visual"]
+
+BACKBONE_FILE = "backbone.safetensors"
+"""In the folder of a model that was trained from pixels: the weights of its backbone."""
 
 RELATION_HEADS = ("markers", "cls")
 BOTH_TASKS = ("ner", "re")
