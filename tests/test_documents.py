@@ -187,7 +187,7 @@ def page_of(block: Block) -> str:
 
 
 def change(package: Path, text: str, name: str, how: str, anchor: str) -> None:
-    """Write a new file of the package, or put text behind or in place of the one line that begins with `anchor`.
+    """Write a new file of the package, or put text behind or in place of the line that begins with `anchor`.
 
     A statement of several lines ends where it is whole.
     """

@@ -117,7 +117,7 @@ def finetune(
     Reads samples.parquet, detections.parquet and the images. The recipe is that of [train] in run.toml,
     except for what [finetune] says about the backbone. Writes models/SYSTEM/finetuned-seed-N/ (with --from
     train: finetuned-seed-N-from-train/): what train writes, and backbone.safetensors. --refresh also writes
-    refreshed/SYSTEM-seed-N/, a run with the features of the new backbone: train and evaluate on it as on any
+    refreshed/SYSTEM-seed-N[-from-train]/, a run with the features of the new backbone: use it like any
     other. If killed, it resumes from its last checkpoint. When started by torchrun, the processes share every
     batch.
 
