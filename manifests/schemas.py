@@ -6,9 +6,12 @@ from .fingerprint import NOT_DIGESTED
 
 __all__ = [
     "DETECTIONS",
+    "DONE",
     "EXPLANATIONS",
+    "FAILED",
     "HISTORY",
     "IMAGES",
+    "MISSED",
     "OUTCOMES",
     "PREDICTIONS",
     "PROBLEMS",
@@ -20,6 +23,7 @@ __all__ = [
 
 TASKS = ("ner", "re")
 SPLITS = ("train", "valid", "test")
+DONE, FAILED, MISSED = "done", "failed", "missed"
 
 
 def _schema(*fields: tuple[str, pa.DataType], not_digested: tuple[str, ...] = ()) -> pa.Schema:
@@ -86,8 +90,9 @@ DETECTIONS = _schema(
     ("score", pa.float32()),
 )
 
-# One row per image that a visual stage processed. `status` is "done" or "failed"; `reason` is set for failed
-# ones.
+# One row per image that a visual stage processed. `status` is DONE; FAILED; or MISSED, where the image could
+# not be read at that moment: that is no result, and the next run tries it again. `reason` says why it is not
+# done.
 OUTCOMES = _schema(
     ("image_key", pa.string()),
     ("status", pa.string()),

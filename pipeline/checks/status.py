@@ -27,7 +27,7 @@ _SIZED_FILES = 20_000
 
 @dataclass(frozen=True)
 class StageStatus:
-    """The state of a stage: a State, "partial" (interrupted, with something kept), or "blocked".
+    """The state of a stage: a State or "blocked". An interrupted stage with something kept is "partial" too.
 
     A stage is blocked if a stage before it has not run or its weights are missing.
 
@@ -37,7 +37,7 @@ class StageStatus:
     """
 
     stage: str
-    state: State | Literal["partial", "blocked"]
+    state: State | Literal["blocked"]
     reasons: list[str]
     progress: Progress | None
     failures: dict[str, int]
@@ -57,7 +57,7 @@ class StageStatus:
             more = "".join(f", {name} {value}" for name, value in self.progress.details.items())
             yield f"    {self.progress.done} of {self.progress.total} {self.progress.unit} are kept{more}"
         yield from (
-            f"    because of {reason}" if self.state == "stale" else f"    {reason}"
+            f"    because of {reason}" if self.state in ("stale", "partial") else f"    {reason}"
             for reason in self.reasons
         )
         yield from (f"    {number} failed: {reason}" for reason, number in self.failures.items())
@@ -111,7 +111,7 @@ def run_status(run: RunFolder, *, sized_files: int = _SIZED_FILES) -> RunStatus:
 def _stage_status(stage: Stage) -> StageStatus:
     progress: Progress | None = None
     record: StageRecord | None = None
-    state: State | Literal["partial", "blocked"]
+    state: State | Literal["blocked"]
     try:
         record = StageRecord.read(stage.run.record(stage.name))
         causes = _causes(stage, record)

@@ -19,6 +19,7 @@ import dask
 from ...manifests.errors import StageError
 from ...manifests.files import disk_error
 from ...stages.base.tools import UnitFailure
+from ...stages.vision.outcomes import out_of_memory
 from .memory import keep_freed_memory
 
 __all__ = ["Cluster", "default_workers"]
@@ -100,8 +101,7 @@ def _on_worker(function: Callable[[U], R], unit: U, started_in: str) -> R:
         # A pickled exception loses the ones that it was raised from.
         if (cause := disk_error(error)) is not None:
             raise OSError(cause.errno, cause.strerror) from error
-        # Torch has no exception type for a processor that runs out of memory.
-        if isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        if out_of_memory(error):
             raise MemoryError(str(error)) from error
         raise
 

@@ -46,6 +46,8 @@ def why_changed(stage: Stage) -> str | None:
             return f"{name}: {old.get(name)} -> {new.get(name)}"
     if gone := [file for name in record.outputs if not (file := stage.output_path(name)).exists()]:
         return f"{gone[0]} no longer exists"
+    if missed := sum(stage.missed().values()):
+        return f"{missed} images could not be read"
     return next((f"{source} is newer" for source in sources_since(stage, since)), None)
 
 

@@ -56,8 +56,9 @@ _RECORDED_PACKAGES = (
 )
 
 
-State = Literal["fresh", "stale", "never run"]
-"""A stage's state: it has nothing to do, it was done from other causes, or it was never done."""
+State = Literal["fresh", "partial", "stale", "never run"]
+"""A stage's state: it has nothing to do, images that could not be read are left to do, it was done from other
+causes, or it was never done."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,9 @@ def stage_state(stage: Stage, causes: StageRecord) -> tuple[State, list[str]]:
             f"output {name}, which is {'not as recorded' if name in outputs else 'missing or damaged'}"
             for name in wrong
         ]
+    if missed := stage.missed():
+        reasons = ", ".join(f"{reason}: {number}" for reason, number in missed.items())
+        return "partial", [f"{sum(missed.values())} images that could not be read ({reasons})"]
     return "fresh", []
 
 

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ...manifests.errors import StageError
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import OUTCOMES
+from ...manifests.schemas import DONE, MISSED, OUTCOMES
 from ...manifests.tables import read_table
 from .tools import SILENT, Counts, Tools
 
@@ -176,11 +176,21 @@ class Stage(ABC):
 
     def failures(self) -> dict[str, int]:
         """Return how often the last finished run met each reason for a failure, most frequent first."""
+        return self._reasons(lambda status: pc.not_equal(status, DONE))
+
+    def missed(self) -> dict[str, int]:
+        """Return how often it met each reason that depended on the moment, most frequent first.
+
+        Such an image has no result: a stage that has missed some is not finished.
+        """
+        return self._reasons(lambda status: pc.equal(status, MISSED))
+
+    def _reasons(self, wanted: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> dict[str, int]:
         try:
             table = read_table(self.run.outcomes(self.name), OUTCOMES, columns=["status", "reason"])
         except StageError:  # it never finished, or it has no such table
             return {}
-        return count_reasons(table.filter(pc.equal(table.column("status"), "failed")).column("reason"))
+        return count_reasons(table.filter(wanted(table.column("status"))).column("reason"))
 
     def damage(self) -> list[tuple[Path, str]]:
         """Return each output file that fails its own checksums, with the reason."""

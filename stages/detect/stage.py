@@ -18,7 +18,7 @@ from ...manifests.files import remove_temporaries
 from ...manifests.fingerprint import digest_json
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES
+from ...manifests.schemas import DETECTIONS, DONE, IMAGES, MISSED, OUTCOMES
 from ...manifests.tables import (
     any_usable,
     read_table,
@@ -33,6 +33,7 @@ from ..base.arithmetic import Arithmetic
 from ..base.settings import local_files
 from ..base.stage import Progress, Rerun, Stage, given_settings, sample_of
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
+from ..vision.outcomes import Failure, Failures
 from ..vision.weights import weights_of
 from .comparison import box_distance, box_probes, compare_detections
 from .settings import DetectSettings
@@ -113,31 +114,34 @@ class Detect(Stage):
         remove_temporaries(self.run.path, self.run.detections.name)
         bar = tools.bar(len(todo), "detect", "image")
         detections, outcomes = [old_detections], [old_outcomes]
+        failures = Failures(self.name, len(images))
         for unit, result in tools.map(_detect_chunk, self._units(work, todo)):
             if isinstance(result, UnitFailure):
-                failures = [
-                    {"image_key": key, "status": "failed", "reason": result.reason} for key, _ in unit.images
-                ]
-                outcomes.append(table_of(OUTCOMES, failures))
+                for key, path in unit.images:
+                    failures.add(key, Failure(result.reason), path)
             else:
                 detections_path, outcomes_path = chunk_tables(result)
                 detections.append(read_table(detections_path, DETECTIONS))
-                outcomes.append(read_table(outcomes_path, OUTCOMES))
+                outcomes.append(_without(failures, read_table(outcomes_path, OUTCOMES), dict(unit.images)))
             bar.update(len(unit))
         bar.close()
+        failures.check()
+        outcomes.append(table_of(OUTCOMES, failures.rows()))
         all_detections = pa.concat_tables(detections).sort_by(
             [("image_key", "ascending"), ("rank", "ascending")]
         )
         all_outcomes = pa.concat_tables(outcomes).sort_by("image_key")
         write_table(self.run.detections, all_detections)
         write_table(self.run.outcomes(self.name), all_outcomes)
-        failed = all_outcomes.column("status").to_pylist().count("failed")
         return Counts(
             "images",
-            done=len(images) - len(kept) - failed,
+            done=len(images) - len(kept) - len(failures),
             skipped=len(kept),
-            failed=failed,
-            details={"objects": all_detections.num_rows},
+            failed=len(failures),
+            details={
+                "objects": all_detections.num_rows,
+                **failures.details(self.run.outcomes(self.name)),
+            },
         )
 
     def progress(self, causes: StageRecord) -> Progress | None:
@@ -174,6 +178,8 @@ class Detect(Stage):
             )
         )
         new = pa.concat_tables(found), pa.concat_tables(outcomes)
+        if missed := new[1].column("status").to_pylist().count(MISSED):
+            raise StageError(f"{missed} of {len(keys)} images cannot be read now")
         precision = str(record.parameters["precision"])
         return compare_detections(self.name, tuple(old), new, precision, f"{len(keys)} images")
 
@@ -236,13 +242,22 @@ class Detect(Stage):
             return nothing
         if record.outputs != self.outputs():
             return nothing
-        good = {row["image_key"] for row in outcomes.to_pylist() if row["status"] == "done"} & {
+        good = {row["image_key"] for row in outcomes.to_pylist() if row["status"] == DONE} & {
             key for key, _ in images
         }
         keys = pa.array(sorted(good), pa.string())
         return tuple(
             table.filter(pc.is_in(table.column("image_key"), keys)) for table in (detections, outcomes)
         )
+
+
+def _without(failures: Failures, outcomes: pa.Table, paths: Mapping[str, str]) -> pa.Table:
+    """Add the images of a chunk that have no result to `failures`, and return the rows of the others."""
+    done = pc.equal(outcomes.column("status"), DONE)
+    for row in outcomes.filter(pc.invert(done)).to_pylist():
+        failure = Failure(row["reason"], passing=row["status"] == MISSED)
+        failures.add(row["image_key"], failure, paths[row["image_key"]])
+    return outcomes.filter(done)
 
 
 def _detect_chunk(unit: ChunkUnit) -> Path:

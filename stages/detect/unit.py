@@ -34,6 +34,11 @@ class ChunkUnit:
         """Return the path that the names of the chunk's tables start with."""
         return Path(self.work) / digest_json([key for key, _ in self.images])
 
+    @property
+    def missed_stem(self) -> Path:
+        """Return the same for a chunk with images that could not be read: no later run takes it for done."""
+        return self.stem.with_name(f"{self.stem.name}-missed")
+
     def halves(self) -> tuple[Self, Self]:
         """Return two units that do the same work: halving isolates an image that crashes its worker."""
         middle = len(self.images) // 2

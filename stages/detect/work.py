@@ -12,12 +12,16 @@ from ...manifests.schemas import DETECTIONS, OUTCOMES
 from ...manifests.tables import table_of, write_table
 from ..base.ahead import prefetched
 from ..base.arithmetic import Arithmetic, autocast
-from ..vision.detectors.torchvision import Detector, build_detector
+from ..vision.detectors.torchvision import Detector, Object, build_detector
 from ..vision.fused import for_inference
 from ..vision.images import UnusableImage, open_keyed
+from ..vision.outcomes import Failure, failure_of_one, outcome
 from .unit import ChunkUnit, chunk_tables
 
 __all__ = ["detect_chunk"]
+
+
+_LONGEST_SIDE = 65_500  # of a JPEG
 
 
 @lru_cache(maxsize=1)
@@ -29,24 +33,25 @@ def _detector(name: str, weights: str, min_score: float, arithmetic: Arithmetic)
 
 
 def detect_chunk(unit: ChunkUnit) -> Path:
-    """Detect in one chunk and commit its two tables.
+    """Detect in one chunk, commit its two tables, and return what their names start with.
 
-    Idempotent: a chunk that an interrupted run committed is kept.
+    Idempotent: a chunk that an interrupted run committed is kept. An image that cannot be read, or that the
+    detector cannot take, is a row of its own.
     """
-    detections_path, outcomes_path = chunk_tables(unit.stem)
-    if outcomes_path.is_file():
+    if chunk_tables(unit.stem)[1].is_file():
         return unit.stem
     detector = _detector(unit.detector, unit.weights, unit.min_score, unit.arithmetic)
-    device = torch.device(unit.arithmetic.device)
     detections: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
-    opened = prefetched(_image_or_reason(Path(path), key) for key, path in unit.images)
+    missed = False
+    opened = prefetched(_image_or_failure(Path(path), key) for key, path in unit.images)
     for (key, _), image in zip(unit.images, opened, strict=True):
-        if isinstance(image, str):
-            outcomes.append({"image_key": key, "status": "failed", "reason": image})
+        objects = image if isinstance(image, Failure) else _objects_or_failure(detector, image, unit)
+        if isinstance(image, Failure) or isinstance(objects, Failure):
+            assert isinstance(objects, Failure)
+            outcomes.append(outcome(key, objects))
+            missed = missed or objects.passing
             continue
-        with autocast(device, unit.arithmetic.precision):
-            objects = detector.top_objects(image, unit.objects, unit.min_score)
         for rank, found in enumerate(objects):
             corners = dict(zip(("x0", "y0", "x1", "y1"), found.box, strict=True))
             detections.append(
@@ -57,16 +62,31 @@ def detect_chunk(unit: ChunkUnit) -> Path:
                 crop = image.crop(
                     (int(x0), int(y0), max(int(x1 + 0.5), int(x0) + 1), max(int(y1 + 0.5), int(y0) + 1))
                 )
+                crop.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
                 with atomic_path(Path(unit.crops) / f"{key}-{rank}.jpg", durable=False) as temporary:
                     crop.save(temporary, "JPEG", quality=90)
-        outcomes.append({"image_key": key, "status": "done", "reason": None})
-    write_table(detections_path, table_of(DETECTIONS, detections))
-    write_table(outcomes_path, table_of(OUTCOMES, outcomes))
-    return unit.stem
+        outcomes.append(outcome(key))
+    stem = unit.missed_stem if missed else unit.stem
+    for path, table in zip(
+        chunk_tables(stem), (table_of(DETECTIONS, detections), table_of(OUTCOMES, outcomes)), strict=True
+    ):
+        write_table(path, table)
+    return stem
 
 
-def _image_or_reason(path: Path, key: str) -> Image.Image | str:
+def _image_or_failure(path: Path, key: str) -> Image.Image | Failure:
     try:
         return open_keyed(path, key)
     except UnusableImage as error:
-        return str(error)
+        return Failure.of(error)
+
+
+def _objects_or_failure(detector: Detector, image: Image.Image, unit: ChunkUnit) -> list[Object] | Failure:
+    """Return the objects of an image, or why the network cannot take it: it may raise anything."""
+    device = torch.device(unit.arithmetic.device)
+    try:
+        with autocast(device, unit.arithmetic.precision):
+            return detector.top_objects(image, unit.objects, unit.min_score)
+    except Exception as error:
+        reason = failure_of_one(error, device).reason
+        return Failure(f"the detector cannot take {image.width} x {image.height} pixels: {reason}")

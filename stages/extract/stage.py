@@ -38,6 +38,7 @@ from ..base.settings import local_files
 from ..base.stage import Progress, Rerun, Stage, given_settings, sample_of
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
 from ..vision.backbones import backbone_info
+from ..vision.outcomes import Failure, Failures, outcome
 from ..vision.plan import ImageUnit, ViewPlan, planned_images
 from ..vision.sets import PYRAMID, FeatureSet
 from ..vision.weights import weights_of
@@ -153,7 +154,10 @@ class Extract(Stage):
         if remark := first.arithmetic.remark:
             tools.say(remark)
         images = first.images()
-        begun = [_Begun(stage, *stage._reusable(images, causes)) for stage, causes in works]
+        begun = [
+            _Begun(stage, *stage._reusable(images, causes), Failures(stage.name, len(images)))
+            for stage, causes in works
+        ]
         passes: dict[frozenset[str], list[_Begun]] = {}
         for one in begun:
             remove_temporaries(one.stage.place)
@@ -161,6 +165,8 @@ class Extract(Stage):
         for kept, together in passes.items():
             todo = [image for image in images if image.key not in kept] if kept else images
             _make(together, todo, tools)
+        for one in begun:
+            one.failures.check()
         return [one.commit(images) for one in begun]
 
     def finish(self) -> None:
@@ -212,6 +218,8 @@ class Extract(Stage):
                 apart.remarks.append(
                     f"{target.path.name} was put together differently; another batch may round differently"
                 )
+            if missed := sum(failure.passing for _, failure in result[0].failed):
+                raise StageError(f"{missed} of {len(unit)} images cannot be read now")
             apart.add(old, new)
         return apart.rerun()
 
@@ -316,27 +324,30 @@ class _Begun:
     stage: Extract
     kept: dict[str, IndexRow]
     taken: set[str]
+    failures: Failures
     rows: list[IndexRow] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
 
     def commit(self, images: Sequence[ImageUnit]) -> Counts:
         """Write the outcomes and the index. From then on the set has exactly these rows."""
         stage, rows = self.stage, [*self.kept.values(), *self.rows]
-        outcomes = [{"image_key": row.image_key, "status": "done", "reason": None} for row in rows]
-        outcomes += [{"image_key": key, "status": "failed", "reason": reason} for key, reason in self.failed]
+        outcomes = [*(outcome(row.image_key) for row in rows), *self.failures.rows()]
         write_table(
             stage.run.outcomes(stage.name),
             table_of(OUTCOMES, sorted(outcomes, key=lambda row: str(row["image_key"]))),
         )
         write_index(stage.place, stage.spec(), rows)
-        new = (image for image in images if image.key not in self.kept)
-        views = sum(stage.feature_set.views_of(len(image.boxes), stage.objects) for image in new)
+        made = {row.image_key for row in self.rows}
+        views = sum(
+            stage.feature_set.views_of(len(image.boxes), stage.objects)
+            for image in (images if made else ())
+            if image.key in made
+        )
         return Counts(
             "images",
             done=len(self.rows),
             skipped=len(self.kept),
-            failed=len(self.failed),
-            details={"views": views},
+            failed=len(self.failures),
+            details={"views": views, **self.failures.details(stage.run.outcomes(stage.name))},
         )
 
 
@@ -347,10 +358,13 @@ def _make(together: Sequence[_Begun], images: Sequence[ImageUnit], tools: Tools)
     for unit, results in tools.map(_extract_shard, units):
         for i, one in enumerate(together):
             if isinstance(results, UnitFailure):
-                one.failed.extend((image.key, results.reason) for image in unit.images)
+                failed = tuple((image.key, Failure(results.reason)) for image in unit.images)
             else:
                 one.rows.extend(results[i].rows)
-                one.failed.extend(results[i].failed)
+                failed = results[i].failed
+            paths = {image.key: image.path for image in unit.images} if failed else {}
+            for key, failure in failed:
+                one.failures.add(key, failure, paths[key])
         bar.update(len(unit))
     bar.close()
 

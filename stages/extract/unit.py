@@ -23,6 +23,7 @@ from ...cache.reader import IndexRow
 from ...cache.spec import FeatureSpec
 from ...manifests.fingerprint import digest_json
 from ..base.arithmetic import Arithmetic
+from ..vision.outcomes import Failure
 from ..vision.plan import ImageUnit
 
 __all__ = ["ShardResult", "ShardUnit", "Target"]
@@ -82,8 +83,8 @@ class ShardUnit:
 class ShardResult:
     """What a worker reports about one target: its shard's index rows, and the images it could not use.
 
-    failed: (key, reason) of each such image.
+    failed: (key, why) of each such image.
     """
 
     rows: tuple[IndexRow, ...]
-    failed: tuple[tuple[str, str], ...]
+    failed: tuple[tuple[str, Failure], ...]

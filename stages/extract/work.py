@@ -1,6 +1,6 @@
 """What a worker does for the extract stage: image files become a committed shard of each feature set."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,8 @@ from ..base.arithmetic import Arithmetic, autocast
 from ..vision.backbones.backbone import Backbone
 from ..vision.backbones.build import build_backbone
 from ..vision.fused import for_inference
-from ..vision.images import UnusableImage, open_keyed
+from ..vision.images import open_keyed
+from ..vision.outcomes import Failure, failure_of_one
 from ..vision.plan import ImageUnit
 from ..vision.pooling import pooled_and_joined
 from ..vision.views import cut_views, normalise
@@ -31,6 +32,7 @@ __all__ = ["extract_shard", "stored"]
 # fast there and makes an image's numbers its own: no neighbour, shard or later addition can move their last
 # bits.
 _IMAGES_PER_GPU_BATCH = 8
+_IMAGES_TOGETHER = {"cpu": 1}
 
 
 @lru_cache(maxsize=4)
@@ -59,6 +61,11 @@ def extract_shard(unit: ShardUnit) -> list[ShardResult]:
     return [result for target in unit.targets if (result := results[target]) is not None]
 
 
+_Row = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]  # features (V, C, p, p), view mask (V,)
+_Views = dict[Transform, npt.NDArray[np.uint8]]
+_Pass = tuple[str, str, Transform]  # a backbone, its weights as the settings name them, and what it sees
+
+
 class _Shard:
     """The rows of one target's shard, as they come."""
 
@@ -68,19 +75,27 @@ class _Shard:
         self._rows: list[npt.NDArray[Any]] = []
         self._masks: list[npt.NDArray[np.bool_]] = []
 
-    def add(self, images: Sequence[ImageUnit], counts: Sequence[int], maps: Sequence[Tensor]) -> None:
-        """Pool the maps of all views of `images` as this set does. counts: how many views each image has."""
-        spec = self.target.spec
+    def pooled(self, counts: Sequence[int], maps: Sequence[Tensor]) -> list[_Row]:
+        """Return each image's row and mask: the maps of all views of some images, pooled as this set does.
+
+        counts: how many views each image has.
+        """
+        spec, rows = self.target.spec, []
         features = pooled_and_joined([maps[number - 1] for number in spec.numbers], spec.pooled).float().cpu()
-        for image, views in zip(images, features.split(list(counts)), strict=True):
+        for views in features.split(list(counts)):
             taken = (views[1:] if spec.regions == OBJECTS else views)[: spec.views]
             row = np.zeros(spec.row_shape, STORAGE_DTYPES[spec.dtype])
             row[: len(taken)] = stored(taken, spec.dtype)
-            self._images.append(image)
-            self._rows.append(row)
-            self._masks.append(np.arange(spec.views) < len(taken))
+            rows.append((row, np.arange(spec.views) < len(taken)))
+        return rows
 
-    def commit(self, unit: ShardUnit, failed: tuple[tuple[str, str], ...]) -> ShardResult:
+    def add(self, images: Sequence[ImageUnit], rows: Sequence[_Row]) -> None:
+        """Append the rows of images."""
+        self._images += images
+        self._rows += [row for row, _ in rows]
+        self._masks += [mask for _, mask in rows]
+
+    def commit(self, unit: ShardUnit, failed: tuple[tuple[str, Failure], ...]) -> ShardResult:
         """Write the shard and return its part of the index."""
         spec, path = self.target.spec, self.target.path
         none = np.zeros((0, *spec.row_shape), STORAGE_DTYPES[spec.dtype])
@@ -97,44 +112,60 @@ class _Shard:
         return ShardResult(tuple(index), failed)
 
 
-def _fill(shards: Sequence[_Shard], unit: ShardUnit) -> Iterator[tuple[str, str]]:
-    """Put the features of the unit's images into the shards, and yield (key, reason) of unusable images."""
-    arithmetic, device = unit.arithmetic, torch.device(unit.arithmetic.device)
-    passes: dict[tuple[str, str, Transform], list[_Shard]] = {}
+def _fill(shards: Sequence[_Shard], unit: ShardUnit) -> Iterator[tuple[str, Failure]]:
+    """Put the features of the unit's images into the shards, and yield (key, why) of those that fail."""
+    passes: dict[_Pass, list[_Shard]] = {}
     for shard in shards:
         spec = shard.target.spec
         passes.setdefault((spec.backbone, shard.target.weights, spec.transform), []).append(shard)
     transforms = list(dict.fromkeys(transform for _, _, transform in passes))
     images = zip(
-        unit.images, prefetched(_views_or_reason(image, transforms) for image in unit.images), strict=True
+        unit.images, prefetched(_views_or_failure(image, transforms) for image in unit.images), strict=True
     )
-    size = 1 if device.type == "cpu" else _IMAGES_PER_GPU_BATCH
+    size = _IMAGES_TOGETHER.get(torch.device(unit.arithmetic.device).type, _IMAGES_PER_GPU_BATCH)
     while group := list(islice(images, size)):
-        yield from ((image.key, reason) for image, reason in group if isinstance(reason, str))
-        usable = [(image, views) for image, views in group if not isinstance(views, str)]
-        if not usable:
-            continue
-        own, views = [image for image, _ in usable], [of for _, of in usable]
+        yield from ((image.key, failure) for image, failure in group if isinstance(failure, Failure))
+        usable = [(image, views) for image, views in group if not isinstance(views, Failure)]
+        if usable:
+            yield from _through(passes, usable, unit.arithmetic)
+
+
+def _through(
+    passes: Mapping[_Pass, Sequence[_Shard]],
+    group: Sequence[tuple[ImageUnit, _Views]],
+    arithmetic: Arithmetic,
+) -> Iterator[tuple[str, Failure]]:
+    """Put a group of images through the networks together, or each alone where one of them is in the way."""
+    device = torch.device(arithmetic.device)
+    images, views = [image for image, _ in group], [of for _, of in group]
+    rows: list[tuple[_Shard, list[_Row]]] = []
+    try:
         for (backbone, weights, transform), wanting in passes.items():
             network = _backbone(backbone, weights, arithmetic)
             counts = [len(of[transform]) for of in views]
             with torch.inference_mode(), autocast(device, arithmetic.precision):
                 pixels = torch.from_numpy(np.concatenate([of[transform] for of in views])).to(device)
                 maps = network(normalise(pixels, transform.mean, transform.std))
-                for shard in wanting:
-                    shard.add(own, counts, maps)
+                rows += [(shard, shard.pooled(counts, maps)) for shard in wanting]
+    except Exception as error:  # a network may raise anything over an image that it cannot take
+        failure = failure_of_one(error, device)
+        if len(group) == 1:
+            yield images[0].key, Failure(f"the backbone cannot take it: {failure.reason}")
+        else:
+            for one in group:
+                yield from _through(passes, [one], arithmetic)
+        return
+    for shard, made in rows:
+        shard.add(images, made)
 
 
-_Views = dict[Transform, npt.NDArray[np.uint8]]
-
-
-def _views_or_reason(image: ImageUnit, transforms: Sequence[Transform]) -> _Views | str:
+def _views_or_failure(image: ImageUnit, transforms: Sequence[Transform]) -> _Views | Failure:
     """Return the views of an image for each transform, decoding it once, or why there are none."""
     try:
         decoded = open_keyed(Path(image.path), image.key)
-    except UnusableImage as error:
-        return str(error)
-    return {transform: cut_views(decoded, image.boxes, transform) for transform in transforms}
+        return {transform: cut_views(decoded, image.boxes, transform) for transform in transforms}
+    except Exception as error:
+        return failure_of_one(error, torch.device("cpu"))
 
 
 def _committed(unit: ShardUnit, target: Target) -> ShardResult | None:

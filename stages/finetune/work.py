@@ -11,7 +11,7 @@ from ...manifests.schemas import OUTCOMES
 from ...manifests.tables import table_of, write_table
 from ..base.arithmetic import resolve_device
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.fit import Data, config_of, fit, join, read_data
+from ..learning.fit import config_of, fit, join, read_data
 from ..learning.recipe import TrainingJob
 from ..systems.batch import ModelConfig
 from ..systems.build import new_system
@@ -19,6 +19,7 @@ from ..systems.end_to_end import EndToEnd
 from ..systems.folder import load_system
 from ..systems.system import System
 from ..vision.backbones.build import build_backbone
+from ..vision.outcomes import Failures, outcome
 from ..vision.pixels import Pixels
 from ..vision.plan import ViewPlan
 from .settings import FinetuneSettings
@@ -60,21 +61,17 @@ def finetune(
     )
     model.to(resolve_device(job.recipe.device))
     counts = fit(job, model, data, pixels, ranks, tools)
-    failures = {key: reason for part in ranks.gather(pixels.failures) for key, reason in part.items()}
+    failures = {key: failure for part in ranks.gather(pixels.failures) for key, failure in part.items()}
+    used = {key for split in data.splits.values() for key in split.image_keys if key in pixels}
+    paths = {image.key: image.path for image in plan.images if image.key in failures} if failures else {}
+    found = Failures(job.name, len(used))
+    for key, failure in failures.items():
+        found.add(key, failure, paths[key])
+    found.check()
     if ranks.leads:
-        _write_outcomes(outcomes, data, pixels, failures)
-    return replace(counts, failed=len(failures))
-
-
-def _write_outcomes(path: Path, data: Data, pixels: Pixels, failures: dict[str, str]) -> None:
-    """Write what happened to each image that a sample has, ordered by key."""
-    used = {key for split in data.splits.values() for key in split.image_keys if key is not None}
-    rows = [
-        {"image_key": key, "status": "failed" if key in failures else "done", "reason": failures.get(key)}
-        for key in sorted(used)
-        if key in pixels
-    ]
-    write_table(path, table_of(OUTCOMES, rows))
+        rows = [outcome(key, failures.get(key)) for key in sorted(filter(None, used))]
+        write_table(outcomes, table_of(OUTCOMES, rows))
+    return replace(counts, failed=len(found), details={**counts.details, **found.details(outcomes)})
 
 
 def _started(start: Path, config: ModelConfig) -> System:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO
 
 from PIL import (
@@ -27,6 +28,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "ImageFacts",
+    "MissedImage",
     "UnusableImage",
     "image_bytes",
     "image_facts",
@@ -78,6 +80,10 @@ class UnusableImage(Exception):
     """An image cannot be used. The message is a short reason, without the path, for a row of a table."""
 
 
+class MissedImage(UnusableImage):
+    """An image cannot be read now: not there, changed since, forbidden, timed out. Another time it may be."""
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """A usable image.
@@ -108,7 +114,7 @@ def open_keyed(path: Path, key: str) -> Image.Image:
     """
     data = image_bytes(path)
     if hashlib.sha256(data).hexdigest() != key:
-        raise UnusableImage("changed since prepare read it")
+        raise MissedImage("changed since prepare read it")
     return image_from_bytes(data)
 
 
@@ -158,13 +164,16 @@ def image_from_bytes(data: bytes) -> Image.Image:
 def image_bytes(path: Path) -> bytes:
     """Return a file's bytes. Raises UnusableImage where it is not a file, too large or unreadable."""
     try:
-        if not path.is_file():  # a named pipe would block for ever
-            raise UnusableImage("not a file")
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise UnusableImage(f"too large: {size} bytes, limit {MAX_BYTES}")
+        status = path.stat()
+        if not S_ISREG(status.st_mode):  # a named pipe would block for ever
+            raise MissedImage("not a file")
+        if status.st_size > MAX_BYTES:
+            raise UnusableImage(f"too large: {status.st_size} bytes, limit {MAX_BYTES}")
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissedImage("not there") from error
     except OSError as error:
-        raise UnusableImage(f"cannot be read: {error.strerror}") from error
+        raise MissedImage(f"cannot be read: {error.strerror}") from error
 
 
 def _format_of(data: bytes) -> str | None:

@@ -8,17 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.spec import Transform
-from .images import UnusableImage
+from .outcomes import Failure, Failures
 from .plan import ImageUnit
 from .views import read_views
 
 __all__ = ["Pixels"]
 
+_ENOUGH = 32  # images to have asked for before most of them can be said to be away
+
 
 class Pixels:
     """Visuals (stages.learning.batches) that reads image files.
 
-    An image that cannot be read has no views, and its reason is in `failures`.
+    An image that cannot be read or cut has no views, and why is in `failures`. Where most cannot be read,
+    `gather` raises StageError: a folder is away.
     """
 
     def __init__(
@@ -33,7 +36,8 @@ class Pixels:
         self._transform = transform
         self._shape = (views, transform.size, transform.size, 3)
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, Failure] = {}
+        self._asked: set[str] = set()
 
     def __contains__(self, key: object) -> bool:
         return key in self._images
@@ -46,7 +50,17 @@ class Pixels:
             if views is not None:
                 pixels[position, : len(views)] = views
                 mask[position, : len(views)] = True
+        self._asked.update(key for key in keys if key in self._images)
+        if len(self._asked) >= min(_ENOUGH, len(self._images)):
+            self.found("reading images")
         return pixels, mask
+
+    def found(self, stage: str) -> Failures:
+        """Return the failures so far, for `stage`. Raises StageError where most images cannot be read."""
+        found = Failures(stage, len(self._asked))
+        for key, failure in list(self.failures.items()):
+            found.add(key, failure, self._images[key].path)
+        return found
 
     def _cut(self, key: str | None) -> npt.NDArray[np.uint8] | None:
         image = self._images.get(key) if key is not None else None
@@ -54,6 +68,6 @@ class Pixels:
             return None
         try:
             return read_views(image, self._transform)
-        except UnusableImage as error:
-            self.failures[image.key] = str(error)
+        except Exception as error:  # a resampler may raise anything over an image that it cannot take
+            self.failures[image.key] = Failure.of(error)
             return None

@@ -288,7 +288,7 @@ def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(
         failed = [
             row
             for row in pq.read_table(RunFolder(folder).outcomes(stage)).to_pylist()
-            if row["status"] == "failed"
+            if row["status"] == "missed"
         ]
         assert len(failed) == 1
         assert "changed since prepare" in failed[0]["reason"]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hmnet_pipe.stages.vision.images import (
     MAX_PIXELS,
+    MissedImage,
     UnusableImage,
     image_from_bytes,
     inspect_image,
@@ -268,9 +269,9 @@ def test_an_image_is_opened_by_its_key_only_while_its_content_is_the_same(tmp_pa
 
 def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    for path in (tmp_path, tmp_path / "absent.jpg", tmp_path / "pipe.jpg"):
-        with pytest.raises(UnusableImage, match="not a file"):
-            open_image(path)
+    for name, reason in ((".", "not a file"), ("absent.jpg", "not there"), ("pipe.jpg", "not a file")):
+        with pytest.raises(MissedImage, match=reason):
+            open_image(tmp_path / name)
 
 
 def test_a_file_of_absurd_length_is_refused_unread(tmp_path: Path) -> None:
