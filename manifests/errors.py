@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["HmnetPipeError", "InputError", "StageError", "WeightsError", "unknown_name"]
+__all__ = ["HmnetPipeError", "InputError", "StageError", "WeightsError", "in_one_line", "unknown_name"]
 
 
 class HmnetPipeError(Exception):
@@ -30,6 +30,15 @@ class StageError(HmnetPipeError):
     """A stage cannot start or finish: input missing, a lock held, the disk full, no worker left."""
 
     exit_code = 1
+
+
+def in_one_line(error: BaseException, most: int = 200) -> str:
+    """Return what an error of a library says, as one line of at most `most` characters.
+
+    An error without a word is named by its type.
+    """
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= most else f"{said[:most]} ..."
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -47,7 +47,7 @@ def finetune(
     pixels = Pixels(plan.images, transform=spec.transform, views=spec.views, decoders=settings.decoders)
     data = read_data(job, pixels, tools)
     config = config_of(job, data, spec)
-    text = _started(start, config) if start is not None else new_system(job.encoder, config)
+    text = _started(start, config) if start is not None else new_system(job.encoder, config, data.tokenizer)
     # From here on it trains as train does: the same head, order and dropout.
     with torch.random.fork_rng(devices=[]):
         backbone = build_backbone(spec.backbone, plan.weights, recompute=settings.recompute)

@@ -33,6 +33,10 @@ from .splits import Split, encode_split, few_shots
 __all__ = ["Data", "config_of", "fit", "join", "labels_of", "read_data"]
 
 
+# The share of unknown sub-words from which on an encoder hardly fits the texts.
+_UNKNOWN_SHARE = 0.03
+
+
 @dataclass(frozen=True)
 class Data:
     """The texts of a training: its splits as sub-words, its labels, and the tokenizer."""
@@ -75,6 +79,7 @@ def read_data(job: TrainingJob, visuals: Visuals | None, tools: Tools) -> Data:
         splits["train"] = few_shots(splits["train"], job.trial.shots, job.trial.subset_seed)
     labels = labels_of(splits["train"], job.task)
     _warn(job, tools, splits, labels, visuals)
+    _warn_of_unknown(job, tools, splits, tokenizer)
     return Data(splits, labels, tokenizer)
 
 
@@ -165,6 +170,17 @@ def _warn(
                 f"note: {total - with_features} of {total} samples have no image features; "
                 "for them the model is its text encoder"
             )
+
+
+def _warn_of_unknown(job: TrainingJob, tools: Tools, splits: dict[str, Split], tokenizer: Any) -> None:
+    """Say how many sub-words the encoder does not know, where it is more than a few."""
+    pieces = [piece for split in splits.values() for text in split.texts for piece in text.input_ids[1:-1]]
+    unknown = pieces.count(tokenizer.unk_token_id) / len(pieces)
+    if unknown > _UNKNOWN_SHARE:
+        tools.say(
+            f"warning: {unknown:.1%} of the sub-words are unknown to the encoder in {job.encoder}; is it one of "
+            "the language and script of these texts?"
+        )
 
 
 def labels_of(split: Split, task: str) -> tuple[str, ...]:

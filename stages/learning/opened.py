@@ -7,7 +7,7 @@ from typing import Any
 
 from ...cache.reader import FeatureCache
 from ...cache.spec import FeatureSpec
-from ...manifests.errors import InputError, StageError
+from ...manifests.errors import InputError, StageError, WeightsError
 from ...manifests.run import RunFolder
 from ..base.arithmetic import resolve_device, resolve_precision
 from ..base.tools import Tools
@@ -16,7 +16,7 @@ from ..systems.end_to_end import EndToEnd
 from ..systems.folder import load_system
 from ..systems.registry import BACKBONE_FILE
 from ..systems.system import Model
-from ..text.encoders.bert import load_tokenizer
+from ..text.encoders.bert import load_tokenizer, without_embedding
 from ..vision.pixels import Pixels
 from ..vision.plan import ViewPlan
 from .batches import Visuals
@@ -49,7 +49,14 @@ def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -
     model: Model = EndToEnd.from_pretrained(folder) if from_pixels else load_system(folder)
     there = resolve_device(device)
     arithmetic = resolve_precision(precision, there)
-    return OpenModel(folder, model.to(there), load_tokenizer(folder / "tokenizer"), arithmetic, from_pixels)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    rows = model.config.encoder["vocab_size"]
+    if beyond := without_embedding(tokenizer, rows):
+        raise WeightsError(
+            f"{folder / 'tokenizer'} has {len(beyond)} sub-words ({beyond[0]!r}, ...) beyond the {rows} that the "
+            "model has embeddings for, so it is not the tokenizer that it was trained with; train it again"
+        )
+    return OpenModel(folder, model.to(there), tokenizer, arithmetic, from_pixels)
 
 
 def open_visuals(

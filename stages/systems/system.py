@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...manifests.errors import InputError
 from ...manifests.files import atomic_path, write_text
+from ..text.encoders.bert import save_tokenizer
 from .batch import Batch, ModelConfig
 from .heads import best_tags, bio_crf, tag_loss
 
@@ -133,7 +134,7 @@ class System(Model):
     def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
         """Write config.json, model.safetensors and tokenizer/: all that `load_system` needs."""
         folder.mkdir(parents=True, exist_ok=True)
-        tokenizer.save_pretrained(folder / "tokenizer")
+        save_tokenizer(tokenizer, folder / "tokenizer")
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with atomic_path(folder / "model.safetensors") as temporary:
             save_file(weights, temporary)

@@ -44,6 +44,8 @@ def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[lis
     """
     if not texts:
         return []
+    if not tokenizer.is_fast:
+        return _pieces_alone(tokenizer, texts)
     # A word of the text that is spelled like a special token or a marker is an ordinary word.
     encoded = tokenizer(
         [list(words) for words in texts],
@@ -59,6 +61,18 @@ def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[lis
             pieces[word].append(piece)
         result.append([piece or [tokenizer.unk_token_id] for piece in pieces])
     return result
+
+
+def _pieces_alone(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """Return `word_pieces` of a tokenizer in Python, which does not say from which word a sub-word is."""
+    special = {*tokenizer.all_special_tokens, *MARKERS}
+    added = {token: [number] for token, number in tokenizer.get_added_vocab().items() if token not in special}
+    known = {
+        word: added.get(word)
+        or tokenizer.convert_tokens_to_ids(tokenizer.tokenize(word, split_special_tokens=True))
+        for word in {word for words in texts for word in words}
+    }
+    return [[known[word] or [tokenizer.unk_token_id] for word in words] for words in texts]
 
 
 def encode_words(pieces: Sequence[Sequence[int]], *, limit: int, special: tuple[int, int]) -> EncodedText:

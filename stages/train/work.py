@@ -23,5 +23,5 @@ def train(job: TrainingJob, features: Path | None, tools: Tools) -> Counts:
     cache = FeatureCache(features) if features is not None else None
     data = read_data(job, cache, tools)
     config = config_of(job, data, cache.spec if cache is not None else None)
-    model = new_system(job.encoder, config).to(resolve_device(job.recipe.device))
+    model = new_system(job.encoder, config, data.tokenizer).to(resolve_device(job.recipe.device))
     return fit(job, model, data, cache, ranks, tools)

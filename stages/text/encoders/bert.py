@@ -5,9 +5,12 @@ the rest of the encoder (position embeddings, LayerNorm, feed-forward) is not to
 attention is transformers' own.
 """
 
+import inspect
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,12 +20,34 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging
 
-from ....manifests.errors import WeightsError
+from ....manifests.errors import WeightsError, in_one_line
 from ..prefix import LayerPrefix, probabilities
 
-__all__ = ["encode", "encoder_from_config", "load_encoder", "load_tokenizer", "longest_text"]
+__all__ = [
+    "encode",
+    "encoder_from_config",
+    "load_encoder",
+    "load_tokenizer",
+    "longest_text",
+    "save_tokenizer",
+    "without_embedding",
+]
 
 _ATTENTION = "hmnet_prefix"
+
+# The types of transformers whose every layer is a self-attention over all of the text, by its own interface.
+# Others would ignore the prefix (DeBERTa), or attend to a window that it does not fit in (ModernBERT).
+_TYPES = (
+    "bert",
+    "camembert",
+    "data2vec-text",
+    "electra",
+    "ernie",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+)
 
 
 def _prefix_attention(
@@ -113,17 +138,23 @@ def load_encoder(folder: Path) -> nn.Module:
     ):
         raise WeightsError(f"{folder} holds no model.safetensors; random weights are never used in its place")
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         encoder, loading = AutoModel.from_pretrained(
             folder,
-            attn_implementation=_ATTENTION,
-            add_pooling_layer=False,
+            config=config,
             output_loading_info=True,
             local_files_only=True,
+            **_building(config),
         )
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+    except WeightsError as error:
+        raise WeightsError(f"{folder} cannot be the text encoder: {error}") from error
+    except UnpicklingError as error:
         raise WeightsError(
-            f"{folder} cannot be loaded as a BERT-type encoder ({str(error).strip().splitlines()[0]})"
+            f"{folder / 'pytorch_model.bin'} is damaged or holds more than tensors, and nothing else is ever "
+            "unpickled; save the encoder as model.safetensors"
         ) from error
+    except Exception as error:  # files of others break their readers in any way
+        raise _unreadable(folder, "BERT-type encoder", error) from error
     if missing := sorted(loading["missing_keys"]):
         raise WeightsError(
             f"{folder} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which would be random"
@@ -136,7 +167,33 @@ def encoder_from_config(config: dict[str, Any]) -> nn.Module:
     """Return an encoder of this configuration with random weights, into which to load a state dict."""
     values = dict(config)
     hf_config = AutoConfig.for_model(values.pop("model_type"), **values)
-    return _checked(AutoModel.from_config(hf_config, attn_implementation=_ATTENTION, add_pooling_layer=False))
+    return _checked(AutoModel.from_config(hf_config, **_building(hf_config)))
+
+
+def _building(config: Any) -> dict[str, Any]:
+    """Return the options by which an encoder of this configuration is built.
+
+    They are the attention to a prefix, no code but that of transformers (it would otherwise be asked for on the
+    terminal), and no pooler. Raises WeightsError for a type of encoder that takes no prefix.
+    """
+    if config.model_type not in _TYPES:
+        raise WeightsError(
+            f"{config.model_type} is not a BERT-type encoder that takes a prefix; use one of the types "
+            f"{', '.join(_TYPES)}"
+        )
+    options = {"attn_implementation": _ATTENTION, "trust_remote_code": False}
+    built = AutoModel._model_mapping[type(config)]
+    has_pooler = "add_pooling_layer" in inspect.signature(built.__init__).parameters
+    return {**options, "add_pooling_layer": False} if has_pooler else options
+
+
+def _unreadable(folder: Path, what: str, error: Exception) -> WeightsError:
+    if "trust_remote_code" in str(error):
+        return WeightsError(
+            f"{folder} needs code of its own, which is never run here; use an encoder of a type that "
+            "transformers itself has"
+        )
+    return WeightsError(f"{folder} cannot be loaded as a {what} ({in_one_line(error)})")
 
 
 def _checked(encoder: nn.Module) -> nn.Module:
@@ -152,29 +209,54 @@ def _checked(encoder: nn.Module) -> nn.Module:
     config: Any = encoder.config
     if numbers != list(range(config.num_hidden_layers)):
         raise WeightsError(
-            f"{config.model_type} is not a BERT-type encoder that takes a prefix (bert, roberta, "
-            "xlm-roberta, ...)"
+            f"{config.model_type} has layers other than self-attentions with a number, which would ignore the "
+            "visual prefix; use one of the types bert, roberta, xlm-roberta, ..."
         )
     return encoder
 
 
 @_quiet()
 def load_tokenizer(folder: Path) -> Any:
-    """Return the encoder's own fast tokenizer.
+    """Return the encoder's own tokenizer. Raises WeightsError where its files are not in `folder`.
 
     RoBERTa's needs a space before every word; others ignore it.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, add_prefix_space=True, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # files of others break their readers in any way
+        raise _unreadable(folder, "tokenizer", error) from error
+    # Without its files, transformers makes up a vocabulary of special tokens: every word would be unknown.
+    files = {key: name for key, name in tokenizer.vocab_files_names.items() if key != "tokenizer_file"}
+    if not (folder / "tokenizer.json").is_file() and not all(
+        (folder / name).is_file() for name in files.values()
+    ):
         raise WeightsError(
-            f"{folder} holds no tokenizer that transformers can read ({str(error).splitlines()[0]})"
-        ) from error
-    if not tokenizer.is_fast:
-        raise WeightsError(
-            f"{folder} holds only a slow tokenizer; save a fast one (tokenizer.json) beside it"
+            f"{folder} holds no tokenizer; copy the encoder's own there: tokenizer.json, or "
+            f"{' and '.join(files.values())}"
         )
     return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer into a folder from which `load_tokenizer` reads the same one."""
+    tokenizer.save_pretrained(folder)
+    if tokenizer.is_fast:
+        return
+    # transformers writes BERTweet's merges without their counts, and takes the last column for counts when it
+    # reads them: nothing would be merged.
+    for key, name in tokenizer.vocab_files_names.items():
+        source = getattr(tokenizer, key, None)
+        if source is not None and Path(source) != folder / name:
+            shutil.copyfile(source, folder / name)
+
+
+def without_embedding(tokenizer: Any, rows: int) -> list[str]:
+    """Return the tokens whose ids are beyond `rows` embeddings, in the order of their ids."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    beyond = [token for token, number in vocabulary.items() if number >= rows]
+    return sorted(beyond, key=lambda token: vocabulary[token])
 
 
 def longest_text(encoder: nn.Module) -> int:

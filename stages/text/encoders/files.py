@@ -18,7 +18,9 @@ _FILES = (
     "vocab.json",
     "merges.txt",
 )
-_PATTERNS = ("*.json", "*.txt", "model*.safetensors")
+# What a tokenizer in Python reads; where there is a tokenizer.json, nothing reads them.
+_SLOW_FILES = ("bpe.codes", "sentencepiece.bpe.model", "spiece.model")
+_PATTERNS = ("*.json", "*.txt", *_SLOW_FILES, "model*.safetensors")
 
 
 def resolve_encoder(name: str) -> Path:
@@ -74,5 +76,6 @@ def encoder_digest(folder: Path) -> str:
 
     That is its configuration, weights and tokenizer.
     """
-    files = [*(folder / name for name in _FILES), *folder.glob("model-*.safetensors")]
+    names = _FILES if (folder / "tokenizer.json").is_file() else (*_FILES, *_SLOW_FILES)
+    files = [*(folder / name for name in names), *folder.glob("model-*.safetensors")]
     return digest_json({path.name: digest_file(path) for path in files if path.is_file()})

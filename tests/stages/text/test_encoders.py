@@ -1,0 +1,327 @@
+"""Encoders' folders as they come: with code of their own, without a tokenizer, with tokens of a user's, damaged,
+of a type that takes no prefix, or with a tokenizer in Python alone.
+"""
+
+import builtins
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hmnet_pipe.manifests.errors import HmnetPipeError, WeightsError
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import table_of, write_table
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.learning.fit import read_data
+from hmnet_pipe.stages.learning.opened import open_model
+from hmnet_pipe.stages.learning.recipe import TrainingJob, TrainSettings
+from hmnet_pipe.stages.systems.batch import ModelConfig
+from hmnet_pipe.stages.systems.build import new_system
+from hmnet_pipe.stages.systems.folder import load_system
+from hmnet_pipe.stages.text.encoders.bert import (
+    encode,
+    encoder_from_config,
+    load_encoder,
+    load_tokenizer,
+    save_tokenizer,
+)
+from hmnet_pipe.stages.text.encoders.files import encoder_digest
+from hmnet_pipe.stages.text.limits import MARKERS, special_tokens, word_pieces
+from hmnet_pipe.stages.text.prefix import LayerPrefix
+
+NER = ModelConfig("bert-crf", "ner", ("O", "B-PER", "I-PER"), (), "markers", 32, {}, None)
+RE = ModelConfig("mtb", "re", ("None", "/per/loc"), (), "markers", 32, {}, None)
+
+
+@pytest.fixture
+def encoder(tiny_encoder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_encoder, tmp_path / "encoder"))
+
+
+@pytest.fixture
+def model(encoder: Path, tmp_path: Path) -> Path:
+    """The folder of a model that was saved and never trained."""
+    new_system(encoder, NER).save_pretrained(tmp_path / "model", load_tokenizer(encoder))
+    return tmp_path / "model"
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def one_sentence(error: BaseException) -> str:
+    assert "\n" not in str(error)
+    assert len(str(error)) < 600
+    return str(error)
+
+
+# Code of its own.
+
+OWN = {
+    "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel", "AutoTokenizer": ["own.T", None]}
+}
+
+
+def test_code_of_an_encoder_is_neither_run_nor_asked_about(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(builtins, "input", lambda question="": asked.append(question) or "y")
+    ran = encoder / "ran"
+    (encoder / "own.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    edit(encoder / "config.json", model_type="own", **OWN)
+    edit(encoder / "tokenizer_config.json", tokenizer_class="OwnTokenizer", **OWN)
+    for load in (load_encoder, load_tokenizer):
+        with pytest.raises(WeightsError, match="needs code of its own, which is never run here") as refused:
+            load(encoder)
+        one_sentence(refused.value)
+    assert asked == []
+    assert not ran.exists()
+
+
+def test_a_model_whose_configuration_names_code_is_built_by_the_code_that_is_here(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked"))
+    config = json.loads((model / "config.json").read_text())
+    edit(model / "config.json", encoder={**config["encoder"], **OWN})
+    assert type(load_system(model).encoder).__module__.startswith("transformers.")
+
+
+# Tokenizers.
+
+
+@pytest.mark.parametrize("kind", ["tiny_encoder", "tiny_roberta"])
+def test_no_vocabulary_is_made_up(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> None:
+    encoder = Path(shutil.copytree(request.getfixturevalue(kind), tmp_path / "bare"))
+    (encoder / "tokenizer.json").unlink()
+    with pytest.raises(WeightsError, match="tokenizer"):
+        load_tokenizer(encoder)
+    (encoder / "tokenizer_config.json").unlink()
+    with pytest.raises(WeightsError, match=r"holds no tokenizer.*tokenizer\.json, or ") as refused:
+        load_tokenizer(encoder)
+    one_sentence(refused.value)
+
+
+def test_a_vocabulary_in_text_is_the_encoders_own(encoder: Path) -> None:
+    tokenizer = load_tokenizer(encoder)
+    names = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    (encoder / "vocab.txt").write_text("\n".join(names) + "\n")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (encoder / name).unlink()
+    texts = [["Ada", "lives", "in", "xyz"]]
+    assert word_pieces(load_tokenizer(encoder), texts) == word_pieces(tokenizer, texts)
+
+
+def said_of(encoder: Path, tokens: list[list[str]], folder: Path) -> list[str]:
+    """What reading these training texts says."""
+    rows = [
+        {"id": str(i), "split": "train", "task": "ner", "tokens": words, "tags": ["O"] * len(words)}
+        for i, words in enumerate(tokens)
+    ]
+    write_table(folder / "samples.parquet", table_of(SAMPLES, rows))
+    recipe = TrainSettings(encoder=str(encoder))
+    places = dict.fromkeys(("config", "folder", "checkpoints"), folder)
+    job = TrainingJob(
+        name="train",
+        title="train",
+        command="",
+        task="ner",
+        trial=Trial("bert-crf"),
+        recipe=recipe,
+        rates=recipe.rates,
+        encoder=encoder,
+        samples=folder / "samples.parquet",
+        logs=None,
+        **places,
+    )
+    said: list[str] = []
+    read_data(job, None, Tools(say=said.append))
+    return [line for line in said if "unknown" in line]
+
+
+def test_texts_that_the_encoder_does_not_know_are_a_warning_with_their_share(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
+    assert said_of(tiny_encoder, [["ada", "cat"]] * 20, tmp_path) == []
+    (line,) = said_of(tiny_encoder, [["ada", "cat", "\u0436"]] * 2 + [["cat"] * 4], tmp_path)
+    assert "20.0% of the sub-words are unknown" in line
+
+
+def add_tokens(encoder: Path, *tokens: str) -> int:
+    """Add a user's tokens to the tokenizer of an encoder; return how many embeddings the encoder has."""
+    tokenizer = load_tokenizer(encoder)
+    rows = len(tokenizer)
+    tokenizer.add_tokens(list(tokens))
+    tokenizer.save_pretrained(encoder)
+    return rows
+
+
+@pytest.mark.parametrize("config", [NER, RE])
+def test_tokens_that_were_added_to_a_tokenizer_get_embeddings(
+    encoder: Path, tmp_path: Path, config: ModelConfig
+) -> None:
+    rows = add_tokens(encoder, "\U0001f600", "httpurl")
+    tokenizer = load_tokenizer(encoder)
+    if config.task == "re":
+        tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+    torch.manual_seed(0)
+    made = new_system(encoder, config, tokenizer)
+    here = made.encoder.get_input_embeddings().weight
+    assert len(here) == len(tokenizer) == rows + 2 + (4 if config.task == "re" else 0)
+    assert torch.equal(here[:rows], load_encoder(encoder).get_input_embeddings().weight)
+    (pieces,) = word_pieces(tokenizer, [["ada", "httpurl", "\U0001f600"]])
+    assert [pieces[1], pieces[2]] == [[rows + 1], [rows]]
+    made.save_pretrained(tmp_path / "model", tokenizer)
+    opened = open_model(tmp_path / "model", device="cpu", precision="fp32")
+    ids = torch.tensor([[rows, rows + 1]])
+    assert torch.isfinite(encode(opened.model.encoder, ids, torch.ones_like(ids), None)).all()
+
+
+def test_a_tokenizer_of_another_encoder_is_refused_before_anything_is_computed(
+    encoder: Path, tiny_roberta: Path, model: Path
+) -> None:
+    shutil.copy(tiny_roberta / "tokenizer.json", encoder)
+    shutil.copy(tiny_roberta / "tokenizer.json", model / "tokenizer")
+    with pytest.raises(WeightsError, match="it is another encoder's"):
+        new_system(encoder, NER)
+    with pytest.raises(WeightsError, match="not the tokenizer that it was trained with"):
+        open_model(model, device="cpu")
+
+
+# BERTweet's tokenizer, which exists in Python alone.
+
+VOCABULARY = ["ada", "lo@@", "n", "sat"]
+MERGES = ["a d", "ad a</w>", "l o", "s a", "sa t</w>"]
+
+
+@pytest.fixture
+def tweets(tiny_roberta: Path, tmp_path: Path) -> Path:
+    """An encoder as BERTweet is published: words and merges with counts, no tokenizer.json."""
+    folder = Path(shutil.copytree(tiny_roberta, tmp_path / "tweets"))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertweetTokenizer"}))
+    (folder / "vocab.txt").write_text("".join(f"{word} 9\n" for word in VOCABULARY))
+    (folder / "bpe.codes").write_text("".join(f"{merge} 9\n" for merge in MERGES))
+    return folder
+
+
+def test_words_of_a_tokenizer_in_python_are_encoded_one_by_one(tweets: Path) -> None:
+    tokenizer = load_tokenizer(tweets)
+    assert not tokenizer.is_fast
+    ada, lo, n, sat = (tokenizer.convert_tokens_to_ids(word) for word in VOCABULARY)
+    unknown = tokenizer.unk_token_id
+    pieces = word_pieces(tokenizer, [["sat", "lon", "\u00a0", "ada"], ["[E1]", "ada"]])
+    assert pieces[0] == [[sat], [lo, n], [unknown], [ada]]
+    assert pieces[1][1] == [ada]
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+    assert not {*word_pieces(tokenizer, [["[E1]"]])[0][0]} & {*tokenizer.convert_tokens_to_ids(list(MARKERS))}
+    assert tokenizer.convert_ids_to_tokens(list(special_tokens(tokenizer))) == ["<s>", "</s>"]
+
+
+def test_a_tokenizer_in_python_is_kept_beside_its_model(tweets: Path, tmp_path: Path) -> None:
+    """transformers alone would lose every merge."""
+    tokenizer = load_tokenizer(tweets)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+    save_tokenizer(tokenizer, tmp_path / "kept")
+    texts = [["sat", "lon", "ada", "adasat"]]
+    kept = load_tokenizer(tmp_path / "kept")
+    assert word_pieces(kept, texts) == word_pieces(tokenizer, texts)
+    assert kept.convert_tokens_to_ids(list(MARKERS)) == tokenizer.convert_tokens_to_ids(list(MARKERS))
+    before = encoder_digest(tweets)
+    (tweets / "bpe.codes").write_text("a d 9\n")
+    assert encoder_digest(tweets) != before
+
+
+# Types of encoders.
+
+SMALL = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 20,
+}
+
+
+@pytest.mark.parametrize("kind", ["electra", "ernie", "camembert", "xlm-roberta"])
+def test_each_layer_of_other_bert_types_sees_its_prefix(kind: str) -> None:
+    torch.manual_seed(0)
+    encoder = encoder_from_config({**SMALL, "model_type": kind, "pad_token_id": 1}).eval()
+    ids = torch.full((1, 5), 7)
+    seen = [LayerPrefix(*torch.randn(2, 1, 2, 3, 8), mask=torch.ones(1, 3, dtype=torch.bool))]
+    with torch.inference_mode():
+        plain, *others = (
+            encode(encoder, ids, torch.ones_like(ids), prefix)
+            for prefix in (None, [*seen, None], [None, *seen])
+        )
+    assert all((plain - other).abs().max() > 1e-3 for other in others)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "deberta", "deberta-v2", "modernbert", "albert", "gpt2"])
+def test_encoders_that_take_no_prefix_are_refused_by_name(encoder: Path, kind: str) -> None:
+    edit(encoder / "config.json", model_type=kind)
+    with pytest.raises(WeightsError, match=f"{kind} is not a BERT-type encoder that takes a prefix"):
+        load_encoder(encoder)
+
+
+# Damaged and hostile files.
+
+
+def truncate(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return (print, ("ran",))
+
+
+def test_a_damaged_or_hostile_weights_file_of_an_encoder_is_one_sentence(
+    encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truncate(encoder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"encoder cannot be loaded") as damaged:
+        load_encoder(encoder)
+    one_sentence(damaged.value)
+    (encoder / "model.safetensors").unlink()
+    pickled = encoder / "pytorch_model.bin"
+    torch.save({"weight": torch.zeros(3)}, pickled)
+    truncate(pickled)
+    with pytest.raises(WeightsError) as damaged:
+        load_encoder(encoder)
+    one_sentence(damaged.value)
+    for write in (
+        lambda: torch.save({"weight": Bomb()}, pickled),
+        lambda: pickled.write_bytes(pickle.dumps(Bomb())),
+    ):
+        write()
+        with pytest.raises(WeightsError, match="nothing else is ever unpickled") as refused:
+            load_encoder(encoder)
+        one_sentence(refused.value)
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "spoil", [truncate, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"[3]")]
+)
+def test_a_damaged_file_of_a_model_is_one_sentence(model: Path, name: str, spoil: Any) -> None:
+    spoil(model / name)
+    with pytest.raises(HmnetPipeError) as damaged:
+        open_model(model, device="cpu")
+    assert str(model) in one_sentence(damaged.value)
+
+
+@pytest.mark.parametrize("length", [-1, 0, 2, 161, "8", None])
+def test_a_length_that_no_text_has_is_refused_where_the_model_is_opened(model: Path, length: Any) -> None:
+    edit(model / "config.json", max_length=length)
+    with pytest.raises(WeightsError) as refused:
+        load_system(model)
+    assert str(model) in one_sentence(refused.value)
