@@ -35,7 +35,8 @@ def evaluate_trial(
 
     config = RunConfig.read(run.config)
     recipe = config.of(TrainSettings)
-    plan = view_source(RunConfig.read(data.config), data, trial.features).plan() if finetuned else None
+    scored = RunConfig.read(data.config)
+    plan = view_source(scored, data, trial.features).plan() if finetuned else None
     return evaluate(
         _finetuned(run, config, trial) if finetuned else run.model(trial),
         data,
@@ -44,6 +45,7 @@ def evaluate_trial(
         explain=explain,
         plan=plan,
         feature_set=trial.features or DEFAULT_SET,
+        task=scored.task,
         device=recipe.device,
         precision=recipe.precision,
         tools=tools,

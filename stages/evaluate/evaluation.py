@@ -15,6 +15,7 @@ from ..learning.predictions import predict_split, predictions_table, score_split
 from ..learning.scores import Scores
 from ..learning.splits import Split, encode_split, shuffled_images
 from ..vision.plan import ViewPlan
+from .comparison import check_labels, check_recorded, check_task
 from .explanation import explanations_table
 from .recorded import Evaluation, causes_of, evaluation_name
 
@@ -31,6 +32,7 @@ def evaluate(
     explain: bool = False,
     plan: ViewPlan | None = None,
     feature_set: str = DEFAULT_SET,
+    task: str = "",
     device: str = "auto",
     precision: str = "auto",
     tools: Tools = SILENT,
@@ -42,13 +44,15 @@ def evaluate(
     The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and
     .parquet, and with `explain` what the model looked at as explanation-<split>[-shuffled].parquet. A model
     that finetune made sees pixels: it needs `plan`, the views that extract would see of `data`. feature_set:
-    the one of `data` that another model reads.
+    the one of `data` that another model reads. task: what run.toml of `data` says; "": not known.
 
     Raises InputError where the split has no sample or the samples are of another task, and StageError where
-    the features or boxes were made differently from those that the model was trained on.
+    features, boxes or labels are not those that the model was trained on, or its files have changed since.
     """
+    own = data.path.resolve() in folder.resolve().parents
+    check_recorded(folder)
     opened = open_model(folder, device=device, precision=precision)
-    chosen = _read(opened, data, split)
+    chosen = _read(opened, data, split, own, task, tools)
     visuals = open_visuals(opened, data, plan, feature_set, tools)
     if visuals is None and (shuffle_images or explain):
         what = "they cannot be shuffled" if shuffle_images else "there is no gate and no attention to explain"
@@ -58,7 +62,6 @@ def evaluate(
     predicted = _predict(opened, chosen, visuals, tools)
     explained = _explain(opened, chosen, visuals, tools) if explain and visuals is not None else None
     scores = score_split(chosen, predicted, opened.config.task)
-    own = data.path.resolve() in folder.resolve().parents
     other = None if own else data.path.resolve().name
     name = evaluation_name(split, shuffled_images=shuffle_images, other_run=other)
     read = feature_set if opened.config.levels else None
@@ -67,22 +70,23 @@ def evaluate(
     return scores, _write(folder, name, evaluation, predictions_table(chosen, predicted, visuals), explained)
 
 
-def _read(opened: OpenModel, data: RunFolder, split: str) -> Split:
+def _read(opened: OpenModel, data: RunFolder, split: str, own: bool, task: str, tools: Tools) -> Split:
     """Read and encode the samples of a split.
 
-    Raises InputError where it has none, or they are of another task.
+    Raises InputError where it has none, or they are of another task, and StageError where their labels are
+    not the model's.
     """
     samples, config = read_table(data.samples, SAMPLES, "prepare"), opened.config
-    tasks = set(samples.column("task").to_pylist())
-    if tasks - {config.task}:
-        raise InputError(
-            f"{opened.folder} was trained for task {config.task}, and {data.samples} holds samples for "
-            f"{', '.join(sorted(tasks))}"
-        )
-    chosen = encode_split(samples, split, opened.tokenizer, task=config.task, max_length=config.max_length)
+    check_task(config, opened.folder, data, samples, task)
+
+    def encoded(name: str) -> Split:
+        return encode_split(samples, name, opened.tokenizer, task=config.task, max_length=config.max_length)
+
+    chosen = encoded(split)
     if not len(chosen):
         there = ", ".join(sorted(set(samples.column("split").to_pylist())))
         raise InputError(f"{data.samples} has no {split} split; it has {there}")
+    check_labels(config, opened.folder, chosen, encoded("train") if own else None, tools)
     return chosen
 
 

@@ -178,8 +178,8 @@ def _warn_of_unknown(job: TrainingJob, tools: Tools, splits: dict[str, Split], t
     unknown = pieces.count(tokenizer.unk_token_id) / len(pieces)
     if unknown > _UNKNOWN_SHARE:
         tools.say(
-            f"warning: {unknown:.1%} of the sub-words are unknown to the encoder in {job.encoder}; is it one of "
-            "the language and script of these texts?"
+            f"warning: {unknown:.1%} of the sub-words are unknown to the encoder in {job.encoder}; is it one "
+            "of the language and script of these texts?"
         )
 
 

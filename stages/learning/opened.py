@@ -53,8 +53,9 @@ def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -
     rows = model.config.encoder["vocab_size"]
     if beyond := without_embedding(tokenizer, rows):
         raise WeightsError(
-            f"{folder / 'tokenizer'} has {len(beyond)} sub-words ({beyond[0]!r}, ...) beyond the {rows} that the "
-            "model has embeddings for, so it is not the tokenizer that it was trained with; train it again"
+            f"{folder / 'tokenizer'} has {len(beyond)} sub-words ({beyond[0]!r}, ...) beyond the {rows} that "
+            "the model has embeddings for, so it is not the tokenizer that it was trained with; train it "
+            "again"
         )
     return OpenModel(folder, model.to(there), tokenizer, arithmetic, from_pixels)
 

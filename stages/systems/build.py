@@ -30,8 +30,8 @@ def build_system(config: ModelConfig, encoder: nn.Module) -> System:
 def new_system(folder: Path, config: ModelConfig, tokenizer: Any = None) -> System:
     """Return a new model on the pretrained encoder in `folder`.
 
-    tokenizer: what reads its texts; None: the one in `folder`. The tokens that were added to it, among them the
-    entity markers of relations, join the encoder's vocabulary.
+    tokenizer: what reads its texts; None: the one in `folder`. The tokens that were added to it, among them
+    the entity markers of relations, join the encoder's vocabulary.
 
     Raises InputError where max_length is above what the encoder has positions for, and WeightsError where the
     tokenizer is another encoder's.
@@ -47,8 +47,9 @@ def new_system(folder: Path, config: ModelConfig, tokenizer: Any = None) -> Syst
     beyond = without_embedding(tokenizer, rows)
     if foreign := [token for token in beyond if token not in tokenizer.get_added_vocab()]:
         raise WeightsError(
-            f"{folder}: the tokenizer has {len(foreign)} sub-words ({foreign[0]!r}, ...) beyond the {rows} that "
-            "the weights have embeddings for, so it is another encoder's; copy the encoder's own tokenizer there"
+            f"{folder}: the tokenizer has {len(foreign)} sub-words ({foreign[0]!r}, ...) beyond the {rows} "
+            "that the weights have embeddings for, so it is another encoder's; copy the encoder's own "
+            "tokenizer there"
         )
     last = tokenizer.convert_tokens_to_ids(beyond[-1]) + 1 if beyond else 0
     wanted = max(rows + (len(MARKERS) if config.task == "re" else 0), last)

@@ -173,8 +173,8 @@ def encoder_from_config(config: dict[str, Any]) -> nn.Module:
 def _building(config: Any) -> dict[str, Any]:
     """Return the options by which an encoder of this configuration is built.
 
-    They are the attention to a prefix, no code but that of transformers (it would otherwise be asked for on the
-    terminal), and no pooler. Raises WeightsError for a type of encoder that takes no prefix.
+    They are the attention to a prefix, no code but that of transformers (it would otherwise be asked for on
+    the terminal), and no pooler. Raises WeightsError for a type of encoder that takes no prefix.
     """
     if config.model_type not in _TYPES:
         raise WeightsError(
@@ -209,8 +209,8 @@ def _checked(encoder: nn.Module) -> nn.Module:
     config: Any = encoder.config
     if numbers != list(range(config.num_hidden_layers)):
         raise WeightsError(
-            f"{config.model_type} has layers other than self-attentions with a number, which would ignore the "
-            "visual prefix; use one of the types bert, roberta, xlm-roberta, ..."
+            f"{config.model_type} has layers other than self-attentions with a number, which would ignore "
+            "the visual prefix; use one of the types bert, roberta, xlm-roberta, ..."
         )
     return encoder
 

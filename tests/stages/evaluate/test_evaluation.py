@@ -9,12 +9,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.evaluate.recorded import causes_of, fresh_evaluation, recorded_evaluations
@@ -138,6 +142,68 @@ def test_what_a_text_only_system_cannot_do_is_one_sentence(run: Path) -> None:
 def test_a_split_that_is_not_there_is_named_with_those_that_are(run: Path) -> None:
     with pytest.raises(InputError, match="has no dev split; it has test, train, valid"):
         evaluate(model_of(run), RunFolder(run), split="dev")
+
+
+def rename_a_label(model: Path) -> str:
+    """Rename a type in the model's own configuration; return its old name."""
+    config = json.loads((model / "config.json").read_text())
+    old = next(label[2:] for label in config["labels"] if label != "O")
+    labels = [label.replace(f"-{old}", "-RENAMED") for label in config["labels"]]
+    (model / "config.json").write_text(json.dumps({**config, "labels": labels}))
+    return str(old)
+
+
+def rewrite_samples(run: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    path = RunFolder(run).samples
+    write_table(path, table_of(SAMPLES, map(change, read_table(path, SAMPLES).to_pylist())))
+
+
+def test_a_model_whose_labels_were_changed_is_not_scored(copy: Path, run: Path, tmp_path: Path) -> None:
+    old = rename_a_label(model_of(copy, TEXT))
+    with pytest.raises(StageError, match=r"config\.json has changed since train-bert-crf-seed-1 wrote it"):
+        scored(model_of(copy, TEXT), copy)
+    # Without the record, the labels of the run's training split tell.
+    RunFolder(copy).record("train-bert-crf-seed-1").unlink()
+    with pytest.raises(StageError, match=rf"only one of them has B-{old}, B-RENAMED, I-{old}, I-RENAMED"):
+        scored(model_of(copy, TEXT), copy)
+    # Elsewhere, the labels that are scored do.
+    said: list[str] = []
+    moved = Path(shutil.copytree(model_of(copy, TEXT), tmp_path / "moved"))
+    scored(moved, run, said)
+    assert any("labels that the model does not know" in line and f"B-{old}" in line for line in said)
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_weights_that_are_not_those_that_training_wrote_are_not_scored(copy: Path, pixels: bool) -> None:
+    model = finetuned_of(copy) if pixels else model_of(copy)
+    other = finetuned_of(copy) if not pixels else model_of(copy)
+    shutil.copy(other / "model.safetensors", model)
+    with pytest.raises(StageError, match=r"model\.safetensors has changed since \w+-hmnet-seed-1"):
+        scored(model, copy, pixels=pixels)
+
+
+def test_labels_that_prepare_has_read_since_are_named(copy: Path) -> None:
+    """The labels of the texts were renamed after the training."""
+
+    def renamed(row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "tags": [tag.replace("-", "-NEW") for tag in row["tags"]]}
+
+    rewrite_samples(copy, renamed)
+    with pytest.raises(StageError, match=r"only one of them has .*B-NEW"):
+        scored(model_of(copy, TEXT), copy)
+
+
+def test_data_of_which_the_model_knows_no_label_are_refused(copy: Path, run: Path) -> None:
+    rewrite_samples(copy, lambda row: {**row, "tags": [tag.replace("-", "-NEW") for tag in row["tags"]]})
+    with pytest.raises(StageError, match="knows none of the labels of the test split"):
+        scored(model_of(run, TEXT), copy)
+
+
+def test_a_run_that_has_become_one_of_the_other_task_is_refused(copy: Path) -> None:
+    config = copy / "run.toml"
+    config.write_text(config.read_text().replace('task = "ner"', 'task = "re"'))
+    with pytest.raises(InputError, match=r"trained for task ner, and .*run\.toml is of task re"):
+        evaluate_trial(RunFolder(copy), TEXT, RunFolder(copy))
 
 
 def test_a_recorded_evaluation_is_fresh_until_the_model_the_samples_or_the_features_change(

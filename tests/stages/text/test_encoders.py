@@ -1,8 +1,9 @@
-"""Encoders' folders as they come: with code of their own, without a tokenizer, with tokens of a user's, damaged,
-of a type that takes no prefix, or with a tokenizer in Python alone.
+"""Encoders' folders as they come: with code of their own, without a tokenizer, with tokens of a user's,
+damaged, of a type that takes no prefix, or with a tokenizer in Python alone.
 """
 
 import builtins
+import io
 import json
 import pickle
 import shutil
@@ -70,7 +71,12 @@ def test_code_of_an_encoder_is_neither_run_nor_asked_about(
     encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(builtins, "input", lambda question="": asked.append(question) or "y")
+
+    def yes(question: str = "") -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr(builtins, "input", yes)
     ran = encoder / "ran"
     (encoder / "own.py").write_text(f"open({str(ran)!r}, 'w')\n")
     edit(encoder / "config.json", model_type="own", **OWN)
@@ -125,7 +131,6 @@ def said_of(encoder: Path, tokens: list[list[str]], folder: Path) -> list[str]:
     ]
     write_table(folder / "samples.parquet", table_of(SAMPLES, rows))
     recipe = TrainSettings(encoder=str(encoder))
-    places = dict.fromkeys(("config", "folder", "checkpoints"), folder)
     job = TrainingJob(
         name="train",
         title="train",
@@ -136,8 +141,10 @@ def said_of(encoder: Path, tokens: list[list[str]], folder: Path) -> list[str]:
         rates=recipe.rates,
         encoder=encoder,
         samples=folder / "samples.parquet",
+        config=folder / "run.toml",
+        folder=folder / "model",
+        checkpoints=folder / "checkpoints",
         logs=None,
-        **places,
     )
     said: list[str] = []
     read_data(job, None, Tools(say=said.append))
@@ -177,9 +184,10 @@ def test_tokens_that_were_added_to_a_tokenizer_get_embeddings(
     (pieces,) = word_pieces(tokenizer, [["ada", "httpurl", "\U0001f600"]])
     assert [pieces[1], pieces[2]] == [[rows + 1], [rows]]
     made.save_pretrained(tmp_path / "model", tokenizer)
-    opened = open_model(tmp_path / "model", device="cpu", precision="fp32")
+    open_model(tmp_path / "model", device="cpu", precision="fp32")  # with all that it needs
+    loaded = load_system(tmp_path / "model")
     ids = torch.tensor([[rows, rows + 1]])
-    assert torch.isfinite(encode(opened.model.encoder, ids, torch.ones_like(ids), None)).all()
+    assert torch.isfinite(encode(loaded.encoder, ids, torch.ones_like(ids), None)).all()
 
 
 def test_a_tokenizer_of_another_encoder_is_refused_before_anything_is_computed(
@@ -254,7 +262,8 @@ def test_each_layer_of_other_bert_types_sees_its_prefix(kind: str) -> None:
     torch.manual_seed(0)
     encoder = encoder_from_config({**SMALL, "model_type": kind, "pad_token_id": 1}).eval()
     ids = torch.full((1, 5), 7)
-    seen = [LayerPrefix(*torch.randn(2, 1, 2, 3, 8), mask=torch.ones(1, 3, dtype=torch.bool))]
+    keys, values = torch.randn(2, 1, 2, 3, 8)
+    seen = [LayerPrefix(keys, values, torch.ones(1, 3, dtype=torch.bool))]
     with torch.inference_mode():
         plain, *others = (
             encode(encoder, ids, torch.ones_like(ids), prefix)
@@ -265,7 +274,7 @@ def test_each_layer_of_other_bert_types_sees_its_prefix(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["distilbert", "deberta", "deberta-v2", "modernbert", "albert", "gpt2"])
 def test_encoders_that_take_no_prefix_are_refused_by_name(encoder: Path, kind: str) -> None:
-    edit(encoder / "config.json", model_type=kind)
+    (encoder / "config.json").write_text(json.dumps({"model_type": kind}))
     with pytest.raises(WeightsError, match=f"{kind} is not a BERT-type encoder that takes a prefix"):
         load_encoder(encoder)
 
@@ -297,11 +306,10 @@ def test_a_damaged_or_hostile_weights_file_of_an_encoder_is_one_sentence(
     with pytest.raises(WeightsError) as damaged:
         load_encoder(encoder)
     one_sentence(damaged.value)
-    for write in (
-        lambda: torch.save({"weight": Bomb()}, pickled),
-        lambda: pickled.write_bytes(pickle.dumps(Bomb())),
-    ):
-        write()
+    bombs = [io.BytesIO(), io.BytesIO(pickle.dumps(Bomb()))]  # as torch writes it, and as Python does
+    torch.save({"weight": Bomb()}, bombs[0])
+    for bomb in bombs:
+        pickled.write_bytes(bomb.getvalue())
         with pytest.raises(WeightsError, match="nothing else is ever unpickled") as refused:
             load_encoder(encoder)
         one_sentence(refused.value)

@@ -1,0 +1,86 @@
+"""What a score depends on, compared with what the model was trained on; features and boxes are compared where
+they are opened.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from ...manifests.errors import InputError, StageError
+from ...manifests.fingerprint import digest_file
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.trial import Trial
+from ..base.tools import Tools
+from ..learning.fit import labels_of
+from ..learning.splits import Split
+from ..systems.batch import ModelConfig
+
+__all__ = ["check_labels", "check_recorded", "check_task"]
+
+
+def check_recorded(folder: Path) -> None:
+    """Raise StageError where a file of the model in `folder` is not as the record of its training says.
+
+    A model outside of a run has no record, and passes.
+    """
+    folder = folder.resolve()
+    models = folder.parent.parent
+    kind, prefix = ("finetune", "finetuned-") if folder.name.startswith("finetuned-") else ("train", "")
+    trial = Trial.of(folder, prefix)
+    if trial is None or models.name != "models":
+        return
+    name = f"{kind}-{trial.name}"
+    record = StageRecord.read(RunFolder(models.parent).record(name))
+    recorded = record.outputs if record is not None else {}
+    for file in ("config.json", "model.safetensors", "backbone.safetensors"):
+        if file in recorded and digest_file(folder / file) != recorded[file]:
+            raise StageError(
+                f"{folder / file} has changed since {name} wrote it: this is not the model that was trained; "
+                f"run `hmnet-pipe {kind} {models.parent} {trial.options}` again"
+            )
+
+
+def check_task(config: ModelConfig, folder: Path, data: RunFolder, samples: pa.Table, task: str) -> None:
+    """Raise InputError where the run `data`, or its samples, are of another task than the model in `folder`.
+
+    task: what run.toml of `data` says; "": not known.
+    """
+    tasks = {str(data.samples): set(samples.column("task").to_pylist())}
+    if task:
+        tasks[str(data.config)] = {task}
+    for where, found in tasks.items():
+        if found - {config.task}:
+            raise InputError(
+                f"{folder} was trained for task {config.task}, and {where} is of task "
+                f"{', '.join(sorted(found))}"
+            )
+
+
+def check_labels(
+    config: ModelConfig, folder: Path, split: Split, trained_on: Split | None, tools: Tools
+) -> None:
+    """Name the labels that the model in `folder` and the data do not have in common.
+
+    trained_on: the training split of the run that the model lies in; None where the data are another run's.
+    Raises StageError where its labels are not the model's, or the model has no label of `split`.
+    """
+    if trained_on is not None and len(trained_on):
+        ours, theirs = labels_of(trained_on, config.task), config.labels
+        if different := sorted({*ours} ^ {*theirs}):
+            raise StageError(
+                f"the labels of {folder} are not those of its run's training split: only one of them has "
+                f"{', '.join(different)}; train it again"
+            )
+    gold = {label for labels in split.gold for label in labels} - {"O"}
+    unknown = sorted(gold - {*config.labels})
+    if unknown and not gold & {*config.labels}:
+        raise StageError(
+            f"{folder} knows none of the labels of the {split.name} split ({', '.join(unknown)}); it was "
+            f"trained for {', '.join(config.labels)}"
+        )
+    if unknown:
+        tools.say(
+            f"warning: {split.name} holds labels that the model does not know, which can only be missed: "
+            f"{', '.join(unknown)}"
+        )
