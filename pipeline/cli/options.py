@@ -74,11 +74,16 @@ def shots_options(function: F) -> F:
     )(function)
 
 
-def settings_options(table: str) -> Callable[[F], F]:
-    """Return a decorator that adds one option for each field of a table of run.toml, where it is written."""
+def settings_options(table: str, *names: str) -> Callable[[F], F]:
+    """Return a decorator that adds one option for each field of a table of run.toml, where it is written.
+
+    names: the only fields to add; none: all.
+    """
 
     def decorate(function: F) -> F:
         for field in reversed(fields(SETTINGS[table])):
+            if names and field.name not in names:
+                continue
             text = f"{field.metadata['help']} [run.toml; at first {field.default}]"
             name = field.metadata.get("option") or field.name.replace("_", "-")
             is_flag = isinstance(field.default, bool)

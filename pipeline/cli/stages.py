@@ -15,6 +15,9 @@ from .options import cluster_options, json_option, run_argument, settings_option
 
 __all__: list[str] = []
 
+# The keys of [prepare] that say how texts are read.
+_READING = ("words", "strict_spans")
+
 
 @command(memory=release_freed_memory)
 @run_argument
@@ -30,8 +33,18 @@ __all__: list[str] = []
     "--images", type=click.Path(path_type=Path), help="Folder of the images; leave it out to use text only."
 )
 @click.option("--format", "text_format", default="auto", help="auto, twitter, mnre or jsonl.")
+@settings_options("prepare", *_READING)
 @json_option
-def prepare(run: Path, as_json: bool, **options: Any) -> None:
+def prepare(
+    run: Path,
+    as_json: bool,
+    preset_name: str,
+    task: str | None,
+    text: Path | None,
+    images: Path | None,
+    text_format: str,
+    **reading: Any,
+) -> None:
     """Read texts and look up their images.
 
     Reads one file per split in --text (train, valid, test; .txt as published for Twitter-2015/2017 and MNRE,
@@ -46,7 +59,7 @@ def prepare(run: Path, as_json: bool, **options: Any) -> None:
     from ..run.new import prepare_config, prepare_run
 
     folder = RunFolder(run)
-    config = prepare_config(folder, **options)
+    config = prepare_config(folder, preset_name, task, text, images, text_format, reading)
     with lent_tools(quiet=as_json) as tools:
         report = prepare_run(folder, config, tools)
     print_reports([report]) if as_json else click.echo("\n".join(report.lines()))
@@ -157,7 +170,13 @@ def changed(
         given[name] = main.commands[name].make_context(name, [str(run), *words]).params
     wanted = given.pop("prepare")
     config = prepare_config(
-        folder, *(wanted[name] for name in ("preset_name", "task", "text", "images", "text_format"))
+        folder,
+        wanted["preset_name"],
+        wanted["task"],
+        wanted["text"],
+        wanted["images"],
+        wanted["text_format"],
+        {name: wanted[name] for name in _READING},
     )
     for kind, values in given.items():
         config = config.override_known(kind, values)

@@ -221,7 +221,7 @@ def _compute(
 
 def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Comparison]:
     prepare = config.of(PrepareSettings)
-    samples, _ = read_samples(prepare.text, config.task, prepare.format)
+    samples, _ = read_samples(prepare.text, config.task, prepare.format, prepare.reading)
     found = identify(map(vars, samples))
     comparisons = []
     for split in (split for split in SPLITS if split in found or split in wanted["data"]):

@@ -56,8 +56,11 @@ def prepare_config(
     text: Path | None,
     images: Path | None,
     text_format: str,
+    reading: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Return the configuration that prepare's options give a run, which may already exist.
+
+    reading: further keys of [prepare], which count without --text too.
 
     The demonstration brings its own texts. Raises InputError where a new run gets no texts.
     """
@@ -67,15 +70,14 @@ def prepare_config(
         images = images or text / "images"
     if text is not None:
         images = None if images is None else images.resolve()
-        return _keeping_edits(
-            preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format), run
-        )
+        config = preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format)
+        return _keeping_edits(config, run).override("prepare", reading or {})
     if not run.config.is_file():
         raise InputError(
             "prepare needs --text FOLDER, the folder with train.txt or train.jsonl "
             "(see hmnet-pipe prepare --help)"
         )
-    return RunConfig.read(run.config)
+    return RunConfig.read(run.config).override("prepare", reading or {})
 
 
 def _keeping_edits(config: RunConfig, run: RunFolder) -> RunConfig:

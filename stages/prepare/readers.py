@@ -12,13 +12,14 @@ from ...manifests.errors import InputError
 from ...manifests.schemas import SPLITS, TASKS
 from .formats.jsonl import read_jsonl
 from .formats.mnre import read_mnre
-from .formats.rows import Draft, ProblemRow, SampleRow, TextFile, number_repeats
+from .formats.rows import Draft, ProblemRow, Reading, SampleRow, TextFile, number_repeats
 from .formats.twitter import read_twitter
 
 __all__ = [
     "FORMATS",
     "SPLITS",
     "ProblemRow",
+    "Reading",
     "SampleRow",
     "Texts",
     "find_texts",
@@ -107,27 +108,31 @@ def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
     return kind if format in ("auto", kind) else None
 
 
-def read_samples(text: Path, task: str, format: str = "auto") -> tuple[list[SampleRow], list[ProblemRow]]:
-    """Return every sample of the folder `text`, by (split, id), and a problem for each repaired label.
+def read_samples(
+    text: Path, task: str, format: str = "auto", reading: Reading | None = None
+) -> tuple[list[SampleRow], list[ProblemRow]]:
+    """Return every sample of the folder `text`, by (split, id), and a problem for each repair.
 
     Raises InputError: see `find_texts`; for a bad line it names the file and the line.
     """
     texts = find_texts(text, task, format)
-    return samples_of({split: TextFile.read(path) for split, path in texts.files.items()}, task, texts.format)
+    files = {split: TextFile.read(path) for split, path in texts.files.items()}
+    return samples_of(files, task, texts.format, reading)
 
 
 def samples_of(
-    files: Mapping[str, TextFile], task: str, format: str
+    files: Mapping[str, TextFile], task: str, format: str, reading: Reading | None = None
 ) -> tuple[list[SampleRow], list[ProblemRow]]:
     """Return what `read_samples` returns, from text files that were already read, by split.
 
     Neither rows nor ids depend on the order of lines; only a problem's `where`, which names the line, does.
     Raises InputError for a bad line, which names the file and the line.
     """
+    reading = reading or Reading()
     read: dict[str, Callable[[TextFile], list[Draft]]] = {
         "twitter": read_twitter,
         "mnre": read_mnre,
-        "jsonl": lambda file: read_jsonl(file, task),
+        "jsonl": lambda file: read_jsonl(file, task, reading),
     }
     drafts = {split: read[format](file) for split, file in files.items()}
     rows = sorted(_named(drafts), key=lambda row: (row[0], row[1]))
@@ -146,11 +151,12 @@ def samples_of(
         )
         for split, name, draft in rows
     ]
-    kind = {"ner": "tag", "re": "relation"}[task]
+    label = {"ner": "tag", "re": "relation"}[task]
     problems = [
         ProblemRow(kind, name, line.where, reason)
         for _, name, draft in rows
-        for line, reason in draft.repairs
+        for kind, found in ((label, draft.repairs), ("span", draft.moved))
+        for line, reason in found
     ]
     return samples, problems
 

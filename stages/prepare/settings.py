@@ -4,7 +4,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from ..base.settings import setting
-from .readers import FORMATS
+from ..text.words import WORD_RULES
+from .readers import FORMATS, Reading
 
 __all__ = ["PrepareSettings"]
 
@@ -17,3 +18,10 @@ class PrepareSettings:
     task: str = setting(MISSING, "ner or re")
     images: Path | None = setting(None, "folder of the images; leave it out to use text only")
     format: str = setting("auto", f"one of {', '.join(FORMATS)}; auto decides by the files' names")
+    words: str = setting("auto", f"how a raw text becomes words, one of {', '.join(WORD_RULES)}")
+    strict_spans: bool = setting(False, "refuse spans of characters that are not whole words")
+
+    @property
+    def reading(self) -> Reading:
+        """Return what these settings say about how texts are read."""
+        return Reading(self.words, self.strict_spans)

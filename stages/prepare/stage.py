@@ -26,6 +26,9 @@ from .settings import PrepareSettings
 
 __all__ = ["Prepare"]
 
+# What the summary always counts, with the kind of its rows in the problems table.
+_REPAIRS = {"ner": {"repaired tags": "tag"}, "re": {"respelled relations": "relation"}}
+
 
 class Prepare(Stage):
     """Reads every sample, and every image to its end, so that every later stage can open every file it meets.
@@ -46,12 +49,12 @@ class Prepare(Stage):
     def parameters(self) -> dict[str, Any]:
         """Return the settings, with the format that was found.
 
-        So naming a format changes nothing where "auto" finds the same one.
+        So naming a format changes nothing where "auto" finds the same one. The rule for words is there where
+        the format may hold raw texts. `strict_spans` refuses or changes nothing.
         """
-        return {
-            "task": self.settings.task,
-            "format": self._texts().format,
-        }
+        found = self._texts().format
+        words = {"words": self.settings.words} if found == "jsonl" else {}
+        return {"task": self.settings.task, "format": found, **words}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         """Return digests of each text file with its name and of all images that samples refer to.
@@ -134,6 +137,7 @@ class Prepare(Stage):
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         sources = self._last[1] if self._last and self._last[0] is causes else self._read(tools)
         samples, repairs, found = sources.samples, sources.repairs, sources.images
+        kinds = Counter(repair.kind for repair in repairs)
         for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
             tools.say(
                 f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it"
@@ -180,7 +184,8 @@ class Prepare(Stage):
                 "images": len(usable),
                 "samples whose image is missing": missing,
                 "samples whose image is unreadable": len(problems) - missing,
-                {"ner": "repaired tags", "re": "respelled relations"}[self.settings.task]: len(repairs),
+                **{name: kinds[kind] for name, kind in _REPAIRS[self.settings.task].items()},
+                **({"spans moved to whole words": kinds["span"]} if kinds["span"] else {}),
                 "data": {split: str(identity) for split, identity in identify(map(vars, samples)).items()},
             },
         )
@@ -192,7 +197,7 @@ class Prepare(Stage):
         """Read the texts, and look up and read the images that they name."""
         texts = self._texts()
         files = {split: TextFile.read(path) for split, path in texts.files.items()}
-        samples, repairs = samples_of(files, self.settings.task, texts.format)
+        samples, repairs = samples_of(files, self.settings.task, texts.format, self.settings.reading)
         digests = {
             f"text.{split}": digest_json([file.path.name, file.digest]) for split, file in files.items()
         }
@@ -281,8 +286,8 @@ class Prepare(Stage):
 class _Sources:
     """What was read, all at once.
 
-    samples; repairs: the labels that were repaired; images: where each (split, image name) leads; inspected:
-    a row of IMAGES, by key, for each content that had to be read; digests: those of all inputs.
+    samples; repairs: the labels and spans that were repaired; images: where each (split, image name) leads;
+    inspected: a row of IMAGES, by key, for each content that had to be read; digests: those of all inputs.
     """
 
     samples: list[SampleRow]

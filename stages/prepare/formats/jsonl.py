@@ -11,19 +11,21 @@ Relations (task "re"), with half-open ranges of words or, with a text, of charac
      "relation": "/per/loc/place_of_residence"}
     {"text": "Ada of London", "head": [0, 3], "tail": [7, 13], "relation": "/per/loc/place_of_residence"}
 
+Words come from the text alone, by the rule `words` of [prepare]; a span that does not fall on the bounds of
+words is moved to the smallest words that cover it.
+
 Each may have "id" (unique over all splits), "image" (a name in the image folder) and "groups". "groups" is a
 list of names for which scores are reported separately: one for each mention in the order of the text, or of
 "spans"; one for a relation. Null means absent.
 """
 
 import json
-from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
 from ....manifests.fingerprint import digest_json
 from ...text.words import split_words
-from .rows import Draft, Line, TextFile, open_mentions, shorten
+from .rows import Draft, Line, Reading, TextFile, open_mentions, shorten
 
 __all__ = ["read_jsonl"]
 
@@ -37,19 +39,19 @@ _NEEDED = {
 _SPAN_KEYS = {"start", "end", "type"}
 
 
-def read_jsonl(file: TextFile, task: str) -> list[Draft]:
+def read_jsonl(file: TextFile, task: str, reading: Reading) -> list[Draft]:
     """Return the samples of one file, skipping blank lines.
 
     Without an "id" the id is 12 digits of the content's digest. Raises InputError that names the line.
     """
     return [
-        _draft(Line(file, number), text, task)
+        _draft(Line(file, number), text, task, reading)
         for number, text in enumerate(file.lines, start=1)
         if text.strip()
     ]
 
 
-def _draft(line: Line, text: str, task: str) -> Draft:
+def _draft(line: Line, text: str, task: str, reading: Reading) -> Draft:
     record = {key: value for key, value in _object(line, text).items() if value is not None}
     if ("tokens" in record) == ("text" in record):
         raise line.error('expected either "tokens" or "text"')
@@ -61,7 +63,7 @@ def _draft(line: Line, text: str, task: str) -> Draft:
         )
     if missing := sorted(needed - record.keys()):
         raise line.error(f'"{missing[0]}" is missing; such a sample of the task {task} may have {known}')
-    content = _entities(line, record) if task == "ner" else _relation(line, record)
+    content = (_entities if task == "ner" else _relation)(line, record, reading)
     given = line.text("id", record["id"]) if "id" in record else None
     image = line.text("image", record["image"]) if "image" in record else None
     digest = digest_json({key: value for key, value in record.items() if key != "id"})
@@ -88,9 +90,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _entities(line: Line, record: dict[str, Any]) -> dict[str, Any]:
+def _entities(line: Line, record: dict[str, Any], reading: Reading) -> dict[str, Any]:
     if "text" in record:
-        return _from_spans(line, record)
+        return _from_spans(line, record, reading)
     tokens = line.tokens("tokens", record["tokens"])
     written = line.texts("tags", record["tags"])
     if len(written) != len(tokens):
@@ -108,7 +110,7 @@ def _entities(line: Line, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _from_spans(line: Line, record: dict[str, Any]) -> dict[str, Any]:
+def _from_spans(line: Line, record: dict[str, Any], reading: Reading) -> dict[str, Any]:
     text = line.text("text", record["text"])
     if not isinstance(record["spans"], list):
         line.fail("spans", "a list", record["spans"])
@@ -118,16 +120,21 @@ def _from_spans(line: Line, record: dict[str, Any]) -> dict[str, Any]:
     for one, other in pairwise(order):
         if spans[one][0][1] > spans[other][0][0]:
             raise line.error(f"spans[{one}] and spans[{other}] overlap; keep one of them")
-    words = _words(line, text, [bound for span, _ in spans for bound in span])
-    tags = ["O"] * len(words)
+    words = _Words(line, text, reading)
+    tags = ["O"] * len(words.tokens)
+    kept, free = [], 0
     for index in order:
-        (start, end), kind = spans[index]
-        first, last = _word_range(line, f"spans[{index}]", (start, end), words)
-        tags[first:last] = [f"B-{kind}", *[f"I-{kind}"] * (last - first - 1)]
+        span, kind = spans[index]
+        first, last = words.covering(f"spans[{index}]", span, free)
+        if first < last:
+            tags[first:last] = [f"B-{kind}", *[f"I-{kind}"] * (last - first - 1)]
+            kept.append(index)
+            free = last
     return {
-        "tokens": [text[start:end] for start, end in words],
+        "tokens": words.tokens,
         "tags": tags,
-        "groups": groups and [groups[index] for index in order],
+        "groups": groups and [groups[index] for index in kept],
+        "moved": words.moved,
     }
 
 
@@ -139,13 +146,14 @@ def _span(line: Line, name: str, span: Any, length: int) -> tuple[list[int], str
     )
 
 
-def _relation(line: Line, record: dict[str, Any]) -> dict[str, Any]:
+def _relation(line: Line, record: dict[str, Any], reading: Reading) -> dict[str, Any]:
+    moved: list[tuple[Line, str]] = []
     if "text" in record:
         text = line.text("text", record["text"])
         head, tail = (line.span(name, record[name], len(text), "characters") for name in ("head", "tail"))
-        words = _words(line, text, [*head, *tail])
-        tokens = [text[start:end] for start, end in words]
-        head, tail = (_word_range(line, name, span, words) for name, span in (("head", head), ("tail", tail)))
+        words = _Words(line, text, reading)
+        tokens, moved = words.tokens, words.moved
+        head, tail = words.covering("head", head), words.covering("tail", tail)
     else:
         tokens = line.tokens("tokens", record["tokens"])
         head, tail = (line.span(name, record[name], len(tokens), "words") for name in ("head", "tail"))
@@ -155,6 +163,7 @@ def _relation(line: Line, record: dict[str, Any]) -> dict[str, Any]:
         "tail": tail,
         "relation": line.text("relation", record["relation"]),
         "groups": _groups(line, record, 1, "relation"),
+        "moved": moved,
     }
 
 
@@ -167,19 +176,44 @@ def _groups(line: Line, record: dict[str, Any], count: int, unit: str) -> list[s
     return groups
 
 
-def _words(line: Line, text: str, cuts: list[int]) -> list[tuple[int, int]]:
-    if not (words := split_words(text, frozenset(cuts))):
-        line.fail("text", "more than white space", text)
-    return words
+class _Words:
+    """The words of a text, which no span shapes, and the words that cover a span.
 
-
-def _word_range(line: Line, name: str, span: Collection[int], words: list[tuple[int, int]]) -> list[int]:
-    """Return the half-open range of words inside a span of characters.
-
-    The text is cut at the span's ends, so no word lies half inside.
+    moved: the (line, reason) of each span that did not fall on the bounds of words.
     """
-    start, end = span
-    inside = [index for index, (first, last) in enumerate(words) if start <= first and last <= end]
-    if not inside:
-        raise line.error(f'"{name}" covers white space only; give it a word')
-    return [inside[0], inside[-1] + 1]
+
+    def __init__(self, line: Line, text: str, reading: Reading) -> None:
+        self._line, self._text, self._reading = line, text, reading
+        self._bounds = split_words(text, reading.words)
+        self.tokens = [text[start:end] for start, end in self._bounds]
+        self.moved: list[tuple[Line, str]] = []
+        if not self.tokens:
+            line.fail("text", "more than white space", text)
+
+    def covering(self, name: str, span: list[int], free: int = 0) -> list[int]:
+        """Return the smallest half-open range of words that covers a span of characters.
+
+        free: the first word that no earlier span has. The range is empty where it would start before it, as a
+        word has one tag.
+        """
+        start, end = span
+        covered = [index for index, (first, last) in enumerate(self._bounds) if first < end and start < last]
+        if not covered:
+            raise self._line.error(f'"{name}" covers white space only; give it a word')
+        whole = [self._bounds[covered[0]][0], self._bounds[covered[-1]][1]]
+        if whole != span:
+            taken = covered[0] < free
+            remedy = "dropped, as another span has that word" if taken else f"moved to {self._quote(whole)}"
+            self._note(f"{name} {self._quote(span)} is not whole words", remedy)
+            if taken:
+                return [covered[0], covered[0]]
+        return [covered[0], covered[-1] + 1]
+
+    def _quote(self, span: list[int]) -> str:
+        return f"{span} {shorten(self._text[slice(*span)])}"
+
+    def _note(self, fault: str, remedy: str) -> None:
+        """Note the fault of a span, or raise InputError where spans are strict."""
+        if self._reading.strict_spans:
+            raise self._line.error(f"{fault}; correct it, or prepare with --no-strict-spans to have it moved")
+        self.moved.append((self._line, f"{fault}; {remedy}"))

@@ -12,17 +12,35 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ....manifests.errors import InputError
+from ...text.words import WORD_RULES
 
 __all__ = [
     "Draft",
     "Line",
     "ProblemRow",
+    "Reading",
     "SampleRow",
     "TextFile",
     "number_repeats",
     "open_mentions",
     "shorten",
 ]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user may say about how texts are read, beside their format.
+
+    words: the rule by which a raw text becomes words, one of WORD_RULES.
+    strict_spans: whether a span that does not fall on the bounds of words is an error instead of a repair.
+    """
+
+    words: str = "auto"
+    strict_spans: bool = False
+
+    def __post_init__(self) -> None:
+        if self.words not in WORD_RULES:
+            raise InputError(f"words must be one of {', '.join(WORD_RULES)}, not {self.words!r}")
 
 
 @dataclass(frozen=True)
@@ -157,6 +175,7 @@ class Draft:
     name: its id once repeats are numbered, unless `given`, when it must be unique as it is.
     digest: over the content as written.
     repairs: the (line, reason) of each label that was read as another.
+    moved: the (line, reason) of each span of characters that was moved to whole words, or dropped.
     """
 
     line: Line
@@ -171,6 +190,7 @@ class Draft:
     image: str | None = None
     given: bool = False
     repairs: list[tuple[Line, str]] = field(default_factory=list)
+    moved: list[tuple[Line, str]] = field(default_factory=list)
 
 
 def shorten(value: Any) -> str:

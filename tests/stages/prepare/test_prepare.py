@@ -129,6 +129,21 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
     ]
 
 
+def test_moved_spans_are_counted_and_the_rule_for_words_is_a_cause(workplace: Path) -> None:
+    spans = [{"start": 1, "end": 2, "type": "T"}]
+    (workplace / "text" / "train.jsonl").write_text(json.dumps({"text": "abc de", "spans": spans}))
+    prepare = stage(workplace, with_images=False)
+    causes = prepare.causes()
+    assert prepare.compute(causes, Tools()).details["spans moved to whole words"] == 1
+    assert [problem["kind"] for problem in tables(prepare)[2]] == ["span"]
+    prepare.settings = replace(prepare.settings, words="characters")
+    assert prepare.causes().changes(causes) == ["words: characters -> auto"]
+    assert "spans moved to whole words" not in prepare.compute(prepare.causes(), Tools()).details
+    prepare.settings = replace(prepare.settings, words="auto", strict_spans=True)
+    with pytest.raises(InputError, match="is not whole words"):
+        prepare.causes()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from hmnet_pipe.manifests.errors import InputError
-from hmnet_pipe.stages.prepare.formats.rows import number_repeats, open_mentions
+from hmnet_pipe.stages.prepare.formats.rows import Reading, number_repeats, open_mentions
 from hmnet_pipe.stages.prepare.readers import SampleRow, find_texts, read_samples
-from hmnet_pipe.stages.text.words import split_words
+from hmnet_pipe.stages.text.words import WORD_RULES, split_words
 from seqeval.metrics.sequence_labeling import get_entities
 
 TWEET = "IMGID:7\nAda\tB-PER\nis\tO\nhere\tO\n\n"
@@ -42,9 +42,9 @@ def literals(*records: Any) -> str:
     return "".join(f"{record!r}\n" for record in records)
 
 
-def error_of(folder: Path, task: str, format: str = "auto") -> str:
+def error_of(folder: Path, task: str, format: str = "auto", reading: Reading | None = None) -> str:
     with pytest.raises(InputError) as caught:
-        read_samples(folder, task, format)
+        read_samples(folder, task, format, reading)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -378,54 +378,134 @@ def test_a_text_with_spans_becomes_words_with_tags(tmp_path: Path) -> None:
     assert sample.groups == ["first", "second"]
 
 
-def test_a_span_inside_a_word_splits_it_and_loses_nothing(tmp_path: Path) -> None:
-    record = {
-        "text": "#NewYorkCity now",
-        "spans": [{"start": 1, "end": 4, "type": "A"}, {"start": 4, "end": 8, "type": "B"}],
-    }
-    sample = one(write(tmp_path, train_jsonl=lines(record)), "ner")
-    assert sample.tokens == ["#", "New", "York", "City", "now"]
-    assert sample.tags == ["O", "B-A", "B-B", "O", "O"]
+def spans_of(*bounds: tuple[int, int], kind: str = "T") -> list[dict[str, Any]]:
+    return [{"start": start, "end": end, "type": kind} for start, end in bounds]
 
 
-def test_a_span_may_carry_white_space_at_its_ends(tmp_path: Path) -> None:
-    sample = one(
-        write(
-            tmp_path,
-            train_jsonl=lines({"text": "to Rome .", "spans": [{"start": 2, "end": 8, "type": "LOC"}]}),
-        ),
-        "ner",
+def test_a_span_inside_a_word_is_moved_to_the_word_and_is_a_problem(tmp_path: Path) -> None:
+    record = {"id": "a", "text": "We saw Oslofjord today", "spans": spans_of((7, 11))}
+    samples, problems = read_samples(write(tmp_path, train_jsonl=lines(record)), "ner")
+    assert samples[0].tokens == ["We", "saw", "Oslofjord", "today"]
+    assert samples[0].tags == ["O", "O", "B-T", "O"]
+    assert [(problem.kind, problem.sample, problem.where) for problem in problems] == [
+        ("span", "a", "train.jsonl:1")
+    ]
+    assert problems[0].reason == "spans[0] [7, 11] 'Oslo' is not whole words; moved to [7, 16] 'Oslofjord'"
+
+
+def test_of_two_spans_inside_one_word_the_second_is_dropped_with_its_group_and_is_a_problem(
+    tmp_path: Path,
+) -> None:
+    spans = spans_of((9, 12), (1, 4), (4, 8))
+    record = {"text": "#NewYork now", "spans": spans, "groups": ["now", "new", "york"]}
+    samples, problems = read_samples(write(tmp_path, train_jsonl=lines(record)), "ner")
+    assert (samples[0].tokens, samples[0].tags) == (["#", "NewYork", "now"], ["O", "B-T", "B-T"])
+    assert samples[0].groups == ["new", "now"]
+    assert [problem.reason for problem in problems] == [
+        "spans[1] [1, 4] 'New' is not whole words; moved to [1, 8] 'NewYork'",
+        "spans[2] [4, 8] 'York' is not whole words; dropped, as another span has that word",
+    ]
+
+
+def test_strict_spans_are_refused_with_both_ways_out(tmp_path: Path) -> None:
+    strict = Reading(strict_spans=True)
+    whole = {"text": "We saw Oslo", "spans": spans_of((7, 11))}
+    assert read_samples(write(tmp_path, train_jsonl=lines(whole)), "ner", reading=strict)[1] == []
+    write(tmp_path, train_jsonl=lines(whole, {"text": "We saw Oslofjord", "spans": spans_of((7, 11))}))
+    assert (
+        "train.jsonl line 2: spans[0] [7, 11] 'Oslo' is not whole words; correct it, or prepare with "
+        "--no-strict-spans" in error_of(tmp_path, "ner", reading=strict)
     )
-    assert sample.tags == ["O", "B-LOC", "O"]
 
 
-def test_every_span_comes_back_from_the_tags(tmp_path: Path) -> None:
+def test_white_space_at_the_ends_of_a_span_is_left_out_and_is_a_problem(tmp_path: Path) -> None:
+    record = {"text": "to Rome .", "spans": spans_of((2, 8), kind="LOC")}
+    samples, problems = read_samples(write(tmp_path, train_jsonl=lines(record)), "ner")
+    assert samples[0].tags == ["O", "B-LOC", "O"]
+    assert [problem.reason for problem in problems] == [
+        "spans[0] [2, 8] ' Rome ' is not whole words; moved to [3, 7] 'Rome'"
+    ]
+
+
+@pytest.mark.parametrize("rule", WORD_RULES)
+@pytest.mark.parametrize("task", ["ner", "re"])
+def test_the_gold_annotation_does_not_shape_the_words(tmp_path: Path, task: str, rule: str) -> None:
+    """Texts with gold at random places, with other gold, and (for entities) with none have equal words."""
     dice = random.Random(0)
-    records, expected = [], []
-    for number in range(300):
-        text = "".join(dice.choices("ab_ .,#\u00e9\u094d\U0001f600", k=12)) + "x"
-        bounds = sorted(dice.sample(range(len(text) + 1), 4))
-        spans = [[bounds[0], bounds[1]], [bounds[2], bounds[3]]]
-        spans = [span for span in spans if text[slice(*span)].strip()]
-        records.append(
-            {
-                "id": f"{number:03}",
-                "text": text,
-                "spans": [{"start": s, "end": e, "type": "T"} for s, e in spans],
-            }
+    letters = "ab_ .,#\u00e9\u094d\U0001f600\u6211\u4eac\u30a2\u0e01\uc11c"
+    texts = ["".join(dice.choices(letters, k=20)) + "x" for _ in range(100)]
+
+    def records(gold: bool) -> list[dict[str, Any]]:
+        made = []
+        for number, text in enumerate(texts):
+            while True:
+                bounds = sorted(dice.sample(range(len(text) + 1), 4))
+                spans = [(bounds[0], bounds[1]), (bounds[2], bounds[3])]
+                if all(text[slice(*span)].strip() for span in spans):
+                    break
+            (head, tail), relation = spans, dice.choice("rs")
+            labels: dict[str, Any] = {"head": list(head), "tail": list(tail), "relation": relation}
+            if task == "ner":
+                labels = {"spans": spans_of(*spans, kind=dice.choice("TU")) if gold else []}
+            made.append({"id": f"{number:03}", "text": text, **labels})
+        return made
+
+    reading = Reading(words=rule)
+    seen = []
+    for gold in (True, True, task == "re"):
+        samples, problems = read_samples(
+            write(
+                tmp_path, train_jsonl=lines(*records(gold)), test_jsonl=lines({**records(gold)[0], "id": "x"})
+            ),
+            task,
+            reading=reading,
         )
-        expected.append(["".join(text[slice(*span)].split()) for span in spans])
-    samples, problems = read_samples(write(tmp_path, train_jsonl=lines(*records)), "ner")
-    assert problems == []
-    for sample, texts, record in zip(samples, expected, records, strict=True):
-        assert "".join(sample.tokens) == "".join(str(record["text"]).split())
-        mentions = get_entities(sample.tags)
-        assert ["".join(sample.tokens[start : end + 1]) for _, start, end in mentions] == texts
+        seen.append([(sample.id, sample.tokens) for sample in samples])
+        assert any(problem.kind == "span" for problem in problems) or not gold or rule == "characters"
+    expected = [[text[slice(*word)] for word in split_words(text, rule)] for text in texts]
+    assert seen[0] == seen[1] == seen[2]
+    assert sorted(tokens for _, tokens in seen[0]) == sorted([*expected, expected[0]])
+
+
+def test_a_mention_is_the_smallest_words_that_cover_its_span(tmp_path: Path) -> None:
+    dice = random.Random(1)
+    for _ in range(100):
+        text = "".join(dice.choices("ab .#\u6211\u0301", k=12)) + "x"
+        start, end = sorted(dice.sample(range(len(text) + 1), 2))
+        if not text[start:end].strip():
+            continue
+        record = {"text": text, "spans": spans_of((start, end))}
+        samples, problems = read_samples(write(tmp_path, train_jsonl=lines(record)), "ner")
+        words = split_words(text)
+        wanted = {at for at in range(start, end) if not text[at].isspace()}
+        inside = [index for index, tag in enumerate(samples[0].tags or []) if tag != "O"]
+        for index in (inside[0], inside[-1]):
+            assert wanted & set(range(*words[index]))
+        assert wanted <= {at for index in inside for at in range(*words[index])}
+        assert inside == list(range(inside[0], inside[-1] + 1))
+        assert bool(problems) == ([words[inside[0]][0], words[inside[-1]][1]] != [start, end])
+
+
+def test_a_text_without_spaces_is_read_by_the_rule_that_the_user_names(tmp_path: Path) -> None:
+    write(tmp_path, train_jsonl=lines({"text": "\u6211ab", "spans": spans_of((1, 2))}))
+    found = {rule: read_samples(tmp_path, "ner", reading=Reading(words=rule))[0][0] for rule in WORD_RULES}
+    assert {rule: sample.tokens for rule, sample in found.items()} == {
+        "auto": ["\u6211", "ab"],
+        "spaces": ["\u6211ab"],
+        "characters": ["\u6211", "a", "b"],
+    }
+    assert found["characters"].tags == ["O", "B-T", "O"]
+    with pytest.raises(InputError, match="words must be one of auto, spaces, characters, not 'jieba'"):
+        Reading(words="jieba")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("\u6211\u7231\u5317\u4eac", ["\u6211", "\u7231", "\u5317", "\u4eac"]),
+        ("\u65b0iPhone7\u304c\u30fc", ["\u65b0", "iPhone7", "\u304c", "\u30fc"]),
+        ("\u0e01\u0e34\u0e19a", ["\u0e01\u0e34", "\u0e19", "a"]),
+        ("\uc11c\uc6b8\uc740 \U00020000\U00020001", ["\uc11c\uc6b8\uc740", "\U00020000", "\U00020001"]),
         ("isn't it?", ["isn", "'", "t", "it", "?"]),
         ("  a\u00a0b\u2028c  ", ["a", "b", "c"]),
         ("\u0939\u093f\u0928\u094d\u0926\u0940!", ["\u0939\u093f\u0928\u094d\u0926\u0940", "!"]),
@@ -458,10 +538,14 @@ def test_a_relation_is_given_by_words_or_by_characters(tmp_path: Path) -> None:
     )
 
 
-def test_arguments_inside_words_split_them(tmp_path: Path) -> None:
+def test_arguments_inside_words_are_moved_to_them_and_may_meet_there(tmp_path: Path) -> None:
     record = {"text": "#AdaLondon", "head": [1, 4], "tail": [4, 10], "relation": "lives"}
-    sample = one(write(tmp_path, train_jsonl=lines(record)), "re")
-    assert (sample.tokens, sample.head, sample.tail) == (["#", "Ada", "London"], [1, 2], [2, 3])
+    samples, problems = read_samples(write(tmp_path, train_jsonl=lines(record)), "re")
+    assert (samples[0].tokens, samples[0].head, samples[0].tail) == (["#", "AdaLondon"], [1, 2], [1, 2])
+    assert [(problem.kind, problem.reason) for problem in problems] == [
+        ("span", "head [1, 4] 'Ada' is not whole words; moved to [1, 10] 'AdaLondon'"),
+        ("span", "tail [4, 10] 'London' is not whole words; moved to [1, 10] 'AdaLondon'"),
+    ]
 
 
 def test_an_orphan_tag_of_a_json_line_is_repaired_too(tmp_path: Path) -> None:
