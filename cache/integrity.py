@@ -44,7 +44,9 @@ def find_damage(folder: Path) -> list[Damage]:
             found.append(Damage(path, str(error)))
             continue
         if shard.spec != spec:
-            found.append(Damage(path, f"it belongs to another feature set: {shard.spec}"))
+            reason = f"it belongs to another feature set ({shard.spec.difference(spec)})"
+            found.append(Damage(path, reason))
+            continue
         damaged = set(shard.damaged_rows())
         found += [
             Damage(path, f"row {row} (image {shard.keys[row]}) does not match its checksum")

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
 from ..manifests.fingerprint import canonical_json
-from .shards import Rows, Shard, ShardError
+from .shards import Rows, Shard, ShardError, check_shard
 from .spec import STORAGE_DTYPES, FeatureSpec, as_numbers
 
 __all__ = ["FeatureCache", "IndexRow", "read_index", "write_index"]
@@ -153,6 +153,23 @@ class FeatureCache:
         """Return the names of the shards that the index refers to."""
         return sorted(pc.unique(self._index.column("shard")).to_pylist())
 
+    def check(self) -> None:
+        """Raise ShardError where a shard is not the one that the index promises; reads no features.
+
+        Whoever reads features would be refused over such a shard, so its set is not up to date.
+        """
+        shards = self._index.column("shard").combine_chunks().dictionary_encode()
+        codes, rows = shards.indices.to_numpy(), self._index.column("row").to_numpy()
+        promised = self._index.column("checksum").to_numpy()
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(shards.dictionary) + 1))
+        for number, name in enumerate(shards.dictionary.to_pylist()):
+            own = order[bounds[number] : bounds[number + 1]]
+            spec, there = check_shard(self.folder / name)
+            self._check_spec(self.folder / name, spec)
+            if rows[own].max() >= len(there) or (there[rows[own]] != promised[own]).any():
+                raise _other_rows(self.folder / name)
+
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Return a batch's pyramids (B, V, C, p, p) and view mask (B, V).
 
@@ -177,20 +194,27 @@ class FeatureCache:
         Before that, check that the shard holds every image that the index has in it, in its place.
         """
         shard = Shard(self.folder / name)
-        if shard.spec != self.spec:
-            raise ShardError(
-                f"{shard.path} belongs to another feature set ({shard.spec}); run `hmnet-pipe extract` again"
-            )
+        self._check_spec(shard.path, shard.spec)
         if (
             sum(self._places.get(key) == (name, row) for row, key in enumerate(shard.keys))
             != self._counts[name]
         ):
-            raise ShardError(
-                f"{shard.path} does not hold the images that the index has in it; "
-                "run `hmnet-pipe extract` again"
-            )
+            raise _other_rows(shard.path)
         self._shards[name] = shard.rows, shard.view_mask
         return self._shards[name]
+
+    def _check_spec(self, path: Path, spec: FeatureSpec) -> None:
+        if spec != self.spec:
+            raise ShardError(
+                f"{path} belongs to another feature set ({spec.difference(self.spec)}); "
+                "run `hmnet-pipe extract` again"
+            )
+
+
+def _other_rows(path: Path) -> ShardError:
+    return ShardError(
+        f"{path} does not hold the images that the index has in it; run `hmnet-pipe extract` again"
+    )
 
 
 def _canonical_pairs(keys: pa.StringArray, checksums: pa.UInt64Array) -> Iterator[bytes]:

@@ -177,16 +177,17 @@ def _open(path: Path) -> Iterator[h5py.File]:
         raise ShardError(f"{path} is damaged ({error}); run `hmnet-pipe extract` again") from error
 
 
-def check_shard(path: Path) -> None:
-    """Raise ShardError where the file is missing, truncated, incomplete or of another schema version.
+def check_shard(path: Path) -> tuple[FeatureSpec, npt.NDArray[np.uint64]]:
+    """Return the spec of a shard and the checksums that its rows ought to have; reads none of the rows.
 
-    Reads none of its rows.
+    Raises ShardError where the file is missing, truncated, incomplete or of another schema version.
     """
     with _open(path) as file:
         dataset = file["pyramid"].id
         offset = dataset.get_offset()
         if offset is not None and offset + dataset.get_storage_size() > path.stat().st_size:
             raise ValueError("its pyramid ends behind the file")
+        return FeatureSpec.from_json(json.loads(file.attrs["spec"])), file["checksum"][()]
 
 
 Rows = npt.NDArray[np.uint8] | ArchivedRows

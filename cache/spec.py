@@ -128,6 +128,12 @@ class FeatureSpec:
             del values["regions"]
         return values
 
+    def difference(self, other: "FeatureSpec") -> str:
+        """Return the first field in which another spec differs, with both values."""
+        ours, theirs = asdict(self), asdict(other)
+        name = next((name for name in ours if ours[name] != theirs[name]), "")
+        return f"{name} {ours[name]!r} instead of {theirs[name]!r}" if name else "the same"
+
     @property
     def row_shape(self) -> tuple[int, int, int, int]:
         """Return the shape (V, C, p, p) of an image's features."""

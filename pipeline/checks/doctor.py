@@ -14,7 +14,6 @@ from importlib.metadata import requires
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from ...stages.extract.settings import ExtractSettings
 from ...stages.learning.recipe import TrainSettings
 from ...stages.vision.backbones import backbone_info
 from ...stages.vision.sets import SETS
-from ...stages.vision.weights import DEFAULT, downloads_folder, weights_of
+from ...stages.vision.weights import DEFAULT, downloads_folder, place_of, weights_of
 from ..cluster.machine import installed_version
 from ..run.config import RunConfig
 from ..run.presets import preset
@@ -234,7 +233,7 @@ def _tested() -> Finding:
 
 
 def _weights(subject: str, architecture: str, choice: str) -> Finding:
-    """Check that the file exists; unlike the stages, request nothing from the internet."""
+    """Check that the file exists and is the publisher's; unlike the stages, ask nothing of the internet."""
     source = weights_of(architecture, choice)
     if choice != DEFAULT:
         path = source.path()  # raises where this is not a file
@@ -242,9 +241,9 @@ def _weights(subject: str, architecture: str, choice: str) -> Finding:
     default = source.default
     if isinstance(default, Path):
         return Finding(subject, "ok" if default.is_file() else "problem", f"{architecture}: {default}")
-    path = downloads_folder() / Path(urlparse(default).path).name
+    path = place_of(default)
     if path.is_file():
-        return Finding(subject, "ok", f"{architecture}: {path}")
+        return Finding(subject, "ok", f"{architecture}: {source.path()}")  # raises where it is another's
     remedy = (
         f"they are downloaded on first use; without internet get {default} elsewhere and put it at {path}, "
         "or use --weights FILE"

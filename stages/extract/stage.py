@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ...cache.integrity import find_damage
 from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
-from ...cache.shards import SCHEMA_VERSION, Shard, ShardError, check_shard
+from ...cache.shards import SCHEMA_VERSION, Shard, ShardError
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import StageError
 from ...manifests.files import remove_temporaries
@@ -106,12 +106,11 @@ class Extract(Stage):
         return {"backbone": weights_of(self.settings.backbone, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
-        """Return the digest of what the index promises, or none where a shard is missing or has shrunk."""
+        """Return the digest of what the index promises, or none where a shard is not the promised one."""
         found = sound_digests({"outcomes": (self.run.outcomes(self.name), OUTCOMES)})
         try:
             cache = FeatureCache(self.place)
-            for name in cache.shards():
-                check_shard(self.place / name)
+            cache.check()
             found["features"] = cache.digest()
         except StageError:
             return found
@@ -302,18 +301,20 @@ class Extract(Stage):
             # shards.
             return {}, set()
         wanted = {image.key: image.inputs for image in images}
-        sound: dict[str, Shard] = {}
+        sound: dict[str, dict[str, tuple[int, int]]] = {}  # (row, checksum) by image key, by shard
         for name in taken:
             try:
                 shard = Shard(self.place / name)
             except ShardError:
                 continue
-            if not shard.damaged_rows():
-                sound[name] = shard
+            if shard.spec == old_spec and not shard.damaged_rows():
+                sound[name] = dict(zip(shard.keys, enumerate(shard.checksums.tolist()), strict=True))
         return {
             row.image_key: row
             for row in rows
-            if wanted.get(row.image_key) == row.inputs and row.shard in sound
+            if wanted.get(row.image_key) == row.inputs
+            # A sound shard may lie in the place of another.
+            and sound.get(row.shard, {}).get(row.image_key) == (row.row, row.checksum)
         }, taken
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["DEFAULT", "RANDOM", "WeightsSource", "downloads_folder", "load_into", "weights_of"]
+__all__ = ["DEFAULT", "RANDOM", "WeightsSource", "downloads_folder", "load_into", "place_of", "weights_of"]
 
 DEFAULT = "default"
 RANDOM = "random"
@@ -44,7 +44,8 @@ class WeightsSource:
     def path(self) -> Path | None:
         """Return the file that holds the weights, downloaded if need be; None for random ones.
 
-        Raises WeightsError where a file is missing; the message names it, its address and where to put it.
+        Raises WeightsError where a file is missing or not the publisher's; the message names it, its address
+        and where to put it.
         """
         if self.choice == RANDOM:
             return None
@@ -76,20 +77,36 @@ def downloads_folder() -> Path:
     return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
 
 
+def place_of(url: str) -> Path:
+    """Return where the publisher's file at `url` lies once it is downloaded."""
+    return downloads_folder() / Path(urlparse(url).path).name
+
+
 def _downloaded(url: str) -> Path:
-    path = downloads_folder() / Path(urlparse(url).path).name
+    path = place_of(url)
     if not path.is_file():
         import torch
 
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2])
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=_promised(path))
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise WeightsError(
                 f"{path.name} is not here and cannot be downloaded ({error}); on a machine with internet get "
                 f"{url} and put it at {path}, or give its place with --weights FILE"
             ) from error
+    # A copy may have been cut short, and another file may have been given this name.
+    elif not (digest := digest_file(path)).startswith(promised := _promised(path)):
+        raise WeightsError(
+            f"{path} is not the file of that name at {url}: its sha256 begins with {digest[:8]} instead of "
+            f"{promised}; delete it to have it downloaded again, or rename it and give it with --weights FILE"
+        )
     return path
+
+
+def _promised(path: Path) -> str:
+    """Return the first digits of a file's sha256, which its publisher has put at the end of its name."""
+    return path.stem.rpartition("-")[2]
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

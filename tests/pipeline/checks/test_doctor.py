@@ -1,9 +1,11 @@
 """`hmnet-pipe doctor`: what is missing is found and named with its remedy, and no check brings it down."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hmnet_pipe.pipeline.checks import doctor
 from hmnet_pipe.pipeline.checks.doctor import Finding, examine
 from hmnet_pipe.pipeline.cluster.machine import installed_version
 from hmnet_pipe.pipeline.run.presets import preset
+from hmnet_pipe.stages.vision.detectors import DETECTORS
 
 
 @pytest.fixture
@@ -61,6 +64,14 @@ def test_missing_weights_are_named_with_file_address_and_place_and_nothing_is_do
     assert not place.exists()
     place.parent.mkdir(parents=True)
     place.write_bytes(b"weights")
+    finding = found(None)["detector weights"]
+    assert finding.state == "problem"
+    assert f"{place} is not the file of that name" in finding.text
+    content, own = b"published", "fasterrcnn_resnet50_fpn_v2"
+    promised = place.with_name(f"{own}-{hashlib.sha256(content).hexdigest()[:8]}.pth")
+    promised.write_bytes(content)
+    known = replace(DETECTORS[own], weights=f"https://example.org/{promised.name}")
+    monkeypatch.setitem(DETECTORS, own, known)
     assert found(None)["detector weights"].state == "ok"
 
 

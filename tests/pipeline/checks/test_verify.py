@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.cache.integrity import find_damage
 from hmnet_pipe.cache.reader import FeatureCache, read_index, write_index
-from hmnet_pipe.cache.shards import Shard, write_shard
+from hmnet_pipe.cache.shards import Shard, ShardError, write_shard
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS
@@ -57,12 +57,23 @@ def damage(run: RunFolder, kind: str) -> Path:
     elif kind == "exchanged":
         other = sorted(run.features().glob("shard-*.h5"))[2]
         shard.write_bytes(other.read_bytes())
+    elif kind == "of another set":
+        own = Shard(shard)
+        spec = replace(own.spec, pooled=own.spec.pooled - 1)
+        write_shard(
+            shard,
+            unit=own.unit,
+            spec=spec,
+            keys=own.keys,
+            view_mask=own.view_mask,
+            pyramid=own.pyramid[..., :1, :1].copy(),
+        )
     elif kind == "foreign":
         shard = Path(shutil.copy(shard, run.features() / "shard-99999.h5"))
     return shard
 
 
-KINDS = ("bit", "truncated", "missing", "exchanged", "foreign")
+KINDS = ("bit", "truncated", "missing", "exchanged", "of another set", "foreign")
 
 
 def test_an_undamaged_run_is_as_recorded(run: RunFolder) -> None:
@@ -83,6 +94,22 @@ def test_each_damage_is_named_and_only_it_is_mended(run: RunFolder, kind: str) -
     assert FeatureCache(run.features()).digest() == whole
     untouched = [path for path in before if path != suffered]
     assert [path for path in untouched if path.stat().st_mtime_ns != before[path]] == []
+
+
+@pytest.mark.parametrize("kind", ["truncated", "missing", "exchanged", "of another set"])
+def test_what_a_reader_refuses_extract_makes_again(run: RunFolder, kind: str) -> None:
+    whole = FeatureCache(run.features()).digest()
+    suffered = damage(run, kind)
+    with pytest.raises(ShardError, match="hmnet-pipe extract") as refused:
+        FeatureCache(run.features()).gather(list(FeatureCache(run.features())))
+    assert str(suffered) in str(refused.value)
+    report = bring_up_to_date(run.path, "extract")
+    assert report.state == "done"
+    assert report.done == 6
+    cache = FeatureCache(run.features())
+    assert cache.digest() == whole
+    cache.gather(list(cache))
+    assert verify_run(run) == []
 
 
 def test_a_changed_table_is_named_and_made_again(run: RunFolder) -> None:

@@ -1,6 +1,7 @@
 """The facts of backbones and detectors that planning knows without torch, against torchvision and the
 networks."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,14 @@ from hmnet_pipe.stages.vision.weights import downloads_folder
 _PLAN = """
 import sys
 from hmnet_pipe.stages.extract.settings import ExtractSettings
-from hmnet_pipe.stages.vision.backbones import backbone_info
+from dataclasses import replace
+from pathlib import Path
+from hmnet_pipe.stages.vision.backbones import BACKBONES, backbone_info
 from hmnet_pipe.stages.vision.detectors import detector_info
 from hmnet_pipe.stages.vision.plan import planned_images
 from hmnet_pipe.stages.vision.weights import weights_of
+published = f"https://example.org/{Path(sys.argv[1]).name}"
+BACKBONES["resnet50"] = replace(BACKBONES["resnet50"], weights=published)
 for name, choice in (("demo_resnet", "default"), ("resnet50", sys.argv[1]), ("resnet50", "default")):
     print(weights_of(name, choice).digest())
 print({name.partition(".")[0] for name in sys.modules} & {"torch", "torchvision"} or "without torch")
@@ -87,7 +92,8 @@ def test_downloads_are_where_torch_hub_has_them(
 def test_weights_are_found_and_digested_without_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "hub" / "checkpoints" / "resnet50-11ad3fa6.pth"
+    name = f"resnet50-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth"
+    file = tmp_path / "hub" / "checkpoints" / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"weights")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

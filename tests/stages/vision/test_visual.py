@@ -22,7 +22,7 @@ from hmnet_pipe.stages.base.arithmetic import Arithmetic, autocast
 from hmnet_pipe.stages.demo.scenes import draw_scene, stream
 from hmnet_pipe.stages.extract.unit import ShardUnit, Target
 from hmnet_pipe.stages.extract.work import extract_shard, stored
-from hmnet_pipe.stages.vision.backbones import backbone_info
+from hmnet_pipe.stages.vision.backbones import BACKBONES, backbone_info
 from hmnet_pipe.stages.vision.backbones.backbone import Backbone
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
@@ -115,18 +115,35 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub/checkpoints"
 
 
-def test_torchvisions_own_file_in_torchs_cache_is_what_default_means(torch_home: Path) -> None:
+def test_the_publishers_own_file_in_torchs_cache_is_what_default_means(
+    torch_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         resnet = torchvision.models.resnet18(weights=None)
-    name = Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
-    torch.save(resnet.state_dict(), torch_home / name)
+    torch.save(resnet.state_dict(), torch_home / "new.pth")
+    name = f"resnet18-{hashlib.sha256((torch_home / 'new.pth').read_bytes()).hexdigest()[:8]}.pth"
+    (torch_home / "new.pth").rename(torch_home / name)
+    published = replace(BACKBONES["resnet18"], weights=f"https://example.org/{name}")
+    monkeypatch.setitem(BACKBONES, "resnet18", published)
     pyramid: Any = build_backbone("resnet18", "default")
     assert torch.equal(pyramid.network.conv1.weight, resnet.conv1.weight)
     assert weights_of("resnet18", "default").path() == torch_home / name
     assert (
         weights_of("resnet18", str(torch_home / name)).digest() == weights_of("resnet18", "default").digest()
     )
+
+
+def test_another_file_under_the_publishers_name_is_refused(torch_home: Path) -> None:
+    """Whole or cut short: the sha256 that stands in the name decides."""
+    name = Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), torch_home / name)
+    for _ in range(2):
+        for use in (weights_of("resnet18", "default").digest, lambda: build_backbone("resnet18", "default")):
+            with pytest.raises(WeightsError, match=r"its sha256 begins with .* instead of f37072fd") as error:
+                use()
+            assert str(torch_home / name) in str(error.value)
+        (torch_home / name).write_bytes((torch_home / name).read_bytes()[:1000])
 
 
 @pytest.mark.parametrize(
