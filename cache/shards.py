@@ -160,6 +160,8 @@ def _open(path: Path) -> Iterator[h5py.File]:
     Whatever is wrong with it, then or in the `with` block, is a ShardError.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")  # a pipe would be waited for
         # HDF5 takes no lock on a Python file; some network file systems refuse locks, and a notebook may hold
         # one.
         with path.open("rb") as handle, h5py.File(handle, "r") as file:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,17 @@ __all__ = [
     "atomic_path",
     "disk_error",
     "disk_remedy",
+    "read_text",
+    "reason_of",
     "remove_temporaries",
     "sync_folder",
     "write_text",
 ]
 
 TEMPORARY_PREFIX = ".tmp-"
+
+MOST_TEXT = 2**26
+"""The bytes of the largest settings, record or table of scores that is read: no honest one comes near."""
 
 _REMEDIES = {
     errno.ENOSPC: "the disk that holds {} is full; make room and run the same command again: "
@@ -64,6 +70,35 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path: Path, most: int = MOST_TEXT) -> str:
+    """Return the text of a small regular file, as UTF-8.
+
+    A pipe or a device would be waited for or read for ever. Raises OSError where the file is not there,
+    not regular, larger than `most` bytes or not to be read, and UnicodeDecodeError where it is not UTF-8.
+    """
+    # Without O_NONBLOCK a pipe is waited for before it can be seen to be one.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MB", str(path))
+    return content.decode("utf-8")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a file could not be read, in one line and without the file's name."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join((text or type(error).__name__).split())[:300]
 
 
 def disk_error(error: BaseException) -> OSError | None:

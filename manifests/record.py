@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StageError
-from .files import write_text
+from .files import read_text, reason_of, write_text
 from .fingerprint import digest_json
 
 __all__ = ["StageRecord"]
+
+# The letters of a value that is shown whole where it has changed.
+_LONG = 60
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class StageRecord:
         """Return each fingerprinted field in which `other` (the newer) differs: `seed: 1 -> 2`."""
         mine, theirs = self._fields(), other._fields()
         return [
-            f"{name}: {_short(mine.get(name, 'absent'))} -> {_short(theirs.get(name, 'absent'))}"
+            f"{name}: {' -> '.join(_apart(mine.get(name, 'absent'), theirs.get(name, 'absent')))}"
             for name in sorted({*mine, *theirs})
             if mine.get(name, "absent") != theirs.get(name, "absent")
         ]
@@ -79,13 +82,47 @@ class StageRecord:
         Raises StageError where the file is damaged.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_text(path))
             values.pop("fingerprint")
-            return cls(**values)
+            record = cls(**values)
+            record._check_types()
+            return record
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StageError(f"{path} is damaged ({error}); delete it and run its stage again") from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise StageError(
+                f"{path} is damaged ({reason_of(error)}); delete it and run its stage again"
+            ) from error
+
+    def _check_types(self) -> None:
+        """Raise TypeError where a field of a record that was read is not of its type."""
+        if not isinstance(self.stage, str) or type(self.schema_version) is not int:
+            raise TypeError("its stage is no text, or its schema_version no whole number")
+        for name in ("parameters", "inputs", "weights", "outputs", "facts"):
+            values = getattr(self, name)
+            if not isinstance(values, dict):
+                raise TypeError(f"its {name} are no table")
+            if name in ("inputs", "weights", "outputs") and not all(
+                isinstance(digest, str) for digest in values.values()
+            ):
+                raise TypeError(f"its {name} are no digests")
+        for name in ("counts", "machine", "settings", "versions"):
+            if not isinstance(self.facts.get(name, {}), dict):
+                raise TypeError(f"its facts' {name} are no table")
+
+
+def _apart(old: Any, new: Any) -> tuple[str, str]:
+    """Return two values as texts that a person can compare: of long ones, only the words that differ."""
+    pair = _short(old), _short(new)
+    if max(map(len, pair)) <= _LONG:
+        return pair
+    words = [text.split() for text in pair]
+    least = min(map(len, words))
+    first = next((i for i in range(least) if words[0][i] != words[1][i]), least)
+    same = next((i for i in range(least - first) if words[0][-1 - i] != words[1][-1 - i]), least - first)
+    before, after = "... " * (first > 0), " ..." * (same > 0)
+    old_part, new_part = (" ".join(part[first : len(part) - same])[:_LONG] for part in words)
+    return f"{before}{old_part}{after}", f"{before}{new_part}{after}"
 
 
 def _short(value: Any) -> str:

@@ -1,8 +1,10 @@
 """Where everything lies in a run's folder, and the record that each stage leaves there."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import InputError
 from .trial import Trial
 
 __all__ = ["DEFAULT_SET", "RunFolder", "extract_name"]
@@ -21,6 +23,16 @@ class RunFolder:
     """The paths of one run; creating the object touches nothing on disk."""
 
     path: Path
+
+    def check_folders(self) -> None:
+        """Raise InputError where something that is no folder has the name of one of the run's folders."""
+        for name in ("stages", "features", "models", "crops", "logs", "refreshed"):
+            place = self.path / name
+            if os.path.lexists(place) and not place.is_dir():
+                raise InputError(
+                    f"{place} is not a folder, and a run keeps its {name} in the folder of this name; "
+                    "move it away or remove it"
+                )
 
     @property
     def config(self) -> Path:

@@ -5,14 +5,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PRETRAINED", "TRAINED", "Trial"]
+from .errors import InputError
+
+__all__ = ["MOST_SEED", "PRETRAINED", "TRAINED", "Trial"]
 
 PRETRAINED = ""
 TRAINED = "train"
 
+MOST_SEED = 2**63 - 1
+"""The largest seed that every generator takes, and a table's column of whole numbers holds."""
+
+# Of a sample's class, more than any data set has.
+_MOST_SHOTS = 10**9
+
 _LABEL = (
-    r"seed-(?P<seed>-?\d+)"
-    r"(?:-shots-(?P<shots>\d+)-subset-(?P<subset_seed>-?\d+))?"
+    r"seed-(?P<seed>[0-9]+)"
+    r"(?:-shots-(?P<shots>[0-9]+)-subset-(?P<subset_seed>[0-9]+))?"
     rf"(?:-from-(?P<start>{TRAINED}|[0-9a-f]{{8}}))?"
     r"(?:-on-(?P<features>[a-z0-9_-]+))?"
 )
@@ -22,6 +30,7 @@ _LABEL = (
 class Trial:
     """One training. Two trials of a run never write to one place.
 
+    seed, subset_seed: from 0 to MOST_SEED.
     shots: samples of each class in the low-resource setting, drawn with `subset_seed`; 0: all samples.
     start: where an end-to-end training starts: PRETRAINED weights, the TRAINED model of the same system, seed
     and shots, or the first 8 hexadecimal digits of the digest of another model.
@@ -34,6 +43,13 @@ class Trial:
     subset_seed: int = 1
     start: str = PRETRAINED
     features: str = ""
+
+    def __post_init__(self) -> None:
+        for name, most in (("seed", MOST_SEED), ("subset_seed", MOST_SEED), ("shots", _MOST_SHOTS)):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= most:
+                option = name.replace("_", "-")
+                raise InputError(f"{option} must be a whole number from 0 to {most}, not {value!r}")
 
     @property
     def label(self) -> str:
@@ -90,5 +106,13 @@ class Trial:
     def _parsed(cls, system: str, label: str) -> "Trial | None":
         if (found := re.fullmatch(_LABEL, label)) is None:
             return None
-        numbers = {name: int(found[name]) for name in ("seed", "shots", "subset_seed") if found[name]}
-        return cls(system, **numbers, start=found["start"] or PRETRAINED, features=found["features"] or "")
+        given = {name: found[name] for name in ("seed", "shots", "subset_seed") if found[name]}
+        if any(len(digits) > len(str(MOST_SEED)) for digits in given.values()):
+            return None  # Python refuses to read thousands of digits
+        numbers = {name: int(digits) for name, digits in given.items()}
+        try:
+            return cls(
+                system, **numbers, start=found["start"] or PRETRAINED, features=found["features"] or ""
+            )
+        except InputError:
+            return None  # a folder of someone's own

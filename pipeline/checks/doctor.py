@@ -100,7 +100,7 @@ def _settings(run: RunFolder | None, findings: list[Finding]) -> tuple[RunConfig
     default = preset("custom", task="ner", text=Path(), images=None, format="auto")
     if run is None:
         return default, Path.cwd()
-    if run.config.is_file():
+    if os.path.lexists(run.config):
         try:
             return RunConfig.read(run.config), run.path
         except HmnetPipeError as error:
@@ -110,15 +110,6 @@ def _settings(run: RunFolder | None, findings: list[Finding]) -> tuple[RunConfig
                     "problem",
                     _one_line(error),
                     "correct the file; the default settings are checked below",
-                )
-            )
-        except OSError as error:
-            findings.append(
-                Finding(
-                    "run.toml",
-                    "problem",
-                    f"{run.config} cannot be read ({_one_line(error)})",
-                    "check its permissions",
                 )
             )
     else:

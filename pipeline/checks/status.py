@@ -14,6 +14,7 @@ from ...manifests.run import RunFolder
 from ...manifests.schemas import DETECTIONS
 from ...manifests.tables import read_table
 from ...stages.base.stage import Progress, Stage
+from ...stages.base.tools import counted
 from ..run.config import RunConfig
 from ..run.freshness import why_changed
 from ..run.graph import stages_of
@@ -55,7 +56,9 @@ class StageStatus:
         yield f"  {self.stage:<28} {self.state}{counts}"
         if self.progress is not None:
             more = "".join(f", {name} {value}" for name, value in self.progress.details.items())
-            yield f"    {self.progress.done} of {self.progress.total} {self.progress.unit} are kept{more}"
+            total = counted(self.progress.total, self.progress.unit)
+            are = "is" if self.progress.done == 1 else "are"
+            yield f"    {self.progress.done} of {total} {are} kept{more}"
         yield from (
             f"    because of {reason}" if self.state in ("stale", "partial") else f"    {reason}"
             for reason in self.reasons

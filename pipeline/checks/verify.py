@@ -15,7 +15,7 @@ from ...manifests.files import TEMPORARY_PREFIX
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...stages.base.stage import Rerun, Stage, changed_outputs
-from ...stages.base.tools import Tools
+from ...stages.base.tools import Tools, counted
 from ..cluster.machine import installed_version, machine_kind
 from ..run.config import RunConfig
 from ..run.graph import stages_of
@@ -65,7 +65,7 @@ class Verification:
         if not self.problems:
             return f"verify: everything in {self.run.path} is as recorded"
         remedy = "" if self.fixed else f"; mend them with `hmnet-pipe verify {self.run.path} --fix`"
-        return f"verify: {len(self.problems)} problems found, {len(self.left)} left{remedy}"
+        return f"verify: {counted(len(self.problems), 'problems')} found, {len(self.left)} left{remedy}"
 
 
 def check_run(

@@ -1,5 +1,6 @@
 """Arguments and options that several commands have."""
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 from ..run.graph import SETTINGS
 
 __all__ = [
+    "FiniteRange",
     "checkpoint_option",
     "cluster_options",
     "json_option",
@@ -20,6 +22,17 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; NaN, which is neither below nor above one, and infinity are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 run_argument = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 
@@ -39,7 +52,7 @@ seeds_option = click.option(
 
 
 # For tests that kill trainings; it changes no result.
-checkpoint_option = click.option("--checkpoint-seconds", type=click.FloatRange(0), default=60.0, hidden=True)
+checkpoint_option = click.option("--checkpoint-seconds", type=FiniteRange(0), default=60.0, hidden=True)
 
 
 def cluster_options(function: F) -> F:

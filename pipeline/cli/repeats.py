@@ -8,7 +8,7 @@ import click
 from ...manifests.run import RunFolder
 from .console import lent_tools, print_json
 from .group import command
-from .options import cluster_options, json_option, run_argument
+from .options import FiniteRange, cluster_options, json_option, run_argument
 
 __all__: list[str] = []
 
@@ -62,7 +62,7 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
 @click.option("--backbone-weights", metavar="FILE", help="The backbone's weights, likewise.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.02,
     help="The largest difference in F1 to attribute to rounding.",
 )

@@ -8,7 +8,7 @@ from ...manifests.run import DEFAULT_SET, RunFolder
 from ..cluster.memory import release_freed_memory
 from .console import lent_tools, print_json, print_reports
 from .group import command
-from .options import cluster_options, json_option, run_argument
+from .options import FiniteRange, cluster_options, json_option, run_argument
 
 __all__: list[str] = []
 
@@ -35,7 +35,7 @@ def status(run: Path, as_json: bool) -> None:
 @click.option("--fix", is_flag=True, help="Make what is wrong again, and only that.")
 @click.option(
     "--rerun",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     is_flag=False,
     flag_value=0.02,
     metavar="[SHARE]",

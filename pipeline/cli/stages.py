@@ -125,14 +125,14 @@ def _run_configured(
     scheduler: str | None,
     workers: int | None,
 ) -> None:
-    from ..run.new import configured
+    from ..run.new import configured, written
     from ..run.runner import run_together
 
-    folder = RunFolder(run)
-    config = configured(folder, {kind: options})
+    folder, tables = RunFolder(run), {kind: options}
+    config = configured(folder, tables)
     stages = [config.stage(kind, folder, member) for member in members]
     with lent_tools(scheduler, workers, quiet=as_json) as tools:
-        reports = run_together(stages, tools)
+        reports = run_together(stages, tools, accepted=written(folder, tables))
     if as_json:
         print_reports(reports)
     else:

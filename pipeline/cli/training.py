@@ -1,6 +1,6 @@
 """The commands that train: train and finetune."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,13 +73,13 @@ def train(
 
     folder = RunFolder(run)
     with joined_ranks() as ranks:
-        config = configured(folder, {"train": {**options, **ranks.settings}}, write=ranks.leads)
+        tables = {"train": {**options, **ranks.settings}}
+        config = configured(folder, tables)
         for system in systems:
             system_is_visual(system, config.task)
         trials = trials_of(systems, seeds, (shots,), (subset_seed,), features)
-        _run_together(
-            [config.stage("train", folder, trial) for trial in trials], ranks, as_json, checkpoint_seconds
-        )
+        stages = [config.stage("train", folder, trial) for trial in trials]
+        _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
         if ranks.leads and len(trials) > 1 and not as_json:
             click.echo(trials_table([metrics_of(folder, trial) for trial in trials]))
 
@@ -132,12 +132,11 @@ def finetune(
     folder = RunFolder(run)
     with joined_ranks() as ranks:
         tables = {"finetune": options, "train": ranks.settings}
-        config = configured(folder, tables, write=ranks.leads)
+        config = configured(folder, tables)
         start = config.of(FinetuneSettings).token()
         trials = trials_of((system,), seeds, (shots,), (subset_seed,), features, start)
-        _run_together(
-            [config.stage("finetune", folder, trial) for trial in trials], ranks, as_json, checkpoint_seconds
-        )
+        stages = [config.stage("finetune", folder, trial) for trial in trials]
+        _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
         if not ranks.leads or not refresh:
             return
     with lent_tools(scheduler, workers, quiet=as_json) as tools:
@@ -147,9 +146,18 @@ def finetune(
 
 
 def _run_together(
-    stages: Sequence["Stage"], ranks: "Ranks", as_json: bool, checkpoint_seconds: float
+    stages: Sequence["Stage"],
+    run: RunFolder,
+    tables: Mapping[str, Mapping[str, Any]],
+    ranks: "Ranks",
+    as_json: bool,
+    checkpoint_seconds: float,
 ) -> None:
-    """Bring trainings up to date, one after another, with all ranks; rank 0 prints."""
+    """Bring trainings up to date, one after another, with all ranks; rank 0 prints, and keeps the options.
+
+    tables: the options by table.
+    """
+    from ..run.new import written
     from ..run.runner import follow_stage, lead_stage
 
     if not ranks.leads:
@@ -160,7 +168,7 @@ def _run_together(
     with lent_tools(quiet=as_json) as tools:
         tools = replace(tools, checkpoint_seconds=checkpoint_seconds)
         for stage in stages:
-            report = lead_stage(stage, tools, ranks)
+            report = lead_stage(stage, tools, ranks, written(run, tables))
             reports.append(report)
             if not as_json:
                 click.echo("\n".join(report.lines()))

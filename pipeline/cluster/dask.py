@@ -8,6 +8,8 @@ completed.
 
 import logging
 import os
+import re
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +18,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import dask
 
-from ...manifests.errors import StageError
+from ...manifests.errors import InputError, StageError
 from ...manifests.files import disk_error
 from ...stages.base.tools import UnitFailure
 from ...stages.vision.outcomes import out_of_memory
@@ -55,6 +57,8 @@ _DASK = {
     "distributed.admin.tick.interval": "1s",
 }
 _RECONNECT = "10s"
+# Dask waits a while for what is no address at all, and then raises an error of its own.
+_ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}/?")
 # A terminal sends Ctrl-C to the workers too, but this process stops them, and their tracebacks would bury its
 # message. So would the complaints of destructors: HDF5 has one for every object of a file that does not fit
 # on the disk.
@@ -124,6 +128,8 @@ class Cluster:
     """A context manager whose `map` starts the cluster when there is something to do."""
 
     def __init__(self, scheduler: str | None, workers: int | None, say: Callable[[str], None]) -> None:
+        if scheduler is not None and not _ADDRESS.fullmatch(scheduler):
+            raise InputError(f"--scheduler {scheduler!r} is no address; give one such as tcp://host:8786")
         self._scheduler, self._workers, self._say = scheduler, workers, say
         self._client: Any = None
         self._cluster: Any = None
@@ -246,6 +252,8 @@ class Cluster:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self._scheduler is not None:
             try:
+                # A host that does not exist is known at once; Dask would try until its time is up.
+                socket.getaddrinfo(self._scheduler.rpartition(":")[0].rpartition("/")[2].strip("[]"), None)
                 self._client = Client(self._scheduler, timeout=_RECONNECT, set_as_default=False)
             except (OSError, TimeoutError, ValueError) as error:
                 raise StageError(

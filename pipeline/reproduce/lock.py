@@ -5,8 +5,9 @@ so that two locks differ where their runs do. `hmnet-pipe reproduce` makes the r
 docs/reproducibility.md explains each table.
 """
 
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from typing import Any
 import tomlkit
 
 from ...manifests.errors import InputError, StageError
-from ...manifests.files import write_text
+from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.fingerprint import digest_json
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import IMAGES, SAMPLES
+from ...manifests.schemas import IMAGES, SAMPLES, SPLITS
 from ...manifests.tables import read_table
 from ...stages.base.stage import Stage
 from ...stages.base.tools import SILENT, Tools
@@ -43,7 +44,19 @@ _HEAD = (
     "To make it again and compare: hmnet-pipe reproduce FILE --text FOLDER --images FOLDER",
 )
 _TABLES = ("config", "data", "stages", "environments")
-_STAGE_KEYS = ("schema_version", "environment", "parameters", "inputs", "outputs")
+_MORE_TABLES = ("scores", "probes")
+# The keys of each table of a table, with their types.
+_KEYS: dict[str, dict[str, Any]] = {
+    "stages": {
+        "schema_version": int,
+        "environment": int,
+        "parameters": dict,
+        "inputs": dict,
+        "outputs": dict,
+    },
+    "data": {"digest": str},
+}
+_SCORES = ("f1", "precision", "recall")
 
 
 def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) -> Path:
@@ -92,39 +105,72 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
 def read_lock(path: Path) -> dict[str, Any]:
     """Return the content of a lock. Raises InputError where `path` is not a lock of this format."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_text(path))
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}); give the file that `hmnet-pipe lock` wrote"
+            f"{path} cannot be read ({reason_of(error)}); give the file that `hmnet-pipe lock` wrote"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is not valid TOML ({error}); make it again with `hmnet-pipe lock`"
+            f"{path} is not valid TOML ({reason_of(error)}); make it again with `hmnet-pipe lock`"
         ) from error
     if values.get("format") != FORMAT:
         raise InputError(
             f"{path} is not a lock of format {FORMAT}, which this hmnet-pipe reads; "
             "make it again with `hmnet-pipe lock`"
         )
-    if missing := _missing(values):
-        raise InputError(f"{path} lacks {missing[0]}; make it again with `hmnet-pipe lock`")
+    if wrong := next(_faults(values), None):
+        raise InputError(f"{path} {wrong}; make it again with `hmnet-pipe lock`")
     return values
 
 
-def _missing(values: Mapping[str, Any]) -> list[str]:
-    """Return the keys that a lock must have and `values` lacks."""
-    if missing := [name for name in _TABLES if not isinstance(values.get(name), dict)]:
-        return missing
-    needed: dict[str, tuple[Any, tuple[str, ...]]] = {
-        f"stages.{name}": (stage, _STAGE_KEYS) for name, stage in values["stages"].items()
-    }
-    needed["data.images"] = (values["data"].get("images"), ("usable", "digest"))
-    return [
-        f"{name}.{key}"
-        for name, (table, keys) in needed.items()
-        for key in keys
-        if not isinstance(table, dict) or key not in table
-    ]
+def _faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what of a lock's content is missing or of another type than `lock_run` writes."""
+    yield from _untyped("", values, dict.fromkeys(_TABLES, dict))
+    for name in _TABLES + _MORE_TABLES:
+        tables = values.get(name, {})
+        if not isinstance(tables, dict):
+            yield f"has no table in {name}"
+            return
+        for part, table in tables.items():
+            yield from _untyped(f"{name}.{part}", table, _KEYS.get(name, {}))
+    for split in ("images", *SPLITS):
+        if split in values["data"] or split == "images":
+            numbers = ("usable",) if split == "images" else ("samples", "with_image")
+            yield from _untyped(f"data.{split}", values["data"].get(split), dict.fromkeys(numbers, int))
+    for name, stage in values["stages"].items():
+        for group in ("inputs", "outputs", "weights"):
+            digests = stage.get(group, {})
+            if not isinstance(digests, dict) or not all(isinstance(one, str) for one in digests.values()):
+                yield f"has no digests in stages.{name}.{group}"
+        for key in ("seed", "subset_seed", "shots"):
+            if type(stage["parameters"].get(key, 0)) is not int:
+                yield f"has no whole number in stages.{name}.parameters.{key}"
+    for name, scores in values.get("scores", {}).items():
+        for split in (split for split in SPLITS if split in scores):
+            yield from _untyped(f"scores.{name}.{split}", scores[split], dict.fromkeys(_SCORES, float))
+            if not all(math.isfinite(scores[split][score]) for score in _SCORES):
+                yield f"has no finite numbers in scores.{name}.{split}"
+    for number, environment in values["environments"].items():
+        if not isinstance(environment.get("versions", {}), dict):
+            yield f"has no table environments.{number}.versions"
+    for name, outputs in values.get("probes", {}).items():
+        for output, probes in outputs.items():
+            if not isinstance(probes, list) or not all(isinstance(probe, dict) for probe in probes):
+                yield f"has no list of tables in probes.{name}.{output}"
+
+
+def _untyped(where: str, table: Any, kinds: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which keys a table of a lock lacks, or holds something else under; `kinds` are their types."""
+    if not isinstance(table, dict):
+        yield f"has no table {where}"
+        return
+    for key, kind in kinds.items():
+        place = f"{where}.{key}" if where else key
+        if key not in table:
+            yield f"lacks {place}"
+        elif type(table[key]) is not kind:
+            yield f"has {str(table[key])[:80]!r} in {place}, which must be of type {kind.__name__}"
 
 
 def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Stage, StageRecord]]:

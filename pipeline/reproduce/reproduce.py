@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...manifests.errors import HmnetPipeError, InputError, StageError, WeightsError
-from ...manifests.files import write_text
+from ...manifests.files import read_text, write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SPLITS
 from ...stages.base.stage import Stage
-from ...stages.base.tools import Tools
+from ...stages.base.tools import Tools, counted
 from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
 from ...stages.learning.recipe import TrainSettings
@@ -111,8 +111,8 @@ class Reproduction:
             )
         if self.different:
             return (
-                f"reproduce: NOT reproduced; {len(self.different)} of {len(self.comparisons)} "
-                f"comparisons differ -> {self.run}"
+                f"reproduce: NOT reproduced; {len(self.different)} of "
+                f"{counted(len(self.comparisons), 'comparisons')} differ -> {self.run}"
             )
         if any(comparison.state == "rounding" for comparison in self.comparisons):
             return f"reproduce: reproduced but for rounding, every F1 within {self.tolerance} -> {self.run}"
@@ -144,7 +144,7 @@ def reproduce(
     _check_folder(run, lock)
     result = Reproduction(lock.name, str(run.path), tolerance)
     result.comparisons += [*_compare_texts(wanted, config), *_compare_weights(wanted, config)]
-    write_text(run.path / _COPY, lock.read_text(encoding="utf-8"))
+    write_text(run.path / _COPY, read_text(lock))
     try:
         if not result.different:
             _compute(wanted, config, run, tools, report, result)
@@ -230,10 +230,12 @@ def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Compari
             holder = "the lock's data" if here is None else "this data"
             comparisons.append(Comparison("data", split, "different", f"only {holder} has this split"))
         elif here.digest == there["digest"]:
-            comparisons.append(Comparison("data", split, "equal", f"{here.samples} samples; {here}"))
+            comparisons.append(
+                Comparison("data", split, "equal", f"{counted(here.samples, 'samples')}; {here}")
+            )
         else:
             digests = f"digest {there['digest'][:12]} -> {here.digest[:12]}"
-            numbers = f"{here.samples} samples, lock {there['samples']}; {digests}"
+            numbers = f"{counted(here.samples, 'samples')}, lock {there['samples']}; {digests}"
             comparisons.append(
                 Comparison(
                     "data", split, "different", f"not the data of the lock ({numbers}); found {here.known_as}"

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 import tomlkit
 
-from ...manifests.errors import InputError, StageError
-from ...manifests.files import write_text
+from ...manifests.errors import InputError, StageError, unknown_name
+from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.run import RunFolder
 from ...manifests.schemas import TASKS
 from ...stages.base.stage import Stage
 from ...stages.vision.sets import FeatureSet
 from .graph import SETTINGS, build_stage
+from .recipes import PRESETS
 
 __all__ = ["RunConfig"]
 
@@ -89,7 +90,7 @@ class RunConfig:
                 own.add(name, tomlkit.item(feature_set.to_table()))
             document.add("features", own)
         text = tomlkit.dumps(document)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or read_text(path) != text:
             write_text(path, text)
 
     @classmethod
@@ -100,13 +101,18 @@ class RunConfig:
         key.
         """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+            values = tomllib.loads(read_text(path))
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise StageError(
                 f"{path.parent} is not a run (no {path.name}); run `hmnet-pipe prepare {path.parent}` first"
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}") from error
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be read ({reason_of(error)}); put the run's settings there"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not valid TOML: {reason_of(error)}") from error
+        RunFolder(path.parent).check_folders()
         return cls.of_values(values, path)
 
     @classmethod
@@ -123,11 +129,19 @@ class RunConfig:
         task = values.get("task")
         if task not in TASKS:
             raise InputError(f"{path}: task must be one of {', '.join(TASKS)}, not {task!r}")
-        tables = {**values, "prepare": {**values.get("prepare", {}), "task": task}}
-        settings = {table: _settings(path, table, tables.get(table, {})) for table in SETTINGS}
-        return cls(
-            values.get("preset", "custom"), task, settings, _feature_sets(path, values.get("features", {}))
-        )
+        preset = values.get("preset", "custom")
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise unknown_name(f"{path}: preset", str(preset), PRESETS)
+        tables = {table: values.get(table, {}) for table in SETTINGS}
+        for table, content in tables.items():
+            if not isinstance(content, dict):
+                raise InputError(
+                    f"{path}: {table} must be a table, [{table}] with a line for each key, "
+                    f"not {content!r:.80}"
+                )
+        tables["prepare"] = {**tables["prepare"], "task": task}
+        settings = {table: _settings(path, table, content) for table, content in tables.items()}
+        return cls(preset, task, settings, _feature_sets(path, values.get("features", {})))
 
 
 def _feature_sets(path: Path, tables: Any) -> dict[str, FeatureSet]:
@@ -141,7 +155,7 @@ def _feature_sets(path: Path, tables: Any) -> dict[str, FeatureSet]:
 
 
 def _settings(path: Path, table: str, values: Mapping[str, Any]) -> Any:
-    """Return the settings of one table, with each value in its field's type."""
+    """Return the settings of one table."""
     known = {field.name: field for field in fields(SETTINGS[table])}
     given: dict[str, Any] = {}
     for key, value in values.items():
@@ -152,25 +166,13 @@ def _settings(path: Path, table: str, values: Mapping[str, Any]) -> Any:
             continue
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r} in [{table}]; known are {', '.join(known)}")
-        given[key] = _typed(f"{path}: {key} in [{table}]", known[key].type, value)
+        # A path is a string in the file.
+        is_path = known[key].type in (Path, Path | None) and isinstance(value, str)
+        given[key] = Path(value) if is_path else value
     try:
         return SETTINGS[table](**given)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except TypeError as error:
         missing = [name for name, field in known.items() if name not in given and field.default is MISSING]
         raise InputError(f"{path}: [{table}] lacks {missing[0]!r}") from error
-
-
-def _typed(where: str, kind: Any, value: Any) -> Any:
-    """Return a value of run.toml in its field's type.
-
-    A path is a string in the file, and a float may be written as an integer.
-    """
-    if kind in (Path, Path | None):
-        if isinstance(value, str | Path):
-            return Path(value)
-        kind = Path
-    elif kind is float and type(value) is int:
-        return float(value)
-    elif type(value) is kind:  # not isinstance: a bool is not a number here
-        return value
-    raise InputError(f"{where} must be of type {kind.__name__}, not {value!r}")

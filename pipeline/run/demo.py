@@ -5,7 +5,6 @@ others: HMNeT on the cache, trained end to end from there, and trained again on 
 backbone makes.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from ...stages.base.tools import Tools
 from ...stages.demo.corpus import write_demo_corpus
 from ...stages.evaluate.recorded import causes_of, evaluation_name, fresh_evaluation
 from ...stages.finetune.settings import FinetuneSettings
+from ...stages.learning.metrics import read_metrics
 from .config import RunConfig
 from .presets import preset
 from .refresh import refresh_features
@@ -61,8 +61,7 @@ def run_demo(
         for system in (text_only, "hmnet"):
             trial = Trial(system, SEED)
             report(run_stage(config.stage("train", run, trial), tools))
-            metrics = json.loads((run.model(trial) / "metrics.json").read_text(encoding="utf-8"))
-            systems[system] = metrics["test"]
+            systems[system] = read_metrics(run.model(trial))["test"]
         systems["hmnet, images shuffled"] = _shuffled(config.stage("train", run, _HMNET), tools)
         table[task] = systems
     return table
@@ -102,8 +101,5 @@ def run_finetune_demo(
             "hmnet, end to end": run.finetuned(trial),
             "hmnet, refreshed cache": new.model(_HMNET),
         }
-        table[task] = {
-            name: json.loads((model / "metrics.json").read_text(encoding="utf-8"))["test"]
-            for name, model in models.items()
-        }
+        table[task] = {name: read_metrics(model)["test"] for name, model in models.items()}
     return table

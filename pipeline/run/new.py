@@ -1,6 +1,8 @@
 """What commands make of their options: the configuration of a run, new or existing, and the trials."""
 
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -8,7 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from ...manifests.errors import InputError
+from ...manifests.errors import InputError, WeightsError
+from ...manifests.files import read_text, write_text
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table
@@ -22,31 +25,44 @@ from .config import RunConfig
 from .presets import preset
 from .runner import Report, run_stage
 
-__all__ = ["configured", "prepare_config", "prepare_run", "trials_of"]
+__all__ = ["configured", "prepare_config", "prepare_run", "trials_of", "written"]
 
 
-def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]], *, write: bool = True) -> RunConfig:
-    """Return the configuration of a run with `options`, by table; with `write`, write them into run.toml."""
+def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """Return the configuration of a run with `options`, by table; `written` keeps them."""
+    config = RunConfig.read(run.config)
+    for table, values in options.items():
+        config = config.override(table, values)
+        # A later command may be run from another folder, so relative paths are stored as absolute ones.
+        named = local_files(config.tables[table])
+        places = {name: str(path.absolute()) for name, path in named.items() if values.get(name)}
+        config = config.override(table, places)
+    return config
 
-    def read() -> RunConfig:
-        config = RunConfig.read(run.config)
-        for table, values in options.items():
-            config = config.override(table, values)
-            # A later command may be run from another folder, so relative paths are stored as absolute ones.
-            named = local_files(config.tables[table])
-            places = {name: str(path.absolute()) for name, path in named.items() if values.get(name)}
-            config = config.override(table, places)
-        return config
 
-    config = read()
-    if config == RunConfig.read(run.config) or not write:
-        return config
+@contextmanager
+def written(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Write `options`, by table, into run.toml for a stage that starts.
+
+    If the stage then refuses one of them (it cannot load the encoder, for example), run.toml is put back,
+    unless somebody has changed it in the meantime.
+    """
+    if configured(run, options) == RunConfig.read(run.config):
+        yield
+        return
     # Two commands that start at once, each with options of its own stage, must not overwrite each other's.
     run.lock("run").parent.mkdir(parents=True, exist_ok=True)
     with FileLock(run.lock("run")):
-        config = read()
-        config.write(run.config)
-    return config
+        before = read_text(run.config)
+        configured(run, options).write(run.config)
+        after = read_text(run.config)
+    try:
+        yield
+    except (InputError, WeightsError):
+        with FileLock(run.lock("run")):
+            if read_text(run.config) == after:
+                write_text(run.config, before)
+        raise
 
 
 def prepare_config(
@@ -65,14 +81,14 @@ def prepare_config(
     The demonstration brings its own texts. Raises InputError where a new run gets no texts.
     """
     if preset_name == "demo" and text is None:
-        task = task or (RunConfig.read(run.config).task if run.config.is_file() else "ner")
+        task = task or (RunConfig.read(run.config).task if _is_there(run) else "ner")
         text = run.path / "corpus"
         images = images or text / "images"
     if text is not None:
         images = None if images is None else images.resolve()
         config = preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format)
         return _keeping_edits(config, run).override("prepare", reading or {})
-    if not run.config.is_file():
+    if not _is_there(run):
         raise InputError(
             "prepare needs --text FOLDER, the folder with train.txt or train.jsonl "
             "(see hmnet-pipe prepare --help)"
@@ -80,9 +96,18 @@ def prepare_config(
     return RunConfig.read(run.config).override("prepare", reading or {})
 
 
+def _is_there(run: RunFolder) -> bool:
+    """Return whether the run has a run.toml, even one that cannot be read."""
+    try:
+        run.config.stat()
+    except OSError as error:  # a link that leads back to itself is there, and refused when it is read
+        return error.errno == errno.ELOOP
+    return True
+
+
 def _keeping_edits(config: RunConfig, run: RunFolder) -> RunConfig:
     """Keep what run.toml says about the other stages, unless the run gets another preset or task."""
-    if not run.config.is_file():
+    if not _is_there(run):
         return config
     old = RunConfig.read(run.config)
     if (old.preset, old.task) != (config.preset, config.task):

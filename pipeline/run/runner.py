@@ -12,7 +12,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,7 @@ from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.files import disk_error, disk_remedy, remove_temporaries, write_text
 from ...manifests.record import StageRecord
 from ...stages.base.stage import Stage, changed_outputs
-from ...stages.base.tools import SILENT, Counts, Tools
+from ...stages.base.tools import SILENT, Counts, Tools, counted
 from ..cluster.machine import installed_version, machine_kind
 from .freshness import note_up_to_date
 
@@ -87,7 +87,7 @@ class Report:
             head = f"{self.stage}: up to date, nothing to do ({self.seconds:.1f} s)"
         else:
             rate = f", {self.done / self.seconds:.1f} {self.unit}/s" if self.done and self.seconds else ""
-            counts = f"{self.done} {self.unit} done, {self.skipped} skipped, {self.failed} failed"
+            counts = f"{counted(self.done, self.unit)} done, {self.skipped} skipped, {self.failed} failed"
             head = f"{self.stage}: {counts} in {self.seconds:.1f} s{rate}"
         where = f" -> {self.output}" if self.output is not None else ""
         details = {name: value for name, value in self.details.items() if value not in (None, {}, [])}
@@ -125,21 +125,32 @@ def stage_state(stage: Stage, causes: StageRecord) -> tuple[State, list[str]]:
     return "fresh", []
 
 
-def run_stage(stage: Stage, tools: Tools, starting: Callable[[], None] = lambda: None) -> Report:
+def run_stage(
+    stage: Stage,
+    tools: Tools,
+    starting: Callable[[], None] = lambda: None,
+    accepted: AbstractContextManager[None] | None = None,
+) -> Report:
     """Bring `stage` up to date; see `run_together`."""
-    return run_together([stage], tools, starting)[0]
+    return run_together([stage], tools, starting, accepted)[0]
 
 
 def run_together(
-    stages: Sequence[Stage], tools: Tools, starting: Callable[[], None] = lambda: None
+    stages: Sequence[Stage],
+    tools: Tools,
+    starting: Callable[[], None] = lambda: None,
+    accepted: AbstractContextManager[None] | None = None,
 ) -> list[Report]:
     """Bring stages of one kind up to date in one computation. None of them may read what another makes.
 
-    starting: called if there is anything to compute. Raises StageError where another process is running one
-    of them, or where one cannot finish.
+    starting: called if there is anything to compute. accepted: entered once nothing is in the way of the
+    stages, whether or not they have anything to do, and left when they have ended. Raises StageError where
+    another process is running one of them, or where one cannot finish.
     """
     started, started_at = time.monotonic(), time.time_ns()
     # Computed before anything is written: a mistyped path or a missing weights file leaves no half-made run.
+    for stage in stages:
+        stage.run.check_folders()
     causes = {stage.name: stage.causes(tools) for stage in stages}
     reports: dict[str, Report] = {}
     works: list[tuple[Stage, StageRecord]] = []
@@ -147,6 +158,8 @@ def run_together(
         for stage in stages:
             stack.enter_context(disk_errors(stage))
             stack.enter_context(locked(stage))
+        if accepted is not None:
+            stack.enter_context(accepted)
         for stage in stages:
             state, reasons = stage_state(stage, causes[stage.name])
             if state == "fresh":
@@ -232,8 +245,13 @@ class _Seeing:
         return self.function(unit)
 
 
-def lead_stage(stage: Stage, tools: Tools, ranks: Ranks) -> Report:
-    """Run a stage on rank 0 of several, which decides for all whether there is anything to compute."""
+def lead_stage(
+    stage: Stage, tools: Tools, ranks: Ranks, accepted: AbstractContextManager[None] | None = None
+) -> Report:
+    """Run a stage on rank 0 of several, which decides for all whether there is anything to compute.
+
+    accepted: see `run_together`.
+    """
     decided = False
 
     def start() -> None:
@@ -242,7 +260,7 @@ def lead_stage(stage: Stage, tools: Tools, ranks: Ranks) -> Report:
         ranks.broadcast(True)
 
     try:
-        return run_stage(stage, tools, start)
+        return run_stage(stage, tools, start, accepted)
     finally:
         if not decided:
             ranks.broadcast(False)

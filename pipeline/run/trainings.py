@@ -1,20 +1,19 @@
 """The finished trainings of a run and their scores, as plain data."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from ...manifests.errors import StageError
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
+from ...stages.learning.metrics import read_metrics
 
 __all__ = ["finished_trainings", "metrics_of"]
 
 
 def metrics_of(run: RunFolder, trial: Trial) -> dict[str, Any]:
-    """Return the metrics.json of a finished training."""
-    metrics: dict[str, Any] = json.loads((run.model(trial) / "metrics.json").read_text(encoding="utf-8"))
-    return metrics
+    """Return the metrics.json of a finished training. Raises StageError where it is missing or damaged."""
+    return read_metrics(run.model(trial))
 
 
 def finished_trainings(
@@ -25,6 +24,7 @@ def finished_trainings(
     systems, seeds: the only ones wanted, if given. The trainings are ordered by system as requested, then by
     setting and seed. Raises StageError where there is none.
     """
+    run.check_folders()
     trials = {Trial.of(path.parent) for path in run.models.glob("*/seed-*/metrics.json")}
     finished = [trial for trial in trials if trial and run.record(f"train-{trial.name}").is_file()]
     wanted = [

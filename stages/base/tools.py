@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["SILENT", "Counts", "ProgressBar", "Tools", "UnitFailure"]
+__all__ = ["SILENT", "Counts", "ProgressBar", "Tools", "UnitFailure", "counted"]
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -58,6 +58,12 @@ class Tools:
 
 
 SILENT = Tools()
+
+
+def counted(number: int, things: str) -> str:
+    """Return a number of things in words, "1 sample" or "2 samples"; `things` is their plural."""
+    one = things.removesuffix("es") if things.endswith("sses") else things.removesuffix("s")
+    return f"{number} {one if number == 1 else things}"
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ...manifests.errors import InputError
-from ..base.settings import setting
+from ..base.arithmetic import PRECISIONS
+from ..base.settings import check_settings, setting
 from ..vision.detectors import detector_info
 
 __all__ = ["DetectSettings"]
@@ -19,16 +19,17 @@ class DetectSettings:
     weights: str = setting(
         "default", "'default' (torchvision's COCO weights), a file, or 'random'", words=("default", "random")
     )
-    objects: int = setting(3, "objects kept per image, the paper's m")
-    min_score: float = setting(0.05, "objects below this score are not kept")
-    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
+    objects: int = setting(3, "objects kept per image, the paper's m", at_least=0, at_most=100)
+    min_score: float = setting(0.05, "objects below this score are not kept", at_least=0, at_most=1)
+    precision: str = setting(
+        "auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it", one_of=PRECISIONS
+    )
     crops: bool = setting(True, "write crops/ for people to look at")
-    chunk: int = setting(32, "images per task; the most that a kill can lose of each worker's work")
+    chunk: int = setting(
+        32, "images per task; the most that a kill can lose of each worker's work", at_least=1, at_most=2**16
+    )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
 
     def __post_init__(self) -> None:
+        check_settings("detect", self)
         detector_info(self.detector)
-        if self.objects < 0 or self.objects > 100:
-            raise InputError(f"detect: objects must be from 0 to 100, not {self.objects}")
-        if self.chunk < 1:
-            raise InputError("detect: chunk must be at least 1")

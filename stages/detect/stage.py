@@ -5,7 +5,7 @@ finished, so that a killed job continues where it was.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,8 @@ class Detect(Stage):
         return {"images": table_digest(self.run.images, IMAGES, "prepare")}
 
     def weights(self) -> dict[str, str]:
-        if not any_usable(self.run.images):
-            return {}  # nothing to detect: a text-only run needs no weights file
+        if not self.settings.objects or not any_usable(self.run.images):
+            return {}  # nothing to detect: a run on text or whole images alone needs no weights file
         return {"detector": weights_of(self.settings.detector, self.settings.weights).digest()}
 
     def outputs(self) -> dict[str, str]:
@@ -106,15 +106,20 @@ class Detect(Stage):
         images = self._images()
         old_detections, old_outcomes = self._reusable(causes, images)
         kept = set(old_outcomes.column("image_key").to_pylist())
-        todo = [image for image in images if image[0] not in kept] if kept else images
+        todo: Sequence[tuple[str, str]] = images
+        if kept:
+            todo = [image for image in images if image[0] not in kept]
         work = self._work(causes)
         work.mkdir(parents=True, exist_ok=True)
         remove_temporaries(work)
         remove_temporaries(self.run.crops)
         remove_temporaries(self.run.path, self.run.detections.name)
-        bar = tools.bar(len(todo), "detect", "image")
         detections, outcomes = [old_detections], [old_outcomes]
         failures = Failures(self.name, len(images))
+        if not self.settings.objects:
+            outcomes.append(_nothing_in(todo))
+            todo = []
+        bar = tools.bar(len(todo), "detect", "image")
         for unit, result in tools.map(_detect_chunk, self._units(work, todo)):
             if isinstance(result, UnitFailure):
                 for key, path in unit.images:
@@ -163,7 +168,9 @@ class Detect(Stage):
         work.mkdir(parents=True)
         units = sample_of(self.units(work), share)
         found, outcomes = [table_of(DETECTIONS, ())], [table_of(OUTCOMES, ())]
-        for unit, result in tools.map(_detect_chunk, units):
+        if not self.settings.objects:
+            outcomes += [_nothing_in(unit.images) for unit in units]
+        for unit, result in tools.map(_detect_chunk, units if self.settings.objects else []):
             if isinstance(result, UnitFailure):
                 raise StageError(f"{len(unit)} images could not be computed again: {result.reason}")
             tables = chunk_tables(result)
@@ -258,6 +265,11 @@ def _without(failures: Failures, outcomes: pa.Table, paths: Mapping[str, str]) -
         failure = Failure(row["reason"], passing=row["status"] == MISSED)
         failures.add(row["image_key"], failure, paths[row["image_key"]])
     return outcomes.filter(done)
+
+
+def _nothing_in(images: Iterable[tuple[str, str]]) -> pa.Table:
+    """Return the outcomes of images in which no object is looked for: they are not even opened."""
+    return table_of(OUTCOMES, [{"image_key": key, "status": "done", "reason": None} for key, _ in images])
 
 
 def _detect_chunk(unit: ChunkUnit) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...cache.reader import FeatureCache
 from ...manifests.errors import StageError
-from ...manifests.files import write_text
+from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.fingerprint import digest_file
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SAMPLES
@@ -40,11 +40,16 @@ class Evaluation:
     def read(cls, path: Path) -> "Evaluation":
         """Return the evaluation in a file. Raises StageError where there is none, or it is damaged."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            found = cls(**json.loads(read_text(path)))
+            if not isinstance(found.scores, dict) or not isinstance(found.made_from, dict):
+                raise TypeError("its scores or what they were made from are no table")
+            return found
         except FileNotFoundError as error:
             raise StageError(f"{path} is missing; run `hmnet-pipe evaluate` first") from error
-        except (ValueError, TypeError) as error:
-            raise StageError(f"{path} is damaged ({error}); run `hmnet-pipe evaluate` again") from error
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise StageError(
+                f"{path} is damaged ({reason_of(error)}); run `hmnet-pipe evaluate` again"
+            ) from error
 
 
 def causes_of(folder: Path, data: RunFolder, feature_set: str | None, precision: str) -> dict[str, str]:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from ...cache.spec import STORAGE_DTYPES
-from ...manifests.errors import InputError
-from ..base.settings import setting
+from ..base.arithmetic import PRECISIONS
+from ..base.settings import check_settings, setting
 from ..vision.backbones import backbone_info
+from ..vision.sets import MOST_SIDE
 
 __all__ = ["ExtractSettings"]
 
@@ -20,16 +21,21 @@ class ExtractSettings:
         "'default' (torchvision's ImageNet weights), a file, or 'random'",
         words=("default", "random"),
     )
-    size: int = setting(224, "side of a view in pixels")
-    pooled: int = setting(2, "side of a pooled pyramid level, the p of docs/method.md")
-    dtype: str = setting("float16", "what is stored: float16, bfloat16 or float32")
-    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
-    shard_rows: int = setting(256, "images per shard, which is a task; a kill can lose one per worker")
+    size: int = setting(224, "side of a view in pixels", at_least=1, at_most=4096)
+    pooled: int = setting(
+        2, "side of a pooled pyramid level, the p of docs/method.md", at_least=1, at_most=MOST_SIDE
+    )
+    dtype: str = setting(
+        "float16", "what is stored: float16, bfloat16 or float32", one_of=tuple(STORAGE_DTYPES)
+    )
+    precision: str = setting(
+        "auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it", one_of=PRECISIONS
+    )
+    shard_rows: int = setting(
+        256, "images per shard, which is a task; a kill can lose one per worker", at_least=1, at_most=2**16
+    )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
 
     def __post_init__(self) -> None:
+        check_settings("extract", self)
         backbone_info(self.backbone)
-        if self.dtype not in STORAGE_DTYPES:
-            raise InputError(f"extract: dtype {self.dtype!r} is not one of {', '.join(STORAGE_DTYPES)}")
-        if min(self.size, self.pooled, self.shard_rows) < 1:
-            raise InputError("extract: size, pooled and shard_rows must be at least 1")

@@ -6,7 +6,8 @@ from pathlib import Path
 from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_file
 from ...manifests.trial import PRETRAINED, TRAINED
-from ..base.settings import setting
+from ..base.settings import check_settings, setting
+from ..learning.recipe import MOST_EPOCHS
 
 __all__ = ["FinetuneSettings"]
 
@@ -21,23 +22,25 @@ class FinetuneSettings:
         option="from",
         words=("pretrained", TRAINED),
     )
-    epochs: int = setting(0, "passes over the training split; 0: as many as in [train]")
-    unfreeze: int = setting(
-        1, "how much of the backbone learns: 0 nothing, 1 its last stage, ... 4 all stages, 5 the stem too"
+    epochs: int = setting(
+        0, "passes over the training split; 0: as many as in [train]", at_least=0, at_most=MOST_EPOCHS
     )
-    backbone_learning_rate: float = setting(1e-5, "learning rate of the backbone")
+    unfreeze: int = setting(
+        1,
+        "how much of the backbone learns: 0 nothing, 1 its last stage, ... 4 all stages, 5 the stem too",
+        at_least=0,
+        at_most=5,
+    )
+    backbone_learning_rate: float = setting(1e-5, "learning rate of the backbone", at_least=0)
     batch_norm: bool = setting(False, "let BatchNorm's statistics follow the data in the parts that learn")
     augment: bool = setting(False, "mirror and brighten or darken the training images at random")
     recompute: bool = setting(
         False, "compute the backbone's activations twice instead of keeping them: less memory, more time"
     )
-    decoders: int = setting(2, "threads that decode images")
+    decoders: int = setting(2, "threads that decode images", at_least=1, at_most=256)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.unfreeze <= 5:
-            raise InputError(f"finetune: unfreeze must be between 0 and 5, not {self.unfreeze}")
-        if self.decoders < 1 or self.epochs < 0:
-            raise InputError("finetune: decoders must be at least 1, and epochs not negative")
+        check_settings("finetune", self)
 
     def token(self) -> str:
         """Return the name of the start in a trial: a folder is named by the content of its model.

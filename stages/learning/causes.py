@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...manifests.files import read_text
 from ...manifests.fingerprint import digest_file, digest_json
 from ...manifests.record import StageRecord
 from ...manifests.schemas import PREDICTIONS
@@ -18,6 +19,7 @@ from ...manifests.trial import Trial
 from ..base.arithmetic import resolve_recorded
 from ..base.stage import Progress, Rerun, changed_outputs
 from ..text.encoders.files import encoder_digest, resolve_encoder
+from .metrics import read_metrics
 from .recipe import TrainSettings
 
 __all__ = [
@@ -79,16 +81,16 @@ def checkpoint_folder(work: Path, causes: StageRecord) -> Path:
 def training_progress(checkpoints: Path) -> Progress | None:
     """Return how far the training with its checkpoint there is, or None where no checkpoint says so."""
     try:
-        values = json.loads((checkpoints / "progress.json").read_text(encoding="utf-8"))
+        values = json.loads(read_text(checkpoints / "progress.json"))
         epochs = {"epoch": values["epoch"], "of epochs": values["epochs"]}
         return Progress(values["step"], values["steps"], "updates", epochs)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def model_scores(folder: Path, trial: Trial) -> dict[str, Any]:
     """Return the trial and the scores of a finished training, without splits that it did not have."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_metrics(folder)
     splits = {
         split: {name: round(metrics[split][name], 6) for name in ("f1", "precision", "recall")}
         for split in ("valid", "test")
@@ -117,7 +119,7 @@ def compare_models(
         return Rerun(record.stage, "different", checked, remarks=["the model has other tensors"])
     pairs = [(old[name].astype(np.float64), new[name].astype(np.float64)) for name in old]
     distances = {"weights": max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)}
-    metrics = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (there, here)]
+    metrics = [read_metrics(folder) for folder in (there, here)]
     scores = {
         f"{split} F1": abs(metrics[0][split]["f1"] - metrics[1][split]["f1"])
         for split in ("valid", "test")

@@ -5,11 +5,12 @@ models that were trained before this was kept.
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...manifests.errors import StageError
-from ...manifests.files import write_text
+from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
 from ..base.tools import Tools
@@ -28,6 +29,10 @@ class Detected:
     min_score: float
     objects: int
 
+    def __post_init__(self) -> None:
+        if self.objects == 0:  # no weights were used, and earlier versions recorded some
+            object.__setattr__(self, "weights", "")
+
     def __str__(self) -> str:
         weights = f"weights {self.weights[:12]}"
         return f"{self.detector} ({weights}, min_score {self.min_score}, objects {self.objects})"
@@ -40,12 +45,13 @@ def detected_in(run: RunFolder, feature_set: str = DEFAULT_SET) -> Detected | No
     feature set than detect wrote last.
     """
     detect, extract = (StageRecord.read(run.record(name)) for name in ("detect", extract_name(feature_set)))
-    if detect is None or "detector" not in detect.weights:
+    if detect is None or ("detector" not in detect.weights and detect.parameters.get("objects") != 0):
         return None
     if extract is not None and extract.inputs.get("detections") != detect.outputs.get("detections"):
         return None
     facts = detect.parameters
-    return Detected(facts["detector"], detect.weights["detector"], facts["min_score"], facts["objects"])
+    weights = detect.weights.get("detector", "")
+    return Detected(facts["detector"], weights, facts["min_score"], facts["objects"])
 
 
 def keep_detected(folder: Path, detected: Detected | None) -> None:
@@ -63,11 +69,16 @@ def kept_detected(folder: Path) -> Detected | None:
     has run there since.
     """
     path = folder / _FILE
-    if path.is_file():
+    if os.path.lexists(path):
         try:
-            return Detected(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise StageError(f"{path} is damaged ({error}); delete it, or train the model again") from error
+            found = Detected(**json.loads(read_text(path)))
+            if not isinstance(found.detector, str) or not isinstance(found.weights, str):
+                raise TypeError("its detector and weights are no texts")
+            return found
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise StageError(
+                f"{path} is damaged ({reason_of(error)}); delete it, or train the model again"
+            ) from error
     models = next((parent for parent in folder.resolve().parents if parent.name == "models"), None)
     if models is None:
         return None

@@ -16,7 +16,7 @@ from ...manifests.files import remove_temporaries, write_text
 from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.schemas import HISTORY, SAMPLES
 from ...manifests.tables import read_table, table_of, write_table
-from ..base.tools import Counts, Tools
+from ..base.tools import Counts, Tools, counted
 from ..systems.batch import ModelConfig
 from ..systems.system import Model
 from ..text.encoders.bert import load_tokenizer
@@ -128,9 +128,13 @@ def fit(
         )
         write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.progress.history))
         write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        headline = metrics["test"] or metrics["valid"]
-        details["f1"] = headline["f1"] if headline else None
-    return Counts("training samples", done=samples, details=details)
+        for split, words in (("test", "test F1"), ("valid", "validation F1")):
+            if metrics[split]:
+                details[words] = metrics[split]["f1"]
+                break
+    at, size = trainer.progress, len(splits["train"])
+    details["epochs"] = f"{at.epoch} of {counted(size, 'samples')}"
+    return Counts("sample passes", done=samples, details=details)
 
 
 def _warn(
@@ -159,8 +163,8 @@ def _warn(
     )
     if cut:
         tools.say(
-            f"warning: {cut} texts are longer than max_length {job.recipe.max_length} sub-words and were "
-            "shortened"
+            f"warning: {counted(cut, 'texts')} longer than max_length {job.recipe.max_length} sub-words "
+            f"{'was' if cut == 1 else 'were'} shortened"
         )
     if visuals is not None:
         total = sum(map(len, splits.values()))

@@ -6,10 +6,14 @@ from pathlib import Path
 
 from ...manifests.errors import InputError
 from ...manifests.trial import Trial
-from ..base.settings import setting
+from ..base.arithmetic import PRECISIONS
+from ..base.settings import check_settings, setting
 from ..systems.registry import RELATION_HEADS
 
-__all__ = ["TrainSettings", "TrainingJob"]
+__all__ = ["MOST_EPOCHS", "TrainSettings", "TrainingJob"]
+
+MOST_EPOCHS = 100_000
+"""More epochs than any training takes."""
 
 
 @dataclass(frozen=True)
@@ -19,44 +23,51 @@ class TrainSettings:
     encoder: str = setting(
         "bert-base-uncased", "text encoder: a Hugging Face name or a local folder", words=()
     )
-    epochs: int = setting(30, "passes over the training split")
-    first_evaluation: int = setting(1, "first epoch (from 1) after which the validation split is scored")
-    patience: int = setting(0, "stop after this many epochs without a better validation F1; 0: never")
-    batch_size: int = setting(8, "samples per batch, over all processes")
-    accumulate: int = setting(1, "batches per update")
-    learning_rate: float = setting(3e-5, "learning rate of the text encoder")
-    head_learning_rate: float = setting(1e-3, "learning rate of the classifier and the CRF")
-    fusion_learning_rate: float = setting(1e-4, "learning rate of the projections, gates and prefixes")
-    weight_decay: float = setting(0.01, "weight decay of all but biases and LayerNorm weights")
+    epochs: int = setting(30, "passes over the training split", at_least=1, at_most=MOST_EPOCHS)
+    first_evaluation: int = setting(
+        1, "first epoch (from 1) after which the validation split is scored", at_least=1, at_most=MOST_EPOCHS
+    )
+    patience: int = setting(
+        0,
+        "stop after this many epochs without a better validation F1; 0: never",
+        at_least=0,
+        at_most=MOST_EPOCHS,
+    )
+    batch_size: int = setting(8, "samples per batch, over all processes", at_least=1, at_most=2**16)
+    accumulate: int = setting(1, "batches per update", at_least=1, at_most=2**16)
+    learning_rate: float = setting(3e-5, "learning rate of the text encoder", at_least=0)
+    head_learning_rate: float = setting(1e-3, "learning rate of the classifier and the CRF", at_least=0)
+    fusion_learning_rate: float = setting(
+        1e-4, "learning rate of the projections, gates and prefixes", at_least=0
+    )
+    weight_decay: float = setting(
+        0.01, "weight decay of all but biases and LayerNorm weights", at_least=0, at_most=1
+    )
     warmup: float = setting(
-        0.1, "share of the updates over which the learning rates rise; they fall linearly after"
+        0.1,
+        "share of the updates over which the learning rates rise; they fall linearly after",
+        at_least=0,
+        at_most=1,
     )
-    clip_norm: float = setting(1.0, "largest norm of the gradient; 0: no clipping")
-    max_length: int = setting(128, "sub-words per text, with special tokens")
+    clip_norm: float = setting(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
+    max_length: int = setting(128, "sub-words per text, with special tokens", at_least=8, at_most=2**17)
     relation_head: str = setting(
-        "markers", "for relations: 'markers' (both opening entity markers) or 'cls' ([CLS])"
+        "markers",
+        "for relations: 'markers' (both opening entity markers) or 'cls' ([CLS])",
+        one_of=RELATION_HEADS,
     )
-    precision: str = setting("auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it")
+    precision: str = setting(
+        "auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it", one_of=PRECISIONS
+    )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-    processes: int = setting(1, "processes that train together; torchrun sets it")
+    processes: int = setting(1, "processes that train together; torchrun sets it", at_least=1, at_most=2**12)
     tensorboard: bool = setting(False, "draw losses, rates and scores for TensorBoard, in logs/")
 
     def __post_init__(self) -> None:
-        if self.relation_head not in RELATION_HEADS:
-            raise InputError(
-                f"train: relation_head {self.relation_head!r} is not one of {', '.join(RELATION_HEADS)}"
-            )
-        if min(self.epochs, self.first_evaluation, self.batch_size, self.accumulate, self.processes) < 1:
-            raise InputError(
-                "train: epochs, first_evaluation, batch_size, accumulate and processes must be at least 1"
-            )
-        if self.patience < 0:
-            raise InputError("train: patience must not be negative")
-        if self.max_length < 8:
-            raise InputError(f"train: max_length must be at least 8, not {self.max_length}")
+        check_settings("train", self)
         if self.first_evaluation > self.epochs:
             raise InputError(
-                f"train: first_evaluation {self.first_evaluation} comes after the last of {self.epochs} "
+                f"[train] first_evaluation {self.first_evaluation} comes after the last of {self.epochs} "
                 "epochs"
             )
 

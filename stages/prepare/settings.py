@@ -3,7 +3,8 @@
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from ..base.settings import setting
+from ...manifests.schemas import TASKS
+from ..base.settings import check_settings, setting
 from ..text.words import WORD_RULES
 from .readers import FORMATS, Reading
 
@@ -15,11 +16,18 @@ class PrepareSettings:
     """The table [prepare] of run.toml. `task` is "ner" or "re"; in the file it stands above the tables."""
 
     text: Path = setting(MISSING, "folder with one text file per split")
-    task: str = setting(MISSING, "ner or re")
+    task: str = setting(MISSING, "ner or re", one_of=TASKS)
     images: Path | None = setting(None, "folder of the images; leave it out to use text only")
-    format: str = setting("auto", f"one of {', '.join(FORMATS)}; auto decides by the files' names")
-    words: str = setting("auto", f"how a raw text becomes words, one of {', '.join(WORD_RULES)}")
+    format: str = setting(
+        "auto", f"one of {', '.join(FORMATS)}; auto decides by the files' names", one_of=FORMATS
+    )
+    words: str = setting(
+        "auto", f"how a raw text becomes words, one of {', '.join(WORD_RULES)}", one_of=tuple(WORD_RULES)
+    )
     strict_spans: bool = setting(False, "refuse spans of characters that are not whole words")
+
+    def __post_init__(self) -> None:
+        check_settings("prepare", self)
 
     @property
     def reading(self) -> Reading:

@@ -20,7 +20,10 @@ from ...cache.spec import ALL, IMAGE, REGIONS, FeatureSpec, Transform
 from ...manifests.errors import InputError, StageError, unknown_name
 from .backbones import backbone_info
 
-__all__ = ["GRID", "PYRAMID", "SETS", "VECTOR", "FeatureSet", "derived", "feature_set", "serves"]
+__all__ = ["GRID", "MOST_SIDE", "PYRAMID", "SETS", "VECTOR", "FeatureSet", "derived", "feature_set", "serves"]
+
+MOST_SIDE = 64
+"""The largest side of a pooled level: more than the finest level of a view of 224 pixels has."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -47,6 +50,8 @@ class FeatureSet:
             raise unknown_name(f"{where} views", self.views, REGIONS)
         if self.side < 1:
             raise InputError(f"{where} side = {self.side}: it must be at least 1")
+        if self.side > MOST_SIDE:
+            raise InputError(f"{where} side = {self.side}: it must be at most {MOST_SIDE}")
         if 0 in self.levels or len(set(self.levels)) < len(self.levels):
             raise InputError(
                 f"{where} levels = {list(self.levels)}: they count from 1, or from -1, each once"

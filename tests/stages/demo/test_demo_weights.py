@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hmnet_pipe.pipeline.run.presets import PRESETS
+from hmnet_pipe.pipeline.run.recipes import PRESETS
 from hmnet_pipe.stages.demo.scenes import KINDS, SceneObject, stream
 from hmnet_pipe.stages.demo.train_weights import random_scene, view_tensor, views_of
 from hmnet_pipe.stages.vision.demo import DEMO_LEVELS, DEMO_WEIGHTS

@@ -1,0 +1,56 @@
+"""What each preset sets: for the paper's data sets, the demonstration and users' own data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...stages.text.encoders.files import DEMO_ENCODER
+
+__all__ = ["PRESETS", "Preset"]
+
+# The paper's appendix B. Anything not given here is the default of the stage's settings.
+_RECIPES: dict[str, dict[str, Any]] = {
+    "ner": {"batch_size": 8, "learning_rate": 3e-5, "epochs": 30, "first_evaluation": 16},
+    "re": {"batch_size": 32, "learning_rate": 1e-5, "epochs": 12, "first_evaluation": 8},
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The values of run.toml that differ from the defaults.
+
+    task: the only task that it is for; None: the user's choice.
+    tables: values by table.
+    train: values of [train] by task.
+    """
+
+    task: str | None = None
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    train: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _RECIPES)
+
+
+_DEMO = Preset(
+    tables={
+        "detect": {"detector": "demo_fasterrcnn", "min_score": 0.7},
+        "extract": {"backbone": "demo_resnet", "size": 112},
+        "train": {
+            "encoder": DEMO_ENCODER,
+            "batch_size": 16,
+            "learning_rate": 2e-4,
+            "head_learning_rate": 2e-3,
+            "fusion_learning_rate": 5e-4,
+        },
+        "finetune": {"start": "train", "epochs": 2, "unfreeze": 2, "backbone_learning_rate": 2e-4},
+    },
+    # A relation depends on what stands beside a person, which is learned sooner than what a name refers to.
+    train={"ner": {"epochs": 5, "first_evaluation": 3}, "re": {"epochs": 3, "first_evaluation": 2}},
+)
+
+PRESETS: dict[str, Preset] = {
+    # Data of unknown size: the first epoch may be the best.
+    "custom": Preset(train={task: {**recipe, "first_evaluation": 1} for task, recipe in _RECIPES.items()}),
+    "twitter2015": Preset("ner"),
+    "twitter2017": Preset("ner"),
+    "mnre": Preset("re"),
+    "demo": _DEMO,
+}

@@ -1,0 +1,85 @@
+"""run.toml keeps the options of stages that start, and of no others."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hmnet_pipe.manifests.errors import InputError, StageError
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.pipeline.cli import main
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.new import written
+from hmnet_pipe.pipeline.run.presets import preset
+
+from ...running import bring_up_to_date
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """Return a prepared run without images."""
+    (tmp_path / "text").mkdir()
+    row = {"tokens": ["Ada", "is", "here"], "tags": ["B-PER", "O", "O"]}
+    (tmp_path / "text/train.jsonl").write_text(json.dumps(row) + "\n")
+    run = RunFolder(tmp_path / "run")
+    preset("custom", task="ner", text=tmp_path / "text", images=None, format="auto").write(run.config)
+    bring_up_to_date(run.path, "prepare")
+    return run
+
+
+def train(run: RunFolder, *options: object) -> Result:
+    return CliRunner().invoke(main, ["train", str(run.path), *map(str, options)])
+
+
+def test_options_of_a_stage_that_cannot_start_are_not_kept(run: RunFolder, tiny_encoder: Path) -> None:
+    before = run.config.read_bytes()
+    for options, words in (
+        (["--encoder", tiny_encoder, "--system", "hmnet"], "hmnet-pipe extract"),  # there are no features
+        (["--encoder", "./nowhere", "--system", "bert-crf"], "./nowhere is not a folder"),
+        (["--learning-rate", 1, "--system", "hmnett"], "hmnett"),
+        (["--learning-rate", 1, "--device", "cuda:99", "--system", "bert-crf"], "cuda:99"),
+    ):
+        done = train(run, *options)
+        assert done.exit_code in (1, 2)
+        assert words in done.stderr
+        assert run.config.read_bytes() == before
+
+
+def test_an_option_that_a_stage_refuses_after_its_start_is_taken_back(
+    run: RunFolder, tiny_encoder: Path
+) -> None:
+    before = run.config.read_bytes()
+    done = train(run, "--system", "bert-crf", "--encoder", tiny_encoder, "--processes", 4)
+    assert done.exit_code == 2
+    assert "processes = 4" in done.stderr
+    assert run.config.read_bytes() == before
+
+
+def test_options_are_there_while_their_stage_runs_and_stay(run: RunFolder) -> None:
+    with written(run, {"train": {"epochs": 40}}):
+        assert RunConfig.read(run.config).tables["train"].epochs == 40
+    assert RunConfig.read(run.config).tables["train"].epochs == 40
+
+
+@pytest.mark.parametrize(
+    ("error", "edit", "epochs"),
+    [
+        (InputError("refused"), False, 30),
+        (InputError("refused"), True, 41),  # what somebody has written since is left alone
+        (StageError("interrupted"), False, 40),
+    ],
+)
+def test_only_a_refusal_takes_options_back(run: RunFolder, error: Exception, edit: bool, epochs: int) -> None:
+    def stage() -> None:
+        if edit:
+            RunConfig.read(run.config).override("train", {"epochs": 41}).write(run.config)
+        raise error
+
+    def start(compute: Callable[[], None]) -> None:
+        with written(run, {"train": {"epochs": 40}}):
+            compute()
+
+    with pytest.raises(type(error)):
+        start(stage)
+    assert RunConfig.read(run.config).tables["train"].epochs == epochs

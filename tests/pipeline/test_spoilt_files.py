@@ -1,0 +1,406 @@
+"""Whatever a file of a run has become, reading it ends in one sentence that names it.
+
+READERS is every function that reads a file of a run; SPOILERS is every way in which a file can be spoilt.
+That READERS is complete is read from the code: a module that reads files is in it, or says here why not.
+"""
+
+import ast
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomlkit
+from click.testing import CliRunner
+from hmnet_pipe.cache.reader import read_index, write_index
+from hmnet_pipe.cache.shards import Shard, write_shard
+from hmnet_pipe.cache.spec import FeatureSpec, Transform
+from hmnet_pipe.manifests.errors import HmnetPipeError, InputError, StageError
+from hmnet_pipe.manifests.files import MOST_TEXT
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import OUTCOMES
+from hmnet_pipe.manifests.tables import read_batches, read_table, table_digest, table_of, write_table
+from hmnet_pipe.pipeline.cli import main
+from hmnet_pipe.pipeline.reproduce.lock import read_lock
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.presets import preset
+from hmnet_pipe.stages.evaluate.recorded import Evaluation
+from hmnet_pipe.stages.learning.causes import training_progress
+from hmnet_pipe.stages.learning.detected import kept_detected
+from hmnet_pipe.stages.learning.metrics import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SCORES = {"f1": 0.5, "precision": 0.5, "recall": 0.5}
+STAGE = {
+    "schema_version": 1,
+    "environment": 1,
+    "parameters": {"seed": 1},
+    "inputs": {},
+    "outputs": {"a": "b"},
+}
+LOCK: dict[str, Any] = {
+    "format": 2,
+    "task": "ner",
+    "config": {"train": {"epochs": 3}},
+    "data": {"train": {"samples": 1, "with_image": 0, "digest": "0"}, "images": {"usable": 0, "digest": "0"}},
+    "stages": {"train-hmnet-seed-1": STAGE},
+    "scores": {"train-hmnet-seed-1": {"seed": 1, "test": SCORES}},
+    "environments": {"1": {"python": "3", "versions": {"torch": "2"}}},
+    "probes": {"extract": {"features": [{"key": "a"}]}},
+}
+METRICS: dict[str, Any] = {"system": "hmnet", "seed": 1, "best_epoch": 1, "valid": None, "test": SCORES}
+RECORD = StageRecord("detect", 1, {"objects": 3}, {"images": "a"}, {}, {"detections": "b"}, {"counts": {}})
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A function that reads a file, the file's name, how a sound one is written, and the modules behind."""
+
+    name: str
+    write: Callable[[Path], None]
+    read: Callable[[Path], Any]
+    modules: tuple[str, ...]
+    absent: type[HmnetPipeError] | None = StageError  # None: nothing is there, which is no fault
+    spoilt: type[HmnetPipeError] | None = StageError  # None: it is only shown, and left out
+
+
+def write_config(path: Path) -> None:
+    preset("custom", task="ner", text=path.parent, images=None, format="auto").write(path)
+
+
+def write_lock(path: Path) -> None:
+    path.write_text(tomlkit.dumps(LOCK))
+
+
+def write_cache(path: Path) -> None:
+    """Write a shard of one image and its index; `path` is one of the two."""
+    spec = FeatureSpec("demo_resnet", "0", Transform(8, (0.5,), (0.5,), "BICUBIC"), (2,), 1, 1, "float32")
+    shard = path.parent / "shard-00000.h5"
+    rows = write_shard(
+        shard,
+        unit="u",
+        spec=spec,
+        keys=["a"],
+        view_mask=np.ones((1, 1), np.bool_),
+        pyramid=np.ones((1, *spec.row_shape), np.float32),
+    )
+    assert rows is not None or shard.is_file()
+    write_index(path.parent, spec, [])
+
+
+def as_json(value: Any) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_text(json.dumps(value))
+
+    return write
+
+
+READERS = [
+    Reader("run.toml", write_config, RunConfig.read, ("pipeline/run/config.py",), StageError, InputError),
+    Reader(
+        "hmnet-pipe.lock",
+        write_lock,
+        read_lock,
+        ("pipeline/reproduce/lock.py",),
+        InputError,
+        InputError,
+    ),
+    Reader("detect.json", RECORD.write, StageRecord.read, ("manifests/record.py",), absent=None),
+    Reader(
+        "metrics.json",
+        as_json(METRICS),
+        lambda path: read_metrics(path.parent),
+        ("stages/learning/metrics.py",),
+    ),
+    Reader(
+        "evaluation-test.json",
+        Evaluation("hmnet", "test", False, dict(SCORES)).write,
+        Evaluation.read,
+        ("stages/evaluate/recorded.py",),
+    ),
+    Reader(
+        "detector.json",
+        as_json({"detector": "d", "weights": "w", "min_score": 0.1, "objects": 3}),
+        lambda path: kept_detected(path.parent),
+        ("stages/learning/detected.py",),
+        absent=None,
+    ),
+    Reader(
+        "progress.json",
+        as_json({"epoch": 1, "epochs": 2, "step": 3, "steps": 4}),
+        lambda path: training_progress(path.parent),
+        ("stages/learning/causes.py",),
+        None,
+        None,
+    ),
+    Reader(
+        "detect.parquet",
+        lambda path: write_table(path, table_of(OUTCOMES, [{"image_key": "a", "status": "done"}])),
+        lambda path: (
+            read_table(path, OUTCOMES),
+            list(read_batches(path, OUTCOMES)),
+            table_digest(path, OUTCOMES),
+        ),
+        ("manifests/tables.py",),
+    ),
+    Reader("index.parquet", write_cache, lambda path: read_index(path.parent), ("cache/reader.py",)),
+    Reader("shard-00000.h5", write_cache, Shard, ("cache/shards.py", "cache/archive.py")),
+]
+
+# Modules that read files, and are not walked here.
+ELSEWHERE = {
+    "manifests/files.py": "read_text is what the readers of small files call",
+    "manifests/fingerprint.py": "digests whatever a stage has checked to be a file",
+    "stages/base/arithmetic.py": "reads /proc/cpuinfo",
+    "stages/vision/images.py": "test_images.py spoils images",
+    "stages/vision/weights.py": "test_visual.py spoils weights",
+    "stages/systems/folder.py": "test_model_faults.py spoils models",
+    "stages/prepare/formats/rows.py": "test_prepare_readers.py spoils texts",
+    "stages/learning/checkpoint.py": "test_checkpoint.py spoils checkpoints",
+    "stages/learning/loop.py": "loads checkpoints through checkpoint.py",
+    "pipeline/checks/doctor.py": "reads constraints.txt and a file of its own",
+    "pipeline/reproduce/reproduce.py": "copies the lock once read_lock has read it",
+    "pipeline/run/new.py": "reads run.toml again once RunConfig has read it",
+    "pipeline/run/runner.py": "reads the note of who holds a lock",
+}
+
+
+def absent(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def link_loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def truncated(path: Path) -> None:
+    content = path.read_bytes()
+    # Half of a run.toml may be one: cut it within the head of its last table.
+    path.write_bytes(content[: content.rindex(b"\n[") + 3 if path.name == "run.toml" else len(content) // 2])
+
+
+def junk(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 8)
+
+
+def anothers(path: Path) -> None:
+    """Put a sound file of another kind there."""
+    path.write_text('{"a": [1, 2]}' if path.suffix == ".json" else "[a]\nb = 3\n")
+
+
+def nested(path: Path) -> None:
+    """Nest more brackets than a parser can follow."""
+    path.write_text("a = " * (path.suffix != ".json") + "[" * 100_000 + "]" * 100_000)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def huge(path: Path) -> None:
+    os.truncate(path, MOST_TEXT + 1)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+SPOILERS = [empty, folder, link_loop, truncated, junk, anothers, nested, pipe, huge, endless]
+
+
+def written(reader: Reader, place: Path) -> Path:
+    path = place / reader.name
+    reader.write(path)
+    reader.read(path)  # a sound one is read
+    return path
+
+
+def said_of(reader: Reader, path: Path, kind: type[HmnetPipeError] | None) -> None:
+    """Read a spoilt file, and check that the reader raises one sentence of this kind that names it."""
+    if kind is None:
+        assert reader.read(path) is None
+        return
+    with pytest.raises(HmnetPipeError, match=r"\S") as caught:
+        reader.read(path)
+    assert isinstance(caught.value, kind), repr(caught.value)
+    text = str(caught.value)
+    assert path.name in text or (path.name == "run.toml" and "is not a run" in text)
+    assert len(text) < 1000
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
+def test_a_spoilt_file_is_one_sentence(tmp_path: Path, reader: Reader, spoil: Callable[[Path], None]) -> None:
+    path = written(reader, tmp_path)
+    spoil(path)
+    if path.suffix == ".h5" and spoil is huge:  # its pyramid is mapped, and whatever follows does no harm
+        reader.read(path)
+        return
+    said_of(reader, path, reader.spoilt)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
+def test_an_absent_file_is_one_sentence_or_nothing(tmp_path: Path, reader: Reader) -> None:
+    path = written(reader, tmp_path)
+    absent(path)
+    said_of(reader, path, reader.absent)
+
+
+def wrongly_typed(value: Any) -> list[Any]:
+    """Return copies of a structure, each with one value in it of another type, or left out."""
+    if not isinstance(value, dict):
+        return []
+    found: list[Any] = []
+    for key, part in value.items():
+        others: list[Any] = ["text", 3, [1], {"a": 1}, True, float("nan")]
+        found += [{**value, key: other} for other in others if type(other) is not type(part)]
+        found += [{name: other for name, other in value.items() if name != key}]
+        found += [{**value, key: inner} for inner in wrongly_typed(part)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "reader"),
+    [(LOCK, READERS[1]), (METRICS, READERS[3])],
+    ids=["lock", "metrics"],
+)
+def test_values_of_wrong_types_are_one_sentence_or_make_no_difference(
+    tmp_path: Path, value: Any, reader: Reader
+) -> None:
+    refused = 0
+    path = tmp_path / reader.name
+    for wrong in wrongly_typed(value):
+        path.write_text(json.dumps(wrong) if path.suffix == ".json" else tomlkit.dumps(wrong))
+        with suppress(HmnetPipeError):
+            reader.read(path)
+            continue
+        refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize("value", ["text", 3, [1], [{"a": 1}], True])
+@pytest.mark.parametrize("table", ["prepare", "train", "features", "task", "preset"])
+def test_what_is_no_table_where_run_toml_has_one_is_one_sentence(
+    tmp_path: Path, table: str, value: Any
+) -> None:
+    write_config(tmp_path / "run.toml")
+    document: Any = tomlkit.parse((tmp_path / "run.toml").read_text())
+    document[table] = value
+    with pytest.raises(InputError, match=rf"run\.toml: .*{table}"):
+        RunConfig.of_values(document.unwrap(), tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("stages", "train-hmnet-seed-1", "parameters", "seed"), "one", "parameters.seed"),
+        (("scores", "train-hmnet-seed-1", "test", "f1"), "high", "test.f1"),
+        (("data", "train", "samples"), "many", "data.train.samples"),
+        (("environments", "1", "versions"), 3, "environments.1.versions"),
+        (("stages", "train-hmnet-seed-1", "outputs"), {"a": 3}, "outputs"),
+        (("probes", "extract", "features"), [3], "probes.extract.features"),
+    ],
+)
+def test_a_lock_that_was_edited_is_answered_with_the_place(
+    tmp_path: Path, place: tuple[str, ...], value: Any, words: str
+) -> None:
+    edited = json.loads(json.dumps(LOCK))
+    table = edited
+    for key in place[:-1]:
+        table = table[key]
+    table[place[-1]] = value
+    (tmp_path / "a.lock").write_text(tomlkit.dumps(edited))
+    with pytest.raises(InputError, match=rf"a\.lock has .*{words}.*; make it again"):
+        read_lock(tmp_path / "a.lock")
+
+
+@pytest.mark.parametrize("name", ["stages", "features", "models", "crops", "logs", "refreshed"])
+@pytest.mark.parametrize("spoil", [empty, link_loop, pipe], ids=lambda spoil: spoil.__name__)
+def test_what_is_no_folder_where_a_run_keeps_one_is_one_sentence(
+    tmp_path: Path, name: str, spoil: Callable[[Path], None]
+) -> None:
+    write_config(tmp_path / "run.toml")
+    (tmp_path / name).touch()
+    spoil(tmp_path / name)
+    for command in ("status", "verify", "train", "detect", "table", "prepare", "evaluate", "lock"):
+        done = CliRunner().invoke(main, [command, str(tmp_path)])
+        assert isinstance(done.exception, SystemExit), command
+        assert done.exit_code == 2
+        assert f"{name} is not a folder" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
+def test_commands_on_a_spoilt_run_toml_end_with_one_line(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    write_config(tmp_path / "run.toml")
+    spoil(tmp_path / "run.toml")
+    again = ["--task", "ner", "--text", str(tmp_path)]
+    for words in (["status"], ["detect"], ["train"], ["prepare"], ["prepare", *again], ["verify"], ["lock"]):
+        done = CliRunner().invoke(main, [words[0], str(tmp_path), *words[1:]])
+        assert isinstance(done.exception, SystemExit), words
+        assert done.exit_code == 2
+        assert str(tmp_path / "run.toml") in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    done = CliRunner().invoke(main, ["doctor", str(tmp_path)])
+    assert isinstance(done.exception, SystemExit)
+    assert "run.toml" in done.stdout
+
+
+@pytest.mark.parametrize("spoil", [absent, *SPOILERS], ids=lambda spoil: spoil.__name__)
+def test_table_of_a_training_whose_scores_are_spoilt_names_the_file(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    run = RunFolder(tmp_path)
+    write_config(run.config)
+    path = run.models / "hmnet/seed-1/metrics.json"
+    path.parent.mkdir(parents=True)
+    as_json(METRICS)(path)
+    RECORD.write(run.record("train-hmnet-seed-1"))
+    assert "0.5000" in CliRunner().invoke(main, ["table", str(tmp_path)]).stdout
+    spoil(path)
+    done = CliRunner().invoke(main, ["table", str(tmp_path)])
+    assert isinstance(done.exception, SystemExit)
+    assert done.exit_code == 1
+    assert (str(path) in done.stderr) == (spoil not in (absent, link_loop))
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+READING = {"read_text", "read_bytes", "load_file", "safe_open", "read_schema", "ParquetFile", "File", "load"}
+
+
+def test_every_module_that_reads_files_is_walked_or_says_why_not() -> None:
+    found = set()
+    for room in ("cache", "manifests", "pipeline", "stages"):
+        for path in (ROOT / room).rglob("*.py"):
+            calls = {
+                node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call)
+            }
+            if calls & READING:
+                found.add(str(path.relative_to(ROOT)))
+    walked = {module for reader in READERS for module in reader.modules}
+    assert found - walked == set(ELSEWHERE) & found
+    assert set(ELSEWHERE) <= found | {"manifests/files.py", "manifests/fingerprint.py"}
