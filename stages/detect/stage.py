@@ -269,7 +269,7 @@ def _without(failures: Failures, outcomes: pa.Table, paths: Mapping[str, str]) -
 
 def _nothing_in(images: Iterable[tuple[str, str]]) -> pa.Table:
     """Return the outcomes of images in which no object is looked for: they are not even opened."""
-    return table_of(OUTCOMES, [{"image_key": key, "status": "done", "reason": None} for key, _ in images])
+    return table_of(OUTCOMES, [{"image_key": key, "status": DONE, "reason": None} for key, _ in images])
 
 
 def _detect_chunk(unit: ChunkUnit) -> Path:

@@ -159,6 +159,20 @@ def test_a_record_names_each_field_that_changed() -> None:
     assert RECORD.fingerprint != newer.fingerprint
 
 
+def test_of_long_values_only_the_words_that_differ_are_shown() -> None:
+    text = "PIL BICUBIC, plain resize to {0}x{0}; scaled to 0..1; ImageNet mean and standard deviation"
+
+    def record(transform: str) -> StageRecord:
+        return StageRecord("extract", 1, {"transform": transform}, {}, {}, {})
+
+    assert record(text.format(224)).changes(record(text.format(112))) == [
+        "transform: ... 224x224; ... -> ... 112x112; ..."
+    ]
+    (longer,) = record(text.format(224)).changes(record(text.format(224) + ", twice"))
+    assert longer == "transform: ... deviation -> ... deviation, twice"
+    assert record("short").changes(record("other")) == ["transform: short -> other"]
+
+
 def test_outputs_and_facts_are_not_part_of_the_fingerprint() -> None:
     other = StageRecord(
         "extract", 1, RECORD.parameters, RECORD.inputs, RECORD.weights, {}, {"host": "elsewhere"}

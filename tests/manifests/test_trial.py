@@ -12,7 +12,7 @@ TRIALS = [
     Trial(system, seed, shots, subset, start, features)
     for system, seed, (shots, subset), start, features in product(
         SYSTEMS,
-        (1, 49, 0, -3),
+        (1, 49, 0, 2**63 - 1),
         ((0, 1), (50, 1), (50, 2), (5, 0)),
         (PRETRAINED, TRAINED, "0123abcd"),
         ("", "grid", "my-set_2"),

@@ -1,6 +1,7 @@
 """run.toml keeps the options of stages that start, and of no others."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import pytest
 from click.testing import CliRunner, Result
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.checks.verify import Problem, Verification
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.new import written
 from hmnet_pipe.pipeline.run.presets import preset
+from hmnet_pipe.stages.base.tools import counted
 
 from ...running import bring_up_to_date
 
@@ -83,3 +87,37 @@ def test_only_a_refusal_takes_options_back(run: RunFolder, error: Exception, edi
     with pytest.raises(type(error)):
         start(stage)
     assert RunConfig.read(run.config).tables["train"].epochs == epochs
+
+
+def test_the_summary_of_a_training_says_what_was_counted_and_which_split_was_scored(
+    run: RunFolder, tiny_encoder: Path
+) -> None:
+    text = RunConfig.read(run.config).tables["prepare"].text
+    shutil.copy(text / "train.jsonl", text / "test.jsonl")
+    assert bring_up_to_date(run.path, "prepare").lines()[0].startswith("prepare: 2 samples done")
+    (text / "test.jsonl").unlink()
+    assert bring_up_to_date(run.path, "prepare").lines()[0].startswith("prepare: 1 sample done")
+    shutil.copy(text / "train.jsonl", text / "valid.jsonl")
+    bring_up_to_date(run.path, "prepare")
+    report = bring_up_to_date(
+        run.path,
+        "train",
+        trial=Trial("bert-crf"),
+        encoder=str(tiny_encoder),
+        epochs=2,
+        first_evaluation=1,
+        max_length=32,
+    )
+    head, *lines = report.lines()
+    assert head.startswith("train-bert-crf-seed-1: 2 sample passes done, ")
+    assert "  epochs: 2 of 1 sample" in lines
+    assert [line.split(":")[0].strip() for line in lines if "F1" in line] == ["validation F1"]
+    assert not any(line.strip().startswith("f1") for line in lines)
+
+
+def test_one_problem_is_a_problem(tmp_path: Path) -> None:
+    problem = Problem("detect", "detections", "missing")
+    verdict = Verification(RunFolder(tmp_path), False, [problem], [problem], []).verdict()
+    assert verdict.startswith("verify: 1 problem found, 1 left")
+    assert counted(0, "samples") == "0 samples"
+    assert counted(1, "sample passes") == "1 sample pass"
