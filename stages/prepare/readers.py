@@ -30,9 +30,10 @@ __all__ = [
 FORMATS = ("auto", "twitter", "mnre", "jsonl")
 
 _SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
-# The space is in the published MNRE itself: "mnre_val .txt". Its first version has "mnre_org_val.txt".
+# The space is in the published MNRE itself: "mnre_val .txt". Its first version was published twice, as
+# "mnre_org_val.txt" and, with all three splits, as "ours_val.txt".
 _FILE_NAME = re.compile(
-    rf"(?P<mnre>mnre_(?:org_)?)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl)"
+    rf"(?P<mnre>mnre_(?:org_)?|ours_)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl?)"
 )
 _TASK_OF = {"twitter": "ner", "mnre": "re"}
 _EXPECTED = {
@@ -88,7 +89,13 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
             )
         files[split] = folder / name
     if "train" not in files:
-        raise InputError(f"{folder} holds no training file; add {_EXPECTED[format]}")
+        others = sorted(name for name, match in matches if _SPLIT_OF[match["split"]] == "train")
+        there = (
+            f"; {others[0]} is there, which --format {_format_of(_match(others[0]), task, 'auto')} reads"
+            if others
+            else _other_training_file(names)
+        )
+        raise InputError(f"{folder} holds no training file; add {_EXPECTED[format]}{there}")
     if _TASK_OF.get(kinds[0], task) != task:
         raise InputError(
             f"{folder} holds {kinds[0]} files, which are for the task {_TASK_OF[kinds[0]]}, not {task}; "
@@ -97,9 +104,21 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
     return Texts(kinds[0], {split: files[split] for split in SPLITS if split in files})
 
 
+def _match(name: str) -> re.Match[str]:
+    match = _FILE_NAME.fullmatch(name)
+    assert match is not None
+    return match
+
+
+def _other_training_file(names: list[str]) -> str:
+    """Return the end of the message that no file is a training file: one that may be meant, if any is."""
+    near = [name for name in names if "train" in name.lower()]
+    return f"; {near[0]} is there: is it a training file under another name?" if near else ""
+
+
 def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
     """Return the format that a file's name indicates, or None where it is not the wanted `format`."""
-    if match["suffix"] == "jsonl":
+    if match["suffix"] in ("json", "jsonl"):
         kind = None if match["mnre"] else "jsonl"
     elif match["mnre"]:
         kind = "mnre"

@@ -1,4 +1,4 @@
-"""The project's own format for users' data: one JSON object per line.
+"""The project's own format for users' data: one JSON object per line, or one JSON array of objects.
 
 Entities (task "ner"), with words and BIO tags, or with a text and half-open character ranges:
 
@@ -20,6 +20,8 @@ list of names for which scores are reported separately: one for each mention in 
 """
 
 import json
+import re
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +38,7 @@ _NEEDED = {
     ("re", "tokens"): {"tokens", "head", "tail", "relation"},
     ("re", "text"): {"text", "head", "tail", "relation"},
 }
+_SPACE = re.compile(r"\s*")
 _SPAN_KEYS = {"start", "end", "type"}
 
 
@@ -44,17 +47,64 @@ def read_jsonl(file: TextFile, task: str, reading: Reading) -> list[Draft]:
 
     Without an "id" the id is 12 digits of the content's digest. Raises InputError that names the line.
     """
-    return [
-        _draft(Line(file, number), text, task, reading)
-        for number, text in enumerate(file.lines, start=1)
-        if text.strip()
-    ]
+    objects = _of_array(file) if _is_array(file) else _of_lines(file)
+    return [_draft(line, record, task, reading) for line, record in objects]
 
 
-def _draft(line: Line, text: str, task: str, reading: Reading) -> Draft:
-    record = {key: value for key, value in _object(line, text).items() if value is not None}
+def _is_array(file: TextFile) -> bool:
+    return next(text for text in file.lines if text.strip()).lstrip().startswith("[")
+
+
+def _of_lines(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
+    """Yield the object of each line."""
+    for number, text in enumerate(file.lines, start=1):
+        if text.strip():
+            line = Line(file, number)
+            try:
+                record = json.loads(text, object_pairs_hook=_without_repeats)
+            except (ValueError, RecursionError) as error:
+                raise line.error(f"expected one JSON object, found {shorten(text)} ({error})") from error
+            yield line, _object(line, record)
+
+
+def _of_array(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
+    """Yield each object of the array that the file holds, with the line that it begins in."""
+    text = "\n".join(file.lines)
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
+    place, number, mark = text.index("["), 1 + text.count("\n", 0, text.index("[")), "["
+    while mark != "]":
+        place, number = _skip(text, place + 1, number)
+        line = Line(file, number)
+        if mark == "[" and text[place : place + 1] == "]":
+            raise line.error("the array is empty; fill it or remove the file")
+        try:
+            record, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            found = shorten(text[place : place + 100])
+            raise line.error(f"expected one JSON object, found {found} ({error})") from error
+        yield line, _object(line, record)
+        place, number = _skip(text, end, number + text.count("\n", place, end))
+        mark = text[place : place + 1]
+        if mark not in (",", "]"):
+            raise Line(file, number).error(f'expected "," or "]" after an object, found {shorten(mark)}')
+    if rest := text[place + 1 :].strip():
+        raise Line(file, number).error(f"expected nothing after the array, found {shorten(rest)}")
+
+
+def _skip(text: str, place: int, number: int) -> tuple[int, int]:
+    """Return the next place that is not white space, and the number of its line."""
+    space = _SPACE.match(text, place)
+    assert space is not None
+    return space.end(), number + space[0].count("\n")
+
+
+def _draft(line: Line, record: dict[str, Any], task: str, reading: Reading) -> Draft:
+    record = {key: value for key, value in record.items() if value is not None}
+    if hint := _other_format(record):
+        raise line.error(hint)
     if ("tokens" in record) == ("text" in record):
-        raise line.error('expected either "tokens" or "text"')
+        both = '; it has both, remove "text" to keep the words' if "text" in record else ""
+        raise line.error(f'expected either "tokens" or "text"{both}')
     needed = _NEEDED[task, "text" if "text" in record else "tokens"]
     known = ", ".join(sorted(needed | _OPTIONAL))
     if unknown := sorted(record.keys() - needed - _OPTIONAL):
@@ -64,22 +114,45 @@ def _draft(line: Line, text: str, task: str, reading: Reading) -> Draft:
     if missing := sorted(needed - record.keys()):
         raise line.error(f'"{missing[0]}" is missing; such a sample of the task {task} may have {known}')
     content = (_entities if task == "ner" else _relation)(line, record, reading)
-    given = line.text("id", record["id"]) if "id" in record else None
-    image = line.text("image", record["image"]) if "image" in record else None
+    given = line.name("id", record["id"]) if "id" in record else None
+    image = line.name("image", record["image"]) if "image" in record else None
     digest = digest_json({key: value for key, value in record.items() if key != "id"})
     return Draft(
         line=line, name=given or digest[:12], digest=digest, image=image, given=given is not None, **content
     )
 
 
-def _object(line: Line, text: str) -> dict[str, Any]:
-    try:
-        record = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
-        raise line.error(f"expected one JSON object, found {shorten(text)} ({error})") from error
+def _object(line: Line, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise line.error(f"expected one JSON object, found {shorten(text)}")
+        raise line.error(f"expected one JSON object, found {shorten(json.dumps(record))}")
     return record
+
+
+def _other_format(record: dict[str, Any]) -> str | None:
+    """Return the message for a row of a format of elsewhere, which says how to write it here."""
+    keys = record.keys()
+    if "ner_tags" in keys:
+        return (
+            'looks like a row of Hugging Face datasets; rename "ner_tags" to "tags" and write names such as '
+            '"B-PER" for its numbers'
+        )
+    labels = next((key for key in ("label", "labels", "entities") if isinstance(record.get(key), list)), None)
+    if "tokens" in keys and labels == "label":
+        return (
+            'looks like a row of RiTUAL\'s multimodal_NER; rename "label" to "tags" and "image_id" to '
+            '"image", and remove "text"'
+        )
+    if "text" in keys and labels is not None:
+        return (
+            f'looks like an export of doccano; write each [start, end, type] of "{labels}" into "spans" as '
+            '{"start": start, "end": end, "type": type}'
+        )
+    if "token" in keys and {"h", "t", "relation"} <= keys:
+        return (
+            'looks like a row of MNRE; name the file train.txt and give --format mnre (without "img_id": '
+            'write "tokens", "head", "tail" and "relation")'
+        )
+    return None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

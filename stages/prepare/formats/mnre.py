@@ -43,7 +43,8 @@ def _draft(line: Line, text: str) -> Draft:
     )
     written = line.text("relation", record["relation"])
     relation = _NEGATIVE.get(written, written)
-    image = line.text("img_id", record["img_id"])
+    # The first version writes some names as numbers, without a suffix.
+    image = line.name("img_id", record["img_id"])
     digest = digest_json([tokens, head, tail, relation])
     return Draft(
         line=line,
@@ -71,6 +72,11 @@ def _literal(line: Line, text: str) -> dict[str, Any]:
         raise line.error(
             f"expected a Python literal {{'token': [...], ...}}, found {shorten(text)}"
         ) from error
+    if isinstance(record, dict) and set(_KEYS) - record.keys() == {"img_id"}:
+        raise line.error(
+            "'img_id' is missing, as in OpenNRE's format; for relations without images write train.jsonl "
+            'with "tokens", "head" and "tail" (the two "pos") and "relation"'
+        )
     if not isinstance(record, dict) or not set(_KEYS) <= record.keys():
         raise line.error(f"expected a dictionary with the keys {', '.join(_KEYS)}, found {shorten(text)}")
     return record

@@ -104,6 +104,11 @@ class TextFile:
             ) from error
         if not text.strip():
             raise InputError(f"{path} is empty; fill it or remove it")
+        if "\n" not in text and "\r" in text.strip():
+            raise InputError(
+                f"{path}: its lines end at carriage returns alone; save it with line feeds, "
+                r"for example with: tr '\r' '\n'"
+            )
         lines = [line.removesuffix("\r") for line in text.split("\n")]
         return cls(path, lines, hashlib.sha256(content).hexdigest())
 
@@ -134,6 +139,10 @@ class Line:
         if not _is_text(value):
             self.fail(name, "a non-empty string of valid Unicode", value)
         return str(value)
+
+    def name(self, name: str, value: Any) -> str:
+        """Return `value` as text if it is such a string or an integer, as some write ids and image names."""
+        return str(value) if type(value) is int and abs(value) < 10**18 else self.text(name, value)
 
     def texts(self, name: str, value: Any) -> list[str]:
         """Return `value` if it is a list of such strings, possibly empty."""

@@ -136,6 +136,19 @@ def test_a_file_that_is_not_utf_8_is_named_with_the_line(tmp_path: Path) -> None
     )
 
 
+def test_lines_that_end_at_carriage_returns_alone_are_an_error(tmp_path: Path) -> None:
+    assert "train.txt: its lines end at carriage returns alone; save it with line feeds" in error_of(
+        write(tmp_path, train=TWEET.replace("\n", "\r")), "ner"
+    )
+
+
+def test_a_file_that_may_be_meant_as_the_training_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train_data.csv").touch()
+    assert "; train_data.csv is there: is it a training file under another name?" in error_of(tmp_path, "ner")
+    (tmp_path / "train.json").write_text("[]")
+    assert "; train.json is there, which --format jsonl reads" in error_of(tmp_path, "ner", "twitter")
+
+
 def test_a_bom_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
     expected = one(write(tmp_path, train=TWEET), "ner")
     write(tmp_path, train=b"\xef\xbb\xbf" + TWEET.replace("\n", "\r\n").encode())
@@ -269,6 +282,30 @@ def test_the_first_version_of_mnre_is_found_by_name_and_its_negative_relation_is
     assert none == []
     assert [(problem.kind, problem.where) for problem in problems] == [("relation", "mnre_org_train.txt:1")]
     assert problems[0].reason == "relation none is the negative relation, read as None"
+
+
+def test_the_first_version_of_mnre_is_read_as_published(tmp_path: Path) -> None:
+    """Its files with all three splits are called ours_*.txt, and some rows have a number for an image."""
+    files = {f"ours_{split}": literals(PAIR, {**PAIR, "img_id": 71000}) for split in ("train", "val", "test")}
+    samples, problems = read_samples(write(tmp_path, **files), "re")
+    assert problems == []
+    assert [(sample.split, sample.image) for sample in samples] == [
+        (split, image) for split in ("test", "train", "valid") for image in ("71000", "twitter_1.jpg")
+    ]
+    assert samples[0].id.startswith("71000-")
+    for wrong in (True, 1.5, None):
+        write(tmp_path, ours_train=literals({**PAIR, "img_id": wrong}))
+        assert f'"img_id" must be a non-empty string of valid Unicode, found {wrong}' in error_of(
+            tmp_path, "re"
+        )
+
+
+def test_a_row_of_opennre_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+    row = {name: value for name, value in PAIR.items() if name != "img_id"}
+    assert (
+        "line 1: 'img_id' is missing, as in OpenNRE's format; for relations without images write"
+        in error_of(write(tmp_path, train=json.dumps(row)), "re")
+    )
 
 
 def test_both_versions_of_mnre_are_two_files_for_one_split(tmp_path: Path) -> None:
@@ -596,7 +633,17 @@ RE = {**WORDS, "head": [0, 1], "tail": [2, 3], "relation": "lives"}
             {"tokens": ["a", "\ud83d"], "tags": ["O", "O"]},
             '"tokens[1]" must be a non-empty string of valid Unicode',
         ),
-        ("ner", {**NER, "id": 17}, '"id" must be a non-empty string of valid Unicode, found 17'),
+        ("ner", {**NER, "id": 1.5}, '"id" must be a non-empty string of valid Unicode, found 1.5'),
+        ("ner", {**NER, "id": True}, '"id" must be a non-empty string of valid Unicode, found True'),
+        ("ner", {"tokens": ["a"], "ner_tags": [0]}, "looks like a row of Hugging Face datasets; rename"),
+        (
+            "ner",
+            {"text": "Ada", "tokens": ["Ada"], "label": ["O"], "image_id": "1.jpg"},
+            'looks like a row of RiTUAL\'s multimodal_NER; rename "label" to "tags"',
+        ),
+        ("ner", {"text": "Ada", "label": [[0, 3, "T"]]}, "looks like an export of doccano; write each"),
+        ("re", {"token": ["a"], "h": {}, "t": {}, "relation": "r"}, "give --format mnre"),
+        ("ner", {"text": "Ada", "tokens": ["Ada"]}, 'it has both, remove "text" to keep the words'),
         ("ner", {**NER, "image": float("nan")}, '"image" must be a non-empty string'),
         ("ner", {**NER, "groups": ["a", "b"]}, 'expected 1 "groups", one for each mention, found 2'),
         ("re", {**RE, "groups": []}, 'expected 1 "groups", one for each relation, found 0'),
@@ -652,6 +699,44 @@ def test_a_line_that_is_not_one_json_object_is_named(tmp_path: Path, line: str) 
     assert "train.jsonl line 1: expected one JSON object" in error_of(
         write(tmp_path, train_jsonl=line), "ner"
     )
+
+
+def test_an_array_is_read_as_its_objects_are_line_by_line(tmp_path: Path) -> None:
+    records = [{**NER, "id": "a"}, {**WORDS, "tags": ["I-T", "O", "O"], "id": "b"}, {**NER, "id": "c"}]
+    (by_lines := tmp_path / "lines").mkdir()
+    expected, repairs = read_samples(write(by_lines, train_jsonl=lines(*records)), "ner")
+    for name in ("train.jsonl", "train.json"):
+        for indent in (None, 1):
+            (folder := tmp_path / f"{name}-{indent}").mkdir()
+            (folder / name).write_text("\n" + json.dumps(records, indent=indent))
+            samples, problems = read_samples(folder, "ner")
+            assert samples == expected
+            assert [problem.reason for problem in problems] == [problem.reason for problem in repairs]
+            # Each object of three words and tags takes 13 lines, and begins two lines below the file's start.
+            assert problems[0].where == f"{name}:{2 if indent is None else 16}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "line 1: the array is empty"),
+        ('[\n{"tokens": ["a"], "tags": ["O"]}\n{}]', 'line 3: expected "," or "]" after an object'),
+        ('[{"tokens": ["a"], "tags": ["O"]},\n]', "line 2: expected one JSON object, found ']'"),
+        ('[{"tokens": ["a"], "tags": ["O"]}', 'line 1: expected "," or "]" after an object'),
+        ('[{"tokens": ["a"], "tags": ["O"]}]\nx', "line 1: expected nothing after the array, found 'x'"),
+        ('[{"tokens": ["a"],\n"tags": ["O"]},\n3]', "line 3: expected one JSON object, found '3'"),
+        ('[{"tokens": ["a"],\n"tags": ["O"]},\n{"tokens": []}]', 'line 3: "tags" is missing'),
+    ],
+)
+def test_a_bad_array_is_named_with_the_line(tmp_path: Path, text: str, message: str) -> None:
+    assert f"train.jsonl {message}" in error_of(write(tmp_path, train_jsonl=text), "ner")
+
+
+def test_ids_and_image_names_may_be_integers(tmp_path: Path) -> None:
+    sample = one(write(tmp_path, train_jsonl=lines({**NER, "id": 17, "image": 3})), "ner")
+    assert (sample.id, sample.image) == ("17", "3")
+    write(tmp_path, train_jsonl=lines({**NER, "id": 17}, {**NER, "id": "17"}))
+    assert "id '17' is already used" in error_of(tmp_path, "ner")
 
 
 def test_a_given_id_is_unique_over_all_splits_and_both_places_are_named(tmp_path: Path) -> None:
