@@ -7,7 +7,7 @@ import click
 from ..cluster.memory import keep_freed_memory
 from .console import lent_tools, print_json
 from .group import command
-from .options import json_option, run_argument
+from .options import MOST_WORKERS, json_option, run_argument
 
 __all__: list[str] = []
 
@@ -16,7 +16,7 @@ __all__: list[str] = []
 @run_argument
 @click.option(
     "--workers",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_WORKERS),
     help="Worker processes for detect and extract [default: one per core].",
 )
 @click.option("--finetune", is_flag=True, help="Then train end to end, and again on the refreshed cache.")

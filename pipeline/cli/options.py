@@ -11,6 +11,7 @@ import click
 from ..run.graph import SETTINGS
 
 __all__ = [
+    "MOST_WORKERS",
     "FiniteRange",
     "checkpoint_option",
     "cluster_options",
@@ -22,6 +23,9 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Processes on one machine; a cluster of more is started by itself and named by --scheduler.
+MOST_WORKERS = 4096
 
 
 class FiniteRange(click.FloatRange):
@@ -59,7 +63,7 @@ def cluster_options(function: F) -> F:
     """Add the options of the cluster that computes units of work."""
     function = click.option(
         "--workers",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MOST_WORKERS),
         help="Worker processes, one thread each [default: one per core].",
     )(function)
     return click.option(

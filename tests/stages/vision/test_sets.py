@@ -63,6 +63,7 @@ def test_own_sets_are_tables_and_come_before_the_built_in_ones() -> None:
     ("table", "message"),
     [
         ({"side": 0}, r"\[features.x\] side = 0: it must be at least 1"),
+        ({"side": 999}, r"\[features.x\] side = 999: it must be at most 64"),
         ({"side": "7"}, r"\[features.x\] side = '7' is not a number"),
         ({"side": True}, "is not a number"),
         ({"levels": [True]}, "is not a list of numbers"),
