@@ -62,4 +62,4 @@ def test_what_reads_a_run_needs_no_torch(finished: Path, command: str) -> None:
 
 def test_archive_needs_no_torch(finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
-    assert "shards done" in started("archive", run)
+    assert "1 shard done" in started("archive", run)
