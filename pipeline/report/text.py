@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from ...stages.learning.negative import NO_NEGATIVE
+
 Scores = Mapping[str, Any]
 """As stages.learning.scores makes them; repeated here, since that module imports scikit-learn."""
 
@@ -46,7 +48,16 @@ def trials_table(metrics: Sequence[Mapping[str, Any]]) -> str:
             scores = [one[split]["f1"] for one in trained if one[split] is not None]
             row += [mean(scores) if scores else None, stdev(scores) if len(scores) > 1 else None]
         rows.append(row)
-    return text_table(["system", "trainings", "valid F1", "deviation", "test F1", "deviation"], rows)
+    table = text_table(["system", "trainings", "valid F1", "deviation", "test F1", "deviation"], rows)
+    scored = [one[split] for one in metrics for split in ("valid", "test") if one[split] is not None]
+    return _with_note(table, scored)
+
+
+def _with_note(table: str, scores: Sequence[Scores]) -> str:
+    """Return a table, with a note where relations were scored without a negative one."""
+    return (
+        f"{table}\nnote: {NO_NEGATIVE}" if any(one.get("negative", "") is None for one in scores) else table
+    )
 
 
 def _setting(metrics: Mapping[str, Any]) -> str:
@@ -78,7 +89,8 @@ def score_table(scores: Scores) -> str:
         *scores["per_type"].items(),
         *((f"group {name}", row) for name, row in scores["per_group"].items()),
     ]
-    return text_table(
+    table = text_table(
         ["", "precision", "recall", "F1", "gold"],
         [[name, row["precision"], row["recall"], row["f1"], row["support"]] for name, row in named],
     )
+    return _with_note(table, [scores])

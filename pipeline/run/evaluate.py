@@ -9,6 +9,7 @@ from ...manifests.trial import PRETRAINED, Trial
 from ...stages.base.tools import SILENT, Tools
 from ...stages.finetune.settings import FinetuneSettings
 from ...stages.learning.recipe import TrainSettings
+from ...stages.prepare.settings import PrepareSettings
 from .config import RunConfig
 from .graph import view_source
 
@@ -46,6 +47,7 @@ def evaluate_trial(
         plan=plan,
         feature_set=trial.features or DEFAULT_SET,
         task=scored.task,
+        negative=scored.of(PrepareSettings).negative,
         device=recipe.device,
         precision=recipe.precision,
         tools=tools,

@@ -82,13 +82,16 @@ def _set_named(name: str) -> str | None:
 
 
 def _train(tables: Tables, run: RunFolder, trial: Trial | None) -> Train:
-    return Train(run, tables.of(TrainSettings), tables.task, trial or _TRIAL)
+    negative = tables.of(PrepareSettings).negative
+    return Train(run, tables.of(TrainSettings), tables.task, trial or _TRIAL, negative)
 
 
 def _finetune(tables: Tables, run: RunFolder, trial: Trial | None) -> Finetune:
     trial = trial or _TRIAL
     source = view_source(tables, run, trial.features)
-    return Finetune(run, tables.of(TrainSettings), tables.task, trial, tables.of(FinetuneSettings), source)
+    settings, own = tables.of(TrainSettings), tables.of(FinetuneSettings)
+    negative = tables.of(PrepareSettings).negative
+    return Finetune(run, settings, tables.task, trial, own, source, negative)
 
 
 def _trials(kind: str, prefix: str = "") -> Callable[[RunFolder], list[Trial]]:

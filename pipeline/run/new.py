@@ -112,7 +112,8 @@ def _keeping_edits(config: RunConfig, run: RunFolder) -> RunConfig:
     old = RunConfig.read(run.config)
     if (old.preset, old.task) != (config.preset, config.task):
         return config
-    return replace(old, tables={**old.tables, "prepare": config.tables["prepare"]})
+    edited = replace(old, tables={**old.tables, "prepare": config.tables["prepare"]})
+    return edited.override("prepare", {"negative": old.of(PrepareSettings).negative})
 
 
 def prepare_run(run: RunFolder, config: RunConfig, tools: Tools) -> Report:

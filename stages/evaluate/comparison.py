@@ -2,6 +2,7 @@
 they are opened.
 """
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,10 +14,11 @@ from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ..base.tools import Tools
 from ..learning.fit import labels_of
+from ..learning.negative import negative_relation
 from ..learning.splits import Split
 from ..systems.batch import ModelConfig
 
-__all__ = ["check_labels", "check_recorded", "check_task"]
+__all__ = ["check_labels", "check_recorded", "check_task", "negative_for"]
 
 
 def check_recorded(folder: Path) -> None:
@@ -84,3 +86,34 @@ def check_labels(
             f"warning: {split.name} holds labels that the model does not know, which can only be missed: "
             f"{', '.join(unknown)}"
         )
+
+
+def negative_for(config: ModelConfig, folder: Path, samples: pa.Table, given: str) -> str | None:
+    """Return the relation that counts as nothing to find in `samples`, or None.
+
+    given: what run.toml of the data names; "": nothing. Raises StageError where the model in `folder` was
+    trained with another one.
+    """
+    if config.task != "re":
+        return None
+    here = negative_relation(samples.column("relation").to_pylist(), given)
+    trained = _trained_with(folder, config)
+    if here is not None and trained is not None and here != trained:
+        raise StageError(
+            f"{folder} was trained with {trained!r} as the negative relation, and here it is {here!r}; set "
+            "negative in [prepare] of run.toml, or train it again"
+        )
+    return trained if here is None else here
+
+
+def _trained_with(folder: Path, config: ModelConfig) -> str | None:
+    """Return the negative relation of a model by its metrics, or by its labels where an earlier version wrote
+    them.
+    """
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        scores = metrics["test"] or metrics["valid"] or {}
+        negative: str | None = scores["negative"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return negative_relation(config.labels)
+    return negative

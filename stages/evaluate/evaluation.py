@@ -15,7 +15,7 @@ from ..learning.predictions import predict_split, predictions_table, score_split
 from ..learning.scores import Scores
 from ..learning.splits import Split, encode_split, shuffled_images
 from ..vision.plan import ViewPlan
-from .comparison import check_labels, check_recorded, check_task
+from .comparison import check_labels, check_recorded, check_task, negative_for
 from .explanation import explanations_table
 from .recorded import Evaluation, causes_of, evaluation_name
 
@@ -33,6 +33,7 @@ def evaluate(
     plan: ViewPlan | None = None,
     feature_set: str = DEFAULT_SET,
     task: str = "",
+    negative: str = "",
     device: str = "auto",
     precision: str = "auto",
     tools: Tools = SILENT,
@@ -44,7 +45,8 @@ def evaluate(
     The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and
     .parquet, and with `explain` what the model looked at as explanation-<split>[-shuffled].parquet. A model
     that finetune made sees pixels: it needs `plan`, the views that extract would see of `data`. feature_set:
-    the one of `data` that another model reads. task: what run.toml of `data` says; "": not known.
+    the one of `data` that another model reads. task and negative: what
+    run.toml of `data` says; "": not known.
 
     Raises InputError where the split has no sample or the samples are of another task, and StageError where
     features, boxes or labels are not those that the model was trained on, or its files have changed since.
@@ -52,7 +54,10 @@ def evaluate(
     own = data.path.resolve() in folder.resolve().parents
     check_recorded(folder)
     opened = open_model(folder, device=device, precision=precision)
-    chosen = _read(opened, data, split, own, task, tools)
+    samples = read_table(data.samples, SAMPLES, "prepare")
+    check_task(opened.config, folder, data, samples, task)
+    chosen = _read(opened, data, samples, split, own, tools)
+    counted_out = negative_for(opened.config, folder, samples, negative)
     visuals = open_visuals(opened, data, plan, feature_set, tools)
     if visuals is None and (shuffle_images or explain):
         what = "they cannot be shuffled" if shuffle_images else "there is no gate and no attention to explain"
@@ -61,7 +66,7 @@ def evaluate(
         chosen = shuffled_images(chosen, shuffle_seed)
     predicted = _predict(opened, chosen, visuals, tools)
     explained = _explain(opened, chosen, visuals, tools) if explain and visuals is not None else None
-    scores = score_split(chosen, predicted, opened.config.task)
+    scores = score_split(chosen, predicted, opened.config.task, counted_out)
     other = None if own else data.path.resolve().name
     name = evaluation_name(split, shuffled_images=shuffle_images, other_run=other)
     read = feature_set if opened.config.levels else None
@@ -70,14 +75,14 @@ def evaluate(
     return scores, _write(folder, name, evaluation, predictions_table(chosen, predicted, visuals), explained)
 
 
-def _read(opened: OpenModel, data: RunFolder, split: str, own: bool, task: str, tools: Tools) -> Split:
-    """Read and encode the samples of a split.
+def _read(
+    opened: OpenModel, data: RunFolder, samples: pa.Table, split: str, own: bool, tools: Tools
+) -> Split:
+    """Encode the samples of a split.
 
-    Raises InputError where it has none, or they are of another task, and StageError where their labels are
-    not the model's.
+    Raises InputError where it has none, and StageError where their labels are not the model's.
     """
-    samples, config = read_table(data.samples, SAMPLES, "prepare"), opened.config
-    check_task(config, opened.folder, data, samples, task)
+    config = opened.config
 
     def encoded(name: str) -> Split:
         return encode_split(samples, name, opened.tokenizer, task=config.task, max_length=config.max_length)

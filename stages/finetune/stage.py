@@ -28,6 +28,7 @@ from ..learning.causes import (
     recipe_parameters,
     training_progress,
 )
+from ..learning.negative import negative_of
 from ..learning.recipe import TrainingJob, TrainSettings
 from ..systems.registry import BACKBONE_FILE, system_is_visual
 from ..text.encoders.files import resolve_encoder
@@ -51,6 +52,7 @@ class Finetune(Stage):
     trial: Trial
     finetune: FinetuneSettings
     source: ViewSource
+    negative: str = ""
 
     kind = "finetune"
     schema_version = 1
@@ -102,7 +104,8 @@ class Finetune(Stage):
             del own[name]
         del visual["dtype"], visual["precision"]  # nothing is stored, and all parts share one precision
         record = StageRecord.known(self.run.record(self.name))
-        return {**recipe_parameters(self.recipe, self.trial, record), **own, **visual}
+        negative = negative_of(self.run.samples, self.negative) if self.task == "re" else None
+        return {**recipe_parameters(self.recipe, self.trial, record, negative), **own, **visual}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {
@@ -165,6 +168,7 @@ class Finetune(Stage):
             rates={**self.settings.rates, "backbone": self.finetune.backbone_learning_rate},
             encoder=resolve_encoder(self.settings.encoder),
             samples=self.run.samples,
+            negative=self.negative,
             config=self.run.config,
             folder=self.place,
             checkpoints=checkpoint_folder(self.run.work(self.name), causes),

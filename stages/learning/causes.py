@@ -36,17 +36,21 @@ __all__ = [
 _F1 = 0.02
 
 
-def recipe_parameters(recipe: TrainSettings, trial: Trial, record: StageRecord | None) -> dict[str, Any]:
+def recipe_parameters(
+    recipe: TrainSettings, trial: Trial, record: StageRecord | None, negative: str | None = None
+) -> dict[str, Any]:
     """Return everything in a recipe and a trial that decides the trained model, for a fingerprint.
 
     Device and precision are those that "auto" stands for. record: that of the stage's last run, which may
-    hold them.
+    hold them. negative: the negative relation of the data; None: there is none, or the task is the other one.
     """
     values = asdict(recipe)
     values["device"], values["precision"] = resolve_recorded(recipe.device, recipe.precision, record)
     del values["encoder"], values["tensorboard"]  # the encoder's digest is among the weights
     subset = {"subset_seed": trial.subset_seed} if trial.shots else {}
-    return {**values, "system": trial.system, "seed": trial.seed, "shots": trial.shots, **subset}
+    # Trainings were scored with "None" before there was a choice: they stay as they are.
+    scored = {"negative": negative} if negative not in (None, "None") else {}
+    return {**values, **scored, "system": trial.system, "seed": trial.seed, "shots": trial.shots, **subset}
 
 
 def encoder_weights(recipe: TrainSettings) -> dict[str, str]:

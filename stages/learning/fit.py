@@ -25,6 +25,7 @@ from .batches import Visuals
 from .checkpoint import Checkpoints
 from .detected import detected_in, keep_detected
 from .loop import Task, Trainer
+from .negative import NO_NEGATIVE, negative_relation
 from .predictions import predict_split, predictions_table, score_split
 from .ranks import Ranks, current_ranks
 from .recipe import TrainingJob
@@ -39,11 +40,15 @@ _UNKNOWN_SHARE = 0.03
 
 @dataclass(frozen=True)
 class Data:
-    """The texts of a training: its splits as sub-words, its labels, and the tokenizer."""
+    """The texts of a training: its splits as sub-words, its labels, and the tokenizer.
+
+    negative: the relation that counts as nothing to find, or None.
+    """
 
     splits: dict[str, Split]
     labels: tuple[str, ...]
     tokenizer: Any
+    negative: str | None = None
 
 
 def join(job: TrainingJob) -> Ranks:
@@ -78,9 +83,12 @@ def read_data(job: TrainingJob, visuals: Visuals | None, tools: Tools) -> Data:
     if job.trial.shots:
         splits["train"] = few_shots(splits["train"], job.trial.shots, job.trial.subset_seed)
     labels = labels_of(splits["train"], job.task)
-    _warn(job, tools, splits, labels, visuals)
+    negative = negative_relation(samples.column("relation").to_pylist(), job.negative)
+    if job.task == "re" and negative is None:
+        tools.say(f"note: {NO_NEGATIVE}")
+    _warn(job, tools, splits, labels, visuals, negative)
     _warn_of_unknown(job, tools, splits, tokenizer)
-    return Data(splits, labels, tokenizer)
+    return Data(splits, labels, tokenizer, negative)
 
 
 def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelConfig:
@@ -101,7 +109,8 @@ def fit(
     Rank 0 writes the model of the best epoch, its scores, predictions and history.
     """
     splits, pad_id = data.splits, data.tokenizer.pad_token_id
-    task = Task(job.title, job.recipe, job.trial.seed, splits, visuals, pad_id, job.rates, job.logs)
+    trial, negative = job.trial, data.negative
+    task = Task(job.title, job.recipe, trial.seed, splits, visuals, pad_id, job.rates, job.logs, negative)
     trainer = Trainer(task, model, Checkpoints(job.checkpoints, job.checkpoint_seconds), ranks)
     samples = trainer.run(tools)
     details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
@@ -120,7 +129,9 @@ def fit(
             **job.trial.extras,
             "best_epoch": trainer.progress.best_epoch,
             "valid": trainer.progress.best_scores,
-            "test": score_split(splits["test"], predictions, job.task) if len(splits["test"]) else None,
+            "test": score_split(splits["test"], predictions, job.task, data.negative)
+            if len(splits["test"])
+            else None,
             "parameter_groups": trainer.parameter_groups,
         }
         write_table(
@@ -138,7 +149,12 @@ def fit(
 
 
 def _warn(
-    job: TrainingJob, tools: Tools, splits: dict[str, Split], labels: Sequence[str], visuals: Visuals | None
+    job: TrainingJob,
+    tools: Tools,
+    splits: dict[str, Split],
+    labels: Sequence[str],
+    visuals: Visuals | None,
+    negative: str | None,
 ) -> None:
     if not len(splits["train"]):
         raise StageError(f"{job.samples} holds no training sample; check the training file that prepare read")
@@ -152,7 +168,7 @@ def _warn(
                 f"warning: {name} holds labels that training never saw, which can only be missed: "
                 f"{', '.join(unseen)}"
             )
-        elif all(label in ("O", "None") for gold in split.gold for label in gold):
+        elif all(label in ("O", negative) for gold in split.gold for label in gold):
             tools.say(
                 f"warning: {name} holds nothing to find (every label is negative); its F1 is 0 by definition"
             )

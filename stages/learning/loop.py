@@ -43,6 +43,7 @@ class Task:
     """What is trained on what.
 
     name: for people. rates: the learning rate of each part of the model. logs: TensorBoard's folder, or None.
+    negative: the relation that counts as nothing to find, or None.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task:
     pad_id: int
     rates: Mapping[str, float]
     logs: Path | None
+    negative: str | None = None
 
 
 class _LossOf(nn.Module):
@@ -276,7 +278,7 @@ class Trainer:
             return None
         if at.epoch < s.first_evaluation:
             return None
-        scores = score_split(valid, self._predict(valid), self.model.config.task)
+        scores = score_split(valid, self._predict(valid), self.model.config.task, self.task.negative)
         if at.best_scores is None or scores["f1"] > at.best_scores["f1"]:
             self._keep(scores)
         return scores

@@ -48,11 +48,17 @@ def predict_split(
     return result
 
 
-def score_split(split: Split, predicted: Sequence[Sequence[str]], task: str) -> Scores:
-    """Return the scores of predictions in the order of `split`."""
+def score_split(
+    split: Split, predicted: Sequence[Sequence[str]], task: str, negative: str | None = None
+) -> Scores:
+    """Return the scores of predictions in the order of `split`.
+
+    negative: the relation that counts as nothing to find; None: there is none, or the task is the other one.
+    """
     if task == "ner":
         return score_entities(split.gold, predicted, split.groups)
-    return score_relations([gold[0] for gold in split.gold], [guess[0] for guess in predicted], split.groups)
+    gold, guessed = ([labels[0] for labels in each] for each in (split.gold, predicted))
+    return score_relations(gold, guessed, split.groups, negative=negative)
 
 
 def predictions_table(split: Split, predicted: Sequence[Sequence[str]], visuals: Visuals | None) -> pa.Table:

@@ -95,7 +95,7 @@ class TrainingJob:
     config: the run.toml that holds the recipe.
     folder: where the model is written.
     checkpoints: where an interrupted training keeps its state.
-    logs: TensorBoard's folder, or None.
+    logs: TensorBoard's folder, or None. negative: the negative relation that run.toml names; "": none.
     """
 
     name: str
@@ -112,3 +112,4 @@ class TrainingJob:
     checkpoints: Path
     logs: Path | None
     checkpoint_seconds: float = 60.0
+    negative: str = ""

@@ -13,16 +13,14 @@ from seqeval.metrics import classification_report
 from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-__all__ = ["NEGATIVE_RELATION", "Scores", "score_entities", "score_relations"]
-
-NEGATIVE_RELATION = "None"
+__all__ = ["Scores", "score_entities", "score_relations"]
 
 _NOTHING = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}
 
 Scores = dict[str, Any]
 """{"precision", "recall", "f1", "support", "per_type": {type: ...}, "per_group": {group: ...}}.
 
-Relations have "accuracy" too.
+Relations have "accuracy" too, and "negative": the relation that counts as nothing to find, or None.
 """
 
 
@@ -86,11 +84,19 @@ def _from_report(row: Mapping[str, float]) -> Scores:
 
 
 def score_relations(
-    gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Sequence[str]] | None = None
+    gold: Sequence[str],
+    predicted: Sequence[str],
+    groups: Sequence[Sequence[str]] | None = None,
+    *,
+    negative: str | None,
 ) -> Scores:
-    """Return relation scores. groups: the name of each sample's group, in a list that may be empty."""
-    result = _relation_scores(gold, predicted)
-    positives = sorted({*gold, *predicted} - {NEGATIVE_RELATION})
+    """Return relation scores.
+
+    groups: the name of each sample's group, in a list that may be empty. negative: the relation that counts
+    as nothing to find; None: every relation counts.
+    """
+    result = _relation_scores(gold, predicted, negative)
+    positives = sorted({name for name in (*gold, *predicted) if name != negative})
     if positives:
         rows = precision_recall_fscore_support(gold, predicted, labels=positives, zero_division=0)
         result["per_type"] = {
@@ -100,22 +106,22 @@ def score_relations(
     else:
         result["per_type"] = {}
     names = np.array([group[0] if group else "" for group in groups or [()] * len(gold)])
+    truths, guesses = np.array(gold), np.array(predicted)
     result["per_group"] = {
-        str(name): _relation_scores(
-            *(np.array(values)[names == name].tolist() for values in (gold, predicted))
-        )
+        str(name): _relation_scores(truths[names == name].tolist(), guesses[names == name].tolist(), negative)
         for name in sorted(set(names) - {""})
     }
+    result["negative"] = negative
     return result
 
 
-def _relation_scores(gold: Sequence[str], predicted: Sequence[str]) -> Scores:
+def _relation_scores(gold: Sequence[str], predicted: Sequence[str], negative: str | None) -> Scores:
     pairs = list(zip(gold, predicted, strict=True))
-    correct = sum(truth == guess != NEGATIVE_RELATION for truth, guess in pairs)
+    correct = sum(truth == guess != negative for truth, guess in pairs)
     result = _scores(
         correct,
-        sum(guess != NEGATIVE_RELATION for _, guess in pairs),
-        sum(truth != NEGATIVE_RELATION for truth, _ in pairs),
+        sum(guess != negative for _, guess in pairs),
+        sum(truth != negative for truth, _ in pairs),
     )
     result["accuracy"] = float(accuracy_score(list(gold), list(predicted))) if pairs else 0.0
     return result

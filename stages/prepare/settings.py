@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ...manifests.schemas import TASKS
 from ..base.settings import check_settings, setting
+from ..learning.negative import NEGATIVE_NAMES
 from ..text.words import WORD_RULES
 from .readers import FORMATS, Reading
 
@@ -25,6 +26,9 @@ class PrepareSettings:
         "auto", f"how a raw text becomes words, one of {', '.join(WORD_RULES)}", one_of=tuple(WORD_RULES)
     )
     strict_spans: bool = setting(False, "refuse spans of characters that are not whole words")
+    negative: str = setting(
+        "", f"for relations: the one that says that there is none; empty: one of {', '.join(NEGATIVE_NAMES)}"
+    )
 
     def __post_init__(self) -> None:
         check_settings("prepare", self)

@@ -17,6 +17,7 @@ from ...manifests.tables import read_batches, read_table, sound_digests, table_o
 from ..base.ahead import in_threads
 from ..base.stage import Rerun, Stage, changed_outputs, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
+from ..learning.negative import NO_NEGATIVE, negative_relation
 from ..vision.images import UnusableImage, image_bytes, image_facts
 from .folder import Found, ImageFolder
 from .formats.rows import TextFile
@@ -165,6 +166,9 @@ class Prepare(Stage):
                 f"warning: none of the {len(found)} images that the texts name is usable in {where}; "
                 "is it the right folder?"
             )
+        negative = negative_relation({sample.relation for sample in samples}, self.settings.negative)
+        if self.settings.task == "re":
+            self._say_negative(negative, {sample.relation for sample in samples}, tools)
         for path in (self.run.images, self.run.problems, self.run.samples):
             remove_temporaries(path.parent, path.name)
         write_table(self.run.images, table_of(IMAGES, images))
@@ -189,6 +193,16 @@ class Prepare(Stage):
                 "data": {split: str(identity) for split, identity in identify(map(vars, samples)).items()},
             },
         )
+
+    def _say_negative(self, negative: str | None, there: set[str | None], tools: Tools) -> None:
+        """Say where nothing is known to be the negative relation, or it is in no text."""
+        if negative is None:
+            tools.say(f"note: {NO_NEGATIVE}")
+        elif negative not in there:
+            tools.say(
+                f"warning: no text has the relation {negative!r}, which is negative in [prepare] of "
+                f"run.toml; they have {', '.join(sorted(map(str, there)))}"
+            )
 
     def _texts(self) -> Texts:
         return find_texts(self.settings.text, self.settings.task, self.settings.format)

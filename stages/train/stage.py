@@ -28,6 +28,7 @@ from ..learning.causes import (
     recipe_parameters,
     training_progress,
 )
+from ..learning.negative import negative_of
 from ..learning.recipe import TrainingJob, TrainSettings
 from ..systems.registry import system_is_visual
 from ..text.encoders.files import resolve_encoder
@@ -43,6 +44,7 @@ class Train(Stage):
     settings: TrainSettings
     task: str
     trial: Trial
+    negative: str = ""
 
     kind = "train"
     schema_version = 1
@@ -68,7 +70,8 @@ class Train(Stage):
 
     def parameters(self) -> dict[str, Any]:
         record = StageRecord.known(self.run.record(self.name))
-        return recipe_parameters(self.settings, self.trial, record)
+        negative = negative_of(self.run.samples, self.negative) if self.task == "re" else None
+        return recipe_parameters(self.settings, self.trial, record, negative)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         digests = {"samples": table_digest(self.run.samples, SAMPLES, "prepare")}
@@ -110,6 +113,7 @@ class Train(Stage):
             rates=self.settings.rates,
             encoder=resolve_encoder(self.settings.encoder),
             samples=self.run.samples,
+            negative=self.negative,
             config=self.run.config,
             folder=self.place,
             checkpoints=checkpoint_folder(self.run.work(self.name), causes),

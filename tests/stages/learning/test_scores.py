@@ -165,7 +165,7 @@ def test_relation_scores_leave_none_out_and_accuracy_does_not() -> None:
     for _ in range(60):
         gold = rng.choices(RELATIONS, [5, 3, 2, 1], k=rng.randint(1, 30))
         guess = [truth if rng.random() < 0.5 else rng.choice(RELATIONS) for truth in gold]
-        scores = score_relations(gold, guess)
+        scores = score_relations(gold, guess, negative="None")
         assert pick(scores) == rates(*count_relations(gold, guess))
         assert scores["accuracy"] == pytest.approx(sum(map(str.__eq__, gold, guess)) / len(gold))
         per_type = {
@@ -180,18 +180,20 @@ def test_relation_scores_leave_none_out_and_accuracy_does_not() -> None:
 
 
 def test_none_is_no_success() -> None:
-    scores = score_relations(["None", "None", "/per/loc"], ["None", "None", "None"])
+    scores = score_relations(["None", "None", "/per/loc"], ["None", "None", "None"], negative="None")
     assert pick(scores) == rates(0, 0, 1)
     assert scores["accuracy"] == pytest.approx(2 / 3)
     assert "None" not in scores["per_type"]
 
 
 def test_the_wrong_relation_is_neither_a_success_nor_a_negative() -> None:
-    assert pick(score_relations(["/per/loc", "None"], ["/per/org", "/per/org"])) == rates(0, 2, 1)
+    assert pick(score_relations(["/per/loc", "None"], ["/per/org", "/per/org"], negative="None")) == rates(
+        0, 2, 1
+    )
 
 
 def test_only_negatives_score_0_with_their_accuracy() -> None:
-    scores = score_relations(["None", "None"], ["None", "None"])
+    scores = score_relations(["None", "None"], ["None", "None"], negative="None")
     assert pick(scores) == rates(0, 0, 0)
     assert (scores["accuracy"], scores["per_type"]) == (1.0, {})
 
@@ -202,7 +204,7 @@ def test_relations_are_scored_per_group_over_the_groups_own_samples() -> None:
         gold = rng.choices(RELATIONS, k=20)
         guess = [truth if rng.random() < 0.5 else rng.choice(RELATIONS) for truth in gold]
         groups = [rng.choice(([], ["clear"], ["ambiguous"])) for _ in gold]
-        scores = score_relations(gold, guess, groups)
+        scores = score_relations(gold, guess, groups, negative="None")
         assert pick(scores) == rates(*count_relations(gold, guess))
         for name in ("ambiguous", "clear"):
             members = [index for index, group in enumerate(groups) if group == [name]]

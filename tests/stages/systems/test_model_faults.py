@@ -653,8 +653,8 @@ def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_i
         scored.append((split.name, {name: value.clone() for name, value in model.state_dict().items()}))
         return predict_split(model, split, **settings)
 
-    def score(split: Split, predicted: Any, task: str) -> Any:
-        scores = score_split(split, predicted, task)
+    def score(split: Split, predicted: Any, *how: Any) -> Any:
+        scores = score_split(split, predicted, *how)
         return {**scores, "f1": next(given)} if split.name == "valid" else scores
 
     for module in (loop, training):
