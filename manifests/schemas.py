@@ -69,8 +69,8 @@ IMAGES = _schema(
 )
 
 # One row for each thing that prepare refused or repaired. `kind` is "image" (the sample is kept without its
-# image), "tag" (an orphan I- tag), "relation" (the negative relation in another spelling) or "span" (a span
-# of characters that was moved to whole words, or dropped).
+# image), "tag" (an orphan I- tag), "relation" (the negative relation in another spelling), "span" (a span
+# of characters that was moved to whole words, or dropped) or "scheme" (tags of BIOES or BILOU, read as BIO).
 PROBLEMS = _schema(
     ("kind", pa.string()),
     ("sample", pa.string()),

@@ -16,7 +16,7 @@ from .options import cluster_options, json_option, run_argument, settings_option
 __all__: list[str] = []
 
 # The keys of [prepare] that say how texts are read.
-_READING = ("words", "strict_spans", "negative")
+_READING = ("words", "strict_spans", "column", "labels", "negative")
 
 
 @command(memory=release_freed_memory)

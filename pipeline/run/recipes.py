@@ -49,8 +49,8 @@ _DEMO = Preset(
 PRESETS: dict[str, Preset] = {
     # Data of unknown size: the first epoch may be the best.
     "custom": Preset(train={task: {**recipe, "first_evaluation": 1} for task, recipe in _RECIPES.items()}),
-    "twitter2015": Preset("ner"),
-    "twitter2017": Preset("ner"),
+    "twitter2015": Preset("ner", {"prepare": {"labels": "twitter"}}),
+    "twitter2017": Preset("ner", {"prepare": {"labels": "twitter"}}),
     "mnre": Preset("re"),
     "demo": _DEMO,
 }

@@ -5,15 +5,15 @@ Bad input raises InputError with its remedy.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...manifests.errors import InputError
 from ...manifests.schemas import SPLITS, TASKS
 from .formats.jsonl import read_jsonl
 from .formats.mnre import read_mnre
-from .formats.rows import Draft, ProblemRow, Reading, SampleRow, TextFile, number_repeats
-from .formats.twitter import read_twitter
+from .formats.rows import Draft, Line, ProblemRow, Reading, SampleRow, TextFile, number_repeats
+from .formats.twitter import has_twitter_labels, read_twitter
 
 __all__ = [
     "FORMATS",
@@ -148,8 +148,11 @@ def samples_of(
     Raises InputError for a bad line, which names the file and the line.
     """
     reading = reading or Reading()
+    if format == "twitter" and reading.labels == "auto":
+        known = has_twitter_labels(files.values(), reading.column)
+        reading = replace(reading, labels="twitter" if known else "written")
     read: dict[str, Callable[[TextFile], list[Draft]]] = {
-        "twitter": read_twitter,
+        "twitter": lambda file: read_twitter(file, reading),
         "mnre": read_mnre,
         "jsonl": lambda file: read_jsonl(file, task, reading),
     }
@@ -174,10 +177,14 @@ def samples_of(
     problems = [
         ProblemRow(kind, name, line.where, reason)
         for _, name, draft in rows
-        for kind, found in ((label, draft.repairs), ("span", draft.moved))
+        for kind, found in ((label, draft.repairs), ("span", draft.moved), ("scheme", _scheme(draft)))
         for line, reason in found
     ]
     return samples, problems
+
+
+def _scheme(draft: Draft) -> list[tuple[Line, str]]:
+    return [(draft.line, "tags of BIOES or BILOU, read as BIO")] if draft.converted else []
 
 
 def _named(drafts: dict[str, list[Draft]]) -> list[tuple[str, str, Draft]]:

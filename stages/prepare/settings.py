@@ -7,6 +7,7 @@ from ...manifests.schemas import TASKS
 from ..base.settings import check_settings, setting
 from ..learning.negative import NEGATIVE_NAMES
 from ..text.words import WORD_RULES
+from .formats.rows import LABELS
 from .readers import FORMATS, Reading
 
 __all__ = ["PrepareSettings"]
@@ -26,6 +27,10 @@ class PrepareSettings:
         "auto", f"how a raw text becomes words, one of {', '.join(WORD_RULES)}", one_of=tuple(WORD_RULES)
     )
     strict_spans: bool = setting(False, "refuse spans of characters that are not whole words")
+    column: int = setting(
+        0, "column of the labels in a .txt file; 0: the only one after the word", at_least=0, at_most=1000
+    )
+    labels: str = setting("auto", f"labels of a .txt file, one of {', '.join(LABELS)}", one_of=LABELS)
     negative: str = setting(
         "", f"for relations: the one that says that there is none; empty: one of {', '.join(NEGATIVE_NAMES)}"
     )
@@ -36,4 +41,4 @@ class PrepareSettings:
     @property
     def reading(self) -> Reading:
         """Return what these settings say about how texts are read."""
-        return Reading(self.words, self.strict_spans)
+        return Reading(self.words, self.strict_spans, self.column, self.labels)

@@ -27,7 +27,8 @@ from .settings import PrepareSettings
 
 __all__ = ["Prepare"]
 
-# What the summary always counts, with the kind of its rows in the problems table.
+# What the summary counts where there is any, and always, with the kind of its rows in the problems table.
+_CONVERSIONS = {"spans moved to whole words": "span", "samples with tags of BIOES or BILOU": "scheme"}
 _REPAIRS = {"ner": {"repaired tags": "tag"}, "re": {"respelled relations": "relation"}}
 
 
@@ -54,8 +55,14 @@ class Prepare(Stage):
         the format may hold raw texts. `strict_spans` refuses or changes nothing.
         """
         found = self._texts().format
-        words = {"words": self.settings.words} if found == "jsonl" else {}
-        return {"task": self.settings.task, "format": found, **words}
+        reading: dict[str, Any] = {"words": self.settings.words} if found == "jsonl" else {}
+        if found == "twitter":
+            # At their defaults they were no settings once, and read what could be read then as they do now.
+            if self.settings.column:
+                reading["column"] = self.settings.column
+            if self.settings.labels == "written":
+                reading["labels"] = "written"
+        return {"task": self.settings.task, "format": found, **reading}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         """Return digests of each text file with its name and of all images that samples refer to.
@@ -189,7 +196,7 @@ class Prepare(Stage):
                 "samples whose image is missing": missing,
                 "samples whose image is unreadable": len(problems) - missing,
                 **{name: kinds[kind] for name, kind in _REPAIRS[self.settings.task].items()},
-                **({"spans moved to whole words": kinds["span"]} if kinds["span"] else {}),
+                **{name: kinds[kind] for name, kind in _CONVERSIONS.items() if kinds[kind]},
                 "data": {split: str(identity) for split, identity in identify(map(vars, samples)).items()},
             },
         )

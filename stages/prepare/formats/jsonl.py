@@ -27,7 +27,7 @@ from typing import Any
 
 from ....manifests.fingerprint import digest_json
 from ...text.words import split_words
-from .rows import Draft, Line, Reading, TextFile, open_mentions, shorten
+from .rows import Draft, Line, Reading, TextFile, is_converted, is_tag, open_mentions, shorten
 
 __all__ = ["read_jsonl"]
 
@@ -171,7 +171,7 @@ def _entities(line: Line, record: dict[str, Any], reading: Reading) -> dict[str,
     if len(written) != len(tokens):
         raise line.error(f"expected a tag for each of the {len(tokens)} tokens, found {len(written)} tags")
     for index, tag in enumerate(written):
-        if tag != "O" and (tag[:2] not in ("B-", "I-") or len(tag) == 2):
+        if not is_tag(tag):
             line.fail(f"tags[{index}]", "O, or B- or I- with a type", tag)
     tags, reasons = open_mentions(written)
     mentions = sum(tag.startswith("B-") for tag in tags)
@@ -180,6 +180,7 @@ def _entities(line: Line, record: dict[str, Any], reading: Reading) -> dict[str,
         "tags": tags,
         "groups": _groups(line, record, mentions, "mention"),
         "repairs": [(line, reason) for reason in reasons.values()],
+        "converted": is_converted(written),
     }
 
 

@@ -15,16 +15,27 @@ from ....manifests.errors import InputError
 from ...text.words import WORD_RULES
 
 __all__ = [
+    "LABELS",
     "Draft",
     "Line",
     "ProblemRow",
     "Reading",
     "SampleRow",
     "TextFile",
+    "is_converted",
+    "is_tag",
     "number_repeats",
     "open_mentions",
     "shorten",
 ]
+
+
+# "twitter": those of Twitter-2015 and 2017, with OTHER read as MISC. "written": any, as they are written.
+# "auto": "twitter" where no split has others, and otherwise "written".
+LABELS = ("auto", "twitter", "written")
+
+# The first letters of tags in BIO, BIOES, BILOU and BMES.
+_OPENING, _INSIDE, _CLOSING = "BSU", "IMEL", "SUEL"
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,22 @@ class Reading:
 
     words: the rule by which a raw text becomes words, one of WORD_RULES.
     strict_spans: whether a span that does not fall on the bounds of words is an error instead of a repair.
+    column: the column of a file of words that holds the labels, where the word is 1; 0 is the only other one.
+    labels: which labels such a file may have, one of LABELS.
     """
 
     words: str = "auto"
     strict_spans: bool = False
+    column: int = 0
+    labels: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.labels not in LABELS:
+            raise InputError(f"labels must be one of {', '.join(LABELS)}, not {self.labels!r}")
+        if self.column < 0 or self.column == 1:
+            raise InputError(
+                f"column must be 2 or more, or 0 for the only one after the word, not {self.column}"
+            )
         if self.words not in WORD_RULES:
             raise InputError(f"words must be one of {', '.join(WORD_RULES)}, not {self.words!r}")
 
@@ -185,6 +206,7 @@ class Draft:
     digest: over the content as written.
     repairs: the (line, reason) of each label that was read as another.
     moved: the (line, reason) of each span of characters that was moved to whole words, or dropped.
+    converted: whether its tags were BIOES or BILOU.
     """
 
     line: Line
@@ -200,6 +222,7 @@ class Draft:
     given: bool = False
     repairs: list[tuple[Line, str]] = field(default_factory=list)
     moved: list[tuple[Line, str]] = field(default_factory=list)
+    converted: bool = False
 
 
 def shorten(value: Any) -> str:
@@ -219,19 +242,31 @@ def _is_text(value: Any) -> bool:
 
 
 def open_mentions(tags: Sequence[str]) -> tuple[list[str], dict[int, str]]:
-    """Return `tags` with every mention opened by B-, and the reason for each change by the tag's index.
+    """Return `tags` as strict IOB2, and the reason for each orphan that opens a mention, by the tag's index.
 
     seqeval's default reading opens a mention at an I- tag that follows O, the start, or another type. Writing
-    B- there leaves its mentions as they are and makes the tags strict IOB2.
+    B- there leaves its mentions as they are. The tags of BIOES, BILOU and BMES become B- and I-.
     """
     opened, reasons, before = list(tags), {}, ""
     for index, tag in enumerate(tags):
         kind = tag[2:]
-        if tag.startswith("I-") and kind != before:
-            opened[index] = f"B-{kind}"
-            reasons[index] = f"word {index}: {tag} continues no mention, read as B-{kind}"
-        before = kind
+        if kind:
+            continues = tag[0] in _INSIDE and kind == before
+            opened[index] = f"{'I' if continues else 'B'}-{kind}"
+            if tag[0] in _INSIDE and not continues:
+                reasons[index] = f"word {index}: {tag} continues no mention, read as B-{kind}"
+        before = "" if tag[0] in _CLOSING else kind
     return opened, reasons
+
+
+def is_tag(tag: str) -> bool:
+    """Return whether `tag` is O, or a type after a letter of BIO, BIOES, BILOU or BMES and a hyphen."""
+    return tag == "O" or (len(tag) > 2 and tag[0] in _OPENING + _INSIDE and tag[1] == "-")
+
+
+def is_converted(tags: Sequence[str]) -> bool:
+    """Return whether any of the tags is none of BIO."""
+    return any(tag[0] not in "BIO" for tag in tags)
 
 
 def number_repeats(names: Sequence[str], digests: Sequence[str]) -> list[str]:

@@ -129,6 +129,18 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
     ]
 
 
+def test_other_schemes_are_counted_and_the_column_and_own_labels_are_causes(workplace: Path) -> None:
+    (workplace / "text" / "train.txt").write_text("Ada\tS-PER\tS-OTHER\n\nis\tO\tO\n")
+    prepare = stage(workplace, with_images=False)
+    prepare.settings = replace(prepare.settings, column=2)
+    assert (
+        prepare.compute(causes := prepare.causes(), Tools()).details["samples with tags of BIOES or BILOU"]
+        == 1
+    )
+    prepare.settings = replace(prepare.settings, column=3, labels="written")
+    assert prepare.causes().changes(causes) == ["column: 3 -> 2", "labels: written -> absent"]
+
+
 def test_moved_spans_are_counted_and_the_rule_for_words_is_a_cause(workplace: Path) -> None:
     spans = [{"start": 1, "end": 2, "type": "T"}]
     (workplace / "text" / "train.jsonl").write_text(json.dumps({"text": "abc de", "spans": spans}))

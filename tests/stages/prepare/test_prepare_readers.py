@@ -187,17 +187,17 @@ def test_other_and_misc_are_one_type(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("IMGID:7\nAda B-PER\n", "train.txt line 2: expected \"token<TAB>label\", found 'Ada B-PER'"),
-        ("IMGID:7\nAda\tx\tO\n", 'train.txt line 2: expected "token<TAB>label"'),
-        ("IMGID:7\n\tO\n", 'train.txt line 2: expected "token<TAB>label"'),
+        ("IMGID:7\nAda\n", "train.txt line 2: expected \"token<TAB>label\", found 'Ada'"),
         (
-            "IMGID:7\nAda\tO\n\nIMGID:8\nis\tB-THING\n",
-            "train.txt line 5: expected the label O, or B- or I- with one of PER, LOC",
+            "IMGID:7\nAda\tx\tO\n",
+            "train.txt line 2: found 3 columns; say which holds the labels, such as --column 3 for 'O'",
         ),
-        ("IMGID:7\nAda\tE-PER\n", "train.txt line 2: expected the label O"),
+        ("IMGID:7\n\tO\n", 'train.txt line 2: expected "token<TAB>label"'),
+        ("IMGID:7\nAda\tX-PER\n", "train.txt line 2: expected the label O"),
+        ("IMGID:7\nAda\tB-\n", "train.txt line 2: expected the label O"),
         ("IMGID:7\nAda\tB\n", "train.txt line 2: expected the label O"),
-        ("IMGID:7\nAda\t\n", "train.txt line 2: expected the label O"),
-        ("Ada\tO\n", 'train.txt line 1: expected "IMGID:<image id>" before the first word'),
+        ("IMGID:7\nAda\t\n", 'train.txt line 2: expected "token<TAB>label"'),
+        ("Ada\tO\n\nIMGID:7\nis\tO\n", 'train.txt line 1: expected "IMGID:<image id>" before the first'),
         ("IMGID:7\nAda\tO\n\nis\tO\n", 'train.txt line 4: expected "IMGID:<image id>" before the first word'),
         ("IMGID:\nAda\tO\n", 'train.txt line 1: expected "IMGID:<image id>", found no id'),
         ("IMGID:7\n\nIMGID:8\nAda\tO\n", "train.txt line 1: tweet 7 has no words"),
@@ -241,6 +241,86 @@ def test_a_repair_never_changes_the_mentions_that_seqeval_counts() -> None:
         assert get_entities(opened) == get_entities(tags)
         assert sum(tag.startswith("B-") for tag in opened) == len(get_entities(tags))
         assert sum(one != other for one, other in zip(tags, opened, strict=True)) == len(reasons)
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("Ada B-PER\nLee  I-PER\n\nis O \n", 0),
+        ("Ada\tB-PER\t\nLee\tI-PER\t\t\n \t\nis\tO\t\n", 0),
+        ("-DOCSTART- -X- O O\n\nAda NNP B-NP B-PER\nLee NNP I-NP I-PER\n\t\nis VBZ B-VP O\n", 4),
+        ("-DOCSTART-\tO\n\nAda\tB-PER\tB-actor\nLee\tI-PER\tI-actor\n\u3000\nis\tO\tO\n", 2),
+        ("IMGID:1\nAda\tB-PER\tB-actor\nLee\tI-PER\tI-actor\n\nIMGID:2\nis\tO\tO\n", 2),
+    ],
+)
+def test_columns_are_parted_by_tabs_or_spaces_with_or_without_images(
+    tmp_path: Path, text: str, column: int
+) -> None:
+    samples, problems = read_samples(write(tmp_path, train=text), "ner", reading=Reading(column=column))
+    assert problems == []
+    assert {(*sample.tokens, *(sample.tags or ())) for sample in samples} == {
+        ("Ada", "Lee", "B-PER", "I-PER"),
+        ("is", "O"),
+    }
+    images = {"1.jpg", "2.jpg"} if "IMGID" in text else {None}
+    assert {sample.image for sample in samples} == images
+
+
+def test_a_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    found = error_of(write(tmp_path, train=TWEET), "ner", reading=Reading(column=3))
+    assert "train.txt line 2: expected at least 3 columns, found 2" in found
+    for column in (-1, 1):
+        with pytest.raises(InputError, match="column must be 2 or more, or 0"):
+            Reading(column=column)
+
+
+def test_labels_belong_to_the_data(tmp_path: Path) -> None:
+    """OTHER is MISC where all labels of all splits are Twitter's, and otherwise whatever the data say."""
+    other = "IMGID:1\nCup\tB-OTHER\n"
+    write(tmp_path, train=other, test="IMGID:2\nflu\tB-Disease\n")
+
+    def tags(labels: str) -> dict[str, Any]:
+        samples, _ = read_samples(tmp_path, "ner", reading=Reading(labels=labels))
+        return {sample.split: sample.tags for sample in samples}
+
+    assert tags("auto") == tags("written") == {"test": ["B-Disease"], "train": ["B-OTHER"]}
+    assert "test.txt line 2: expected the label O, or B- or I- with one of PER, LOC, ORG, MISC, OTHER" in (
+        error_of(tmp_path, "ner", reading=Reading(labels="twitter"))
+    )
+    (tmp_path / "test.txt").unlink()
+    assert tags("auto") == tags("twitter") == {"train": ["B-MISC"]}
+    assert tags("written") == {"train": ["B-OTHER"]}
+    with pytest.raises(InputError, match="labels must be one of auto, twitter, written"):
+        Reading(labels="any")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("B-A E-A O S-B", "B-A I-A O B-B"),
+        ("B-A I-A L-A U-A U-B", "B-A I-A I-A B-A B-B"),
+        ("B-A M-A E-A B-A E-A", "B-A I-A I-A B-A I-A"),
+    ],
+)
+def test_other_schemes_become_bio_and_each_sample_is_a_problem(
+    tmp_path: Path, written: str, read: str
+) -> None:
+    tags = written.split()
+    write(tmp_path, train="".join(f"w\t{tag}\n" for tag in tags))
+    (other := tmp_path / "json").mkdir()
+    write(other, train_jsonl=lines({"tokens": ["w"] * len(tags), "tags": tags}))
+    for folder in (tmp_path, other):
+        samples, problems = read_samples(folder, "ner")
+        assert samples[0].tags == read.split()
+        assert [(problem.kind, problem.reason) for problem in problems] == [
+            ("scheme", "tags of BIOES or BILOU, read as BIO")
+        ]
+
+
+def test_what_follows_a_closed_mention_opens_another(tmp_path: Path) -> None:
+    opened, reasons = open_mentions(["S-A", "E-A", "I-A", "E-B", "O", "L-A"])
+    assert opened == ["B-A", "B-A", "B-A", "B-B", "O", "B-A"]
+    assert list(reasons) == [1, 2, 3, 5]
 
 
 # MNRE
