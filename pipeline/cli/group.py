@@ -1,5 +1,6 @@
 """The group of commands: the project's errors become exit codes, and each command has its memory policy."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                # They name no image. Whether an image can be used, and why not, is in the tables.
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                return super().invoke(ctx)
         except HmnetPipeError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)

@@ -61,11 +61,12 @@ _RECONNECT = "10s"
 _ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}/?")
 # A terminal sends Ctrl-C to the workers too, but this process stops them, and their tracebacks would bury its
 # message. So would the complaints of destructors: HDF5 has one for every object of a file that does not fit
-# on the disk.
+# on the disk. Pillow's warnings name no image.
 _QUIET = """
-import signal, sys
+import signal, sys, warnings
 def dask_setup(worker):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module=r"PIL\\.")
     sys.unraisablehook = lambda what: None
 """
 

@@ -39,7 +39,7 @@ class Prepare(Stage):
     """
 
     kind = "prepare"
-    schema_version = 2
+    schema_version = 3
     inputs_outside = True
 
     def __init__(self, run: RunFolder, settings: PrepareSettings, *, settling_ns: int = SETTLING_NS) -> None:

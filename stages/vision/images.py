@@ -5,7 +5,9 @@ the prepare stage.
 """
 
 import hashlib
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,13 +18,19 @@ from PIL import (
     BmpImagePlugin,
     ExifTags,
     GifImagePlugin,
+    IcoImagePlugin,
     Image,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    features,
 )
+
+from .signatures import announced_pixels, format_of, what_it_is
 
 __all__ = [
     "MAX_BYTES",
@@ -51,19 +59,17 @@ _READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "ICO": IcoImagePlugin.IcoImageFile,
 }
-_SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-}
+# Formats that Pillow reads where it was built with their libraries; before 11.3 it knew no AVIF.
+if features.check("jpg_2000"):
+    _READERS["JPEG2000"] = Jpeg2KImagePlugin.Jpeg2KImageFile
+with suppress(ImportError):
+    from PIL import AvifImagePlugin
 
+    if AvifImagePlugin.SUPPORTED:
+        _READERS["AVIF"] = AvifImagePlugin.AvifImageFile
 # EXIF orientation -> what makes the image upright; 1 already is.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -136,10 +142,24 @@ def image_from_bytes(data: bytes) -> Image.Image:
     """Return the image that a file of these bytes holds, as `open_image` gives it. Raises UnusableImage."""
     if not data:
         raise UnusableImage("empty file")
-    format_name = _format_of(data)
+    format_name = format_of(data)
     if format_name is None:
-        raise UnusableImage(f"not an image: expected one of {', '.join(_READERS)}")
+        raise UnusableImage(f"not an image that is read: {what_it_is(data)}")
+    if format_name not in _READERS:
+        raise UnusableImage(f"{format_name}, which this Pillow does not read; upgrade it, or use JPEG")
     try:
+        return _decoded(format_name, data)
+    except UnusableImage as error:
+        # Pillow limits what text and colour profiles may decompress to, for the whole process.
+        if format_name == "PNG" and "MAX_TEXT" in str(error):
+            return _decoded(format_name, _without_text(data))
+        raise
+
+
+def _decoded(format_name: str, data: bytes) -> Image.Image:
+    try:
+        if (pixels := announced_pixels(format_name, data)) > MAX_PIXELS:
+            raise UnusableImage(f"too large: {pixels} pixels, limit {MAX_PIXELS}")
         with _READERS[format_name](BytesIO(data)) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -176,11 +196,15 @@ def image_bytes(path: Path) -> bytes:
         raise MissedImage(f"cannot be read: {error.strerror}") from error
 
 
-def _format_of(data: bytes) -> str | None:
-    """Return the format that the first bytes announce; names lie (Twitter's .jpg files are often PNG)."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    return next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
+def _without_text(data: bytes) -> bytes:
+    """Return a PNG without its blocks of text and its colour profile, which decoding does not use."""
+    parts, place = [data[:8]], 8
+    while place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        if name not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            parts.append(data[place : place + 12 + length])
+        place += 12 + length
+    return b"".join(parts)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
