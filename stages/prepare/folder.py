@@ -3,10 +3,12 @@
 Only files that may have changed are read again.
 """
 
+import os
 import time
+import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
-from pathlib import Path, PureWindowsPath
+from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
 import pyarrow as pa
@@ -27,6 +29,12 @@ Result = TypeVar("Result")
 # order.
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 
+# What the name of an image may end in. Only these are exchanged for one another.
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"),
+    *(".tif", ".tiff", ".avif", ".jp2", ".heic", ".heif"),
+)
+
 # The digests known from before: one row per file, `file` relative to the image folder, times in nanoseconds.
 _KNOWN = pa.schema(
     [
@@ -38,11 +46,15 @@ _KNOWN = pa.schema(
 
 @dataclass(frozen=True)
 class Found:
-    """What an image name led to: a file and the sha256 of its bytes, or the `reason` why there is none."""
+    """What an image name led to: a file and the sha256 of its bytes, or the `reason` why there is none.
+
+    renamed: whether the file has another name, with another suffix or accents composed otherwise.
+    """
 
     path: Path | None = None
     key: str | None = None
     reason: str | None = None
+    renamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,39 +82,89 @@ class ImageFolder:
     known: Path
     read: Callable[[Path], str] = digest_file
     settling_ns: int = SETTLING_NS
+    _listings: dict[Path, dict[str, list[str]]] = field(default_factory=dict, init=False, repr=False)
 
     def look_up(self, names: Iterable[tuple[str, str]], tools: Tools) -> dict[tuple[str, str], Found]:
         """Return what each (split, name) leads to.
 
         Reads every file that is new or may have changed since `known` was written.
         """
+        self._listings.clear()
         found: dict[tuple[str, str], Found] = {}
-        paths: dict[tuple[str, str], Path] = {}
+        paths: dict[tuple[str, str], tuple[Path, bool]] = {}
         for split, name in sorted(set(names)):
             try:
                 paths[split, name] = self._locate(split, name)
             except UnusableImage as error:
                 found[split, name] = Found(reason=str(error))
-        keys = self._digests(sorted(set(paths.values())), tools)
-        return found | {wanted: keys[path] for wanted, path in paths.items()}
+        keys = self._digests(sorted({path for path, _ in paths.values()}), tools)
+        return found | {
+            wanted: replace(keys[path], renamed=renamed) for wanted, (path, renamed) in paths.items()
+        }
 
-    def _locate(self, split: str, name: str) -> Path:
-        """Return the file that `name` refers to in `split`.
+    def _locate(self, split: str, name: str) -> tuple[Path, bool]:
+        """Return the file that `name` refers to in `split`, and whether it has another name.
 
-        Raises UnusableImage where there is no such file or the name leads out of the folder.
+        Another name is taken where exactly one file fits. Raises UnusableImage where there is no such file or
+        the name leads out of the folder.
         """
+        if "\0" not in name and Path(name).is_absolute():
+            name = self._inside(name)
         # Splits at both \ and / and knows drives: a name that it finds harmless is harmless on every system.
         windows = PureWindowsPath(name)
         if "\0" in name or windows.anchor or ".." in windows.parts:
             raise UnusableImage("the name leads out of the image folder")
         others = [folder for other, folders in _SPLIT_FOLDERS.items() if other != split for folder in folders]
+        folders = ("", *_SPLIT_FOLDERS[split], *others)
         try:
-            for folder in ("", *_SPLIT_FOLDERS[split], *others):
+            for folder in folders:
                 if (path := self.path / folder / name).is_file():
-                    return path
+                    return path, False
+            for folder in folders:
+                place = (self.path / folder / name).parent
+                fitting = self._fitting(place, PurePosixPath(name).name)
+                if len(fitting) == 1:
+                    return place / fitting[0], True
+                if fitting:
+                    raise UnusableImage(
+                        f"not in the image folder, where {' and '.join(fitting[:3])} are; name one of them"
+                    )
         except OSError as error:
             raise UnusableImage(f"cannot be read: {error.strerror}") from error
-        raise UnusableImage("not in the image folder")
+        raise UnusableImage(f"not in the image folder{self._nearest(folders, name)}")
+
+    def _inside(self, name: str) -> str:
+        """Return an absolute path relative to the image folder, or as it is where it lies elsewhere."""
+        for folder in (self.path, self.path.resolve()):
+            if Path(name).is_relative_to(folder):
+                return Path(name).relative_to(folder).as_posix()
+        return name
+
+    def _fitting(self, place: Path, name: str) -> list[str]:
+        """Return the files in a folder that have this name but for the suffix and the form of accents."""
+        return [
+            other
+            for other in self._listing(place).get(_plain(name).casefold(), ())
+            if _plain(other) == _plain(name)
+        ]
+
+    def _nearest(self, folders: Iterable[str], name: str) -> str:
+        """Return the end of the message for a missing image: a name that differs in case alone, if any."""
+        for folder in folders:
+            place = (self.path / folder / name).parent
+            if near := self._listing(place).get(_plain(PurePosixPath(name).name).casefold()):
+                return f", where {near[0]} is"
+        return ""
+
+    def _listing(self, place: Path) -> dict[str, list[str]]:
+        """Return the names of the files in a folder, in order, by what may be looked for; read only once."""
+        if place not in self._listings:
+            names: dict[str, list[str]] = {}
+            if place.is_dir():
+                for name in sorted(entry.name for entry in os.scandir(place) if entry.is_file()):
+                    names.setdefault(_plain(name).casefold(), []).append(name)
+            self._listings[place] = names
+        return self._listings[place]
 
     def _digests(self, paths: list[Path], tools: Tools) -> dict[Path, Found]:
         known = self._load()
@@ -153,3 +215,11 @@ class ImageFolder:
             write_table(self.known, table_of(_KNOWN, rows))
         except OSError:  # a read-only run can still be checked
             return
+
+
+def _plain(name: str) -> str:
+    """Return a file's name without suffixes of images, with accents composed."""
+    name = unicodedata.normalize("NFC", name)
+    while (suffix := PurePosixPath(name).suffix) and suffix.casefold() in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name

@@ -146,6 +146,7 @@ class Prepare(Stage):
         sources = self._last[1] if self._last and self._last[0] is causes else self._read(tools)
         samples, repairs, found = sources.samples, sources.repairs, sources.images
         kinds = Counter(repair.kind for repair in repairs)
+        renamed = len({image.path for image in found.values() if image.renamed})
         for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
             tools.say(
                 f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it"
@@ -193,6 +194,7 @@ class Prepare(Stage):
                 },
                 ("mentions" if self.settings.task == "ner" else "relations") + " per split": _labels(samples),
                 "images": len(usable),
+                **({"images under another name": renamed} if renamed else {}),
                 "samples whose image is missing": missing,
                 "samples whose image is unreadable": len(problems) - missing,
                 **{name: kinds[kind] for name, kind in _REPAIRS[self.settings.task].items()},

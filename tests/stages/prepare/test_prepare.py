@@ -141,6 +141,73 @@ def test_other_schemes_are_counted_and_the_column_and_own_labels_are_causes(work
     assert prepare.causes().changes(causes) == ["column: 3 -> 2", "labels: written -> absent"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "there"),
+    [
+        ("11", "11.png"),
+        ("11", "11.JPG"),
+        ("11.png", "11.webp"),
+        ("11.jpg", "11.jpg"),  # IMGID with its suffix, to which another is added
+        ("caf\u00e9", "cafe\u0301.jpg"),
+        ("cafe\u0301", "caf\u00e9.jpeg"),
+        ("a.b", "a.b.png"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "train"])
+def test_an_image_under_another_name_is_found_and_counted(
+    workplace: Path, wanted: str, there: str, folder: str
+) -> None:
+    (workplace / "images" / folder).mkdir(exist_ok=True)
+    (workplace / "images" / folder / there).write_bytes(picture("red"))
+    (workplace / "images" / "other.png").write_bytes(picture("blue"))
+    (workplace / "text" / "train.txt").write_text(tweet(wanted), encoding="utf-8")
+    prepare = stage(workplace)
+    details = prepare.compute(prepare.causes(), Tools()).details
+    samples, images, problems = tables(prepare)
+    assert (samples[0]["image_key"], problems) == (key(picture("red")), [])
+    assert [Path(image["path"]).name for image in images] == [there]
+    assert details["images under another name"] == 1
+
+
+def test_an_image_of_the_very_name_is_preferred_and_not_counted(workplace: Path) -> None:
+    (workplace / "images" / "test").mkdir()
+    (workplace / "images" / "1.png").write_bytes(picture("blue"))
+    (workplace / "images" / "test" / "1.jpg").write_bytes(picture("red"))
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    prepare = stage(workplace)
+    assert "images under another name" not in prepare.compute(prepare.causes(), Tools()).details
+    assert tables(prepare)[0][0]["image_key"] == key(picture("red"))
+
+
+def test_where_several_files_fit_or_one_nearly_does_the_message_names_them(workplace: Path) -> None:
+    for name in ("1.png", "1.webp", "Ada.png"):
+        (workplace / "images" / name).write_bytes(picture("red"))
+    (workplace / "text" / "train.txt").write_text(tweet("1") + tweet("ada") + tweet("2"))
+    prepare = stage(workplace)
+    prepare.compute(prepare.causes(), Tools())
+    assert {problem["sample"]: problem["reason"] for problem in tables(prepare)[2]} == {
+        "1": "not in the image folder, where 1.png and 1.webp are; name one of them",
+        "ada": "not in the image folder, where Ada.png is",
+        "2": "not in the image folder",
+    }
+
+
+def test_an_absolute_path_inside_the_image_folder_is_found(workplace: Path) -> None:
+    image = workplace / "images" / "x.jpg"
+    for path in (image, workplace / "y.jpg"):
+        path.write_bytes(picture("red"))
+    names = [image, workplace / "y.jpg", f"{workplace}/images/../y.jpg"]
+    rows = [
+        {"id": str(at), "tokens": ["a"], "tags": ["O"], "image": str(name)} for at, name in enumerate(names)
+    ]
+    (workplace / "text" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare = stage(workplace)
+    prepare.compute(prepare.causes(), Tools())
+    samples, _, problems = tables(prepare)
+    assert [sample["image_key"] for sample in samples] == [key(picture("red")), None, None]
+    assert {problem["reason"] for problem in problems} == {"the name leads out of the image folder"}
+
+
 def test_moved_spans_are_counted_and_the_rule_for_words_is_a_cause(workplace: Path) -> None:
     spans = [{"start": 1, "end": 2, "type": "T"}]
     (workplace / "text" / "train.jsonl").write_text(json.dumps({"text": "abc de", "spans": spans}))
