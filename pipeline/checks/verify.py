@@ -64,7 +64,8 @@ class Verification:
     def verdict(self) -> str:
         if not self.problems:
             return f"verify: everything in {self.run.path} is as recorded"
-        remedy = "" if self.fixed else f"; mend them with `hmnet-pipe verify {self.run.path} --fix`"
+        them = "it" if len(self.problems) == 1 else "them"
+        remedy = "" if self.fixed else f"; mend {them} with `hmnet-pipe verify {self.run.path} --fix`"
         return f"verify: {counted(len(self.problems), 'problems')} found, {len(self.left)} left{remedy}"
 
 

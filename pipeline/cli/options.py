@@ -67,8 +67,20 @@ def cluster_options(function: F) -> F:
         help="Worker processes, one thread each [default: one per core].",
     )(function)
     return click.option(
-        "--scheduler", metavar="ADDRESS", help="Use a running Dask scheduler, such as tcp://host:8786."
+        "--scheduler",
+        metavar="ADDRESS",
+        callback=_checked_address,
+        help="Use a running Dask scheduler, such as tcp://host:8786.",
     )(function)
+
+
+def _checked_address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no address before anything is read or said."""
+    if value is not None:
+        from ..cluster.dask import check_address
+
+        check_address(value)
+    return value
 
 
 def shots_options(function: F) -> F:

@@ -24,7 +24,7 @@ from ...stages.base.tools import UnitFailure
 from ...stages.vision.outcomes import out_of_memory
 from .memory import keep_freed_memory
 
-__all__ = ["Cluster", "default_workers"]
+__all__ = ["Cluster", "check_address", "default_workers"]
 
 # How many workers may die of one task before it counts as the cause (Dask's allowed-failures). `_RETRIES` is
 # for exceptions; only a passing fault of a network file system is worth one more try.
@@ -125,12 +125,16 @@ def _lost_scheduler() -> Iterator[None]:
         ) from error
 
 
+def check_address(scheduler: str) -> None:
+    """Raise InputError for what cannot be the address of a scheduler."""
+    if not _ADDRESS.fullmatch(scheduler):
+        raise InputError(f"--scheduler {scheduler!r} is no address; give one such as tcp://host:8786")
+
+
 class Cluster:
     """A context manager whose `map` starts the cluster when there is something to do."""
 
     def __init__(self, scheduler: str | None, workers: int | None, say: Callable[[str], None]) -> None:
-        if scheduler is not None and not _ADDRESS.fullmatch(scheduler):
-            raise InputError(f"--scheduler {scheduler!r} is no address; give one such as tcp://host:8786")
         self._scheduler, self._workers, self._say = scheduler, workers, say
         self._client: Any = None
         self._cluster: Any = None

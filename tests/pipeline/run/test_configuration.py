@@ -118,6 +118,6 @@ def test_the_summary_of_a_training_says_what_was_counted_and_which_split_was_sco
 def test_one_problem_is_a_problem(tmp_path: Path) -> None:
     problem = Problem("detect", "detections", "missing")
     verdict = Verification(RunFolder(tmp_path), False, [problem], [problem], []).verdict()
-    assert verdict.startswith("verify: 1 problem found, 1 left")
+    assert verdict.startswith("verify: 1 problem found, 1 left; mend it with")
     assert counted(0, "samples") == "0 samples"
     assert counted(1, "sample passes") == "1 sample pass"
