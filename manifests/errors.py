@@ -3,7 +3,15 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["HmnetPipeError", "InputError", "StageError", "WeightsError", "in_one_line", "unknown_name"]
+__all__ = [
+    "HmnetPipeError",
+    "InputError",
+    "StageError",
+    "Stopped",
+    "WeightsError",
+    "in_one_line",
+    "unknown_name",
+]
 
 
 class HmnetPipeError(Exception):
@@ -39,6 +47,12 @@ def in_one_line(error: BaseException, most: int = 200) -> str:
     """
     said = " ".join(str(error).split()) or type(error).__name__
     return said if len(said) <= most else f"{said[:most]} ..."
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM came. The command ends as Ctrl-C ends it, with the exit code of that signal."""
+
+    exit_code = 143
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -29,6 +29,8 @@ _REMEDIES = {
     "finished work is kept",
     errno.EDQUOT: "the disk quota of {} is used up; make room and run the same command again: "
     "finished work is kept",
+    errno.EFBIG: "{} may not hold a file as large as this (see `ulimit -f`); allow it, and run the same "
+    "command again: finished work is kept",
     errno.EROFS: "{} is on a read-only file system; choose a run folder that can be written",
     errno.EACCES: "{} cannot be written (permission denied); choose a run folder that belongs to you",
 }

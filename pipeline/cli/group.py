@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ... import __version__
-from ...manifests.errors import HmnetPipeError, StageError
+from ...manifests.errors import HmnetPipeError, StageError, Stopped
 from ...manifests.files import disk_error, disk_remedy
 
 __all__ = ["command", "main"]
@@ -33,11 +33,11 @@ class _Group(click.Group):
         except HmnetPipeError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo(
-                "\nInterrupted. Finished work is kept: run the same command again to resume.", err=True
-            )
-            ctx.exit(130)
+        except KeyboardInterrupt as error:
+            stopped = isinstance(error, Stopped)
+            how = "Stopped by SIGTERM" if stopped else "Interrupted"
+            click.echo(f"\n{how}. Finished work is kept: run the same command again to resume.", err=True)
+            ctx.exit(Stopped.exit_code if stopped else 130)
         except OSError as error:
             if (cause := disk_error(error)) is None:
                 raise

@@ -66,13 +66,14 @@ def train(
              hmnet-pipe train runs/twitter2015 --shots 50 --subset-seed 2
     """
     from ...stages.learning.ranks import joined_ranks
+    from ...stages.learning.signals import stopped_by_term
     from ...stages.systems.registry import system_is_visual
     from ..report.text import trials_table
     from ..run.new import configured, trials_of
     from ..run.trainings import metrics_of
 
     folder = RunFolder(run)
-    with joined_ranks() as ranks:
+    with joined_ranks() as ranks, stopped_by_term():
         tables = {"train": {**options, **ranks.settings}}
         config = configured(folder, tables)
         for system in systems:
@@ -126,11 +127,12 @@ def finetune(
     """
     from ...stages.finetune.settings import FinetuneSettings
     from ...stages.learning.ranks import joined_ranks
+    from ...stages.learning.signals import stopped_by_term
     from ..run.new import configured, trials_of
     from ..run.refresh import refresh_features
 
     folder = RunFolder(run)
-    with joined_ranks() as ranks:
+    with joined_ranks() as ranks, stopped_by_term():
         tables = {"finetune": options, "train": ranks.settings}
         config = configured(folder, tables)
         start = config.of(FinetuneSettings).token()

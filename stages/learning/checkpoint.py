@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...manifests.files import atomic_path, remove_temporaries, write_text
+from ..base.writing import writing
 from .scores import Scores
 
 __all__ = ["Checkpoints", "Progress"]
@@ -84,7 +85,7 @@ class Checkpoints:
 
         The one before it stays until the next `save`: the saved state may name it.
         """
-        with atomic_path(self._best(epoch)) as temporary:
+        with atomic_path(self._best(epoch)) as temporary, writing(temporary):
             save_file({name: value.detach().contiguous() for name, value in state.items()}, temporary)
 
     def best(self, epoch: int) -> dict[str, Tensor]:
@@ -96,8 +97,9 @@ class Checkpoints:
         `best_epoch`.
         """
         started = time.monotonic()
-        with atomic_path(self._path) as temporary:
-            torch.save(state, temporary)
+        # Through a file of Python's: torch's own writer does not say that the disk is full.
+        with atomic_path(self._path) as temporary, writing(temporary), temporary.open("wb") as file:
+            torch.save(state, file)
         for path in self.folder.glob("best-*.safetensors"):
             if path != self._best(best_epoch):
                 path.unlink()

@@ -6,7 +6,7 @@ it a model on cached features, `finetune` one with its backbone.
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...manifests.errors import StageError
+from ...manifests.errors import StageError, Stopped
 from ..base.ahead import prefetched
 from ..base.arithmetic import autocast, resolve_precision
-from ..base.tools import ProgressBar, Tools
+from ..base.tools import SILENT, ProgressBar, Tools
 from ..systems.batch import Batch
 from ..systems.system import Model
 from .batches import Visuals, batches, bucketed_order
@@ -30,6 +30,7 @@ from .predictions import predict_split, score_split
 from .ranks import Ranks
 from .recipe import TrainSettings
 from .scores import Scores
+from .signals import Wish, wishes
 from .splits import Split
 
 __all__ = ["Task", "Trainer"]
@@ -122,6 +123,8 @@ class Trainer:
         self._losses = _LossSum(task, self.progress)  # of the current epoch's samples so far
         self._order_generator = torch.Generator().manual_seed(task.seed)
         self._order_state = self._order_generator.get_state()  # before the current epoch's order is drawn
+        self._wish = Wish()
+        self._say: Callable[[str], None] = SILENT.say
         self._clock = time.monotonic()  # up to when `progress.seconds` counts
         if not ranks.leads:  # dropout differs from rank to rank, as it differs from sample to sample
             torch.manual_seed(task.seed + 1_000_003 * ranks.rank)
@@ -143,8 +146,10 @@ class Trainer:
         s, at = self.task.settings, self._resume(tools)
         left = len(self.task.splits["train"]) * (s.epochs - at.epoch) - at.batch * s.batch_size
         bar = tools.bar(left, self.task.name, "sample")
+        self._say = tools.say
         samples = 0
-        with curves(self.task.logs if self.ranks.leads else None, at.step) as draw:
+        logs = self.task.logs if self.ranks.leads else None
+        with wishes() as self._wish, curves(logs, at.step) as draw:
             while not self.finished:
                 samples += self.train_epoch(bar, draw)
                 row = self._close_epoch()
@@ -262,8 +267,9 @@ class Trainer:
         at.batch, at.seconds = 0, 0.0
         self._losses.total = 0.0
         self._order_state = self._order_generator.get_state()
-        if self._checkpoint_is_due() and not self.finished:
-            self._save()
+        reason = self._reason_to_save()
+        if reason == "stop" or (reason and not self.finished):
+            self._save_for(reason)
         return row
 
     def _validate(self) -> Scores | None:
@@ -308,14 +314,33 @@ class Trainer:
         self.ranks.broadcast(None)  # no rank reads the file before it exists
 
     def _pause_to_save(self) -> None:
-        """Save a checkpoint where one is due in the middle of an epoch; at its end `_close_epoch` does."""
-        if self._checkpoint_is_due() and self.progress.batch < self.batches_per_epoch:
+        """Save a checkpoint where there is a reason to in the middle of an epoch.
+
+        At its end `_close_epoch` does.
+
+        Who asks the training to stop does not wait for the validation at the end.
+        """
+        reason = self._reason_to_save()
+        if reason == "stop" or (reason and self.progress.batch < self.batches_per_epoch):
             self._losses.read()
             self._read_clock()
-            self._save()
+            self._save_for(reason)
 
-    def _checkpoint_is_due(self) -> bool:
-        return bool(self.ranks.broadcast(self.checkpoints.is_due()))
+    def _reason_to_save(self) -> str:
+        """Return what a signal asked of rank 0, "save" or "stop"; otherwise "due" where it is time, or ""."""
+        return str(self.ranks.broadcast(self._wish.asked or ("due" if self.checkpoints.is_due() else "")))
+
+    def _save_for(self, reason: str) -> None:
+        """Save a checkpoint, and answer the signal that asked for it.
+
+        Raises Stopped where it asked to stop.
+        """
+        self._save()
+        if reason == "stop":
+            raise Stopped
+        if reason == "save":
+            self._wish.asked = ""
+            self._say(f"{self.task.name}: checkpoint written after update {self.progress.step}")
 
     def _save(self) -> None:
         """Commit everything that `_resume` needs to go on exactly here."""

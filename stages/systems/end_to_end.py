@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...manifests.errors import WeightsError
 from ...manifests.files import atomic_path
 from ...manifests.fingerprint import digest_file
+from ..base.writing import writing
 from ..vision.backbones.backbone import Backbone
 from ..vision.backbones.build import build_backbone
 from ..vision.pooling import pooled_and_joined
@@ -127,7 +128,7 @@ class EndToEnd(Model):
         """
         folder.mkdir(parents=True, exist_ok=True)
         weights = self.backbone.network.state_dict()
-        with atomic_path(folder / BACKBONE_FILE) as temporary:
+        with atomic_path(folder / BACKBONE_FILE) as temporary, writing(temporary):
             save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
         features = {**(self.config.features or {}), "weights": digest_file(folder / BACKBONE_FILE)}
         self.config = self.system.config = replace(self.config, features=features)

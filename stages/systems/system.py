@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...manifests.errors import InputError
 from ...manifests.files import atomic_path, write_text
+from ..base.writing import writing
 from ..text.encoders.bert import save_tokenizer
 from .batch import Batch, ModelConfig
 from .heads import best_tags, bio_crf, tag_loss
@@ -136,6 +137,6 @@ class System(Model):
         folder.mkdir(parents=True, exist_ok=True)
         save_tokenizer(tokenizer, folder / "tokenizer")
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        with atomic_path(folder / "model.safetensors") as temporary:
+        with atomic_path(folder / "model.safetensors") as temporary, writing(temporary):
             save_file(weights, temporary)
         write_text(folder / "config.json", json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")

@@ -21,6 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging
 
 from ....manifests.errors import WeightsError, in_one_line
+from ...base.writing import writing
 from ..prefix import LayerPrefix, probabilities
 
 __all__ = [
@@ -241,7 +242,8 @@ def load_tokenizer(folder: Path) -> Any:
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write a tokenizer into a folder from which `load_tokenizer` reads the same one."""
-    tokenizer.save_pretrained(folder)
+    with writing(folder):
+        tokenizer.save_pretrained(folder)
     if tokenizer.is_fast:
         return
     # transformers writes BERTweet's merges without their counts, and takes the last column for counts when it

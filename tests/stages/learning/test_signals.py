@@ -1,0 +1,145 @@
+"""Signals and full disks end a training with its work kept."""
+
+import errno
+import os
+import resource
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+from hmnet_pipe.manifests.errors import Stopped
+from hmnet_pipe.manifests.files import disk_error, disk_remedy
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import table_of, write_table
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.cli.group import main
+from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.base.writing import writing
+from hmnet_pipe.stages.learning.checkpoint import Checkpoints
+from hmnet_pipe.stages.learning.recipe import TrainSettings
+from hmnet_pipe.stages.learning.signals import stopped_by_term
+from hmnet_pipe.stages.train.stage import Train
+
+
+def stage_of(folder: Path, encoder: Path) -> Train:
+    run = RunFolder(folder)
+    rows = [
+        {
+            "id": f"{split}-{i}",
+            "split": split,
+            "task": "ner",
+            "tokens": ["ada", "sat"],
+            "tags": ["B-PER", "O"],
+        }
+        for split, count in (("train", 8), ("valid", 2), ("test", 2))
+        for i in range(count)
+    ]
+    write_table(run.samples, table_of(SAMPLES, rows))
+    recipe = TrainSettings(
+        encoder=str(encoder), epochs=3, batch_size=2, max_length=16, precision="fp32", device="cpu"
+    )
+    return Train(run, recipe, "ner", Trial("bert-crf"))
+
+
+def compute(stage: Train, when: Callable[[str], object] = lambda line: None) -> list[str]:
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        when(line)
+
+    stage.compute(stage.causes(), Tools(say=say))
+    return said
+
+
+def sent(number: int, moment: str) -> Callable[[str], None]:
+    def send(line: str) -> None:
+        if moment in line:
+            os.kill(os.getpid(), number)
+
+    return send
+
+
+def weights(stage: Train) -> bytes:
+    return (stage.place / "model.safetensors").read_bytes()
+
+
+def test_a_training_that_sigterm_ends_goes_on_from_there(tmp_path: Path, tiny_encoder: Path) -> None:
+    undisturbed, stage = stage_of(tmp_path / "a", tiny_encoder), stage_of(tmp_path / "b", tiny_encoder)
+    compute(undisturbed)
+    with stopped_by_term(), pytest.raises(Stopped) as stopped:
+        compute(stage, sent(signal.SIGTERM, "epoch 1 of 3"))
+    assert stopped.value.exit_code == 143
+    (checkpoint,) = tmp_path.rglob("checkpoint.pt")
+    assert '"step": 5' in (checkpoint.parent / "progress.json").read_text(), "not at the next update"
+    said = compute(stage)
+    assert any("resuming after 1 of 3 epochs and 1 of 4 batches" in line for line in said)
+    assert weights(stage) == weights(undisturbed)
+
+
+def test_sigterm_outside_of_updates_ends_at_once(tmp_path: Path, tiny_encoder: Path) -> None:
+    with pytest.raises(Stopped), stopped_by_term():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_sigusr1_writes_a_checkpoint_and_goes_on(tmp_path: Path, tiny_encoder: Path) -> None:
+    undisturbed, stage = stage_of(tmp_path / "a", tiny_encoder), stage_of(tmp_path / "b", tiny_encoder)
+    assert not [line for line in compute(undisturbed) if "checkpoint" in line]
+    said = compute(stage, sent(signal.SIGUSR1, "epoch 1 of 3"))
+    (line,) = [line for line in said if "checkpoint" in line]
+    assert line.endswith("checkpoint written after update 5")
+    assert sum("epoch " in line for line in said) == 3
+    assert weights(stage) == weights(undisturbed)
+
+
+@pytest.fixture
+def small_files() -> Any:
+    """Let the operating system refuse large files, as it does where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_more_of_a_model_is_known_as_one(tmp_path: Path, small_files: None) -> None:
+    large = {"weight": torch.zeros(1 << 16)}
+    checkpoints = Checkpoints(tmp_path)
+    for write in (partial(checkpoints.keep_best, 1, large), partial(checkpoints.save, large, 0, {})):
+        with pytest.raises(OSError) as full:
+            write()
+        cause = disk_error(full.value)
+        assert cause is not None
+        assert cause.errno == errno.EFBIG
+        assert "run the same command again" in disk_remedy(cause, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_in_words_is_one_too_and_other_errors_stay_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as full, writing(tmp_path / "model.safetensors"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    cause = disk_error(full.value)
+    assert cause is not None
+    assert (cause.errno, cause.filename) == (errno.ENOSPC, str(tmp_path / "model.safetensors"))
+    with pytest.raises(RuntimeError, match="another"), writing(tmp_path):
+        raise RuntimeError("another")
+
+
+def test_a_command_that_sigterm_ends_says_one_sentence_and_exits_with_143() -> None:
+    def stop() -> None:
+        with stopped_by_term():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    group = type(main)(commands={"stop": click.Command("stop", callback=stop)})
+    done = CliRunner().invoke(group, ["stop"])
+    assert done.exit_code == 143
+    assert done.output.strip() == (
+        "Stopped by SIGTERM. Finished work is kept: run the same command again to resume."
+    )
