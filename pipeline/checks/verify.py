@@ -134,7 +134,7 @@ def _problems(stage: Stage) -> Iterator[Problem]:
         if stage.output_path(name).parent not in spoilt:
             yield Problem(stage.name, name, "not as recorded" if name in outputs else "missing or damaged")
     if missed := sum(stage.missed().values()):
-        yield Problem(stage.name, "outcomes", f"{missed} images could not be read when it ran")
+        yield Problem(stage.name, "outcomes", f"{counted(missed, 'images')} could not be read when it ran")
 
 
 def mend_run(run: RunFolder, problems: list[Problem], tools: Tools) -> list[Report]:

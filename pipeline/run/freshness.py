@@ -14,6 +14,7 @@ from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.stage import Stage
+from ...stages.base.tools import counted
 from ...stages.systems.registry import system_is_visual
 from .config import RunConfig
 
@@ -47,7 +48,7 @@ def why_changed(stage: Stage) -> str | None:
     if gone := [file for name in record.outputs if not (file := stage.output_path(name)).exists()]:
         return f"{gone[0]} no longer exists"
     if missed := sum(stage.missed().values()):
-        return f"{missed} images could not be read"
+        return f"{counted(missed, 'images')} could not be read"
     return next((f"{source} is newer" for source in sources_since(stage, since)), None)
 
 

@@ -121,7 +121,7 @@ def stage_state(stage: Stage, causes: StageRecord) -> tuple[State, list[str]]:
         ]
     if missed := stage.missed():
         reasons = ", ".join(f"{reason}: {number}" for reason, number in missed.items())
-        return "partial", [f"{sum(missed.values())} images that could not be read ({reasons})"]
+        return "partial", [f"{counted(sum(missed.values()), 'images')} that could not be read ({reasons})"]
     return "fresh", []
 
 
