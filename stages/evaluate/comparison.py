@@ -2,7 +2,6 @@
 they are opened.
 """
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ..base.tools import Tools
 from ..learning.fit import labels_of
+from ..learning.metrics import read_metrics
 from ..learning.negative import negative_relation
 from ..learning.splits import Split
 from ..systems.batch import ModelConfig
@@ -111,9 +111,9 @@ def _trained_with(folder: Path, config: ModelConfig) -> str | None:
     them.
     """
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_metrics(folder)
         scores = metrics["test"] or metrics["valid"] or {}
         negative: str | None = scores["negative"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (StageError, KeyError):
         return negative_relation(config.labels)
     return negative

@@ -98,7 +98,8 @@ def test_every_number_among_the_settings_has_a_range_and_its_bounds_are_inside(t
     least, most = each.metadata["at_least"], each.metadata["at_most"]
     assert least is not None
     assert most is not None or each.type is float
-    others = {"epochs": 100_000} if each.name == "first_evaluation" else {}
+    others: dict[str, Any] = {"epochs": 100_000} if each.name == "first_evaluation" else {}
+    others |= {"text": Path("texts"), "task": "ner"} if table == "prepare" else {}
     for bound, step in ((least, -1), (most, 1)):
         if bound is not None:
             SETTINGS[table](**{**others, each.name: each.type(bound)})
@@ -106,7 +107,7 @@ def test_every_number_among_the_settings_has_a_range_and_its_bounds_are_inside(t
                 SETTINGS[table](**{**others, each.name: each.type(bound + step)})
     for value in ("1", True, None, [1]):
         with pytest.raises(InputError, match=rf"{each.name} must be a"):
-            SETTINGS[table](**{each.name: value})
+            SETTINGS[table](**{**others, each.name: value})
 
 
 def test_a_whole_number_where_a_float_belongs_is_that_float() -> None:
