@@ -69,6 +69,10 @@ def _literal(line: Line, text: str) -> dict[str, Any]:
     try:
         record = ast.literal_eval(text.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        if text.startswith("IMGID:") or "\t" in text:
+            raise line.error(
+                "looks like words with labels, which are for entities; give --task ner"
+            ) from error
         raise line.error(
             f"expected a Python literal {{'token': [...], ...}}, found {shorten(text)}"
         ) from error

@@ -120,6 +120,11 @@ def _word(line: Line, text: str, column: int) -> tuple[str, str]:
 
     A word of white space alone, such as U+00A0, is a word: dropping it would shift the published counts.
     """
+    if text.lstrip().startswith(("{", "[{")) and text.rstrip().endswith(("}", "]")):
+        raise line.error(
+            "looks like JSON or MNRE, not like words with labels; "
+            "give JSON the suffix .jsonl, and MNRE --task re"
+        )
     if "\t" in text:
         cells = text.split("\t")
         while not cells[-1].strip():  # a spreadsheet writes a tab after the last column

@@ -380,6 +380,18 @@ def test_the_first_version_of_mnre_is_read_as_published(tmp_path: Path) -> None:
         )
 
 
+def test_a_file_of_another_format_is_called_what_it_looks_like(tmp_path: Path) -> None:
+    for text in (lines(NER), literals(PAIR), lines([NER])):
+        assert (
+            "train.txt line 1: looks like JSON or MNRE, not like words with labels; give JSON the suffix"
+            in (error_of(write(tmp_path, train=text), "ner"))
+        )
+    for text in (TWEET, "Ada\tO\n"):
+        assert "train.txt line 1: looks like words with labels, which are for entities; give --task ner" in (
+            error_of(write(tmp_path, train=text), "re")
+        )
+
+
 def test_a_row_of_opennre_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
     row = {name: value for name, value in PAIR.items() if name != "img_id"}
     assert (
