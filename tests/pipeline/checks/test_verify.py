@@ -233,6 +233,7 @@ def test_a_source_that_has_changed_since_prepare_is_named(run: RunFolder, tmp_pa
     assert rerun(run, 0.01)["prepare"].verdict == "not run"
 
 
+@pytest.mark.slow
 def test_a_training_is_repeated_on_demand_and_a_model_that_is_not_its_own_is_told(
     run: RunFolder, tiny_encoder: Path
 ) -> None:

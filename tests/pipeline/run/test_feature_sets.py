@@ -117,6 +117,7 @@ def test_an_unknown_set_is_refused_with_those_that_there_are(run: RunFolder) -> 
     assert not run.features("grit").exists()
 
 
+@pytest.mark.slow
 def test_status_and_verify_know_each_set(run: RunFolder) -> None:
     names = [f"extract-{name}" for name in sorted(NAMES) if name != "pyramid"]
     states = {row.stage: row.state for row in run_status(run).stages}
@@ -155,6 +156,7 @@ def test_archive_takes_the_set_that_is_named(run: RunFolder) -> None:
     assert extract(run.path, "grid")[0].state == "fresh"
 
 
+@pytest.mark.slow
 def test_a_lock_holds_every_set_and_they_are_reproduced(run: RunFolder, tmp_path: Path) -> None:
     lock = lock_run(run)
     prepare = RunConfig.read(run.config).of(PrepareSettings)

@@ -156,6 +156,7 @@ def test_one_corrupt_shard_is_made_again_alone(copy: Path) -> None:
     assert digests(copy) == whole
 
 
+@pytest.mark.slow
 def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(corpus, tmp_path / "corpus"))
     names = sorted(path.name for path in (own / "images").iterdir())
@@ -177,6 +178,7 @@ def test_new_samples_and_a_changed_image_recompute_only_themselves(corpus: Path,
         assert (report.done, report.skipped) == (1, len(names) - 2)
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(
     copy: Path, tiny_encoder: Path
 ) -> None:
@@ -216,6 +218,7 @@ def test_what_a_kill_left_under_temporary_names_goes_with_the_next_run(
         assert remaining == {path for other, paths in left.items() if other != stage for path in paths}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["detect", "extract"])
 def test_what_a_worker_that_is_killed_leaves_goes_with_the_end_of_the_stage(copy: Path, stage: str) -> None:
     def leave_half_a_file(function: Callable[[Any], Any], units: list[Any]) -> Iterator[tuple[Any, Any]]:
@@ -275,6 +278,7 @@ def test_the_old_features_stay_whole_until_new_ones_replace_them(copy: Path) -> 
     assert {path.name for path in RunFolder(copy).features().glob("*.h5")} == named
 
 
+@pytest.mark.slow
 def test_an_image_that_goes_bad_after_prepare_is_one_row_and_the_rest_is_done(
     corpus: Path, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def scored(model: Path, run: Path, said: list[str] | None = None, *, pixels: boo
     return evaluate(model, RunFolder(run), plan=plan, tools=tools)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", [False, True])
 @pytest.mark.parametrize(
     ("change", "words"),

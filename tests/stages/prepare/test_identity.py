@@ -123,6 +123,7 @@ def test_images_on_disk_and_the_folders_name_are_no_content_and_prepare_says_unk
     assert said[0]["train"] == f"{UNKNOWN} [{identity_of(texts)['train'].digest[:12]}]"
 
 
+@pytest.mark.slow
 def test_the_published_splits_are_known_and_a_version_of_one_other_word_is_not(
     data: Path, tmp_path: Path
 ) -> None:

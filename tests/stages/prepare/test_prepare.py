@@ -479,6 +479,7 @@ def test_each_change_of_the_input_changes_its_digest_and_no_other(workplace: Pat
     assert changed_by(lambda: os.utime(workplace / "images" / "2.jpg", (1, 1))) == set()
 
 
+@pytest.mark.slow
 def test_a_first_run_reads_each_text_and_each_image_once(workplace: Path) -> None:
     for name, color in (("1.jpg", "red"), ("2.jpg", "blue"), ("3.jpg", "red")):
         (workplace / "images" / name).write_bytes(picture(color))
@@ -600,6 +601,7 @@ def test_twitter_pairs_have_all_their_images_whatever_these_are_called(data: Pat
     assert {problem["kind"] for problem in problems} == {"tag"}
 
 
+@pytest.mark.slow
 def test_twitter_2015_without_its_images_is_prepared_with_a_problem_for_each_tweet(
     data: Path, tmp_path: Path
 ) -> None:

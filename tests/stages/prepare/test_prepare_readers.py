@@ -896,6 +896,7 @@ def raw_tags(path: Path) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_twitter_2015_keeps_every_entity_that_seqeval_reads_from_the_raw_tags(data: Path) -> None:
     samples, problems = read_samples(data / "twitter2015", "ner")
     expected = {"train": (4000, 186), "valid": (1000, 53)}

@@ -612,6 +612,7 @@ def test_fault_9_a_text_has_the_image_whose_content_it_named(tmp_path: Path) -> 
 # 10. Selection on the test split.
 
 
+@pytest.mark.slow
 def test_fault_10_the_test_split_decides_nothing(tmp_path: Path, tiny_encoder: Path) -> None:
     """Test tags that are all wrong, or absent, or of labels never seen, lead to the same epoch and the same
     weights.

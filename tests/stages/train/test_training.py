@@ -193,6 +193,7 @@ def test_two_processes_train_as_one_with_the_same_batches(
     assert "torchrun" in lone.stderr
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy: Path) -> None:
     """With rates of zero no epoch is better than the first."""
     still: dict[str, Any] = {"learning_rate": 0.0, "head_learning_rate": 0.0, "fusion_learning_rate": 0.0}
@@ -203,6 +204,7 @@ def test_early_stopping_keeps_the_best_epoch_and_says_why_it_stopped(copy: Path)
     assert any("no better validation F1 in 2 epochs" in line for line in said)
 
 
+@pytest.mark.slow
 def test_each_epoch_is_a_line_with_loss_rate_speed_and_score(copy: Path) -> None:
     said = [line for line in said_by(copy, "train") if "epoch " in line]
     assert len(said) == 3
@@ -288,6 +290,7 @@ def test_low_resource_entities_have_so_many_sentences_of_each_type() -> None:
         assert min(counts.values()) == 10
 
 
+@pytest.mark.slow
 def test_few_shots_are_trained_beside_the_full_training_each_subset_for_itself(copy: Path) -> None:
     folder = RunFolder(copy)
     bring_up_to_date(copy, "train", epochs=1)

@@ -374,6 +374,7 @@ def test_the_size_of_the_first_image_changes_no_later_number(arithmetic: Any) ->
             assert torch.equal(features_of(used, views), features_of(fresh, views))
 
 
+@pytest.mark.slow
 @needs_onednn
 @pytest.mark.parametrize(
     "name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_320_fpn"]
@@ -475,6 +476,7 @@ def test_a_named_device_is_asked_for_only_where_it_must_be_known() -> None:
         Arithmetic.of("cpu", "fp8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["onednn", "torch"])
 def test_bf16_finds_the_boxes_that_fp32_finds(kernels: str) -> None:
     """Where torchvision computed boxes in bf16 it lost 5 of 100 at this IoU."""
