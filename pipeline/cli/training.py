@@ -65,12 +65,12 @@ def train(
     Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --seeds 1 49 1234 2021 4321
              hmnet-pipe train runs/twitter2015 --shots 50 --subset-seed 2
     """
+    from ...stages.learning.metrics import read_metrics
     from ...stages.learning.ranks import joined_ranks
     from ...stages.learning.signals import stopped_by_term
     from ...stages.systems.registry import system_is_visual
     from ..report.text import trials_table
     from ..run.new import configured, trials_of
-    from ..run.trainings import metrics_of
 
     folder = RunFolder(run)
     with joined_ranks() as ranks, stopped_by_term():
@@ -82,7 +82,7 @@ def train(
         stages = [config.stage("train", folder, trial) for trial in trials]
         _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
         if ranks.leads and len(trials) > 1 and not as_json:
-            click.echo(trials_table([metrics_of(folder, trial) for trial in trials]))
+            click.echo(trials_table([read_metrics(folder.model(trial)) for trial in trials]))
 
 
 @command(memory=keep_freed_memory, several=("--seed", "--seeds"))

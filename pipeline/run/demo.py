@@ -14,11 +14,11 @@ from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools
-from ...stages.demo.corpus import write_demo_corpus
 from ...stages.evaluate.recorded import causes_of, evaluation_name, fresh_evaluation
 from ...stages.finetune.settings import FinetuneSettings
 from ...stages.learning.metrics import read_metrics
 from .config import RunConfig
+from .new import prepare_run
 from .presets import preset
 from .refresh import refresh_features
 from .runner import Report, run_stage
@@ -47,15 +47,10 @@ def run_demo(
     for task in tasks:
         text_only = _TEXT_ONLY[task]
         run = RunFolder(folder / task)
-        corpus = run.path / "corpus"
-        # The last file that the generator writes stands for all of them.
-        if not (corpus / "test.jsonl").is_file():
-            write_demo_corpus(corpus, task, tools=tools)
-        config = preset(
-            "demo", task=task, text=corpus.resolve(), images=(corpus / "images").resolve(), format="jsonl"
-        )
-        config.write(run.config)
-        for name in ("prepare", "detect", "extract"):
+        corpus = (run.path / "corpus").resolve()
+        config = preset("demo", task=task, text=corpus, images=corpus / "images", format="jsonl")
+        report(prepare_run(run, config, tools))
+        for name in ("detect", "extract"):
             report(run_stage(config.stage(name, run), tools))
         systems: dict[str, Any] = {}
         for system in (text_only, "hmnet"):

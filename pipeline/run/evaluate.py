@@ -60,9 +60,9 @@ def _finetuned(run: RunFolder, config: RunConfig, trial: Trial) -> Path:
     If there are several, it is the one that [finetune] names. Raises InputError where there is none.
     """
     found = {
-        found.start: path
+        other.start: path
         for path in run.models.glob(f"{trial.system}/finetuned-*")
-        if (found := Trial.of(path, "finetuned-")) is not None and found.trained == trial
+        if (other := Trial.of(path, "finetuned-")) is not None and other.trained == trial
     }
     if not found:
         raise InputError(

@@ -14,7 +14,7 @@ from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import read_text, write_text
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SAMPLES
-from ...manifests.tables import read_table
+from ...manifests.tables import read_batches
 from ...manifests.trial import Trial
 from ...stages.base.settings import local_files
 from ...stages.base.tools import Tools
@@ -129,7 +129,8 @@ def prepare_run(run: RunFolder, config: RunConfig, tools: Tools) -> Report:
         write_demo_corpus(corpus, config.task, tools=tools)
     report = run_stage(config.stage("prepare", run), tools)
     config.write(run.config)
-    rows = (row for part in read_table(run.samples, SAMPLES).to_batches() for row in part.to_pylist())
+    # Read only if the preset has a table to compare with.
+    rows = (row for part in read_batches(run.samples, SAMPLES) for row in part.to_pylist())
     return replace(report, details={**report.details, **compare_with_paper(config.preset, rows)})
 
 

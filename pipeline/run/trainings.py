@@ -8,12 +8,7 @@ from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ...stages.learning.metrics import read_metrics
 
-__all__ = ["finished_trainings", "metrics_of"]
-
-
-def metrics_of(run: RunFolder, trial: Trial) -> dict[str, Any]:
-    """Return the metrics.json of a finished training. Raises StageError where it is missing or damaged."""
-    return read_metrics(run.model(trial))
+__all__ = ["finished_trainings"]
 
 
 def finished_trainings(
@@ -46,4 +41,4 @@ def finished_trainings(
             trial,
         )
     )
-    return [metrics_of(run, trial) for trial in wanted]
+    return [read_metrics(run.model(trial)) for trial in wanted]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ...cache.reader import FeatureCache
 from ...cache.shards import Shard
 from ...cache.spec import as_numbers
-from ..base.stage import Rerun
+from ..base.stage import Rerun, Verdict
 
 __all__ = ["Apart", "feature_distance", "feature_probes"]
 
@@ -65,11 +65,9 @@ class Apart:
             return Rerun(self.stage, "different", checked, remarks=self.remarks)
         if self._equal:
             return Rerun(self.stage, "equal", checked, remarks=self.remarks)
-        verdict = "close" if self._cosine >= _COSINE[self.precision] else "different"
+        verdict: Verdict = "close" if self._cosine >= _COSINE[self.precision] else "different"
         distances = {**self._distances, "least cosine": self._cosine}
-        return Rerun(
-            self.stage, "close" if verdict == "close" else "different", checked, distances, self.remarks
-        )
+        return Rerun(self.stage, verdict, checked, distances, self.remarks)
 
 
 def _least_cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:

@@ -17,21 +17,12 @@ from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES, SAMPLES
 from ...manifests.tables import sound_digests, table_digest
 from ...manifests.trial import PRETRAINED, TRAINED, Trial
 from ..base.settings import local_files
-from ..base.stage import Progress, Rerun, Stage, given_settings
+from ..base.stage import Rerun, given_settings
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.causes import (
-    checkpoint_folder,
-    compare_models,
-    encoder_weights,
-    model_outputs,
-    model_scores,
-    recipe_parameters,
-    training_progress,
-)
-from ..learning.negative import negative_of
-from ..learning.recipe import TrainingJob, TrainSettings
+from ..learning.causes import encoder_weights, model_outputs
+from ..learning.recipe import TrainSettings
+from ..learning.training import Training
 from ..systems.registry import BACKBONE_FILE, system_is_visual
-from ..text.encoders.files import resolve_encoder
 from ..vision.plan import ViewSource
 from .settings import FinetuneSettings
 
@@ -39,7 +30,7 @@ __all__ = ["Finetune"]
 
 
 @dataclass(frozen=True)
-class Finetune(Stage):
+class Finetune(Training):
     """From samples.parquet, detections.parquet and the images to models/<system>/finetuned-<label>/.
 
     settings: those of train. source: the stage that would make the cache of the backbone before it learns;
@@ -56,11 +47,6 @@ class Finetune(Stage):
 
     kind = "finetune"
     schema_version = 1
-    repeats_whole = True
-
-    @property
-    def name(self) -> str:
-        return f"finetune-{self.trial.name}"
 
     @property
     def place(self) -> Path:
@@ -103,9 +89,7 @@ class Finetune(Stage):
         for name in ("start", "epochs", "decoders", "recompute"):
             del own[name]
         del visual["dtype"], visual["precision"]  # nothing is stored, and all parts share one precision
-        record = StageRecord.known(self.run.record(self.name))
-        negative = negative_of(self.run.samples, self.negative) if self.task == "re" else None
-        return {**recipe_parameters(self.recipe, self.trial, record, negative), **own, **visual}
+        return {**self.recipe_parameters(self.recipe), **own, **visual}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {
@@ -147,9 +131,6 @@ class Finetune(Stage):
         if self.trial.start not in (PRETRAINED, TRAINED):
             yield from local_files(self.finetune).values()
 
-    def command(self) -> str:
-        return f"{super().command()} {self.trial.options}"
-
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         from .work import finetune
 
@@ -158,32 +139,11 @@ class Finetune(Stage):
                 f"{self.trial.system} reads no images: there is nothing to train end to end; "
                 "use `hmnet-pipe train`"
             )
-        job = TrainingJob(
-            name=self.name,
-            title=f"finetune {self.trial.title}",
-            command=super().command(),
-            task=self.task,
-            trial=self.trial,
-            recipe=self.recipe,
-            rates={**self.settings.rates, "backbone": self.finetune.backbone_learning_rate},
-            encoder=resolve_encoder(self.settings.encoder),
-            samples=self.run.samples,
-            negative=self.negative,
-            config=self.run.config,
-            folder=self.place,
-            checkpoints=checkpoint_folder(self.run.work(self.name), causes),
-            logs=self.run.logs(self.name) if self.settings.tensorboard else None,
-            checkpoint_seconds=tools.checkpoint_seconds,
-        )
+        rates = {**self.settings.rates, "backbone": self.finetune.backbone_learning_rate}
+        job = self.job(self.recipe, rates, causes, tools)
         return finetune(
             job, self.finetune, self.source.plan(), self.start, self.run.outcomes(self.name), tools
         )
-
-    def progress(self, causes: StageRecord) -> Progress | None:
-        return training_progress(checkpoint_folder(self.run.work(self.name), causes))
-
-    def scores(self) -> dict[str, Any] | None:
-        return model_scores(self.place, self.trial)
 
     def again(
         self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
@@ -198,5 +158,4 @@ class Finetune(Stage):
         if self.trial.start == TRAINED:
             scratch.model(self.trial.trained).parent.mkdir(parents=True)
             scratch.model(self.trial.trained).symlink_to(self.run.model(self.trial.trained).resolve())
-        again.compute(again.causes(tools), tools)
-        return compare_models(record, self.place, again.place, again.outputs(), elsewhere)
+        return self.rerun(again, record, elsewhere, tools)

@@ -17,27 +17,18 @@ from ...manifests.schemas import SAMPLES
 from ...manifests.tables import table_digest
 from ...manifests.trial import Trial
 from ..base.settings import local_files
-from ..base.stage import Progress, Rerun, Stage, given_settings
+from ..base.stage import Rerun, given_settings
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.causes import (
-    checkpoint_folder,
-    compare_models,
-    encoder_weights,
-    model_outputs,
-    model_scores,
-    recipe_parameters,
-    training_progress,
-)
-from ..learning.negative import negative_of
-from ..learning.recipe import TrainingJob, TrainSettings
+from ..learning.causes import encoder_weights, model_outputs
+from ..learning.recipe import TrainSettings
+from ..learning.training import Training
 from ..systems.registry import system_is_visual
-from ..text.encoders.files import resolve_encoder
 
 __all__ = ["Train"]
 
 
 @dataclass(frozen=True)
-class Train(Stage):
+class Train(Training):
     """From samples.parquet and features/<set>/ to models/<trial>/. See Stage for the contract."""
 
     run: RunFolder
@@ -48,11 +39,6 @@ class Train(Stage):
 
     kind = "train"
     schema_version = 1
-    repeats_whole = True
-
-    @property
-    def name(self) -> str:
-        return f"train-{self.trial.name}"
 
     @property
     def place(self) -> Path:
@@ -69,9 +55,7 @@ class Train(Stage):
         return self.trial.features or DEFAULT_SET
 
     def parameters(self) -> dict[str, Any]:
-        record = StageRecord.known(self.run.record(self.name))
-        negative = negative_of(self.run.samples, self.negative) if self.task == "re" else None
-        return recipe_parameters(self.settings, self.trial, record, negative)
+        return self.recipe_parameters(self.settings)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         digests = {"samples": table_digest(self.run.samples, SAMPLES, "prepare")}
@@ -97,36 +81,11 @@ class Train(Stage):
     def sources(self) -> Iterator[Path]:
         yield from local_files(self.settings).values()
 
-    def command(self) -> str:
-        return f"{super().command()} {self.trial.options}"
-
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         from .work import train
 
-        job = TrainingJob(
-            name=self.name,
-            title=f"train {self.trial.title}",
-            command=super().command(),
-            task=self.task,
-            trial=self.trial,
-            recipe=self.settings,
-            rates=self.settings.rates,
-            encoder=resolve_encoder(self.settings.encoder),
-            samples=self.run.samples,
-            negative=self.negative,
-            config=self.run.config,
-            folder=self.place,
-            checkpoints=checkpoint_folder(self.run.work(self.name), causes),
-            logs=self.run.logs(self.name) if self.settings.tensorboard else None,
-            checkpoint_seconds=tools.checkpoint_seconds,
-        )
+        job = self.job(self.settings, self.settings.rates, causes, tools)
         return train(job, self.run.features(self.feature_set) if self.visual else None, tools)
-
-    def progress(self, causes: StageRecord) -> Progress | None:
-        return training_progress(checkpoint_folder(self.run.work(self.name), causes))
-
-    def scores(self) -> dict[str, Any] | None:
-        return model_scores(self.place, self.trial)
 
     def again(
         self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
@@ -137,5 +96,4 @@ class Train(Stage):
             features = scratch.features(self.feature_set)
             features.parent.mkdir()
             features.symlink_to(self.run.features(self.feature_set).resolve())
-        again.compute(again.causes(tools), tools)
-        return compare_models(record, self.place, again.place, again.outputs(), elsewhere)
+        return self.rerun(again, record, elsewhere, tools)

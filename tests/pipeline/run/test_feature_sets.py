@@ -17,7 +17,7 @@ from hmnet_pipe.pipeline.reproduce.lock import lock_run
 from hmnet_pipe.pipeline.reproduce.reproduce import reproduce
 from hmnet_pipe.pipeline.run.archive import archive_run
 from hmnet_pipe.pipeline.run.config import RunConfig
-from hmnet_pipe.pipeline.run.runner import Report, run_stage, run_together
+from hmnet_pipe.pipeline.run.runner import Report, run_together
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from hmnet_pipe.stages.vision.sets import FeatureSet
@@ -179,8 +179,16 @@ def test_doctor_says_what_each_set_takes_and_which_the_backbone_cannot_make(run:
     assert "features.coarse" in found.text
 
 
-def test_what_only_a_set_has_read_is_in_its_record(run: RunFolder) -> None:
-    records = {name: StageRecord.read(run.record(f"extract-{name}")) for name in NAMES if name != "pyramid"}
-    assert all(record is not None and record.parameters["pooled"] >= 1 for record in records.values())
-    stage = RunConfig.read(run.config).stage("extract", run, "grid")
-    assert run_stage(stage, SILENT).state == "fresh"
+def test_a_set_other_than_the_pyramid_has_its_levels_and_views_among_its_causes(run: RunFolder) -> None:
+    names = ("extract", "extract-grid", "extract-vector", "extract-coarse")
+    records = {name: StageRecord.read(run.record(name)) for name in names}
+    facts = {name: record.parameters for name, record in records.items() if record is not None}
+    found = {
+        name: (known["pooled"], known.get("levels"), known.get("views")) for name, known in facts.items()
+    }
+    assert found == {
+        "extract": (2, None, None),  # as before there were sets
+        "extract-grid": (7, [-1], "image"),
+        "extract-vector": (1, [-1], "all"),
+        "extract-coarse": (1, [3, 4], "objects"),
+    }

@@ -1,0 +1,80 @@
+"""What every stage that trains one trial has in common. Importing this needs no torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...manifests.record import StageRecord
+from ...manifests.trial import Trial
+from ..base.stage import Progress, Rerun, Stage
+from ..base.tools import Tools
+from ..text.encoders.files import resolve_encoder
+from .causes import checkpoint_folder, compare_models, model_scores, recipe_parameters, training_progress
+from .negative import negative_of
+from .recipe import TrainingJob, TrainSettings
+
+__all__ = ["Training"]
+
+
+class Training(Stage):
+    """A stage that trains one trial of a run into a model's folder, `place`.
+
+    settings: the table [train]. negative: the negative relation as [prepare] names it; "": the one that is
+    recognised.
+    """
+
+    settings: TrainSettings
+    task: str
+    trial: Trial
+    negative: str
+
+    repeats_whole = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.trial.name}"
+
+    def command(self) -> str:
+        return f"{super().command()} {self.trial.options}"
+
+    def recipe_parameters(self, recipe: TrainSettings) -> dict[str, Any]:
+        """Return what decides the model: of `recipe`, the trial, and the data's negative relation."""
+        record = StageRecord.known(self.run.record(self.name))
+        negative = negative_of(self.run.samples, self.negative) if self.task == "re" else None
+        return recipe_parameters(recipe, self.trial, record, negative)
+
+    def job(
+        self, recipe: TrainSettings, rates: Mapping[str, float], causes: StageRecord, tools: Tools
+    ) -> TrainingJob:
+        """Return the training in plain facts. rates: the learning rate of each part of the model."""
+        return TrainingJob(
+            name=self.name,
+            title=f"{self.kind} {self.trial.title}",
+            command=super().command(),
+            task=self.task,
+            trial=self.trial,
+            recipe=recipe,
+            rates=rates,
+            encoder=resolve_encoder(self.settings.encoder),
+            samples=self.run.samples,
+            negative=self.negative,
+            config=self.run.config,
+            folder=self.place,
+            checkpoints=self._checkpoints(causes),
+            logs=self.run.logs(self.name) if self.settings.tensorboard else None,
+            checkpoint_seconds=tools.checkpoint_seconds,
+        )
+
+    def _checkpoints(self, causes: StageRecord) -> Path:
+        return checkpoint_folder(self.run.work(self.name), causes)
+
+    def progress(self, causes: StageRecord) -> Progress | None:
+        return training_progress(self._checkpoints(causes))
+
+    def scores(self) -> dict[str, Any] | None:
+        return model_scores(self.place, self.trial)
+
+    def rerun(self, again: "Training", record: StageRecord, elsewhere: bool, tools: Tools) -> Rerun:
+        """Train `again`, this stage in another run, and compare its model with that of `record`."""
+        again.compute(again.causes(tools), tools)
+        return compare_models(record, self.place, again.place, again.outputs(), elsewhere)
