@@ -141,6 +141,22 @@ def test_a_fresh_stage_that_is_run_by_hand_disturbs_nothing(made: Run) -> None:
     assert made.announced() == []
 
 
+def test_a_table_trains_each_subset_beside_the_full_training_and_nothing_twice(
+    made: Run,
+) -> None:
+    output = made.make("-n", "table", "SYSTEMS=bert-crf hmnet", "SHOTS=0 2", "SUBSETS=1 3")
+    commands = [line.split("hmnet-pipe ")[1].split() for line in output.splitlines() if "hmnet-pipe " in line]
+    found = [" ".join(words[2:]) for words in commands if words[0] == "train"]
+    assert found == [
+        "--system bert-crf --seed 1",
+        "--system bert-crf --seed 1 --shots 2 --subset-seed 1",
+        "--system bert-crf --seed 1 --shots 2 --subset-seed 3",
+        "--system hmnet --seed 1 --shots 2 --subset-seed 1",
+        "--system hmnet --seed 1 --shots 2 --subset-seed 3",
+    ], output
+    assert commands[-1][0] == "table"
+
+
 def test_a_changed_option_runs_exactly_what_depends_on_it(made: Run) -> None:
     """Given by variable or in run.toml; asking what would happen changes nothing."""
     config = made.folder / "run.toml"

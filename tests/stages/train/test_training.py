@@ -26,6 +26,7 @@ from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.status import run_status
 from hmnet_pipe.pipeline.report.text import trials_table
+from hmnet_pipe.pipeline.reproduce.lock import lock_run, read_lock
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.pipeline.run.trainings import finished_trainings
@@ -313,6 +314,7 @@ def test_few_shots_are_trained_beside_the_full_training_each_subset_for_itself(c
         "train-hmnet-seed-1-shots-2-subset-1": "fresh",
         "train-hmnet-seed-1-shots-2-subset-2": "fresh",
     }
+    assert read_lock(lock_run(folder))["scores"].keys() >= {f"train-{trial.name}" for trial in trials}
     table = trials_table(finished_trainings(folder)).splitlines()
     assert [line.split("  ")[0] for line in table[2:]] == ["hmnet", "hmnet, 2 shots"]
 
