@@ -9,8 +9,10 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import requires
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...cache.spec import STORAGE_DTYPES
-from ...manifests.errors import HmnetPipeError
+from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.run import RunFolder
 from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
@@ -28,6 +30,7 @@ from ...stages.vision.sets import SETS
 from ...stages.vision.weights import DEFAULT, downloads_folder, place_of, weights_of
 from ..cluster.machine import installed_version
 from ..run.config import RunConfig
+from ..run.locks import hold
 from ..run.presets import preset
 
 __all__ = ["Finding", "examine"]
@@ -79,6 +82,7 @@ def examine(run: RunFolder | None) -> list[Finding]:
         ("run's folder", lambda: _writable(place)),
         ("disk of the run", lambda: _disk("disk of the run", place)),
         ("disk of weights", lambda: _disk("disk of weights", _existing(downloads_folder()))),
+        ("file locks", lambda: _locks(place)),
         ("HDF5", lambda: _hdf5(place)),
     ]
     for subject, check in checks:
@@ -297,32 +301,56 @@ def _disk(subject: str, place: Path) -> Finding:
     return Finding(subject, "ok", text)
 
 
-def _hdf5(place: Path) -> Finding:
-    """Write an HDF5 file where the run's features will be, and read it while it is open.
+def _locks(place: Path) -> Finding:
+    """Take the lock that a stage takes where the run will be, and see that nobody else gets it."""
+    said: list[str] = []
+    with tempfile.TemporaryDirectory(dir=place, prefix=".tmp-doctor-") as folder:
+        lock = Path(folder) / "try.lock"
+        with hold(lock, "a try", say=said.append):
+            try:
+                with hold(lock, "a try"):
+                    return Finding(
+                        "file locks",
+                        "problem",
+                        f"two processes hold one lock at {place}",
+                        "put the run on another file system, or never start two commands on it at once",
+                    )
+            except StageError:  # as it should be
+                pass
+    if said:
+        return Finding(
+            "file locks",
+            "warning",
+            f"the file system of {place} has none, and marker files take their place",
+            "where a machine went down in the middle of a stage, remove the file that the next one names",
+        )
+    return Finding("file locks", "ok", f"a stage at {place} is locked while it runs")
 
-    Some network file systems refuse HDF5's locks.
+
+def _hdf5(place: Path) -> Finding:
+    """Write an HDF5 file where the run's features will be, and read it twice at once, as the stages do.
+
+    They lend HDF5 files of Python, on which it takes no lock: some network file systems have none.
     """
     import h5py
 
+    content = BytesIO()
+    with h5py.File(content, "w") as file:
+        file["numbers"] = [1, 2, 3]
     with tempfile.TemporaryDirectory(dir=place, prefix=".tmp-doctor-") as folder:
         path = Path(folder) / "try.h5"
-        try:
-            with h5py.File(path, "w") as file:
-                file["numbers"] = [1, 2, 3]
-        except OSError as error:
-            remedy = "set HDF5_USE_FILE_LOCKING=FALSE, or put the run on another file system"
-            return Finding(
-                "HDF5", "problem", f"no HDF5 file can be written at {place} ({_one_line(error)})", remedy
-            )
-        with h5py.File(path, "r") as first, path.open("rb") as handle, h5py.File(handle, "r") as second:
-            if list(first["numbers"]) != [1, 2, 3] or list(second["numbers"]) != [1, 2, 3]:
+        path.write_bytes(content.getbuffer())
+        with ExitStack() as stack:
+            handles = [stack.enter_context(path.open("rb")) for _ in range(2)]
+            files = [stack.enter_context(h5py.File(handle, "r")) for handle in handles]
+            if any(list(file["numbers"]) != [1, 2, 3] for file in files):
                 return Finding(
                     "HDF5",
                     "problem",
                     f"a file at {place} does not hold what was written",
                     "put the run on another file system",
                 )
-    return Finding("HDF5", "ok", f"files at {place} can be written, locked and read while they are open")
+    return Finding("HDF5", "ok", f"files at {place} can be written, and read while they are open")
 
 
 def _existing(path: Path) -> Path:

@@ -28,7 +28,7 @@ def archive_run(
     started = time.monotonic()
     stage = RunConfig.read(run.config).stage("extract", run, feature_set)
     folder = stage.place
-    with disk_errors(stage), locked(stage):
+    with disk_errors(stage), locked(stage, tools.say):
         remove_temporaries(folder)
         paths = [folder / name for name in FeatureCache(folder).shards()]
         before = sum(path.stat().st_size for path in paths if path.is_file())

@@ -2,13 +2,11 @@
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import read_text, write_text
@@ -22,6 +20,7 @@ from ...stages.demo.corpus import write_demo_corpus
 from ...stages.prepare.identity import compare_with_paper
 from ...stages.prepare.settings import PrepareSettings
 from .config import RunConfig
+from .locks import hold
 from .presets import preset
 from .runner import Report, run_stage
 
@@ -51,18 +50,22 @@ def written(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> Iterato
         yield
         return
     # Two commands that start at once, each with options of its own stage, must not overwrite each other's.
-    run.lock("run").parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.lock("run")):
+    with _writing(run):
         before = read_text(run.config)
         configured(run, options).write(run.config)
         after = read_text(run.config)
     try:
         yield
     except (InputError, WeightsError):
-        with FileLock(run.lock("run")):
+        with _writing(run):
             if read_text(run.config) == after:
                 write_text(run.config, before)
         raise
+
+
+def _writing(run: RunFolder) -> AbstractContextManager[None]:
+    """Return a context manager that lets one process at a time write run.toml, which takes a moment."""
+    return hold(run.lock("run"), f"{run.config} is being written", patience=60)
 
 
 def prepare_config(

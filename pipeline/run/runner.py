@@ -17,16 +17,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
-
 from ... import __version__
 from ...manifests.errors import HmnetPipeError, StageError
-from ...manifests.files import disk_error, disk_remedy, remove_temporaries, write_text
+from ...manifests.files import disk_error, disk_remedy, remove_temporaries
 from ...manifests.record import StageRecord
 from ...stages.base.stage import Stage, changed_outputs
 from ...stages.base.tools import SILENT, Counts, Tools, counted
 from ..cluster.machine import installed_version, machine_kind
 from .freshness import note_up_to_date
+from .locks import hold
 
 if TYPE_CHECKING:
     from ...stages.learning.ranks import Ranks
@@ -157,7 +156,7 @@ def run_together(
     with ExitStack() as stack:
         for stage in stages:
             stack.enter_context(disk_errors(stage))
-            stack.enter_context(locked(stage))
+            stack.enter_context(locked(stage, tools.say))
         if accepted is not None:
             stack.enter_context(accepted)
         for stage in stages:
@@ -291,29 +290,12 @@ def _facts(counts: Counts, seconds: float) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(stage: Stage) -> Iterator[None]:
-    """Hold the lock of a stage: one process at a time runs it.
-
-    The operating system frees the lock of a process that dies, so no lock is ever left behind.
-    """
+def locked(stage: Stage, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Hold the lock of a stage: one process at a time runs it."""
     path = stage.run.lock(stage.name)
-    owner = path.with_suffix(".owner")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        holder = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
-        raise StageError(
-            f"{stage.name} of {stage.run.path} is being run by {holder}; wait for it, or stop it first"
-        ) from error
-    try:
+    with hold(path, f"{stage.name} of {stage.run.path} is being run", say=say):
         remove_temporaries(path.parent, f"{stage.name}.*")
-        write_text(owner, f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
 
 
 @contextmanager
