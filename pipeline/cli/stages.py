@@ -1,6 +1,7 @@
 """The commands that make a cache of features (prepare, detect, extract), and `changed` for the Makefile."""
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -125,14 +126,14 @@ def _run_configured(
     scheduler: str | None,
     workers: int | None,
 ) -> None:
-    from ..run.new import configured, written
+    from ..run.new import configured, write_options
     from ..run.runner import run_together
 
     folder, tables = RunFolder(run), {kind: options}
     config = configured(folder, tables)
     stages = [config.stage(kind, folder, member) for member in members]
     with lent_tools(scheduler, workers, quiet=as_json) as tools:
-        reports = run_together(stages, tools, accepted=written(folder, tables))
+        reports = run_together(stages, tools, accepted=partial(write_options, folder, tables))
     if as_json:
         print_reports(reports)
     else:

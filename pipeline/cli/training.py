@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def _run_together(
 
     tables: the options by table.
     """
-    from ..run.new import written
+    from ..run.new import write_options
     from ..run.runner import follow_stage, lead_stage
 
     if not ranks.leads:
@@ -170,7 +171,7 @@ def _run_together(
     with lent_tools(quiet=as_json) as tools:
         tools = replace(tools, checkpoint_seconds=checkpoint_seconds)
         for stage in stages:
-            report = lead_stage(stage, tools, ranks, written(run, tables))
+            report = lead_stage(stage, tools, ranks, partial(write_options, run, tables))
             reports.append(report)
             if not as_json:
                 click.echo("\n".join(report.lines()))

@@ -1,14 +1,14 @@
 """What commands make of their options: the configuration of a run, new or existing, and the trials."""
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ...manifests.errors import InputError, WeightsError
+from ...manifests.errors import InputError
 from ...manifests.files import read_text, write_text
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SAMPLES
@@ -24,11 +24,11 @@ from .locks import hold
 from .presets import preset
 from .runner import Report, run_stage
 
-__all__ = ["configured", "prepare_config", "prepare_run", "trials_of", "written"]
+__all__ = ["configured", "prepare_config", "prepare_run", "trials_of", "write_options"]
 
 
 def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> RunConfig:
-    """Return the configuration of a run with `options`, by table; `written` keeps them."""
+    """Return the configuration of a run with `options`, by table; `write_options` keeps them."""
     config = RunConfig.read(run.config)
     for table, values in options.items():
         config = config.override(table, values)
@@ -39,28 +39,25 @@ def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> RunC
     return config
 
 
-@contextmanager
-def written(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    """Write `options`, by table, into run.toml for a stage that starts.
+def write_options(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> Callable[[], None]:
+    """Write `options`, by table, into run.toml for a stage that starts, and return what takes them back.
 
-    If the stage then refuses one of them (it cannot load the encoder, for example), run.toml is put back,
-    unless somebody has changed it in the meantime.
+    That puts run.toml back, unless somebody has changed it in the meantime.
     """
     if configured(run, options) == RunConfig.read(run.config):
-        yield
-        return
+        return lambda: None
     # Two commands that start at once, each with options of its own stage, must not overwrite each other's.
     with _writing(run):
         before = read_text(run.config)
         configured(run, options).write(run.config)
         after = read_text(run.config)
-    try:
-        yield
-    except (InputError, WeightsError):
+
+    def take_back() -> None:
         with _writing(run):
             if read_text(run.config) == after:
                 write_text(run.config, before)
-        raise
+
+    return take_back
 
 
 def _writing(run: RunFolder) -> AbstractContextManager[None]:

@@ -11,14 +11,14 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ... import __version__
-from ...manifests.errors import HmnetPipeError, StageError
+from ...manifests.errors import HmnetPipeError, InputError, StageError, WeightsError
 from ...manifests.files import disk_error, disk_remedy, remove_temporaries
 from ...manifests.record import StageRecord
 from ...stages.base.stage import Stage, changed_outputs
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ...stages.learning.ranks import Ranks
 
 __all__ = [
+    "Accepted",
     "Report",
     "State",
     "disk_errors",
@@ -58,6 +59,10 @@ _RECORDED_PACKAGES = (
 State = Literal["fresh", "partial", "stale", "never run"]
 """A stage's state: it has nothing to do, images that could not be read are left to do, it was done from other
 causes, or it was never done."""
+
+
+Accepted = Callable[[], Callable[[], None]]
+"""Does something for stages that nothing keeps from starting, and returns what takes it back."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def run_stage(
     stage: Stage,
     tools: Tools,
     starting: Callable[[], None] = lambda: None,
-    accepted: AbstractContextManager[None] | None = None,
+    accepted: Accepted | None = None,
 ) -> Report:
     """Bring `stage` up to date; see `run_together`."""
     return run_together([stage], tools, starting, accepted)[0]
@@ -138,13 +143,14 @@ def run_together(
     stages: Sequence[Stage],
     tools: Tools,
     starting: Callable[[], None] = lambda: None,
-    accepted: AbstractContextManager[None] | None = None,
+    accepted: Accepted | None = None,
 ) -> list[Report]:
     """Bring stages of one kind up to date in one computation. None of them may read what another makes.
 
-    starting: called if there is anything to compute. accepted: entered once nothing is in the way of the
-    stages, whether or not they have anything to do, and left when they have ended. Raises StageError where
-    another process is running one of them, or where one cannot finish.
+    starting: called if there is anything to compute. accepted: called once nothing is in the way of the
+    stages, whether or not they have anything to do. What it returns is called if they then fail before
+    anything is kept that the next run would use. Raises StageError where another process is running one of
+    them, or where one cannot finish.
     """
     started, started_at = time.monotonic(), time.time_ns()
     # Computed before anything is written: a mistyped path or a missing weights file leaves no half-made run.
@@ -158,7 +164,7 @@ def run_together(
             stack.enter_context(disk_errors(stage))
             stack.enter_context(locked(stage, tools.say))
         if accepted is not None:
-            stack.enter_context(accepted)
+            stack.enter_context(_taken_back(accepted(), stages, causes))
         for stage in stages:
             state, reasons = stage_state(stage, causes[stage.name])
             if state == "fresh":
@@ -171,6 +177,22 @@ def run_together(
             starting()
             reports |= _computed(works, tools, started, started_at)
     return [reports[stage.name] for stage in stages]
+
+
+@contextmanager
+def _taken_back(
+    undo: Callable[[], None], stages: Sequence[Stage], causes: Mapping[str, StageRecord]
+) -> Iterator[None]:
+    """Call `undo` where the stages refuse their settings, or fail and keep nothing of what was begun."""
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, (InputError, WeightsError))
+        # Whatever stands in the way of this must not hide the error.
+        with suppress(OSError, HmnetPipeError):
+            if refused or not any(stage.progress(causes[stage.name]) for stage in stages):
+                undo()
+        raise
 
 
 def _noted(stage: Stage, started: float, started_at: int) -> Report:
@@ -244,9 +266,7 @@ class _Seeing:
         return self.function(unit)
 
 
-def lead_stage(
-    stage: Stage, tools: Tools, ranks: Ranks, accepted: AbstractContextManager[None] | None = None
-) -> Report:
+def lead_stage(stage: Stage, tools: Tools, ranks: Ranks, accepted: Accepted | None = None) -> Report:
     """Run a stage on rank 0 of several, which decides for all whether there is anything to compute.
 
     accepted: see `run_together`.

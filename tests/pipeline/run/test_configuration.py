@@ -2,22 +2,27 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from hmnet_pipe.manifests.errors import InputError, StageError
+from hmnet_pipe.manifests.errors import InputError, StageError, WeightsError
+from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.verify import Problem, Verification
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.run.config import RunConfig
-from hmnet_pipe.pipeline.run.new import written
+from hmnet_pipe.pipeline.run.new import write_options
 from hmnet_pipe.pipeline.run.presets import preset
-from hmnet_pipe.stages.base.tools import counted
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.stage import Progress
+from hmnet_pipe.stages.base.tools import SILENT, Counts, Tools, counted
+from hmnet_pipe.stages.prepare.stage import Prepare
 
-from ...running import bring_up_to_date
+from ...running import Demos, begin, bring_up_to_date
 
 
 @pytest.fixture
@@ -60,33 +65,55 @@ def test_an_option_that_a_stage_refuses_after_its_start_is_taken_back(
     assert run.config.read_bytes() == before
 
 
-def test_options_are_there_while_their_stage_runs_and_stay(run: RunFolder) -> None:
-    with written(run, {"train": {"epochs": 40}}):
-        assert RunConfig.read(run.config).tables["train"].epochs == 40
-    assert RunConfig.read(run.config).tables["train"].epochs == 40
+def kept_after(run: RunFolder, error: type[BaseException], *, progress: bool, edit: bool = False) -> int:
+    """Return epochs (30 before) in run.toml after a stage with epochs 40 has failed in its first moments."""
+
+    class Failing(Prepare):
+        def causes(self, tools: Tools = SILENT) -> StageRecord:
+            return replace(super().causes(tools), schema_version=99)
+
+        def compute(self, causes: StageRecord, tools: Tools) -> Counts:
+            assert RunConfig.read(run.config).tables["train"].epochs == 40
+            if edit:
+                RunConfig.read(run.config).override("train", {"epochs": 41}).write(run.config)
+            raise error("it failed")
+
+        def progress(self, causes: StageRecord) -> Progress | None:
+            return Progress(1, 2, "samples") if progress else None
+
+    stage = Failing(run, RunConfig.read(run.config).tables["prepare"])
+    with pytest.raises(error, match="it failed"):
+        run_stage(stage, SILENT, accepted=partial(write_options, run, {"train": {"epochs": 40}}))
+    epochs: int = RunConfig.read(run.config).tables["train"].epochs
+    return epochs
 
 
-@pytest.mark.parametrize(
-    ("error", "edit", "epochs"),
-    [
-        (InputError("refused"), False, 30),
-        (InputError("refused"), True, 41),  # what somebody has written since is left alone
-        (StageError("interrupted"), False, 40),
-    ],
-)
-def test_only_a_refusal_takes_options_back(run: RunFolder, error: Exception, edit: bool, epochs: int) -> None:
-    def stage() -> None:
-        if edit:
-            RunConfig.read(run.config).override("train", {"epochs": 41}).write(run.config)
-        raise error
+@pytest.mark.parametrize("error", [StageError, InputError, WeightsError, RuntimeError])
+def test_options_of_a_stage_that_keeps_nothing_are_taken_back(run: RunFolder, error: type[Exception]) -> None:
+    assert kept_after(run, error, progress=False) == 30
+    # What somebody has written since is left alone.
+    assert kept_after(run, error, progress=False, edit=True) == 41
 
-    def start(compute: Callable[[], None]) -> None:
-        with written(run, {"train": {"epochs": 40}}):
-            compute()
 
-    with pytest.raises(type(error)):
-        start(stage)
-    assert RunConfig.read(run.config).tables["train"].epochs == epochs
+def test_options_stay_where_what_was_begun_with_them_is_kept_or_somebody_interrupts(run: RunFolder) -> None:
+    assert kept_after(run, KeyboardInterrupt, progress=False) == 40
+    assert kept_after(run, StageError, progress=True) == 40
+
+
+def test_a_refusal_takes_options_back_whatever_is_kept(run: RunFolder) -> None:
+    assert kept_after(run, InputError, progress=True) == 30
+
+
+def test_options_beside_a_scheduler_that_does_not_answer_are_not_kept(demos: Demos, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    begin(folder, demos.corpus())
+    bring_up_to_date(folder, "prepare")
+    before = RunFolder(folder).config.read_bytes()
+    words = ["detect", str(folder), "--min-score", "0.7", "--scheduler", "tcp://host.invalid:8786"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1
+    assert "no Dask scheduler answers" in done.stderr
+    assert RunFolder(folder).config.read_bytes() == before
 
 
 def test_the_summary_of_a_training_says_what_was_counted_and_which_split_was_scored(
