@@ -6,10 +6,22 @@ What is absent enters as zeros whatever the arrays hold there: a product with th
 import torch
 from torch import Tensor, nn
 
-from ...cache.spec import ALL
+from ...cache.spec import ALL, IMAGE
+from ...manifests.errors import InputError
 from .batch import Batch, ModelConfig
 
-__all__ = ["GEOMETRY", "ObjectEmbedding", "cells", "entering", "first_object", "regions", "view_vectors"]
+__all__ = [
+    "GEOMETRY",
+    "ObjectEmbedding",
+    "cells",
+    "check_regions",
+    "entering",
+    "first_object",
+    "of_image",
+    "of_objects",
+    "regions",
+    "view_vectors",
+]
 
 GEOMETRY = 8
 """The numbers of a box: x0, y0, x1, y1, width, height, area as shares of the image, and the score."""
@@ -24,19 +36,44 @@ def entering(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.reshape(*mask.shape, *[1] * (values.ndim - mask.ndim)), values, 0.0)
 
 
-def cells(batch: Batch, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Return the cells of every view's last level, (B, V*p*p, D), and their mask (B, V*p*p).
+def check_regions(config: ModelConfig, wanted: str) -> None:
+    """Raise InputError where the features of a model do not show what its system looks at.
 
-    Views are in order and the cells of each row-major. Without views there are no cells.
+    wanted: cache.spec.IMAGE, the whole image, or OBJECTS.
     """
-    maps, mask = _last_level(batch, config)  # shape: (B, V, D, p, p)
+    shown = (config.features or {}).get("regions", ALL)
+    if shown not in (ALL, wanted):
+        what, fitting = ("the whole image", "grid") if wanted == IMAGE else ("objects", "vector")
+        raise InputError(
+            f"{config.system} looks at {what}, which its features do not show (their views: {shown!r}); "
+            f"train it with --features {fitting}"
+        )
+
+
+def of_image(view_mask: Tensor) -> Tensor:
+    """Return which present views, (B, V) bool, show the whole image."""
+    return torch.cat([view_mask[:, :1], torch.zeros_like(view_mask[:, 1:])], dim=1)
+
+
+def of_objects(view_mask: Tensor, config: ModelConfig) -> Tensor:
+    """Return which present views, (B, V) bool, show an object."""
+    first = first_object(config)
+    return torch.cat([torch.zeros_like(view_mask[:, :first]), view_mask[:, first:]], dim=1)
+
+
+def cells(batch: Batch, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Return the cells of the whole image's last level, (B, p*p, D), row-major, and their mask (B, p*p).
+
+    Without views there are no cells.
+    """
+    maps, mask = _last_level(batch, config, slice(1))  # shape: (B, 1 or 0, D, p, p)
     sequence = maps.flatten(-2).transpose(-1, -2).flatten(1, 2)
     return sequence, mask.repeat_interleave(maps.shape[-1] * maps.shape[-2], dim=1)
 
 
 def view_vectors(batch: Batch, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Return a vector of every view, (B, V, D), the mean of its last level's cells, and the view mask."""
-    maps, mask = _last_level(batch, config)
+    maps, mask = _last_level(batch, config, slice(None))
     return maps.mean(dim=(-2, -1)), mask
 
 
@@ -45,9 +82,8 @@ def regions(batch: Batch, config: ModelConfig) -> tuple[Tensor, Tensor]:
 
     The view of the whole image is left out.
     """
-    vectors, mask = view_vectors(batch, config)
-    first = first_object(config)
-    return vectors[:, first:], mask[:, first:]
+    maps, mask = _last_level(batch, config, slice(first_object(config), None))
+    return maps.mean(dim=(-2, -1)), mask
 
 
 def first_object(config: ModelConfig) -> int:
@@ -55,14 +91,15 @@ def first_object(config: ModelConfig) -> int:
     return 1 if (config.features or {}).get("regions", ALL) == ALL else 0
 
 
-def _last_level(batch: Batch, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Return the last level of every view, (B, V, D, p, p), zero where absent, and the view mask."""
+def _last_level(batch: Batch, config: ModelConfig, chosen: slice) -> tuple[Tensor, Tensor]:
+    """Return the last level of the chosen views, (B, V, D, p, p), zero where absent, and their mask."""
     channels = config.levels[-1]
     if batch.views is None or batch.view_mask is None:
         device = batch.input_ids.device
         nothing = torch.zeros(len(batch.input_ids), 0, dtype=torch.bool, device=device)
         return torch.zeros(len(nothing), 0, channels, 1, 1, device=device), nothing
-    return entering(batch.views[:, :, -channels:], batch.view_mask), batch.view_mask
+    mask = batch.view_mask[:, chosen]
+    return entering(batch.views[:, chosen, -channels:], mask), mask
 
 
 class ObjectEmbedding(nn.Module):

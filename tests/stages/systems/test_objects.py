@@ -4,8 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hmnet_pipe.cache.spec import IMAGE, OBJECTS
+from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
-from hmnet_pipe.stages.systems.objects import ObjectEmbedding, cells, entering, regions, view_vectors
+from hmnet_pipe.stages.systems.objects import (
+    ObjectEmbedding,
+    cells,
+    check_regions,
+    entering,
+    of_image,
+    of_objects,
+    regions,
+    view_vectors,
+)
 
 CONFIG = ModelConfig("x", "re", ("None",), (3, 5), "markers", 16, {}, {"regions": "all"})
 
@@ -35,12 +46,33 @@ def test_a_view_is_the_mean_of_the_cells_of_its_last_level() -> None:
     assert torch.equal(found, mask)
 
 
-def test_cells_are_row_major_and_views_keep_their_order() -> None:
+def test_cells_are_those_of_the_whole_image_alone_and_row_major() -> None:
     views, mask = some_views()
+    mask[1, 0] = False
     found, cell_mask = cells(a_batch(views, mask), CONFIG)
-    assert found.shape == (2, 12, 5)
-    assert torch.equal(found[0, 4 + 2], views[0, 1, 3:, 1, 0])
-    assert cell_mask.tolist()[0] == [True] * 8 + [False] * 4
+    assert found.shape == (2, 4, 5)
+    assert torch.equal(found[0, 2], views[0, 0, 3:, 1, 0])
+    assert cell_mask.tolist() == [[True] * 4, [False] * 4]
+    assert (found[1] == 0).all()
+
+
+def test_features_that_do_not_show_what_a_system_looks_at_are_refused_with_those_that_do() -> None:
+    of_image_alone, of_objects_alone = (
+        replace(CONFIG, features={"regions": shown}) for shown in (IMAGE, OBJECTS)
+    )
+    with pytest.raises(InputError, match=r"looks at objects, which .* 'image'.*--features vector"):
+        check_regions(of_image_alone, OBJECTS)
+    with pytest.raises(InputError, match=r"looks at the whole image, which .* 'objects'.*--features grid"):
+        check_regions(of_objects_alone, IMAGE)
+    for config, wanted in ((of_image_alone, IMAGE), (of_objects_alone, OBJECTS), (CONFIG, IMAGE)):
+        check_regions(config, wanted)
+
+
+def test_the_image_and_its_objects_are_told_apart_among_the_views() -> None:
+    mask = torch.tensor([[True, True, False], [False, True, True]])
+    assert of_image(mask).tolist() == [[True, False, False], [False, False, False]]
+    assert of_objects(mask, CONFIG).tolist() == [[False, True, False], [False, True, True]]
+    assert torch.equal(of_objects(mask, replace(CONFIG, features={"regions": OBJECTS})), mask)
 
 
 @pytest.mark.parametrize(("shows", "first"), [("all", 1), ("objects", 0)])
