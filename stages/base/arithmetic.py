@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...manifests.errors import InputError
 from ...manifests.record import StageRecord
@@ -21,6 +23,7 @@ __all__ = [
     "PRECISIONS",
     "Arithmetic",
     "autocast",
+    "exactly",
     "processor_name",
     "resolve_device",
     "resolve_precision",
@@ -211,8 +214,37 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Return the context in which a network computes at `precision`."""
+@contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Return the context in which a network computes at `precision`, forward; see `exactly`."""
     import torch
 
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    coarse = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    with exactly(device), coarse:
+        yield
+
+
+@contextmanager
+def exactly(device: torch.device) -> Iterator[None]:
+    """Return the context in which a GPU gives the same bits each time, and in which fp32 is fp32.
+
+    By default CUDA adds up in any order where that is faster, and rounds the factors of fp32 convolutions
+    to 10 bits (TF32). An operator that can only be computed in any order raises RuntimeError here.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    import torch
+
+    # Read when cuBLAS is first used; with other workspaces its sums depend on what else runs.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn: Any = torch.backends.cudnn
+    memory: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory, cudnn.allow_tf32
+    memory.fill_uninitialized_memory = cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        _, memory.fill_uninitialized_memory, cudnn.allow_tf32 = before

@@ -17,6 +17,11 @@ __all__ = ["Visuals", "batches", "bucketed_order"]
 # random order.
 _BATCHES_PER_BUCKET = 50
 
+_CPU = torch.device("cpu")
+
+# A GPU multiplies tiles; its kernels for bf16 want whole ones.
+_TEXT_FITS = 8
+
 
 class Visuals(Protocol):
     """Where a batch's images come from: the feature cache, or pixels for the end-to-end stage."""
@@ -53,14 +58,17 @@ def batches(
     pad_id: int,
     label_ids: dict[str, int] | None,
     visuals: Visuals | None,
+    device: torch.device = _CPU,
 ) -> Iterator[Batch]:
-    """Yield the batches of sample numbers in `order` as tensors.
+    """Yield the batches of sample numbers in `order` as tensors on the CPU, as `device` reads them best.
 
     label_ids: None where no gold is needed. visuals: None for text only.
     """
+    fits = 1 if device.type == "cpu" else _TEXT_FITS
     for members in order:
         texts = [split.texts[i] for i in members]
-        input_ids = _padded([text.input_ids for text in texts], pad_id)
+        length = -(-max(len(text.input_ids) for text in texts) // fits) * fits
+        input_ids = _padded([text.input_ids for text in texts], pad_id, length)
         positions = _padded([text.positions for text in texts], 0)
         labels = None
         if label_ids is not None and task == "ner":
@@ -73,9 +81,9 @@ def batches(
         if visuals is not None:
             values, mask = visuals.gather([split.image_keys[i] for i in members])
             views, view_mask = torch.from_numpy(values), torch.from_numpy(mask)
-        yield Batch(
+        batch = Batch(
             input_ids,
-            _mask([len(text.input_ids) for text in texts]),
+            _mask([len(text.input_ids) for text in texts], length),
             positions,
             _mask([len(text.positions) for text in texts]),
             labels,
@@ -83,12 +91,13 @@ def batches(
             view_mask,
             list(members),
         )
+        yield batch.pinned() if device.type == "cuda" else batch
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    width = max(map(len, rows))
+def _padded(rows: Sequence[Sequence[int]], value: int, width: int = 0) -> Tensor:
+    width = max(width, *map(len, rows))
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
-def _mask(lengths: Sequence[int]) -> Tensor:
-    return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
+def _mask(lengths: Sequence[int], width: int = 0) -> Tensor:
+    return torch.arange(max(width, *lengths))[None, :] < torch.tensor(lengths)[:, None]

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...manifests.errors import StageError, Stopped
 from ..base.ahead import prefetched
-from ..base.arithmetic import autocast, resolve_precision
+from ..base.arithmetic import autocast, exactly, resolve_precision
 from ..base.tools import SILENT, ProgressBar, Tools
 from ..systems.batch import Batch
 from ..systems.system import Model
@@ -149,7 +149,7 @@ class Trainer:
         self._say = tools.say
         samples = 0
         logs = self.task.logs if self.ranks.leads else None
-        with wishes() as self._wish, curves(logs, at.step) as draw:
+        with wishes() as self._wish, curves(logs, at.step) as draw, exactly(self.device):
             while not self.finished:
                 samples += self.train_epoch(bar, draw)
                 row = self._close_epoch()
@@ -205,6 +205,7 @@ class Trainer:
             pad_id=self.task.pad_id,
             label_ids={label: number for number, label in enumerate(config.labels)},
             visuals=self.task.visuals,
+            device=self.device,
         )
 
     def _gradients_meet(self, now: bool) -> AbstractContextManager[None]:
@@ -347,7 +348,7 @@ class Trainer:
         ranks = self.ranks.gather(
             {
                 "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+                "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
                 "loss_sum": self._losses.total,
             }
         )
@@ -397,7 +398,7 @@ class Trainer:
         self._losses.total = mine["loss_sum"]
         torch.set_rng_state(mine["torch"])
         if mine["cuda"] is not None:
-            torch.cuda.set_rng_state(mine["cuda"])
+            torch.cuda.set_rng_state(mine["cuda"], self.device)
 
 
 def _in_words(row: dict[str, Any]) -> str:

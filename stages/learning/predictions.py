@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from ...manifests.schemas import PREDICTIONS
 from ...manifests.tables import table_of
+from ..base.ahead import prefetched
 from ..base.arithmetic import autocast
 from ..base.tools import SILENT, Tools
 from ..systems.system import Model
@@ -37,7 +38,8 @@ def predict_split(
     task = model.config.task
     result: list[list[str]] = [[] for _ in range(len(split))]
     bar = tools.bar(len(split), f"predict {split.name}", "sample")
-    for batch in batches(split, order, task=task, pad_id=pad_id, label_ids=None, visuals=visuals):
+    made = batches(split, order, task=task, pad_id=pad_id, label_ids=None, visuals=visuals, device=device)
+    for batch in made if device.type == "cpu" else prefetched(made):
         bar.update(len(batch.ids))
         with autocast(device, precision):
             predicted = model.predict(batch.to(device))

@@ -1,5 +1,6 @@
 """What every system is given: its configuration, and batches of tensors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +36,8 @@ class Batch:
     input_ids, attention_mask: (B, n). positions: (B, T), the first sub-word of each word, or (B, 3) [CLS] and
     opening markers. position_mask: (B, T). labels: (B, T) tags or (B,) relations, or None where there is no
     gold. views: pooled pyramids (B, V, C, p, p), or pixels (B, V, 3, S, S) for the end-to-end stage;
-    view_mask: (B, V). Both are None in text-only systems.
+    view_mask: (B, V). Both are None in text-only systems. known_mask: view_mask on the CPU, where the others
+    are elsewhere: whoever looks into it waits for nothing.
     """
 
     input_ids: Tensor
@@ -46,9 +48,19 @@ class Batch:
     views: Tensor | None
     view_mask: Tensor | None
     ids: list[int]
+    known_mask: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        tensors: dict[str, Any] = {
-            name: value for name, value in vars(self).items() if isinstance(value, Tensor)
+        """Return the batch on `device`: as soon as it is there, where it is pinned."""
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return moved if device.type == "cpu" else replace(moved, known_mask=self.view_mask)
+
+    def pinned(self) -> "Batch":
+        """Return the batch in memory that a GPU reads by itself, while this process goes on."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+        return replace(self, **changed)

@@ -97,27 +97,32 @@ class EndToEnd(Model):
         assert batch.view_mask is not None
         if batch.views.is_floating_point():
             return batch
-        looked_at = self.system.looks_at(batch.view_mask)
-        pixels = batch.views[looked_at]  # shape: (N, S, S, 3)
+        device, shape = batch.views.device, batch.view_mask.shape
+        # Where the mask is known to the CPU, nothing here waits for a GPU to say how many views there are.
+        looked_at = self.system.looks_at(batch.view_mask if batch.known_mask is None else batch.known_mask)
+        place = looked_at.flatten().nonzero()[:, 0]
+        if device.type == "cuda" and place.device.type == "cpu":
+            place = place.pin_memory()
+        place = place.to(device, non_blocking=True)  # shape: (N,)
         p = self.pooled
-        pyramid = torch.zeros(*looked_at.shape, sum(self.config.levels), p, p, device=pixels.device)
-        if len(pixels):
+        pyramid = torch.zeros(shape.numel(), sum(self.config.levels), p, p, device=device)
+        if len(place):
+            pixels = batch.views.flatten(0, 1)[place]  # shape: (N, S, S, 3)
             values = normalise(pixels, self.backbone.info.mean, self.backbone.info.std)
             if self.augment and self.training:
-                values = self._augmented(values, looked_at)
+                values = self._augmented(values, place // shape[1], shape[0])
             features = pooled_and_joined(self.backbone(values), p)
-            pyramid = pyramid.masked_scatter(looked_at[..., None, None, None], features.to(pyramid.dtype))
-        return replace(batch, views=pyramid)
+            pyramid = pyramid.index_copy(0, place, features.to(pyramid.dtype))
+        return replace(batch, views=pyramid.unflatten(0, shape))
 
-    def _augmented(self, values: Tensor, looked_at: Tensor) -> Tensor:
+    def _augmented(self, values: Tensor, sample: Tensor, samples: int) -> Tensor:
         """Return the views (N, 3, S, S), mirrored and brightened or darkened at random, a sample's alike.
 
-        The draws are from torch's generator, which checkpoints hold. Normalised values scale about the mean
-        grey.
+        sample: (N,), whose view each is. The draws are from torch's generator, which checkpoints hold.
+        Normalised values scale about the mean grey.
         """
-        sample = looked_at.nonzero()[:, 0]
-        mirrored = torch.rand(len(looked_at), device=values.device)[sample] < 0.5
-        brightness = (0.9 + 0.2 * torch.rand(len(looked_at), device=values.device))[sample]
+        mirrored = torch.rand(samples, device=values.device)[sample] < 0.5
+        brightness = (0.9 + 0.2 * torch.rand(samples, device=values.device))[sample]
         values = torch.where(mirrored[:, None, None, None], values.flip(-1), values)
         return values * brightness[:, None, None, None]
 

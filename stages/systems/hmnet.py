@@ -49,7 +49,9 @@ class HMNeT(System):
 
     def prefix(self, batch: Batch) -> list[LayerPrefix | None] | None:
         """Return each layer's visual prefix, or None without a view: plain text, exactly."""
-        if batch.views is None or batch.view_mask is None or not self.fusion.sees(batch.view_mask):
+        if batch.views is None or batch.view_mask is None:
+            return None
+        if not self.fusion.sees(batch.view_mask if batch.known_mask is None else batch.known_mask):
             return None
         prefixes: list[LayerPrefix | None] = self.fusion(batch.views, batch.view_mask)
         return prefixes

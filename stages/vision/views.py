@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,14 @@ def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 
     views: (N, S, S, 3) uint8.
     """
-    side = views.shape[2]
     # Whole rows of pixels at a time: arithmetic over a last dimension of three is eight times slower.
-    centre, scale = (torch.tensor(of, device=views.device).mul(255.0).repeat(side) for of in (mean, std))
+    centre, scale = (_row_of(tuple(of), views.shape[2], views.device) for of in (mean, std))
     rows = views.reshape(*views.shape[:2], -1).to(torch.float32).sub_(centre).div_(scale)
     return rows.reshape(views.shape).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _row_of(values: tuple[float, ...], side: int, device: torch.device) -> Tensor:
+    """Return `side` pixels of these values: kept, as a GPU would be waited for each time they are sent."""
+    with torch.inference_mode(mode=False):  # the next to use it may be a training
+        return torch.tensor(values, device=device).mul(255.0).repeat(side)

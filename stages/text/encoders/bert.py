@@ -87,8 +87,19 @@ def _prefix_attention(
     return result
 
 
+def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """Return transformers' mask of a text (B, n) as the attention takes it, (B, 1, n, n).
+
+    A processor looks whether anything is padding; a GPU would have to be waited for.
+    """
+    if attention_mask is not None and attention_mask.device.type != "cpu":
+        kwargs["allow_is_bidirectional_skip"] = False
+    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    return mask
+
+
 AttentionInterface.register(_ATTENTION, _prefix_attention)
-AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+AttentionMaskInterface.register(_ATTENTION, _mask)
 
 
 @contextmanager

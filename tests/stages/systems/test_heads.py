@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hmnet_pipe.stages.systems.heads import best_tags, bio_crf, tag_loss
+from hmnet_pipe.stages.systems.heads import best_tags, bio_crf, likelihoods, tag_loss
 
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 
@@ -40,3 +40,33 @@ def test_texts_decoded_together_have_the_tags_that_each_has_alone() -> None:
     alone = [crf.decode(emissions[i : i + 1, : mask[i].sum()])[0] for i in range(len(mask))]
     assert together == alone
     assert len({tag for path in together for tag in path}) == len(TAGS)
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 11, 32])
+def test_the_likelihood_by_few_operations_is_the_crfs_and_so_is_its_gradient(words: int) -> None:
+    torch.manual_seed(0)
+    crf = bio_crf(TAGS).double()
+    emissions, mask = emissions_of(16, words)
+    emissions = emissions.double().requires_grad_()
+    labels = torch.randint(0, 2, (16, words))  # O and B-LOC: of all their sequences none is forbidden
+    learning, weight = [emissions, *crf.parameters()], torch.randn(16, dtype=torch.float64)
+    crfs = crf(emissions, labels, mask=mask, reduction="none")
+    ours = likelihoods(crf, emissions, labels, mask)
+    torch.testing.assert_close(ours, crfs, rtol=0, atol=1e-9)
+    gradients = [
+        torch.autograd.grad(weight @ likelihood, learning, materialize_grads=True)
+        for likelihood in (ours, crfs)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_the_best_tags_are_the_crfs_among_equal_paths_too() -> None:
+    torch.manual_seed(0)
+    crf = bio_crf(TAGS)
+    for parameter in crf.parameters():
+        torch.nn.init.zeros_(parameter)
+    for _ in range(20):
+        emissions, mask = emissions_of(32, 9)
+        emissions = torch.randint(0, 2, emissions.shape).float()  # many paths of one score
+        assert best_tags(crf, emissions, mask) == crf.decode(emissions, mask=mask)
