@@ -100,13 +100,17 @@ def check_run(
 
 
 def verify_run(run: RunFolder) -> list[Problem]:
-    """Return every output of every finished stage that differs from its record.
+    """Return every output of every finished stage that differs from its record, or has none.
 
     Reads everything, changes nothing.
 
-    Raises StageError where `run` is not a run.
+    Raises StageError where `run` is not a run, or holds nothing yet.
     """
-    return [problem for stage in stages_of(RunConfig.read(run.config), run) for problem in _problems(stage)]
+    stages = stages_of(RunConfig.read(run.config), run)
+    problems = [problem for stage in stages for problem in _problems(stage)]
+    if not problems and not any(run.record(stage.name).is_file() for stage in stages):
+        raise StageError(f"no stage of {run.path} has been finished; run `{stages[0].command()}` first")
+    return problems
 
 
 def _problems(stage: Stage) -> Iterator[Problem]:
@@ -117,6 +121,11 @@ def _problems(stage: Stage) -> Iterator[Problem]:
         yield Problem(stage.name, str(path), str(error), spoilt=path)
         return
     if record is None:
+        # What an interrupted stage leaves are parts; outputs are there only once it has come to its end.
+        if found := sorted(stage.outputs()):
+            yield Problem(
+                stage.name, str(path), f"the record of how {', '.join(found)} came about is missing"
+            )
         return
     damage = stage.damage()
     # An index that is damaged, and tables, are made again as they are; only a shard would be kept as it is.

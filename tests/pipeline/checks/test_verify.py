@@ -13,6 +13,7 @@ import pytest
 from hmnet_pipe.cache.integrity import find_damage
 from hmnet_pipe.cache.reader import FeatureCache, read_index, write_index
 from hmnet_pipe.cache.shards import Shard, ShardError, write_shard
+from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS
@@ -120,6 +121,27 @@ def test_a_changed_table_is_named_and_made_again(run: RunFolder) -> None:
     mend_run(run, problems, Tools())
     assert run.detections.read_bytes() == content
     assert verify_run(run) == []
+
+
+def test_outputs_without_their_records_are_not_as_recorded(run: RunFolder) -> None:
+    whole = FeatureCache(run.features()).digest()
+    run.record("detect").unlink()
+    problems = verify_run(run)
+    assert [(problem.stage, problem.what) for problem in problems] == [("detect", str(run.record("detect")))]
+    assert "the record of how detections, outcomes came about is missing" in problems[0].reason
+    shutil.rmtree(run.path / "stages")
+    problems = verify_run(run)
+    assert [problem.stage for problem in problems] == ["prepare", "detect", "extract"]
+    mend_run(run, problems, Tools())
+    assert verify_run(run) == []
+    assert FeatureCache(run.features()).digest() == whole
+
+
+def test_a_run_without_a_finished_stage_is_not_as_recorded(run: RunFolder, tmp_path: Path) -> None:
+    new = RunFolder(tmp_path / "new")
+    RunConfig.read(run.config).write(new.config)
+    with pytest.raises(StageError, match=f"no stage of {new.path} has been finished; run `hmnet-pipe p"):
+        verify_run(new)
 
 
 @pytest.mark.slow
