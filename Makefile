@@ -93,8 +93,18 @@ $(STAGES)/detect.json: $(STAGES)/prepare.json $(call when,detect)
 $(STAGES)/extract.json: $(STAGES)/prepare.json $(STAGES)/detect.json $(call when,extract)
 	$(HMNET) extract $(RUN) $(EXTRACT)
 
+# What SYSTEMS read besides: other feature sets, and graphs.
+OTHERS := $(filter-out prepare detect extract,$(sort $(foreach word,$(CHANGED),$(if \
+            $(filter reads:%,$(word)),$(lastword $(subst :, ,$(word)))))))
+define making
+$(STAGES)/$(1).json: $(STAGES)/prepare.json $(STAGES)/detect.json $(call when,$(1))
+	$(HMNET) $(if $(filter extract-%,$(1)),extract $(RUN) --features $(1:extract-%=%) $(EXTRACT),$(1) $(RUN))
+
+endef
+$(foreach stage,$(OTHERS),$(eval $(call making,$(stage))))
+
 define training
-$(record): $(STAGES)/prepare.json $(if $(filter visual:$(1),$(CHANGED)),$(STAGES)/extract.json) $(call when,$(trial))
+$(record): $(patsubst reads:$(1):%,$(STAGES)/%.json,$(filter reads:$(1):%,$(CHANGED))) $(call when,$(trial))
 	$(HMNET) train $(RUN) --system $(1) --seed $(2) $(if $(filter-out 0,$(3)),--shots $(3) --subset-seed $(4)) $(TRAINED)
 
 endef

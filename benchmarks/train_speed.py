@@ -43,6 +43,7 @@ from hmnet_pipe.stages.systems.batch import ModelConfig
 from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.encoders.files import DEMO_ENCODER, resolve_encoder
+from hmnet_pipe.stages.text.subwords import Subwords
 from report import Result, report
 from torch import nn
 from transformers import AutoTokenizer, BertConfig, BertModel
@@ -92,7 +93,9 @@ def make_split(text: Path, folder: Path, tokenizer: Any, count: int) -> Split:
         ),
         SILENT,
     )
-    split = encode_split(read_table(run.samples, SAMPLES), "train", tokenizer, task="ner", max_length=128)
+    split = encode_split(
+        read_table(run.samples, SAMPLES), "train", Subwords(tokenizer), task="ner", max_length=128
+    )
     chosen = split.take(np.random.default_rng(0).permutation(len(split))[:count].tolist())
     chosen.image_keys = [f"{number:064x}" for number in range(count)]
     return chosen

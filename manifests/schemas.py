@@ -120,6 +120,7 @@ EXPLANATIONS = _schema(
     ("split", pa.string()),
     ("image_key", pa.string()),
     ("positions", pa.list_(pa.string())),
+    ("over", pa.string()),
     ("views", pa.list_(pa.bool_())),
     ("gates", _CUBE),
     ("attention", _CUBE),

@@ -69,7 +69,7 @@ def train(
     from ...stages.learning.metrics import read_metrics
     from ...stages.learning.ranks import joined_ranks
     from ...stages.learning.signals import stopped_by_term
-    from ...stages.systems.registry import system_is_visual
+    from ...stages.systems.registry import system_for
     from ..report.text import trials_table
     from ..run.new import configured, trials_of
 
@@ -78,7 +78,7 @@ def train(
         tables = {"train": {**options, **ranks.settings}}
         config = configured(folder, tables)
         for system in systems:
-            system_is_visual(system, config.task)
+            system_for(system, config.task)
         trials = trials_of(systems, seeds, (shots,), (subset_seed,), features)
         stages = [config.stage("train", folder, trial) for trial in trials]
         _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)

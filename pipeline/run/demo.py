@@ -68,7 +68,7 @@ def _shuffled(stage: Stage, tools: Tools) -> dict[str, Any]:
     They are taken from the last evaluation if nothing has changed since.
     """
     run, folder = stage.run, stage.place
-    made_from = causes_of(folder, run, DEFAULT_SET, stage.parameters()["precision"])
+    made_from = causes_of(folder, _HMNET.system, run, DEFAULT_SET, stage.parameters()["precision"])
     path = folder / f"evaluation-{evaluation_name('test', shuffled_images=True)}.json"
     if (found := fresh_evaluation(path, made_from)) is not None:
         return found.scores

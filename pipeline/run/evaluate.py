@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import InputError
-from ...manifests.run import DEFAULT_SET, RunFolder
+from ...manifests.run import RunFolder
 from ...manifests.trial import PRETRAINED, Trial
 from ...stages.base.tools import SILENT, Tools
 from ...stages.finetune.settings import FinetuneSettings
 from ...stages.learning.recipe import TrainSettings
 from ...stages.prepare.settings import PrepareSettings
+from ...stages.systems.registry import system_info
 from .config import RunConfig
 from .graph import view_source
 
@@ -45,7 +46,7 @@ def evaluate_trial(
         shuffle_images=shuffle_images,
         explain=explain,
         plan=plan,
-        feature_set=trial.features or DEFAULT_SET,
+        feature_set=system_info(trial.system).feature_set(trial.features),
         task=scored.task,
         negative=scored.of(PrepareSettings).negative,
         device=recipe.device,

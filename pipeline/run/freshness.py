@@ -15,8 +15,10 @@ from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.stage import Stage
 from ...stages.base.tools import counted
-from ...stages.systems.registry import system_is_visual
+from ...stages.learning.inputs import makers
+from ...stages.systems.registry import system_for
 from .config import RunConfig
+from .graph import stage_named
 
 __all__ = ["make_words", "note_up_to_date", "sources_since", "why_changed"]
 
@@ -55,16 +57,20 @@ def why_changed(stage: Stage) -> str | None:
 def make_words(config: RunConfig, run: RunFolder, trials: Sequence[Trial]) -> list[str]:
     """Return what the Makefile must know about a run, as words.
 
-    These are the name of each stage for which `why_changed` has a reason, and visual:SYSTEM for each system
-    that reads features. Raises InputError for a system that is unknown or made for another task.
+    These are the name of each stage for which `why_changed` has a reason, and reads:SYSTEM:STAGE for each
+    stage that makes what a system reads. Raises InputError for a system that is unknown or made for another
+    task.
     """
-    stages = [config.stage(kind, run) for kind in ("prepare", "detect", "extract")]
+    infos = {trial.system: system_for(trial.system, config.task) for trial in trials}
+    read = {name: makers(info, info.feature_set()) for name, info in infos.items()}
+    made = dict.fromkeys(stage for stages in read.values() for stage in stages)
+    names = dict.fromkeys(("prepare", "detect", "extract", *made))
+    stages: list[Stage] = [stage_named(config, run, name) for name in names]
     stages += [config.stage("train", run, trial) for trial in trials]
     # If prepare was killed between its record and run.toml, it has only to write the latter.
     unwritten = [] if run.config.is_file() else ["prepare"]
     changed = [stage.name for stage in stages if stage.name in unwritten or why_changed(stage)]
-    systems = dict.fromkeys(trial.system for trial in trials)
-    return changed + [f"visual:{system}" for system in systems if system_is_visual(system, config.task)]
+    return changed + [f"reads:{system}:{stage}" for system, stages in read.items() for stage in stages]
 
 
 def sources_since(stage: Stage, since: int) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """Scoring a trained model on any split, of its own run or another's, the images as they are or shuffled."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,12 @@ from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
 from ..learning.batches import Visuals
+from ..learning.inputs import open_extras
 from ..learning.opened import OpenModel, open_model, open_visuals
 from ..learning.predictions import predict_split, predictions_table, score_split
 from ..learning.scores import Scores
 from ..learning.splits import Split, encode_split, shuffled_images
+from ..systems.registry import system_info
 from ..vision.plan import ViewPlan
 from .comparison import check_labels, check_recorded, check_task, negative_for
 from .explanation import explanations_table
@@ -31,7 +34,7 @@ def evaluate(
     shuffle_seed: int = 0,
     explain: bool = False,
     plan: ViewPlan | None = None,
-    feature_set: str = DEFAULT_SET,
+    feature_set: str | None = DEFAULT_SET,
     task: str = "",
     negative: str = "",
     device: str = "auto",
@@ -58,19 +61,21 @@ def evaluate(
     check_task(opened.config, folder, data, samples, task)
     chosen = _read(opened, data, samples, split, own, tools)
     counted_out = negative_for(opened.config, folder, samples, negative)
-    visuals = open_visuals(opened, data, plan, feature_set, tools)
-    if visuals is None and (shuffle_images or explain):
+    info = system_info(opened.config.system)
+    if not info.is_visual and (shuffle_images or explain):
         what = "they cannot be shuffled" if shuffle_images else "there is no gate and no attention to explain"
         raise InputError(f"{opened.config.system} reads no images: {what}")
+    visuals = open_visuals(opened, data, plan, feature_set, tools)
+    chosen = replace(chosen, extras=open_extras(info, data, opened.config.options))
     if shuffle_images:
         chosen = shuffled_images(chosen, shuffle_seed)
     predicted = _predict(opened, chosen, visuals, tools)
-    explained = _explain(opened, chosen, visuals, tools) if explain and visuals is not None else None
+    explained = _explain(opened, chosen, visuals, tools) if explain else None
     scores = score_split(chosen, predicted, opened.config.task, counted_out)
     other = None if own else data.path.resolve().name
     name = evaluation_name(split, shuffled_images=shuffle_images, other_run=other)
-    read = feature_set if opened.config.levels else None
-    made_from = {} if opened.from_pixels else causes_of(folder, data, read, opened.precision)
+    read = feature_set if info.reads else None
+    made_from = {} if opened.from_pixels else causes_of(folder, info.name, data, read, opened.precision)
     evaluation = Evaluation(opened.config.system, split, shuffle_images, scores, made_from)
     return scores, _write(folder, name, evaluation, predictions_table(chosen, predicted, visuals), explained)
 
@@ -85,7 +90,7 @@ def _read(
     config = opened.config
 
     def encoded(name: str) -> Split:
-        return encode_split(samples, name, opened.tokenizer, task=config.task, max_length=config.max_length)
+        return encode_split(samples, name, opened.reader, task=config.task, max_length=config.max_length)
 
     chosen = encoded(split)
     if not len(chosen):
@@ -96,14 +101,14 @@ def _read(
 
 
 def _predict(opened: OpenModel, split: Split, visuals: Visuals | None, tools: Tools) -> list[list[str]]:
-    pad_id: int = opened.tokenizer.pad_token_id
+    pad_id = opened.reader.pad_id
     return predict_split(
         opened.model, split, visuals=visuals, pad_id=pad_id, precision=opened.precision, tools=tools
     )
 
 
-def _explain(opened: OpenModel, split: Split, visuals: Visuals, tools: Tools) -> pa.Table:
-    pad_id: int = opened.tokenizer.pad_token_id
+def _explain(opened: OpenModel, split: Split, visuals: Visuals | None, tools: Tools) -> pa.Table:
+    pad_id = opened.reader.pad_id
     return explanations_table(
         opened.model, split, visuals=visuals, pad_id=pad_id, precision=opened.precision, tools=tools
     )

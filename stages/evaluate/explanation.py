@@ -19,7 +19,7 @@ def explanations_table(
     model: Model,
     split: Split,
     *,
-    visuals: Visuals,
+    visuals: Visuals | None,
     pad_id: int,
     precision: str,
     tools: Tools = SILENT,
@@ -39,8 +39,6 @@ def explanations_table(
     ):
         with autocast(device, precision):
             explained = model.explain(batch.to(device))
-        assert batch.view_mask is not None
-        views = batch.view_mask[:, -explained.attention.shape[-1] :]
         attention = explained.attention.float().mean(dim=2)  # over heads. shape: (L, B, n, V)
         for place, i in enumerate(batch.ids):
             positions = torch.tensor(split.texts[i].positions)
@@ -54,7 +52,8 @@ def explanations_table(
                     "split": split.name,
                     "image_key": split.image_keys[i],
                     "positions": names,
-                    "views": views[place].tolist(),
+                    "over": explained.over,
+                    "views": explained.present[place].tolist(),
                     "gates": None if explained.gates is None else explained.gates[:, place].tolist(),
                     "attention": attention[:, place, positions].tolist(),
                 }

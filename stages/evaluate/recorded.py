@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...cache.reader import FeatureCache
 from ...manifests.errors import StageError
 from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.fingerprint import digest_file
 from ...manifests.run import RunFolder
-from ...manifests.schemas import SAMPLES
-from ...manifests.tables import table_digest
+from ..learning.inputs import input_digests
+from ..systems.registry import system_info
 
 __all__ = ["Evaluation", "causes_of", "evaluation_name", "fresh_evaluation", "recorded_evaluations"]
 
@@ -52,20 +51,16 @@ class Evaluation:
             ) from error
 
 
-def causes_of(folder: Path, data: RunFolder, feature_set: str | None, precision: str) -> dict[str, str]:
+def causes_of(
+    folder: Path, system: str, data: RunFolder, feature_set: str | None, precision: str
+) -> dict[str, str]:
     """Return digests of what the scores of a model on the run `data` follow from, and the precision.
 
-    folder: the model's. feature_set: the one that the model reads, or None for text alone. Raises StageError
-    where samples or features are missing.
+    folder: the model's. system: its name. feature_set: the one that it reads, or None. Raises StageError
+    where something that it reads is missing.
     """
-    found = {
-        "model": digest_file(folder / "model.safetensors"),
-        "samples": table_digest(data.samples, SAMPLES, "prepare"),
-        "precision": precision,
-    }
-    if feature_set is not None:
-        found["features"] = FeatureCache(data.features(feature_set)).digest()
-    return found
+    read = input_digests(system_info(system), data, feature_set)
+    return {"model": digest_file(folder / "model.safetensors"), "precision": precision, **read}
 
 
 def fresh_evaluation(path: Path, made_from: Mapping[str, str]) -> Evaluation | None:

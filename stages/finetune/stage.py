@@ -19,10 +19,10 @@ from ...manifests.trial import PRETRAINED, TRAINED, Trial
 from ..base.settings import local_files
 from ..base.stage import Rerun, given_settings
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.causes import encoder_weights, model_outputs
+from ..learning.causes import model_outputs, text_weights
 from ..learning.recipe import TrainSettings
 from ..learning.training import Training
-from ..systems.registry import BACKBONE_FILE, system_is_visual
+from ..systems.registry import BACKBONE_FILE
 from ..vision.plan import ViewSource
 from .settings import FinetuneSettings
 
@@ -99,7 +99,7 @@ class Finetune(Training):
         }
 
     def weights(self) -> dict[str, str]:
-        found = {**encoder_weights(self.settings), **self.source.weights()}
+        found = {**text_weights(self.settings, self.info), **self.source.weights()}
         if (start := self.start) is not None:
             found["start"] = digest_file(start / "model.safetensors")
         return found
@@ -134,10 +134,10 @@ class Finetune(Training):
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         from .work import finetune
 
-        if not system_is_visual(self.trial.system, self.task):
+        if not self.info.finetunes:
+            why = "reads no images" if not self.info.is_visual else "is not of the hmnet family"
             raise InputError(
-                f"{self.trial.system} reads no images: there is nothing to train end to end; "
-                "use `hmnet-pipe train`"
+                f"{self.trial.system} {why}: it is not trained end to end; use `hmnet-pipe train`"
             )
         rates = {**self.settings.rates, "backbone": self.finetune.backbone_learning_rate}
         job = self.job(self.recipe, rates, causes, tools)

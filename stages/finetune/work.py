@@ -45,9 +45,9 @@ def finetune(
     tools = tools if ranks.leads else SILENT
     spec = plan.spec
     pixels = Pixels(plan.images, transform=spec.transform, views=spec.views, decoders=settings.decoders)
-    data = read_data(job, pixels, tools)
+    data = read_data(job, pixels, tools, spec)
     config = config_of(job, data, spec)
-    text = _started(start, config) if start is not None else new_system(job.encoder, config, data.tokenizer)
+    text = _started(start, config) if start is not None else new_system(job.encoder, config, data.reader)
     # From here on it trains as train does: the same head, order and dropout.
     with torch.random.fork_rng(devices=[]):
         backbone = build_backbone(spec.backbone, plan.weights, recompute=settings.recompute)

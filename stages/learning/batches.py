@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..systems.batch import Batch
+from ..text.limits import EncodedText
 from .splits import Split
 
 __all__ = ["Visuals", "batches", "bucketed_order"]
@@ -66,7 +67,8 @@ def batches(
     """
     fits = 1 if device.type == "cpu" else _TEXT_FITS
     for members in order:
-        texts = [split.texts[i] for i in members]
+        keys = [split.image_keys[i] for i in members]
+        texts = [_text_of(split, i) for i in members]
         length = -(-max(len(text.input_ids) for text in texts) // fits) * fits
         input_ids = _padded([text.input_ids for text in texts], pad_id, length)
         positions = _padded([text.positions for text in texts], 0)
@@ -79,7 +81,7 @@ def batches(
             labels = torch.tensor([label_ids[split.gold[i][0]] for i in members])
         views = view_mask = None
         if visuals is not None:
-            values, mask = visuals.gather([split.image_keys[i] for i in members])
+            values, mask = visuals.gather(keys)
             views, view_mask = torch.from_numpy(values), torch.from_numpy(mask)
         batch = Batch(
             input_ids,
@@ -90,8 +92,45 @@ def batches(
             views,
             view_mask,
             list(members),
+            **_more(split, members, texts, keys, input_ids.shape[1]),
         )
         yield batch.pinned() if device.type == "cuda" else batch
+
+
+def _text_of(split: Split, number: int) -> EncodedText:
+    text = split.texts[number]
+    for extra in split.extras:
+        text = extra.text(text, split.image_keys[number])
+    return text
+
+
+def _more(
+    split: Split,
+    members: Sequence[int],
+    texts: Sequence[EncodedText],
+    keys: Sequence[str | None],
+    length: int,
+) -> dict[str, Tensor]:
+    """Return the fields of a batch that some systems alone read."""
+    found: dict[str, Tensor] = {}
+    if texts[0].characters is not None:
+        found["characters"] = _padded_twice([text.characters or [] for text in texts])
+    if texts[0].spans is not None:
+        found["spans"] = torch.tensor([text.spans for text in texts])
+    for extra in split.extras:
+        found.update(extra.gather([split.ids[i] for i in members], keys, length))
+    return found
+
+
+def _padded_twice(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """Return lists of lists of ids as (B, T, c), filled with 0."""
+    values = np.zeros(
+        (len(rows), max(map(len, rows)), max(len(ids) for row in rows for ids in row)), np.int64
+    )
+    for i, row in enumerate(rows):
+        for j, ids in enumerate(row):
+            values[i, j, : len(ids)] = ids
+    return torch.from_numpy(values)
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int, width: int = 0) -> Tensor:

@@ -18,6 +18,7 @@ from ...manifests.tables import sound_digests
 from ...manifests.trial import Trial
 from ..base.arithmetic import resolve_recorded
 from ..base.stage import Progress, Rerun, changed_outputs
+from ..systems.registry import SUBWORDS, SystemInfo
 from ..text.encoders.files import encoder_digest, resolve_encoder
 from .metrics import read_metrics
 from .recipe import TrainSettings
@@ -25,10 +26,10 @@ from .recipe import TrainSettings
 __all__ = [
     "checkpoint_folder",
     "compare_models",
-    "encoder_weights",
     "model_outputs",
     "model_scores",
     "recipe_parameters",
+    "text_weights",
     "training_progress",
 ]
 
@@ -53,12 +54,14 @@ def recipe_parameters(
     return {**values, **scored, "system": trial.system, "seed": trial.seed, "shots": trial.shots, **subset}
 
 
-def encoder_weights(recipe: TrainSettings) -> dict[str, str]:
-    """Return the digest of the text encoder that a training starts from.
+def text_weights(recipe: TrainSettings, info: SystemInfo) -> dict[str, str]:
+    """Return the digest of what a training of a system starts from on the side of the text.
 
     Raises InputError or WeightsError where there is none.
     """
-    return {"encoder": encoder_digest(resolve_encoder(recipe.encoder))}
+    if info.text == SUBWORDS:
+        return {"encoder": encoder_digest(resolve_encoder(recipe.encoder))}
+    return {}
 
 
 def model_outputs(folder: Path, *more: str) -> dict[str, str]:

@@ -38,13 +38,14 @@ class Detected:
         return f"{self.detector} ({weights}, min_score {self.min_score}, objects {self.objects})"
 
 
-def detected_in(run: RunFolder, feature_set: str = DEFAULT_SET) -> Detected | None:
+def detected_in(run: RunFolder, feature_set: str | None = DEFAULT_SET) -> Detected | None:
     """Return what found the objects of a run by its records, or None where they do not show it.
 
     They do not where detect or its weights are not recorded, or where extract read other boxes for the
     feature set than detect wrote last.
     """
-    detect, extract = (StageRecord.read(run.record(name)) for name in ("detect", extract_name(feature_set)))
+    detect = StageRecord.read(run.record("detect"))
+    extract = StageRecord.read(run.record(extract_name(feature_set))) if feature_set is not None else None
     if detect is None or ("detector" not in detect.weights and detect.parameters.get("objects") != 0):
         return None
     if extract is not None and extract.inputs.get("detections") != detect.outputs.get("detections"):
@@ -89,7 +90,7 @@ def kept_detected(folder: Path) -> Detected | None:
     return detected_in(run)
 
 
-def check_detected(folder: Path, data: RunFolder, feature_set: str, tools: Tools) -> None:
+def check_detected(folder: Path, data: RunFolder, feature_set: str | None, tools: Tools) -> None:
     """Raise StageError where another detector found the objects of `data` than those of the model in
     `folder`.
 

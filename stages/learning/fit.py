@@ -5,7 +5,7 @@ It imports no stage.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,17 +13,19 @@ import torch
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import remove_temporaries, write_text
-from ...manifests.run import DEFAULT_SET, RunFolder
+from ...manifests.run import RunFolder
 from ...manifests.schemas import HISTORY, SAMPLES
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.tools import Counts, Tools, counted
 from ..systems.batch import ModelConfig
+from ..systems.build import new_reader
+from ..systems.registry import system_info
 from ..systems.system import Model
-from ..text.encoders.bert import load_tokenizer
-from ..text.limits import MARKERS
+from ..text.reader import TextReader
 from .batches import Visuals
 from .checkpoint import Checkpoints
 from .detected import detected_in, keep_detected
+from .inputs import new_options, open_extras
 from .loop import Task, Trainer
 from .negative import NO_NEGATIVE, negative_relation
 from .predictions import predict_split, predictions_table, score_split
@@ -40,15 +42,16 @@ _UNKNOWN_SHARE = 0.03
 
 @dataclass(frozen=True)
 class Data:
-    """The texts of a training: its splits as sub-words, its labels, and the tokenizer.
+    """The texts of a training: its splits, its labels, and what reads them.
 
-    negative: the relation that counts as nothing to find, or None.
+    negative: the relation that counts as nothing to find, or None. options: of a new model (ModelConfig).
     """
 
     splits: dict[str, Split]
     labels: tuple[str, ...]
-    tokenizer: Any
+    reader: TextReader
     negative: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def join(job: TrainingJob) -> Ranks:
@@ -67,17 +70,18 @@ def join(job: TrainingJob) -> Ranks:
     return ranks
 
 
-def read_data(job: TrainingJob, visuals: Visuals | None, tools: Tools) -> Data:
+def read_data(
+    job: TrainingJob, visuals: Visuals | None, tools: Tools, spec: FeatureSpec | None = None
+) -> Data:
     """Read and encode the samples, and say what is unusual about them.
 
-    Raises StageError without a training sample.
+    spec: of the features that the system reads. Raises StageError without a training sample, or without a
+    table that the system reads.
     """
-    tokenizer = load_tokenizer(job.encoder)
-    if job.task == "re":
-        tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     samples = read_table(job.samples, SAMPLES, "prepare")
+    reader = new_reader(job.trial.system, job.task, job.encoder)
     splits = {
-        name: encode_split(samples, name, tokenizer, task=job.task, max_length=job.recipe.max_length)
+        name: encode_split(samples, name, reader, task=job.task, max_length=job.recipe.max_length)
         for name in ("train", "valid", "test")
     }
     if job.trial.shots:
@@ -87,8 +91,12 @@ def read_data(job: TrainingJob, visuals: Visuals | None, tools: Tools) -> Data:
     if job.task == "re" and negative is None:
         tools.say(f"note: {NO_NEGATIVE}")
     _warn(job, tools, splits, labels, visuals, negative)
-    _warn_of_unknown(job, tools, splits, tokenizer)
-    return Data(splits, labels, tokenizer, negative)
+    _warn_of_unknown(job, tools, splits, reader)
+    info, run = system_info(job.trial.system), RunFolder(job.config.parent)
+    options = new_options(info, run, splits["train"].image_keys, spec.views if spec is not None else None)
+    extras = open_extras(info, run, options)
+    splits = {name: replace(split, extras=extras) for name, split in splits.items()}
+    return Data(splits, labels, reader, negative, options)
 
 
 def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelConfig:
@@ -97,7 +105,15 @@ def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelCo
     levels = spec.levels if spec is not None else ()
     features = spec.identity if spec is not None else None
     return ModelConfig(
-        job.trial.system, job.task, data.labels, levels, recipe.relation_head, recipe.max_length, {}, features
+        job.trial.system,
+        job.task,
+        data.labels,
+        levels,
+        recipe.relation_head,
+        recipe.max_length,
+        {},
+        features,
+        data.options,
     )
 
 
@@ -108,7 +124,7 @@ def fit(
 
     Rank 0 writes the model of the best epoch, its scores, predictions and history.
     """
-    splits, pad_id = data.splits, data.tokenizer.pad_token_id
+    splits, pad_id = data.splits, data.reader.pad_id
     trial, negative = job.trial, data.negative
     task = Task(job.title, job.recipe, trial.seed, splits, visuals, pad_id, job.rates, job.logs, negative)
     trainer = Trainer(task, model, Checkpoints(job.checkpoints, job.checkpoint_seconds), ranks)
@@ -116,9 +132,10 @@ def fit(
     details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
     if ranks.leads:
         remove_temporaries(job.folder)
-        model.save_pretrained(job.folder, data.tokenizer)
-        run, feature_set = RunFolder(job.config.parent), job.trial.features or DEFAULT_SET
-        keep_detected(job.folder, detected_in(run, feature_set) if visuals is not None else None)
+        model.save_pretrained(job.folder, data.reader)
+        info, run = system_info(job.trial.system), RunFolder(job.config.parent)
+        found = detected_in(run, info.feature_set(job.trial.features)) if info.is_visual else None
+        keep_detected(job.folder, found)
         predictions = predict_split(
             model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools
         )
@@ -192,10 +209,12 @@ def _warn(
             )
 
 
-def _warn_of_unknown(job: TrainingJob, tools: Tools, splits: dict[str, Split], tokenizer: Any) -> None:
+def _warn_of_unknown(job: TrainingJob, tools: Tools, splits: dict[str, Split], reader: TextReader) -> None:
     """Say how many sub-words the encoder does not know, where it is more than a few."""
+    if job.encoder is None:
+        return  # words that the training split lacks are unknown to any vocabulary of its own
     pieces = [piece for split in splits.values() for text in split.texts for piece in text.input_ids[1:-1]]
-    unknown = pieces.count(tokenizer.unk_token_id) / len(pieces)
+    unknown = pieces.count(reader.unknown_id) / len(pieces)
     if unknown > _UNKNOWN_SHARE:
         tools.say(
             f"warning: {unknown:.1%} of the sub-words are unknown to the encoder in {job.encoder}; is it one "

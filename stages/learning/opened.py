@@ -7,16 +7,17 @@ from typing import Any
 
 from ...cache.reader import FeatureCache
 from ...cache.spec import FeatureSpec
-from ...manifests.errors import InputError, StageError, WeightsError
+from ...manifests.errors import InputError, StageError
 from ...manifests.run import RunFolder
 from ..base.arithmetic import resolve_device, resolve_precision
 from ..base.tools import Tools
 from ..systems.batch import ModelConfig
+from ..systems.build import reader_of
 from ..systems.end_to_end import EndToEnd
 from ..systems.folder import load_system
-from ..systems.registry import BACKBONE_FILE
+from ..systems.registry import BACKBONE_FILE, system_info
 from ..systems.system import Model
-from ..text.encoders.bert import load_tokenizer, without_embedding
+from ..text.reader import TextReader
 from ..vision.pixels import Pixels
 from ..vision.plan import ViewPlan
 from .batches import Visuals
@@ -27,14 +28,14 @@ __all__ = ["OpenModel", "open_model", "open_visuals"]
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A model on its device, with the tokenizer and the arithmetic that it is used with.
+    """A model on its device, with what reads its texts and the arithmetic that it is used with.
 
     from_pixels: whether it has a backbone of its own, as finetune makes it.
     """
 
     folder: Path
     model: Model
-    tokenizer: Any
+    reader: TextReader
     precision: str
     from_pixels: bool
 
@@ -49,32 +50,25 @@ def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -
     model: Model = EndToEnd.from_pretrained(folder) if from_pixels else load_system(folder)
     there = resolve_device(device)
     arithmetic = resolve_precision(precision, there)
-    tokenizer = load_tokenizer(folder / "tokenizer")
-    rows = model.config.encoder["vocab_size"]
-    if beyond := without_embedding(tokenizer, rows):
-        raise WeightsError(
-            f"{folder / 'tokenizer'} has {len(beyond)} sub-words ({beyond[0]!r}, ...) beyond the {rows} that "
-            "the model has embeddings for, so it is not the tokenizer that it was trained with; train it "
-            "again"
-        )
-    return OpenModel(folder, model.to(there), tokenizer, arithmetic, from_pixels)
+    reader = reader_of(model.config, folder)
+    return OpenModel(folder, model.to(there), reader, arithmetic, from_pixels)
 
 
 def open_visuals(
-    opened: OpenModel, data: RunFolder, plan: ViewPlan | None, feature_set: str, tools: Tools
+    opened: OpenModel, data: RunFolder, plan: ViewPlan | None, feature_set: str | None, tools: Tools
 ) -> Visuals | None:
-    """Return the images of `data` as the model reads them, or None for a system that reads none.
+    """Return the images of `data` as the model reads them, or None for a system that reads no features.
 
     plan: the views that extract would see of `data`, for a model that sees pixels. feature_set: the one of
     `data` that another model reads. Raises InputError where the plan is missing, and StageError where
     features or boxes were made differently from those that the model was trained on.
     """
-    if not opened.config.levels:
+    visuals: Visuals | None = None
+    if not system_info(opened.config.system).is_visual:
         return None
-    visuals: Visuals
     if opened.from_pixels:
         visuals = _pixels(data, plan, opened.config)
-    else:
+    elif feature_set is not None:
         visuals = _features(data.features(feature_set), opened.config)
     check_detected(opened.folder, data, feature_set, tools)
     return visuals

@@ -90,7 +90,7 @@ class TrainingJob:
     command: how a user starts it.
     recipe: how it is trained.
     rates: the learning rate of each part of the model.
-    encoder: the folder of the pretrained text encoder.
+    encoder: the folder of the pretrained text encoder; None for a system on words.
     samples: the table of samples.
     config: the run.toml that holds the recipe.
     folder: where the model is written.
@@ -105,7 +105,7 @@ class TrainingJob:
     trial: Trial
     recipe: TrainSettings
     rates: Mapping[str, float]
-    encoder: Path
+    encoder: Path | None
     samples: Path
     config: Path
     folder: Path

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ...manifests.errors import InputError
-from ..text.limits import MARKERS, EncodedText, encode_pair, encode_words, special_tokens, word_pieces
+from ..text.limits import EncodedText
+from ..text.reader import TextReader
+from .extras import Extra
 
 __all__ = ["Split", "encode_split", "few_shots", "shuffled_images"]
 
@@ -19,7 +20,7 @@ class Split:
     """The samples of one split as the model reads them; all lists are parallel.
 
     gold: tag sequences over ALL words (NER) or [relation] (RE). image_keys: None where a sample has no usable
-    image.
+    image. extras: what a system reads besides words and features, of any sample.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Split:
     groups: list[list[str]]
     image_keys: list[str | None]
     texts: list[EncodedText] = field(default_factory=list)
+    extras: tuple[Extra, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,14 +45,12 @@ class Split:
             groups=[self.groups[i] for i in numbers],
             image_keys=[self.image_keys[i] for i in numbers],
             texts=[self.texts[i] for i in numbers],
+            extras=self.extras,
         )
 
 
-def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max_length: int) -> Split:
-    """Return the split `name` of samples.parquet, its texts as sub-words.
-
-    stages.text.limits has the length rule.
-    """
+def encode_split(samples: pa.Table, name: str, reader: TextReader, *, task: str, max_length: int) -> Split:
+    """Return the split `name` of samples.parquet, its texts as `reader` encodes them."""
     rows = [row for row in samples.to_pylist() if row["split"] == name]
     split = Split(
         name,
@@ -60,23 +60,8 @@ def encode_split(samples: pa.Table, name: str, tokenizer: Any, *, task: str, max
         [row["groups"] or [] for row in rows],
         [row["image_key"] for row in rows],
     )
-    special = special_tokens(tokenizer)
-    pieces = word_pieces(tokenizer, split.tokens)
-    if task == "ner":
-        split.texts = [encode_words(words, limit=max_length, special=special) for words in pieces]
-    else:
-        markers = {marker: tokenizer.convert_tokens_to_ids(marker) for marker in MARKERS}
-        split.texts = [
-            encode_pair(
-                words,
-                tuple(row["head"]),
-                tuple(row["tail"]),
-                limit=max_length,
-                special=special,
-                markers=markers,
-            )
-            for words, row in zip(pieces, rows, strict=True)
-        ]
+    pairs = [(tuple(row["head"]), tuple(row["tail"])) for row in rows] if task == "re" else None
+    split.texts = reader.encode(split.tokens, pairs, limit=max_length)
     return split
 
 

@@ -8,6 +8,7 @@ from ...manifests.record import StageRecord
 from ...manifests.trial import Trial
 from ..base.stage import Progress, Rerun, Stage
 from ..base.tools import Tools
+from ..systems.registry import SUBWORDS, SystemInfo, system_for
 from ..text.encoders.files import resolve_encoder
 from .causes import checkpoint_folder, compare_models, model_scores, recipe_parameters, training_progress
 from .negative import negative_of
@@ -34,6 +35,16 @@ class Training(Stage):
     def name(self) -> str:
         return f"{self.kind}-{self.trial.name}"
 
+    @property
+    def info(self) -> SystemInfo:
+        """Return the facts of the system. Raises InputError for one of the other task, or an unknown one."""
+        return system_for(self.trial.system, self.task)
+
+    @property
+    def feature_set(self) -> str | None:
+        """Return the name of the feature set that the system reads, or None."""
+        return self.info.feature_set(self.trial.features)
+
     def command(self) -> str:
         return f"{super().command()} {self.trial.options}"
 
@@ -55,7 +66,7 @@ class Training(Stage):
             trial=self.trial,
             recipe=recipe,
             rates=rates,
-            encoder=resolve_encoder(self.settings.encoder),
+            encoder=resolve_encoder(self.settings.encoder) if self.info.text == SUBWORDS else None,
             samples=self.run.samples,
             negative=self.negative,
             config=self.run.config,

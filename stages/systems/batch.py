@@ -1,7 +1,7 @@
 """What every system is given: its configuration, and batches of tensors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ class ModelConfig:
     """What a model is, apart from its weights; config.json in its folder.
 
     labels: BIO tags or relations in the order of the scores. levels: channels of the pyramid (empty: text
-    only). encoder: the transformers configuration. features: the FeatureSpec, as a mapping, that the model
-    was trained on.
+    only). encoder: the transformers configuration, or the sizes of a table of words. features: the
+    FeatureSpec, as a mapping, that the model was trained on. options: what this system alone is built with,
+    the vocabulary of its objects for example.
     """
 
     system: str
@@ -27,17 +28,28 @@ class ModelConfig:
     max_length: int
     encoder: dict[str, Any]
     features: dict[str, Any] | None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Batch:
     """Tensors of B samples of at most n sub-words and T kept words. `ids` names the samples, for predictions.
 
+    Masks are true where something is present; what is absent holds any values.
+
     input_ids, attention_mask: (B, n). positions: (B, T), the first sub-word of each word, or (B, 3) [CLS] and
     opening markers. position_mask: (B, T). labels: (B, T) tags or (B,) relations, or None where there is no
     gold. views: pooled pyramids (B, V, C, p, p), or pixels (B, V, 3, S, S) for the end-to-end stage;
     view_mask: (B, V). Both are None in text-only systems. known_mask: view_mask on the CPU, where the others
     are elsewhere: whoever looks into it waits for nothing.
+
+    Systems on words have the ids of words for sub-words (n = T), and `characters`, (B, T, c), 0 where there
+    is none. spans: (B, 2, 2), the half-open ranges of words of head and tail, for their relations.
+
+    Systems on objects have, for at most N objects of an image, best first: object_labels, (B, N), 0 where
+    absent; object_mask, (B, N); object_geometry, (B, N, 8), x0, y0, x1, y1, width, height and area as shares
+    of the image, and the score; object_edges, (B, N, N), the predicate of subject i and object j, 0 for none;
+    structure, (B, N, n), the alignment of objects with sub-words.
     """
 
     input_ids: Tensor
@@ -49,6 +61,13 @@ class Batch:
     view_mask: Tensor | None
     ids: list[int]
     known_mask: Tensor | None = None
+    characters: Tensor | None = None
+    spans: Tensor | None = None
+    object_labels: Tensor | None = None
+    object_mask: Tensor | None = None
+    object_geometry: Tensor | None = None
+    object_edges: Tensor | None = None
+    structure: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`: as soon as it is there, where it is pinned."""

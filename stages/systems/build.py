@@ -8,13 +8,17 @@ from typing import Any
 from torch import nn
 
 from ...manifests.errors import InputError, WeightsError
-from ..text.encoders.bert import load_encoder, load_tokenizer, longest_text, without_embedding
+from ..text.encoders.bert import encoder_from_config, load_encoder, longest_text, without_embedding
 from ..text.limits import MARKERS
+from ..text.reader import TextReader
+from ..text.subwords import Subwords
 from .batch import ModelConfig
 from .registry import system_info
 from .system import System
 
-__all__ = ["build_system", "new_system"]
+__all__ = ["build_system", "empty_encoder", "new_reader", "new_system", "reader_of"]
+
+_SHORTEST_TEXT = 3  # one sub-word between the two that frame a text
 
 
 def build_system(config: ModelConfig, encoder: nn.Module) -> System:
@@ -27,17 +31,60 @@ def build_system(config: ModelConfig, encoder: nn.Module) -> System:
     return built
 
 
-def new_system(folder: Path, config: ModelConfig, tokenizer: Any = None) -> System:
+def empty_encoder(config: ModelConfig) -> nn.Module:
+    """Return the text encoder of a model with random weights, into which to load a state dict.
+
+    Raises WeightsError where the model's texts are longer or shorter than it can read.
+    """
+    encoder = encoder_from_config(config.encoder)
+    if not _SHORTEST_TEXT <= config.max_length <= longest_text(encoder):
+        raise WeightsError(
+            f"max_length is {config.max_length}, and the model reads texts of {_SHORTEST_TEXT} to "
+            f"{longest_text(encoder)} sub-words"
+        )
+    return encoder
+
+
+def reader_of(config: ModelConfig, folder: Path) -> TextReader:
+    """Return what reads the texts of the model in `folder`, which has this configuration.
+
+    Raises WeightsError where it is not there, or not the one that the model was trained with.
+    """
+    reader = Subwords.of_model(folder)
+    rows = config.encoder["vocab_size"]
+    if beyond := without_embedding(reader.tokenizer, rows):
+        raise WeightsError(
+            f"{folder / 'tokenizer'} has {len(beyond)} sub-words ({beyond[0]!r}, ...) beyond the {rows} that "
+            "the model has embeddings for, so it is not the tokenizer that it was trained with; train it "
+            "again"
+        )
+    return reader
+
+
+def new_reader(system: str, task: str, encoder: Path | None) -> TextReader:
+    """Return what reads the texts of a new model of `system`.
+
+    encoder: the folder of the pretrained encoder; None for a system on words. Raises WeightsError where its
+    tokenizer is not there.
+    """
+    assert encoder is not None
+    return Subwords.of_encoder(encoder, task)
+
+
+def new_system(folder: Path | None, config: ModelConfig, reader: TextReader | None = None) -> System:
     """Return a new model on the pretrained encoder in `folder`.
 
-    tokenizer: what reads its texts; None: the one in `folder`. The tokens that were added to it, among them
-    the entity markers of relations, join the encoder's vocabulary.
+    reader: what reads its texts; None: the tokenizer in `folder`. The tokens that were added to it, among
+    them the entity markers of relations, join the encoder's vocabulary.
 
     Raises InputError where max_length is above what the encoder has positions for, and WeightsError where the
     tokenizer is another encoder's.
     """
+    assert folder is not None
     encoder: Any = load_encoder(folder)
-    tokenizer = load_tokenizer(folder) if tokenizer is None else tokenizer
+    reader = reader or Subwords.of_encoder(folder, "ner")
+    assert isinstance(reader, Subwords)
+    tokenizer = reader.tokenizer
     if config.max_length > (limit := longest_text(encoder)):
         raise InputError(
             f"max_length {config.max_length} is above the {limit} sub-words that the encoder {folder} has "

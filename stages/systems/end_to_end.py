@@ -7,7 +7,6 @@ The backbone is extract's own, so that frozen and in fp32 it gives what the cach
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,6 +16,7 @@ from ...manifests.errors import WeightsError
 from ...manifests.files import atomic_path
 from ...manifests.fingerprint import digest_file
 from ..base.writing import writing
+from ..text.reader import TextReader
 from ..vision.backbones.backbone import Backbone
 from ..vision.backbones.build import build_backbone
 from ..vision.pooling import pooled_and_joined
@@ -126,7 +126,7 @@ class EndToEnd(Model):
         values = torch.where(mirrored[:, None, None, None], values.flip(-1), values)
         return values * brightness[:, None, None, None]
 
-    def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
+    def save_pretrained(self, folder: Path, reader: TextReader) -> None:
         """Write what the system writes, and the backbone beside it.
 
         `config.features` then names this very backbone: the system alone reads features that it made.
@@ -137,7 +137,7 @@ class EndToEnd(Model):
             save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
         features = {**(self.config.features or {}), "weights": digest_file(folder / BACKBONE_FILE)}
         self.config = self.system.config = replace(self.config, features=features)
-        self.system.save_pretrained(folder, tokenizer)
+        self.system.save_pretrained(folder, reader)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "EndToEnd":

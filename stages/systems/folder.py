@@ -6,14 +6,11 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from ...manifests.errors import HmnetPipeError, WeightsError, in_one_line
-from ..text.encoders.bert import encoder_from_config, longest_text
 from .batch import ModelConfig
-from .build import build_system
+from .build import build_system, empty_encoder
 from .system import System
 
 __all__ = ["load_system"]
-
-_SHORTEST_TEXT = 3  # one sub-word between the two that frame a text
 
 
 def load_system(folder: Path | str) -> System:
@@ -27,20 +24,14 @@ def load_system(folder: Path | str) -> System:
         config = ModelConfig(
             **{**values, "labels": tuple(values["labels"]), "levels": tuple(values["levels"])}
         )
-        encoder = encoder_from_config(config.encoder)
-        if not _SHORTEST_TEXT <= config.max_length <= longest_text(encoder):
-            raise WeightsError(
-                f"{folder / 'config.json'} has max_length {config.max_length}, and the model reads texts of "
-                f"{_SHORTEST_TEXT} to {longest_text(encoder)} sub-words; train the model again"
-            )
-        model = build_system(config, encoder)
+        model = build_system(config, empty_encoder(config))
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except FileNotFoundError as error:
         raise WeightsError(
             f"{folder} holds no trained model ({error.filename} is missing); run `hmnet-pipe train` first"
         ) from error
-    except HmnetPipeError:
-        raise
+    except HmnetPipeError as error:
+        raise type(error)(f"{folder / 'config.json'}: {error}; train the model again") from error
     except Exception as error:  # damaged files break their readers in any way
         raise WeightsError(
             f"{folder} holds a model that is damaged or of another version ({in_one_line(error)}); "

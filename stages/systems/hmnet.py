@@ -77,7 +77,8 @@ class HMNeT(System):
             for i in range(self.fusion.layers)
         ]
         gates = self.fusion.gates_of(batch.views)
-        return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers))
+        present = mask.cpu()
+        return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers), present)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "HMNeT":

@@ -1,14 +1,29 @@
 """The systems by the names that users type: what planning must know of one. Importing this needs no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ...manifests.errors import InputError, unknown_name
 from .variants import VARIANTS
 
-__all__ = ["BACKBONE_FILE", "RELATION_HEADS", "SYSTEMS", "SystemInfo", "system_info", "system_is_visual"]
+__all__ = [
+    "BACKBONE_FILE",
+    "RELATION_HEADS",
+    "SUBWORDS",
+    "SYSTEMS",
+    "TEXTS",
+    "WORDS",
+    "SystemInfo",
+    "system_for",
+    "system_info",
+]
 
 BACKBONE_FILE = "backbone.safetensors"
 """In the folder of a model that was trained from pixels: the weights of its backbone."""
+
+SUBWORDS, WORDS = TEXTS = ("subwords", "words")
+"""The sub-words of a pretrained encoder, or words and their characters by vocabularies of the training."""
 
 RELATION_HEADS = ("markers", "cls")
 BOTH_TASKS = ("ner", "re")
@@ -18,27 +33,44 @@ BOTH_TASKS = ("ner", "re")
 class SystemInfo:
     """The facts of a system that are known without building it.
 
-    tasks: what it can be trained for. reads: the feature sets that it reads, by name; none: text alone.
-    build: where its class is, "module:class" in this folder, imported only when a model is built. text: how
-    its texts are encoded.
+    tasks: what it can be trained for.
+    reads: the feature set that it reads, by name; none: no features.
+    build: where its class is, "module:class" in this folder, imported only when a model is built.
+    text: what it reads of a text, one of TEXTS.
+    objects: whether it reads the labels and boxes of detected objects.
+    graphs: which graphs it reads, of "scenes" and "dependencies".
+    options: the options of its configuration that tell it from others of its class.
+    finetunes: whether it can be trained from pixels.
+    paper: where it was published.
+    replaces: what of the paper is replaced by what, for docs/systems.md.
     """
 
     name: str
     tasks: tuple[str, ...]
     reads: tuple[str, ...]
     build: str
-    text: str = "subwords"
+    text: str = SUBWORDS
+    objects: bool = False
+    graphs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    finetunes: bool = False
+    paper: str = ""
+    replaces: str = ""
 
     @property
     def is_visual(self) -> bool:
-        """Return whether the system reads images."""
-        return bool(self.reads)
+        """Return whether the system reads anything of images."""
+        return bool(self.reads) or self.objects or "scenes" in self.graphs
+
+    def feature_set(self, asked: str = "") -> str | None:
+        """Return the feature set that a training reads, `asked` or its own; None: it reads no features."""
+        return (asked or self.reads[0]) if self.reads else None
 
 
 SYSTEMS: dict[str, SystemInfo] = {
     info.name: info
     for info in (
-        *(SystemInfo(name, BOTH_TASKS, ("pyramid",), "hmnet:HMNeT") for name in VARIANTS),
+        *(SystemInfo(name, BOTH_TASKS, ("pyramid",), "hmnet:HMNeT", finetunes=True) for name in VARIANTS),
         SystemInfo("bert-crf", ("ner",), (), "text_only:TextOnly"),
         SystemInfo("mtb", ("re",), (), "text_only:TextOnly"),
     )
@@ -52,8 +84,8 @@ def system_info(name: str) -> SystemInfo:
     return SYSTEMS[name]
 
 
-def system_is_visual(system: str, task: str) -> bool:
-    """Return whether `system` reads images.
+def system_for(system: str, task: str) -> SystemInfo:
+    """Return the facts of `system`, which is to be trained for `task`.
 
     Raises InputError for an unknown system or one made for the other task.
     """
@@ -61,4 +93,4 @@ def system_is_visual(system: str, task: str) -> bool:
     if task not in info.tasks:
         fitting = ", ".join(name for name, other in SYSTEMS.items() if task in other.tasks)
         raise InputError(f"system {system!r} is not one of those for task {task!r}: {fitting}")
-    return info.is_visual
+    return info

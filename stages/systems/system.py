@@ -6,7 +6,7 @@ A system is a subclass with one method of its own, `states`, and an entry in the
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,25 +17,34 @@ from torch import Tensor, nn
 from ...manifests.errors import InputError
 from ...manifests.files import atomic_path, write_text
 from ..base.writing import writing
-from ..text.encoders.bert import save_tokenizer
+from ..text.reader import TextReader
 from .batch import Batch, ModelConfig
 from .heads import best_tags, bio_crf, tag_loss
 
-__all__ = ["Explanation", "Model", "System"]
+__all__ = ["OVER", "Explanation", "Model", "System"]
+
+
+OVER = ("views", "cells", "objects")
+"""What a system's attention is spread over: views, the cells of the whole image (row-major), or objects."""
 
 
 @dataclass(frozen=True)
 class Explanation:
     """What a model looked at, on the CPU.
 
-    Symbols: L text layers, B samples, V views that the system sees, c levels, H heads, n sub-words. gates:
-    (L, B, V, c), equation 4's probabilities of the levels, or None in systems without a gate. attention: (L,
-    B, H, n, V), the share of each sub-word's attention (equation 9) that goes to the cells of each view; the
-    rest goes to text. It is zero in layers that see text alone, and for absent views.
+    Symbols: L layers with attention, B samples, V things that are looked at, c levels, H heads, n sub-words.
+    gates: (L, B, V, c), equation 4's probabilities of the levels, or None in systems without a gate.
+    attention: (L, B, H, n, V), the share of each sub-word's attention that goes to each thing; in HMNeT
+    (equation 9) it goes to the cells of each view, and the rest to text. It is zero in layers that see text
+    alone, and for what is absent. present: (B, V) bool. over: what the V things are, one of OVER. word_gates:
+    (B, n), by the name of each gate that a system has for every sub-word.
     """
 
     gates: Tensor | None
     attention: Tensor
+    present: Tensor
+    over: str = "views"
+    word_gates: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Model(nn.Module):
@@ -63,7 +72,7 @@ class Model(nn.Module):
         """Return a parameter's optimizer group: "encoder", "fusion", "backbone" or "head"."""
 
     @abstractmethod
-    def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
+    def save_pretrained(self, folder: Path, reader: TextReader) -> None:
         """Write everything that loading needs into a folder."""
 
 
@@ -77,22 +86,48 @@ class System(Model):
     # The optimizer group of each module that is not of the head.
     parts: ClassVar[Mapping[str, str]] = {"encoder": "encoder"}
 
-    def __init__(self, config: ModelConfig, encoder: nn.Module) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        encoder: nn.Module,
+        *,
+        width: int | None = None,
+        pair_width: int | None = None,
+        dropout: float | None = None,
+    ) -> None:
+        """Build the encoder's side and the head.
+
+        width: of the states; None: the encoder's. pair_width: of what the relation head reads; None: that of
+        the states of [CLS] or of both opening markers. dropout: before the head; None: the encoder's.
+        """
         super().__init__()
         self.config = config
         self.encoder = encoder
         hf: Any = encoder.config
-        self.dropout = nn.Dropout(hf.hidden_dropout_prob)
+        self.dropout = nn.Dropout(hf.hidden_dropout_prob if dropout is None else dropout)
+        width = hf.hidden_size if width is None else width
         if config.task == "ner":
-            self.classifier = nn.Linear(hf.hidden_size, len(config.labels))
+            self.classifier = nn.Linear(width, len(config.labels))
             self.crf = bio_crf(config.labels)
         else:
-            width = 2 * hf.hidden_size if config.relation_head == "markers" else hf.hidden_size
-            self.classifier = nn.Linear(width, len(config.labels))
+            pooled = 2 * width if config.relation_head == "markers" else width
+            self.classifier = nn.Linear(pooled if pair_width is None else pair_width, len(config.labels))
 
     @abstractmethod
     def states(self, batch: Batch) -> Tensor:
-        """Return the state of each sub-word that the heads read: (B, n, d)."""
+        """Return the state of each sub-word that the heads read: (B, n, width)."""
+
+    def pooled(self, states: Tensor, batch: Batch) -> Tensor:
+        """Return what the classifier reads of states (B, n, width).
+
+        It is the state of each word's first sub-word, (B, T, width), for entities, and that of [CLS], or
+        those of both opening markers side by side, for relations.
+        """
+        rows = torch.arange(len(states), device=states.device)[:, None]
+        picked = states[rows, batch.positions]  # shape: (B, T or 3, width)
+        if self.config.task == "re":
+            picked = picked[:, 1:].flatten(1) if self.config.relation_head == "markers" else picked[:, 0]
+        return picked
 
     def looks_at(self, view_mask: Tensor) -> Tensor:
         """Return which of the present views, (B, V) bool, change the result at all."""
@@ -100,11 +135,7 @@ class System(Model):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return scores: emissions (B, T, labels) for entities, logits (B, labels) for relations."""
-        states = self.states(batch)
-        rows = torch.arange(len(states), device=states.device)[:, None]
-        picked = states[rows, batch.positions]  # shape: (B, T or 3, d)
-        if self.config.task == "re":
-            picked = picked[:, 1:].flatten(1) if self.config.relation_head == "markers" else picked[:, 0]
+        picked = self.pooled(self.states(batch), batch)
         scores: Tensor = self.classifier(self.dropout(picked)).to(self.classifier.weight.dtype)
         return scores
 
@@ -132,11 +163,14 @@ class System(Model):
     def part_of(self, parameter: str) -> str:
         return self.parts.get(parameter.split(".")[0], "head")
 
-    def save_pretrained(self, folder: Path, tokenizer: Any) -> None:
-        """Write config.json, model.safetensors and tokenizer/: all that `load_system` needs."""
+    def save_pretrained(self, folder: Path, reader: TextReader) -> None:
+        """Write config.json, model.safetensors and what reads texts: all that using the model needs."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_tokenizer(tokenizer, folder / "tokenizer")
+        reader.save(folder)
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with atomic_path(folder / "model.safetensors") as temporary, writing(temporary):
             save_file(weights, temporary)
-        write_text(folder / "config.json", json.dumps(asdict(self.config), indent=2, sort_keys=True) + "\n")
+        values = asdict(self.config)
+        if not self.config.options:
+            del values["options"]  # models without any are what they were before there were options
+        write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -12,7 +12,10 @@ from typing import Any
 
 from ...manifests.errors import InputError
 
-__all__ = ["MARKERS", "EncodedText", "encode_pair", "encode_words", "special_tokens", "word_pieces"]
+__all__ = ["MARKERS", "EncodedText", "Span", "encode_pair", "encode_words", "special_tokens", "word_pieces"]
+
+Span = tuple[int, int]
+"""A half-open range of words."""
 
 MARKERS = ("[E1]", "[/E1]", "[E2]", "[/E2]")
 
@@ -24,11 +27,15 @@ class EncodedText:
     input_ids: sub-words with special tokens.
     positions: the first sub-word of each kept word (NER), or [CLS] and the two opening markers (RE).
     words: how many words of the text are kept.
+    characters: the ids of each kept word's characters, for systems on words.
+    spans: the ranges of words of head and tail, for relations of systems on words.
     """
 
     input_ids: list[int]
     positions: list[int]
     words: int
+    characters: list[list[int]] | None = None
+    spans: tuple[Span, Span] | None = None
 
 
 def special_tokens(tokenizer: Any) -> tuple[int, int]:

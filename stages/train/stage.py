@@ -10,19 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...cache.reader import FeatureCache
 from ...manifests.record import StageRecord
-from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
-from ...manifests.schemas import SAMPLES
-from ...manifests.tables import table_digest
+from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ..base.settings import local_files
 from ..base.stage import Rerun, given_settings
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.causes import encoder_weights, model_outputs
+from ..learning.causes import model_outputs, text_weights
+from ..learning.inputs import input_digests, inputs_of, makers
 from ..learning.recipe import TrainSettings
 from ..learning.training import Training
-from ..systems.registry import system_is_visual
 
 __all__ = ["Train"]
 
@@ -44,27 +41,14 @@ class Train(Training):
     def place(self) -> Path:
         return self.run.model(self.trial)
 
-    @property
-    def visual(self) -> bool:
-        """Return whether the system reads the cached features."""
-        return system_is_visual(self.trial.system, self.task)
-
-    @property
-    def feature_set(self) -> str:
-        """Return the name of the feature set that a visual system reads."""
-        return self.trial.features or DEFAULT_SET
-
     def parameters(self) -> dict[str, Any]:
         return self.recipe_parameters(self.settings)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        digests = {"samples": table_digest(self.run.samples, SAMPLES, "prepare")}
-        if self.visual:
-            digests["features"] = FeatureCache(self.run.features(self.feature_set)).digest()
-        return digests
+        return input_digests(self.info, self.run, self.feature_set)
 
     def weights(self) -> dict[str, str]:
-        return encoder_weights(self.settings)
+        return text_weights(self.settings, self.info)
 
     def outputs(self) -> dict[str, str]:
         return model_outputs(self.place)
@@ -73,7 +57,7 @@ class Train(Training):
         return self.place / output
 
     def before(self) -> tuple[str, ...]:
-        return ("prepare", extract_name(self.feature_set)) if self.visual else ("prepare",)
+        return makers(self.info, self.feature_set)
 
     def given(self) -> dict[str, Any]:
         return given_settings(self.settings)
@@ -85,15 +69,15 @@ class Train(Training):
         from .work import train
 
         job = self.job(self.settings, self.settings.rates, causes, tools)
-        return train(job, self.run.features(self.feature_set) if self.visual else None, tools)
+        name = self.feature_set
+        return train(job, self.run.features(name) if name is not None else None, tools)
 
     def again(
         self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
     ) -> Rerun:
         again = replace(self, run=scratch)
-        scratch.samples.symlink_to(self.run.samples.resolve())
-        if self.visual:
-            features = scratch.features(self.feature_set)
-            features.parent.mkdir()
-            features.symlink_to(self.run.features(self.feature_set).resolve())
+        for path in inputs_of(self.info, self.run, self.feature_set):
+            there = scratch.path / path.relative_to(self.run.path)
+            there.parent.mkdir(exist_ok=True)
+            there.symlink_to(path.resolve())
         return self.rerun(again, record, elsewhere, tools)

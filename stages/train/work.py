@@ -21,7 +21,8 @@ def train(job: TrainingJob, features: Path | None, tools: Tools) -> Counts:
     ranks = join(job)
     tools = tools if ranks.leads else SILENT
     cache = FeatureCache(features) if features is not None else None
-    data = read_data(job, cache, tools)
-    config = config_of(job, data, cache.spec if cache is not None else None)
-    model = new_system(job.encoder, config, data.tokenizer).to(resolve_device(job.recipe.device))
+    spec = cache.spec if cache is not None else None
+    data = read_data(job, cache, tools, spec)
+    config = config_of(job, data, spec)
+    model = new_system(job.encoder, config, data.reader).to(resolve_device(job.recipe.device))
     return fit(job, model, data, cache, ranks, tools)

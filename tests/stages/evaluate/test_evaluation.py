@@ -214,7 +214,7 @@ def test_a_recorded_evaluation_is_fresh_until_the_model_the_samples_or_the_featu
     precision = stage_of(copy, "train").parameters()["precision"]
 
     def is_fresh(precision: str = precision) -> bool:
-        return fresh_evaluation(path, causes_of(model, run, "pyramid", precision)) is not None
+        return fresh_evaluation(path, causes_of(model, "hmnet", run, "pyramid", precision)) is not None
 
     _, path = evaluate(model, run)
     assert is_fresh()

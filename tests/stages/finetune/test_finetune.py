@@ -35,6 +35,7 @@ from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.end_to_end import EndToEnd
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.limits import MARKERS
+from hmnet_pipe.stages.text.subwords import Subwords
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
 from hmnet_pipe.stages.vision.pixels import Pixels
@@ -103,7 +104,7 @@ def scores_both_ways(
     if config.task == "re":
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     split = encode_split(
-        read_table(folder.samples, SAMPLES), "train", tokenizer, task=config.task, max_length=64
+        read_table(folder.samples, SAMPLES), "train", Subwords(tokenizer), task=config.task, max_length=64
     )
     cache = FeatureCache(features)
     labels = labels_of(split, config.task)
@@ -217,7 +218,9 @@ def test_what_is_unfrozen_learns_and_nothing_else(copy: Path, unfreeze: Any, bat
 def test_gradients_reach_the_first_unfrozen_convolution(run: Path, recompute: bool) -> None:
     folder, config = RunFolder(run), RunConfig.read(RunFolder(run).config)
     tokenizer = load_tokenizer(Path(config.of(TrainSettings).encoder))
-    split = encode_split(read_table(folder.samples, SAMPLES), "train", tokenizer, task="ner", max_length=64)
+    split = encode_split(
+        read_table(folder.samples, SAMPLES), "train", Subwords(tokenizer), task="ner", max_length=64
+    )
     labels = labels_of(split, "ner")
     spec = FeatureCache(folder.features()).spec
     extraction = stage_of(folder.path, "extract")

@@ -41,6 +41,7 @@ from hmnet_pipe.stages.systems.folder import load_system
 from hmnet_pipe.stages.systems.system import System
 from hmnet_pipe.stages.text.encoders.bert import encode, load_tokenizer
 from hmnet_pipe.stages.text.limits import MARKERS
+from hmnet_pipe.stages.text.subwords import Subwords
 from hmnet_pipe.stages.train.stage import Train
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from hmnet_pipe.stages.vision.pooling import pooled_and_joined
@@ -400,7 +401,9 @@ def relation_text(
         "tail": tail,
         "relation": "None",
     }
-    text = encode_split(table_of(SAMPLES, [row]), "train", tokenizer, task="re", max_length=limit).texts[0]
+    text = encode_split(
+        table_of(SAMPLES, [row]), "train", Subwords(tokenizer), task="re", max_length=limit
+    ).texts[0]
     return tokenizer.convert_ids_to_tokens(text.input_ids), text.positions
 
 
@@ -445,7 +448,9 @@ def test_fault_7_a_relation_run_with_long_sentences_trains_and_predicts(
 
 def predictions_at(limit: int, tiny_encoder: Path) -> tuple[Split, list[list[str]]]:
     tokenizer = load_tokenizer(tiny_encoder)
-    split = encode_split(table_of(SAMPLES, ner_rows()), "train", tokenizer, task="ner", max_length=limit)
+    split = encode_split(
+        table_of(SAMPLES, ner_rows()), "train", Subwords(tokenizer), task="ner", max_length=limit
+    )
     return split, predict_split(
         model_of(tiny_encoder, "bert-crf"), split, visuals=None, pad_id=0, precision="fp32", batch_size=5
     )
@@ -472,7 +477,7 @@ def test_fault_8_each_sentence_is_a_text_of_its_own_with_the_tags_of_its_own_wor
 ) -> None:
     tokenizer = load_tokenizer(tiny_encoder)
     rows = [row for row in ner_rows() if row["split"] == "train"]
-    split = encode_split(table_of(SAMPLES, rows), "train", tokenizer, task="ner", max_length=limit)
+    split = encode_split(table_of(SAMPLES, rows), "train", Subwords(tokenizer), task="ner", max_length=limit)
     made = list(
         batches(
             split,
@@ -572,7 +577,7 @@ def features_by_text(folder: Path, encoder: Path) -> dict[str, float]:
     prepare(run, folder)
     samples = read_table(run.samples, SAMPLES)
     write_features(run.features(), sorted(samples.column("image_key").to_pylist()))
-    split = encode_split(samples, "train", load_tokenizer(encoder), task="ner", max_length=32)
+    split = encode_split(samples, "train", Subwords(load_tokenizer(encoder)), task="ner", max_length=32)
     found = {}
     for batch in batches(
         split,
@@ -676,7 +681,7 @@ def test_fault_10_the_saved_model_scores_what_was_said_of_it(tmp_path: Path, tin
     tokenizer = load_tokenizer(stage.place / "tokenizer")
     for name in ("valid", "test"):
         split = encode_split(
-            read_table(stage.run.samples, SAMPLES), name, tokenizer, task="ner", max_length=32
+            read_table(stage.run.samples, SAMPLES), name, Subwords(tokenizer), task="ner", max_length=32
         )
         scores = score_split(
             split,

@@ -17,10 +17,11 @@ from hmnet_pipe.stages.systems.batch import ModelConfig
 from hmnet_pipe.stages.systems.build import build_system, new_system
 from hmnet_pipe.stages.systems.folder import load_system
 from hmnet_pipe.stages.systems.hmnet import HMNeT as HMNeTClass
-from hmnet_pipe.stages.systems.registry import SYSTEMS, system_info, system_is_visual
+from hmnet_pipe.stages.systems.registry import SYSTEMS, system_for, system_info
 from hmnet_pipe.stages.systems.system import System
 from hmnet_pipe.stages.systems.text_only import TextOnly
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
+from hmnet_pipe.stages.text.subwords import Subwords
 
 
 def config_of(name: str) -> ModelConfig:
@@ -44,7 +45,7 @@ def test_a_system_is_built_saved_and_opened_by_its_name(
 ) -> None:
     model = new_system(tiny_encoder, config_of(name))
     assert isinstance(model, System)
-    model.save_pretrained(tmp_path, load_tokenizer(tiny_encoder))
+    model.save_pretrained(tmp_path, Subwords(load_tokenizer(tiny_encoder)))
     assert json.loads((tmp_path / "config.json").read_text())["system"] == name
     opened = load_system(tmp_path)
     assert type(opened) is type(model)
@@ -72,12 +73,12 @@ def test_an_unknown_system_lists_the_known_ones_and_guesses_which_was_meant(name
     with pytest.raises(InputError, match=words):
         system_info(name)
     with pytest.raises(InputError, match=words):
-        system_is_visual(name, "ner")
+        system_for(name, "ner")
 
 
 def test_a_system_of_the_other_task_is_refused_with_those_that_fit() -> None:
     with pytest.raises(InputError, match=r"'mtb' is not one of those for task 'ner': hmnet, .*, bert-crf$"):
-        system_is_visual("mtb", "ner")
+        system_for("mtb", "ner")
     assert {name for name in SYSTEMS if SYSTEMS[name].is_visual} == {
         name for name in SYSTEMS if name.startswith("hmnet")
     }

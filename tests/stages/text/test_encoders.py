@@ -33,6 +33,7 @@ from hmnet_pipe.stages.text.encoders.bert import (
 from hmnet_pipe.stages.text.encoders.files import encoder_digest
 from hmnet_pipe.stages.text.limits import MARKERS, special_tokens, word_pieces
 from hmnet_pipe.stages.text.prefix import LayerPrefix
+from hmnet_pipe.stages.text.subwords import Subwords
 
 NER = ModelConfig("bert-crf", "ner", ("O", "B-PER", "I-PER"), (), "markers", 32, {}, None)
 RE = ModelConfig("mtb", "re", ("None", "/per/loc"), (), "markers", 32, {}, None)
@@ -46,7 +47,7 @@ def encoder(tiny_encoder: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def model(encoder: Path, tmp_path: Path) -> Path:
     """The folder of a model that was saved and never trained."""
-    new_system(encoder, NER).save_pretrained(tmp_path / "model", load_tokenizer(encoder))
+    new_system(encoder, NER).save_pretrained(tmp_path / "model", Subwords(load_tokenizer(encoder)))
     return tmp_path / "model"
 
 
@@ -177,13 +178,13 @@ def test_tokens_that_were_added_to_a_tokenizer_get_embeddings(
     if config.task == "re":
         tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     torch.manual_seed(0)
-    made = new_system(encoder, config, tokenizer)
+    made = new_system(encoder, config, Subwords(tokenizer))
     here = made.encoder.get_input_embeddings().weight
     assert len(here) == len(tokenizer) == rows + 2 + (4 if config.task == "re" else 0)
     assert torch.equal(here[:rows], load_encoder(encoder).get_input_embeddings().weight)
     (pieces,) = word_pieces(tokenizer, [["ada", "httpurl", "\U0001f600"]])
     assert [pieces[1], pieces[2]] == [[rows + 1], [rows]]
-    made.save_pretrained(tmp_path / "model", tokenizer)
+    made.save_pretrained(tmp_path / "model", Subwords(tokenizer))
     open_model(tmp_path / "model", device="cpu", precision="fp32")  # with all that it needs
     loaded = load_system(tmp_path / "model")
     ids = torch.tensor([[rows, rows + 1]])

@@ -14,6 +14,7 @@ from hmnet_pipe.manifests.tables import table_of
 from hmnet_pipe.stages.learning.splits import encode_split
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.limits import MARKERS, encode_pair, encode_words, special_tokens, word_pieces
+from hmnet_pipe.stages.text.subwords import Subwords
 
 SPECIAL = (901, 902)
 MARKER_IDS = dict(zip(MARKERS, (911, 912, 913, 914), strict=True))
@@ -288,7 +289,11 @@ def encode_relation(tiny_encoder: Path, *sample: Any, limit: int = 64) -> tuple[
     tokenizer = load_tokenizer(tiny_encoder)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
     split = encode_split(
-        table_of(SAMPLES, [relation_sample(*sample)]), "train", tokenizer, task="re", max_length=limit
+        table_of(SAMPLES, [relation_sample(*sample)]),
+        "train",
+        Subwords(tokenizer),
+        task="re",
+        max_length=limit,
     )
     return tokenizer, split.texts[0]
 

@@ -37,6 +37,7 @@ from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.learning.splits import Split, encode_split, few_shots
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.limits import EncodedText
+from hmnet_pipe.stages.text.subwords import Subwords
 from safetensors.torch import load_file
 
 from ...running import (
@@ -326,7 +327,7 @@ def test_training_with_few_shots_is_training_on_what_they_draw_and_on_nothing_el
     copy: Path, run: Path, tmp_path: Path, tiny_encoder: Path
 ) -> None:
     samples = read_table(RunFolder(run).samples, SAMPLES)
-    split = encode_split(samples, "train", load_tokenizer(tiny_encoder), task="ner", max_length=128)
+    split = encode_split(samples, "train", Subwords(load_tokenizer(tiny_encoder)), task="ner", max_length=128)
     drawn = set(few_shots(split, 2, 1).ids)
     assert 0 < len(drawn) < len(split.ids)
     alone = Path(shutil.copytree(run, tmp_path / "alone"))

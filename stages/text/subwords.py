@@ -1,0 +1,55 @@
+"""The sub-words of a pretrained encoder: its own tokenizer, with the entity markers of relations."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .encoders.bert import load_tokenizer, save_tokenizer
+from .limits import MARKERS, EncodedText, Span, encode_pair, encode_words, special_tokens, word_pieces
+from .reader import TextReader
+
+__all__ = ["Subwords"]
+
+_FOLDER = "tokenizer"  # in a model's folder
+
+
+class Subwords(TextReader):
+    """Reads texts by a tokenizer of transformers. stages.text.limits has the length rule."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.pad_id = tokenizer.pad_token_id
+        self.unknown_id = tokenizer.unk_token_id
+
+    @classmethod
+    def of_encoder(cls, folder: Path, task: str) -> "Subwords":
+        """Return the reader of the encoder in `folder`. Raises WeightsError without a tokenizer."""
+        tokenizer = load_tokenizer(folder)
+        if task == "re":
+            tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+        return cls(tokenizer)
+
+    @classmethod
+    def of_model(cls, folder: Path) -> "Subwords":
+        """Return the reader that `save` wrote. Raises WeightsError where there is none."""
+        return cls(load_tokenizer(folder / _FOLDER))
+
+    def encode(
+        self,
+        texts: Sequence[Sequence[str]],
+        pairs: Sequence[tuple[Span, Span]] | None = None,
+        *,
+        limit: int,
+    ) -> list[EncodedText]:
+        special = special_tokens(self.tokenizer)
+        pieces = word_pieces(self.tokenizer, texts)
+        if pairs is None:
+            return [encode_words(words, limit=limit, special=special) for words in pieces]
+        markers = {marker: self.tokenizer.convert_tokens_to_ids(marker) for marker in MARKERS}
+        return [
+            encode_pair(words, head, tail, limit=limit, special=special, markers=markers)
+            for words, (head, tail) in zip(pieces, pairs, strict=True)
+        ]
+
+    def save(self, folder: Path) -> None:
+        save_tokenizer(self.tokenizer, folder / _FOLDER)
