@@ -92,7 +92,7 @@ def batches(
             views,
             view_mask,
             list(members),
-            **_more(split, members, texts, keys, input_ids.shape[1]),
+            **_more(split, members, texts, keys, length),
         )
         yield batch.pinned() if device.type == "cuda" else batch
 
@@ -114,7 +114,7 @@ def _more(
     """Return the fields of a batch that some systems alone read."""
     found: dict[str, Tensor] = {}
     if texts[0].characters is not None:
-        found["characters"] = _padded_twice([text.characters or [] for text in texts])
+        found["characters"] = _padded_twice([text.characters or [] for text in texts], length)
     if texts[0].spans is not None:
         found["spans"] = torch.tensor([text.spans for text in texts])
     for extra in split.extras:
@@ -122,11 +122,10 @@ def _more(
     return found
 
 
-def _padded_twice(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Return lists of lists of ids as (B, T, c), filled with 0."""
-    values = np.zeros(
-        (len(rows), max(map(len, rows)), max(len(ids) for row in rows for ids in row)), np.int64
-    )
+def _padded_twice(rows: Sequence[Sequence[Sequence[int]]], length: int) -> Tensor:
+    """Return lists of at most `length` lists of ids as (B, length, c), filled with 0."""
+    width = max(len(ids) for row in rows for ids in row)
+    values = np.zeros((len(rows), length, width), np.int64)
     for i, row in enumerate(rows):
         for j, ids in enumerate(row):
             values[i, j, : len(ids)] = ids

@@ -43,8 +43,8 @@ class Batch:
     view_mask: (B, V). Both are None in text-only systems. known_mask: view_mask on the CPU, where the others
     are elsewhere: whoever looks into it waits for nothing.
 
-    Systems on words have the ids of words for sub-words (n = T), and `characters`, (B, T, c), 0 where there
-    is none. spans: (B, 2, 2), the half-open ranges of words of head and tail, for their relations.
+    Systems on words have the ids of words for sub-words, and `characters`, (B, n, c), 0 where there is none.
+    spans: (B, 2, 2), the half-open ranges of words of head and tail, for their relations.
 
     Systems on objects have, for at most N objects of an image, best first: object_labels, (B, N), 0 where
     absent; object_mask, (B, N); object_geometry, (B, N, 8), x0, y0, x1, y1, width, height and area as shares
