@@ -27,6 +27,8 @@ SEEDS   ?= $(SEED)
 # Low-resource trainings beside the full ones: SHOTS='0 50' is all samples, and 50 of each class drawn with each of SUBSETS.
 SHOTS   ?= 0
 SUBSETS ?= 1
+# RECIPES='run as-published' trains by [train] of run.toml, the same for all systems, and beside it by each system's own recipe.
+RECIPES ?= run
 
 DATA ?= ../shared/data
 
@@ -68,18 +70,18 @@ STAGES  := $(RUN)/stages
 WHERE   := $(if $(PRESET),--preset '$(PRESET)') $(if $(TASK),--task '$(TASK)') $(if $(TEXT),--text '$(TEXT)') $(if $(IMAGES),--images '$(IMAGES)')
 TRAINED := $(if $(ENCODER),--encoder '$(ENCODER)') $(TRAIN)
 CHANGED := $(shell $(HMNET) changed $(RUN) $(SYSTEMS:%=--system %) $(SEEDS:%=--seed %) \
-             $(SHOTS:%=--shots %) $(SUBSETS:%=--subset-seed %) \
+             $(SHOTS:%=--shots %) $(SUBSETS:%=--subset-seed %) $(RECIPES:%=--recipe %) \
              -- prepare $(WHERE) -- detect $(DETECT) -- extract $(EXTRACT) -- train $(TRAINED))
 ifneq ($(.SHELLSTATUS),0)
 $(error nothing was done; a new run needs RUN=, TEXT=, IMAGES= and PRESET= or TASK=)
 endif
 when   = $(if $(filter $(1),$(CHANGED)),FORCE)
-# Of system, seed, shots and subset: the name of the training's stage, as manifests/trial.py forms it.
-trial  = train-$(1)-seed-$(2)$(if $(filter-out 0,$(3)),-shots-$(3)-subset-$(4))
+# Of system, seed, shots, subset and recipe: the name of the training's stage, as manifests/trial.py forms it.
+trial  = train-$(1)-seed-$(2)$(if $(filter-out 0,$(3)),-shots-$(3)-subset-$(4))$(if $(filter-out run,$(5)),-$(5))
 record = $(STAGES)/$(trial).json
 # $(call grid,RULE): RULE of each training. All samples are one training, whatever subsets there are.
-grid   = $(foreach system,$(SYSTEMS),$(foreach seed,$(SEEDS),$(foreach shots,$(SHOTS),$(foreach subset,$(if \
-           $(filter-out 0,$(shots)),$(SUBSETS),1),$(call $(1),$(system),$(seed),$(shots),$(subset))))))
+grid   = $(foreach recipe,$(RECIPES),$(foreach system,$(SYSTEMS),$(foreach seed,$(SEEDS),$(foreach shots,$(SHOTS),$(foreach subset,$(if \
+           $(filter-out 0,$(shots)),$(SUBSETS),1),$(call $(1),$(system),$(seed),$(shots),$(subset),$(recipe)))))))
 MODELS := $(call grid,record)
 
 .PRECIOUS: $(STAGES)/prepare.json $(STAGES)/detect.json $(STAGES)/extract.json $(MODELS)
@@ -105,7 +107,7 @@ $(foreach stage,$(OTHERS),$(eval $(call making,$(stage))))
 
 define training
 $(record): $(patsubst reads:$(1):%,$(STAGES)/%.json,$(filter reads:$(1):%,$(CHANGED))) $(call when,$(trial))
-	$(HMNET) train $(RUN) --system $(1) --seed $(2) $(if $(filter-out 0,$(3)),--shots $(3) --subset-seed $(4)) $(TRAINED)
+	$(HMNET) train $(RUN) --system $(1) --seed $(2) $(if $(filter-out 0,$(3)),--shots $(3) --subset-seed $(4)) $(if $(filter-out run,$(5)),--recipe $(5)) $(TRAINED)
 
 endef
 define rule

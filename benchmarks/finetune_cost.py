@@ -66,7 +66,7 @@ def measure(
             SPEC.pooled,
             unfreeze=unfreeze,
         )
-    optimizer = make_optimizer(parameter_groups(model, {**settings.rates, "backbone": 1e-5}, 0.01))
+    optimizer = make_optimizer(parameter_groups(model, {**settings.rates, "backbone": 1e-5}, 0.01), settings)
     batch = batch_of(pixels=unfreeze is not None)
     model.train()
     times = []

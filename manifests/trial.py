@@ -5,12 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, unknown_name
 
-__all__ = ["MOST_SEED", "PRETRAINED", "TRAINED", "Trial"]
+__all__ = ["AS_PUBLISHED", "MOST_SEED", "PRETRAINED", "RUN", "TRAINED", "Trial"]
 
 PRETRAINED = ""
 TRAINED = "train"
+
+RUN, AS_PUBLISHED = "run", "as-published"
+"""Recipes: that of run.toml, one for all systems; and the system's own, as it was published."""
 
 MOST_SEED = 2**63 - 1
 """The largest seed that every generator takes, and a table's column of whole numbers holds."""
@@ -21,6 +24,7 @@ _MOST_SHOTS = 10**9
 _LABEL = (
     r"seed-(?P<seed>[0-9]+)"
     r"(?:-shots-(?P<shots>[0-9]+)-subset-(?P<subset_seed>[0-9]+))?"
+    rf"(?:-(?P<recipe>{AS_PUBLISHED}))?"
     rf"(?:-from-(?P<start>{TRAINED}|[0-9a-f]{{8}}))?"
     r"(?:-on-(?P<features>[a-z0-9_-]+))?"
 )
@@ -35,6 +39,7 @@ class Trial:
     start: where an end-to-end training starts: PRETRAINED weights, the TRAINED model of the same system, seed
     and shots, or the first 8 hexadecimal digits of the digest of another model.
     features: the feature set that the system reads; "": the one that the system asks for.
+    recipe: RUN or AS_PUBLISHED.
     """
 
     system: str
@@ -43,6 +48,7 @@ class Trial:
     subset_seed: int = 1
     start: str = PRETRAINED
     features: str = ""
+    recipe: str = RUN
 
     def __post_init__(self) -> None:
         for name, most in (("seed", MOST_SEED), ("subset_seed", MOST_SEED), ("shots", _MOST_SHOTS)):
@@ -50,6 +56,8 @@ class Trial:
             if type(value) is not int or not 0 <= value <= most:
                 option = name.replace("_", "-")
                 raise InputError(f"{option} must be a whole number from 0 to {most}, not {value!r}")
+        if self.recipe not in (RUN, AS_PUBLISHED):
+            raise unknown_name("--recipe", self.recipe, (RUN, AS_PUBLISHED))
 
     @property
     def label(self) -> str:
@@ -57,7 +65,8 @@ class Trial:
         shots = f"-shots-{self.shots}-subset-{self.subset_seed}" if self.shots else ""
         start = f"-from-{self.start}" if self.start else ""
         features = f"-on-{self.features}" if self.features else ""
-        return f"seed-{self.seed}{shots}{start}{features}"
+        recipe = f"-{self.recipe}" if self.recipe != RUN else ""
+        return f"seed-{self.seed}{shots}{recipe}{start}{features}"
 
     @property
     def name(self) -> str:
@@ -76,7 +85,8 @@ class Trial:
         shots = {"shots": self.shots, "subset_seed": self.subset_seed} if self.shots else {}
         start = {"start": self.start} if self.start else {}
         features = {"features": self.features} if self.features else {}
-        return {**shots, **start, **features}
+        recipe = {"recipe": self.recipe} if self.recipe != RUN else {}
+        return {**shots, **recipe, **start, **features}
 
     @property
     def options(self) -> str:
@@ -84,7 +94,8 @@ class Trial:
         shots = f" --shots {self.shots} --subset-seed {self.subset_seed}" if self.shots else ""
         start = f" --from {TRAINED}" if self.start == TRAINED else ""
         features = f" --features {self.features}" if self.features else ""
-        return f"--system {self.system} --seed {self.seed}{shots}{start}{features}"
+        recipe = f" --recipe {self.recipe}" if self.recipe != RUN else ""
+        return f"--system {self.system} --seed {self.seed}{shots}{recipe}{start}{features}"
 
     @property
     def trained(self) -> "Trial":
@@ -112,7 +123,11 @@ class Trial:
         numbers = {name: int(digits) for name, digits in given.items()}
         try:
             return cls(
-                system, **numbers, start=found["start"] or PRETRAINED, features=found["features"] or ""
+                system,
+                **numbers,
+                start=found["start"] or PRETRAINED,
+                features=found["features"] or "",
+                recipe=found["recipe"] or RUN,
             )
         except InputError:
             return None  # a folder of someone's own

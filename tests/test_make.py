@@ -155,6 +155,12 @@ def test_a_table_trains_each_subset_beside_the_full_training_and_nothing_twice(
         "--system hmnet --seed 1 --shots 2 --subset-seed 3",
     ], output
     assert commands[-1][0] == "table"
+    output = made.make("-n", "table", "SYSTEMS=bert-crf", "RECIPES=run as-published", "SHOTS=2")
+    commands = [line.split("hmnet-pipe ")[1].split() for line in output.splitlines() if "hmnet-pipe " in line]
+    assert [" ".join(words[2:]) for words in commands if words[0] == "train"] == [
+        "--system bert-crf --seed 1 --shots 2 --subset-seed 1",
+        "--system bert-crf --seed 1 --shots 2 --subset-seed 1 --recipe as-published",
+    ], output
 
 
 def test_a_changed_option_runs_exactly_what_depends_on_it(made: Run) -> None:

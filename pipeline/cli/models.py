@@ -8,7 +8,7 @@ from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from .console import lent_tools, print_json
 from .group import command
-from .options import json_option, run_argument, shots_options
+from .options import json_option, run_argument, trial_options
 
 __all__: list[str] = []
 
@@ -17,7 +17,7 @@ __all__: list[str] = []
 @run_argument
 @click.option("--system", default="hmnet", help="The system that was trained.")
 @click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
-@shots_options
+@trial_options
 @click.option("--finetuned", is_flag=True, help="Use the model that finetune made, on the images themselves.")
 @click.option("--split", default="test", help="train, valid or test.")
 @click.option(
@@ -39,6 +39,7 @@ def evaluate(
     shots: int,
     subset_seed: int,
     features: str,
+    recipe: str,
     finetuned: bool,
     split: str,
     shuffle_images: bool,
@@ -59,7 +60,7 @@ def evaluate(
     from ..report.text import score_table
     from ..run.evaluate import evaluate_trial
 
-    trial = Trial(system, seed, shots, subset_seed if shots else 1, features=features)
+    trial = Trial(system, seed, shots, subset_seed if shots else 1, features=features, recipe=recipe)
     with lent_tools(quiet=as_json) as tools:
         scores, path = evaluate_trial(
             RunFolder(run),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ...manifests.trial import RUN
 from ..run.graph import SETTINGS
 
 __all__ = [
@@ -19,7 +20,7 @@ __all__ = [
     "run_argument",
     "seeds_option",
     "settings_options",
-    "shots_options",
+    "trial_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -83,8 +84,14 @@ def _checked_address(ctx: click.Context, param: click.Parameter, value: str | No
     return value
 
 
-def shots_options(function: F) -> F:
-    """Add the options of the low-resource setting and of the feature set, which name a training."""
+def trial_options(function: F) -> F:
+    """Add the options that name a training besides its system and seed."""
+    function = click.option(
+        "--recipe",
+        default=RUN,
+        metavar="NAME",
+        help="run: [train] of run.toml, the same for all systems; as-published: each system's own.",
+    )(function)
     function = click.option(
         "--features",
         default="",

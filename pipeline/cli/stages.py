@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ...manifests.run import DEFAULT_SET, RunFolder
+from ...manifests.trial import RUN
 from ..cluster.memory import release_freed_memory
 from .console import lent_tools, print_reports
 from .group import command, main
@@ -146,6 +147,7 @@ def _run_configured(
 @click.option("--seed", "seeds", multiple=True, type=int)
 @click.option("--shots", "shots", multiple=True, type=int, default=(0,))
 @click.option("--subset-seed", "subset_seeds", multiple=True, type=int, default=(1,))
+@click.option("--recipe", "recipes", multiple=True, default=(RUN,))
 @click.argument("stages", nargs=-1, type=click.UNPROCESSED)
 def changed(
     run: Path,
@@ -153,6 +155,7 @@ def changed(
     seeds: tuple[int, ...],
     shots: tuple[int, ...],
     subset_seeds: tuple[int, ...],
+    recipes: tuple[str, ...],
     stages: tuple[str, ...],
 ) -> None:
     """Print what the Makefile must know about a run (see run.freshness.make_words). Writes nothing.
@@ -181,4 +184,5 @@ def changed(
     )
     for kind, values in given.items():
         config = config.override_known(kind, values)
-    click.echo(" ".join(make_words(config, folder, trials_of(systems, seeds, shots, subset_seeds))))
+    trials = trials_of(systems, seeds, shots, subset_seeds, recipes=recipes)
+    click.echo(" ".join(make_words(config, folder, trials)))

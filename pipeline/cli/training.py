@@ -19,7 +19,7 @@ from .options import (
     run_argument,
     seeds_option,
     settings_options,
-    shots_options,
+    trial_options,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ __all__: list[str] = []
     help="What to train; may be given more than once.",
 )
 @seeds_option
-@shots_options
+@trial_options
 @settings_options("train")
 @checkpoint_option
 @json_option
@@ -50,6 +50,7 @@ def train(
     shots: int,
     subset_seed: int,
     features: str,
+    recipe: str,
     checkpoint_seconds: float,
     as_json: bool,
     **options: Any,
@@ -65,9 +66,11 @@ def train(
     \b
     Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --seeds 1 49 1234 2021 4321
              hmnet-pipe train runs/twitter2015 --shots 50 --subset-seed 2
+             hmnet-pipe train runs/mnre --system mtb --recipe as-published
     """
     from ...stages.learning.metrics import read_metrics
     from ...stages.learning.ranks import joined_ranks
+    from ...stages.learning.recipe import TrainSettings
     from ...stages.learning.signals import stopped_by_term
     from ...stages.systems.registry import system_for
     from ..report.text import trials_table
@@ -79,7 +82,8 @@ def train(
         config = configured(folder, tables)
         for system in systems:
             system_for(system, config.task)
-        trials = trials_of(systems, seeds, (shots,), (subset_seed,), features)
+        trials = trials_of(systems, seeds, (shots,), (subset_seed,), features, recipes=(recipe,))
+        TrainSettings.check_options(trials[0], options)
         stages = [config.stage("train", folder, trial) for trial in trials]
         _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
         if ranks.leads and len(trials) > 1 and not as_json:
@@ -90,7 +94,7 @@ def train(
 @run_argument
 @click.option("--system", default="hmnet", help="hmnet or one of its variants.")
 @seeds_option
-@shots_options
+@trial_options
 @click.option(
     "--refresh",
     is_flag=True,
@@ -107,6 +111,7 @@ def finetune(
     shots: int,
     subset_seed: int,
     features: str,
+    recipe: str,
     refresh: bool,
     checkpoint_seconds: float,
     scheduler: str | None,
@@ -137,7 +142,7 @@ def finetune(
         tables = {"finetune": options, "train": ranks.settings}
         config = configured(folder, tables)
         start = config.of(FinetuneSettings).token()
-        trials = trials_of((system,), seeds, (shots,), (subset_seed,), features, start)
+        trials = trials_of((system,), seeds, (shots,), (subset_seed,), features, start, (recipe,))
         stages = [config.stage("finetune", folder, trial) for trial in trials]
         _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
         if not ranks.leads or not refresh:

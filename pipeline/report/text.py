@@ -62,9 +62,10 @@ def _with_note(table: str, scores: Sequence[Scores]) -> str:
 
 def _setting(metrics: Mapping[str, Any]) -> str:
     """Return what the averaged trainings have in common: everything but seed and subset."""
+    recipe = f", {metrics['recipe']}" if metrics.get("recipe") else ""
     shots = f", {metrics['shots']} shots" if metrics.get("shots") else ""
     features = f", on {metrics['features']}" if metrics.get("features") else ""
-    return f"{metrics['system']}{shots}{features}"
+    return f"{metrics['system']}{recipe}{shots}{features}"
 
 
 def demo_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:

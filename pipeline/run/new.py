@@ -13,7 +13,7 @@ from ...manifests.files import read_text, write_text
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_batches
-from ...manifests.trial import Trial
+from ...manifests.trial import RUN, Trial
 from ...stages.base.settings import local_files
 from ...stages.base.tools import Tools
 from ...stages.demo.corpus import write_demo_corpus
@@ -141,10 +141,11 @@ def trials_of(
     subset_seeds: Sequence[int] = (1,),
     features: str = "",
     start: str = "",
+    recipes: Sequence[str] = (RUN,),
 ) -> list[Trial]:
     """Return every combination as a trial, each one once: without shots there is no subset to draw."""
     trials = [
-        Trial(system, seed, number, subset if number else 1, start, features)
-        for system, seed, number, subset in product(systems, seeds, shots, subset_seeds)
+        Trial(system, seed, number, subset if number else 1, start, features, recipe)
+        for system, recipe, seed, number, subset in product(systems, recipes, seeds, shots, subset_seeds)
     ]
     return list(dict.fromkeys(trials))

@@ -4,15 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...stages.systems.recipes import PAPER
 from ...stages.text.encoders.files import DEMO_ENCODER
 
 __all__ = ["PRESETS", "Preset"]
-
-# The paper's appendix B. Anything not given here is the default of the stage's settings.
-_RECIPES: dict[str, dict[str, Any]] = {
-    "ner": {"batch_size": 8, "learning_rate": 3e-5, "epochs": 30, "first_evaluation": 16},
-    "re": {"batch_size": 32, "learning_rate": 1e-5, "epochs": 12, "first_evaluation": 8},
-}
 
 
 @dataclass(frozen=True)
@@ -26,7 +21,7 @@ class Preset:
 
     task: str | None = None
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    train: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _RECIPES)
+    train: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PAPER)
 
 
 _DEMO = Preset(
@@ -48,7 +43,7 @@ _DEMO = Preset(
 
 PRESETS: dict[str, Preset] = {
     # Data of unknown size: the first epoch may be the best.
-    "custom": Preset(train={task: {**recipe, "first_evaluation": 1} for task, recipe in _RECIPES.items()}),
+    "custom": Preset(train={task: {**recipe, "first_evaluation": 1} for task, recipe in PAPER.items()}),
     "twitter2015": Preset("ner", {"prepare": {"labels": "twitter"}}),
     "twitter2017": Preset("ner", {"prepare": {"labels": "twitter"}}),
     "mnre": Preset("re"),

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...manifests.errors import StageError
 from ...manifests.run import RunFolder
-from ...manifests.trial import Trial
+from ...manifests.trial import RUN, Trial
 from ...stages.learning.metrics import read_metrics
 
 __all__ = ["finished_trainings"]
@@ -37,6 +37,7 @@ def finished_trainings(
             systems.index(trial.system) if systems else 0,
             trial.system,
             trial.features,
+            trial.recipe != RUN,
             trial.shots,
             trial,
         )

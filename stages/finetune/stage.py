@@ -54,11 +54,10 @@ class Finetune(Training):
 
     @property
     def recipe(self) -> TrainSettings:
-        """Return [train], with the epochs of [finetune]."""
-        epochs = self.finetune.epochs or self.settings.epochs
-        return replace(
-            self.settings, epochs=epochs, first_evaluation=min(self.settings.first_evaluation, epochs)
-        )
+        """Return the recipe of the trial, with the epochs of [finetune]."""
+        whole = super().recipe
+        epochs = self.finetune.epochs or whole.epochs
+        return replace(whole, epochs=epochs, first_evaluation=min(whole.first_evaluation, epochs))
 
     @property
     def start(self) -> Path | None:
@@ -123,7 +122,7 @@ class Finetune(Training):
             f"{table}.{name}": value for table, values in tables.items() for name, value in values.items()
         }
         del more["finetune.start"]  # it names the trial
-        return given_settings(self.settings, **more)
+        return given_settings(super().recipe, **more)
 
     def sources(self) -> Iterator[Path]:
         yield from local_files(self.settings).values()
@@ -139,7 +138,7 @@ class Finetune(Training):
             raise InputError(
                 f"{self.trial.system} {why}: it is not trained end to end; use `hmnet-pipe train`"
             )
-        rates = {**self.settings.rates, "backbone": self.finetune.backbone_learning_rate}
+        rates = {**self.recipe.rates, "backbone": self.finetune.backbone_learning_rate}
         job = self.job(self.recipe, rates, causes, tools)
         return finetune(
             job, self.finetune, self.source.plan(), self.start, self.run.outcomes(self.name), tools

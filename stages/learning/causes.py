@@ -21,7 +21,7 @@ from ..base.stage import Progress, Rerun, changed_outputs
 from ..systems.registry import SUBWORDS, SystemInfo
 from ..text.encoders.files import encoder_digest, resolve_encoder
 from .metrics import read_metrics
-from .recipe import TrainSettings
+from .recipe import TrainSettings, is_later_default
 
 __all__ = [
     "checkpoint_folder",
@@ -45,7 +45,7 @@ def recipe_parameters(
     Device and precision are those that "auto" stands for. record: that of the stage's last run, which may
     hold them. negative: the negative relation of the data; None: there is none, or the task is the other one.
     """
-    values = asdict(recipe)
+    values = {name: value for name, value in asdict(recipe).items() if not is_later_default(name, value)}
     values["device"], values["precision"] = resolve_recorded(recipe.device, recipe.precision, record)
     del values["encoder"], values["tensorboard"]  # the encoder's digest is among the weights
     subset = {"subset_seed": trial.subset_seed} if trial.shots else {}

@@ -115,7 +115,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.precision = resolve_precision(s.precision, self.device)
         self.loss = ranks.wrap(_LossOf(model))
-        self.optimizer = make_optimizer(parameter_groups(model, task.rates, s.weight_decay))
+        self.optimizer = make_optimizer(parameter_groups(model, task.rates, s.weight_decay), s)
         self.batches_per_epoch = math.ceil(len(task.splits["train"]) / s.batch_size)
         self.updates = math.ceil(self.batches_per_epoch / s.accumulate) * s.epochs
         self.schedule = make_schedule(self.optimizer, s, self.updates)

@@ -1,4 +1,6 @@
-"""Which parameters learn at which rate: appendix B's AdamW, warm-up and linear decay."""
+"""Which parameters learn at which rate: appendix B's AdamW, warm-up and linear decay, and those of other
+recipes.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,21 +43,48 @@ def parameter_groups(model: Model, rates: Mapping[str, float], weight_decay: flo
     ]
 
 
-def make_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return AdamW on groups made by `parameter_groups`."""
-    device = groups[0]["params"][0].device
-    return torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
+def make_optimizer(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
+    """Return the optimizer of a recipe on groups made by `parameter_groups`.
+
+    Adam and SGD add the weight decay to the gradient, AdamW to the parameter.
+    """
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, fused=fused)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, fused=fused)
+    return torch.optim.AdamW(groups, fused=fused)
 
 
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, updates: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return a linear warm-up over the first share `settings.warmup` of the updates, then a decay to zero."""
+    """Return a linear warm-up over the first share `settings.warmup` of the updates, then a fall.
+
+    The fall is linear to zero at the last update, or by finished epochs e: 1 / (1 + decay e) or
+    (1 - decay)^floor(e / step_epochs). A rate follows from the number of updates alone, so that a resumed
+    training goes on exactly.
+    """
     warmup = max(1, round(settings.warmup * updates))
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / warmup, max(0.0, (updates - step) / max(1, updates - warmup))),
-    )
+    per_epoch = max(1, updates // settings.epochs)
+
+    def linear(step: int) -> float:
+        return max(0.0, (updates - step) / max(1, updates - warmup))
+
+    def inverse(step: int) -> float:
+        return 1 / (1 + settings.decay * (step // per_epoch))
+
+    def steps(step: int) -> float:
+        return float((1 - settings.decay) ** (step // per_epoch // settings.step_epochs))
+
+    fall = {"linear": linear, "inverse": inverse, "step": steps}[settings.schedule]
+
+    def factor(step: int) -> float:
+        rise = (step + 1) / warmup
+        # The linear fall starts at the end of the warm-up, above 1 before it; the others fall all along.
+        return min(rise, fall(step)) if settings.schedule == "linear" else min(rise, 1.0) * fall(step)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -1,16 +1,21 @@
 """What a training is given: its recipe, which run.toml holds, and its job, which a stage makes from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from ...manifests.errors import InputError
-from ...manifests.trial import Trial
+from ...manifests.trial import RUN, Trial
 from ..base.arithmetic import PRECISIONS
 from ..base.settings import check_settings, setting
+from ..systems.recipes import published_recipe
 from ..systems.registry import RELATION_HEADS
 
-__all__ = ["MOST_EPOCHS", "TrainSettings", "TrainingJob"]
+__all__ = ["MOST_EPOCHS", "OPTIMIZERS", "SCHEDULES", "TrainSettings", "TrainingJob", "is_later_default"]
+
+OPTIMIZERS = ("adamw", "adam", "sgd")
+SCHEDULES = ("linear", "inverse", "step")
 
 MOST_EPOCHS = 100_000
 """More epochs than any training takes."""
@@ -40,14 +45,29 @@ class TrainSettings:
     fusion_learning_rate: float = setting(
         1e-4, "learning rate of the projections, gates and prefixes", at_least=0
     )
+    word_learning_rate: float = setting(
+        1e-3, "learning rate of what reads words in systems without a pretrained text encoder", at_least=0
+    )
+    optimizer: str = setting("adamw", "adamw, adam or sgd", one_of=OPTIMIZERS)
+    momentum: float = setting(0.0, "momentum of sgd", at_least=0, at_most=0.9999)
     weight_decay: float = setting(
         0.01, "weight decay of all but biases and LayerNorm weights", at_least=0, at_most=1
     )
     warmup: float = setting(
         0.1,
-        "share of the updates over which the learning rates rise; they fall linearly after",
+        "share of the updates over which the learning rates rise; they fall after, as schedule says",
         at_least=0,
         at_most=1,
+    )
+    schedule: str = setting(
+        "linear",
+        "how the rates fall: 'linear' to zero; 'inverse': rate / (1 + decay * epochs); 'step': rate times "
+        "1 - decay every step_epochs epochs",
+        one_of=SCHEDULES,
+    )
+    decay: float = setting(0.0, "how fast the rates fall by schedule inverse or step", at_least=0)
+    step_epochs: int = setting(
+        1, "epochs between two steps of schedule step", at_least=1, at_most=MOST_EPOCHS
     )
     clip_norm: float = setting(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
     max_length: int = setting(128, "sub-words per text, with special tokens", at_least=8, at_most=2**17)
@@ -70,6 +90,41 @@ class TrainSettings:
                 f"[train] first_evaluation {self.first_evaluation} comes after the last of {self.epochs} "
                 "epochs"
             )
+        if self.momentum and self.optimizer != "sgd":
+            raise InputError(
+                f"[train] momentum {self.momentum} is for optimizer = 'sgd', not {self.optimizer!r}; set it "
+                "to 0 or change the optimizer"
+            )
+        if self.decay and self.schedule == "linear":
+            raise InputError(
+                f"[train] decay {self.decay} is for schedule = 'inverse' or 'step', not 'linear'; set it to "
+                "0 or change the schedule"
+            )
+        if self.decay >= 1 and self.schedule == "step":
+            raise InputError(f"[train] decay must be below 1 with schedule = 'step', not {self.decay}")
+
+    def of(self, trial: Trial, task: str) -> "TrainSettings":
+        """Return how a trial is trained: by this table, or as its system was published.
+
+        A published recipe decides all but what depends on the data, the encoder and the machine. Raises
+        InputError where the trial asks for one and there is none.
+        """
+        if trial.recipe == RUN:
+            return self
+        defaults = {each.name: each.default for each in fields(self) if each.name not in _NOT_OF_A_RECIPE}
+        return replace(self, **{**defaults, **published_recipe(trial.system, task).values})
+
+    @staticmethod
+    def check_options(trial: Trial, given: Mapping[str, Any]) -> None:
+        """Raise InputError where a key of [train] is `given`, and not None, that the recipe decides."""
+        if trial.recipe == RUN:
+            return
+        names = [name for name, value in given.items() if value is not None and name not in _NOT_OF_A_RECIPE]
+        if names:
+            raise InputError(
+                f"--{names[0].replace('_', '-')} and --recipe {trial.recipe} cannot both be given: the "
+                "published recipe decides it; leave one of them out"
+            )
 
     @property
     def rates(self) -> dict[str, float]:
@@ -78,7 +133,31 @@ class TrainSettings:
             "encoder": self.learning_rate,
             "head": self.head_learning_rate,
             "fusion": self.fusion_learning_rate,
+            "words": self.word_learning_rate,
         }
+
+
+# What depends on the data, the encoder and the machine, and stays as run.toml has it.
+_NOT_OF_A_RECIPE = (
+    "encoder",
+    "max_length",
+    "relation_head",
+    "precision",
+    "device",
+    "processes",
+    "tensorboard",
+)
+
+# Keys that were added when there were trainings already.
+_LATER = ("word_learning_rate", "optimizer", "momentum", "schedule", "decay", "step_epochs")
+
+
+def is_later_default(name: str, value: Any) -> bool:
+    """Return whether a key of [train] came when there were trainings already, and has its default.
+
+    Such a key is in no fingerprint: a training from before it was trained just so.
+    """
+    return name in _LATER and value == getattr(TrainSettings, name)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ class Training(Stage):
     repeats_whole = True
 
     @property
+    def recipe(self) -> TrainSettings:
+        """Return how the trial is trained: by [train], or as its system was published."""
+        return self.settings.of(self.trial, self.task)
+
+    @property
     def name(self) -> str:
         return f"{self.kind}-{self.trial.name}"
 

@@ -42,7 +42,7 @@ class Train(Training):
         return self.run.model(self.trial)
 
     def parameters(self) -> dict[str, Any]:
-        return self.recipe_parameters(self.settings)
+        return self.recipe_parameters(self.recipe)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return input_digests(self.info, self.run, self.feature_set)
@@ -60,7 +60,7 @@ class Train(Training):
         return makers(self.info, self.feature_set)
 
     def given(self) -> dict[str, Any]:
-        return given_settings(self.settings)
+        return given_settings(self.recipe)
 
     def sources(self) -> Iterator[Path]:
         yield from local_files(self.settings).values()
@@ -68,7 +68,7 @@ class Train(Training):
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         from .work import train
 
-        job = self.job(self.settings, self.settings.rates, causes, tools)
+        job = self.job(self.recipe, self.recipe.rates, causes, tools)
         name = self.feature_set
         return train(job, self.run.features(name) if name is not None else None, tools)
 

@@ -4,18 +4,20 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.trial import PRETRAINED, TRAINED, Trial
+from hmnet_pipe.manifests.trial import AS_PUBLISHED, PRETRAINED, RUN, TRAINED, Trial
 
 SYSTEMS = ("hmnet", "hmnet-1v3", "bert-crf", "seed-system")
 TRIALS = [
-    Trial(system, seed, shots, subset, start, features)
-    for system, seed, (shots, subset), start, features in product(
+    Trial(system, seed, shots, subset, start, features, recipe)
+    for system, seed, (shots, subset), start, features, recipe in product(
         SYSTEMS,
         (1, 49, 0, 2**63 - 1),
         ((0, 1), (50, 1), (50, 2), (5, 0)),
         (PRETRAINED, TRAINED, "0123abcd"),
-        ("", "grid", "my-set_2"),
+        ("", "grid", "my-set_2", "as-published"),
+        (RUN, AS_PUBLISHED),
     )
 ]
 
@@ -50,6 +52,15 @@ def test_what_is_no_trial_is_none(name: str) -> None:
 
 
 def test_the_options_name_the_trial() -> None:
-    assert Trial("hmnet", 2, 50, 3, TRAINED, "grid").options == (
-        "--system hmnet --seed 2 --shots 50 --subset-seed 3 --from train --features grid"
+    assert Trial("hmnet", 2, 50, 3, TRAINED, "grid", AS_PUBLISHED).options == (
+        "--system hmnet --seed 2 --shots 50 --subset-seed 3 --recipe as-published --from train "
+        "--features grid"
     )
+
+
+def test_a_recipe_names_the_trial_and_an_unknown_one_is_refused() -> None:
+    trial = Trial("mtb", recipe=AS_PUBLISHED)
+    assert (trial.label, trial.title) == ("seed-1-as-published", "mtb seed 1, recipe as-published")
+    assert trial.extras == {"recipe": AS_PUBLISHED}
+    with pytest.raises(InputError, match=r"'published' is not one of run, as-published; did you mean as-"):
+        Trial("mtb", recipe="published")

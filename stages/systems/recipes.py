@@ -1,0 +1,93 @@
+"""How each system was trained where it was published, on one page: `train --recipe as-published`.
+
+The default is one recipe for all systems, that of the paper's appendix B (PAPER), which run.toml holds: by
+that one alone are the scores of two systems comparable. Importing this needs no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...manifests.errors import InputError
+from .variants import VARIANTS
+
+__all__ = ["PAPER", "RECIPES", "Recipe", "published_recipe"]
+
+PAPER: dict[str, dict[str, Any]] = {
+    "ner": {"batch_size": 8, "learning_rate": 3e-5, "epochs": 30, "first_evaluation": 16},
+    "re": {"batch_size": 32, "learning_rate": 1e-5, "epochs": 12, "first_evaluation": 8},
+}
+"""The paper's appendix B by task. What is not given here is the default of [train]."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published recipe.
+
+    source: where it was published.
+    values: the keys of [train] that it sets; the others that a recipe decides have their defaults.
+    departs: what is done differently here, and why; "": nothing.
+    """
+
+    source: str
+    values: Mapping[str, Any]
+    departs: str = ""
+
+
+def _one_rate(rate: float) -> dict[str, float]:
+    """Return one learning rate for every part of a model."""
+    parts = ("learning_rate", "head_learning_rate", "fusion_learning_rate", "word_learning_rate")
+    return dict.fromkeys(parts, rate)
+
+
+_HMNET = {
+    task: Recipe("the paper, appendix B", values, "the rates of head and fusion are not published")
+    for task, values in PAPER.items()
+}
+
+_UMT = Recipe(
+    "jefferyYu/UMT; Yu et al. 2020 trained BERT-CRF by it too",
+    {
+        **_one_rate(5e-5),
+        "batch_size": 32,
+        "epochs": 24,
+        "warmup": 0.1,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+    },
+    "AdamW for BertAdam; the norm of the whole gradient is clipped, not that of each tensor; 24 epochs are "
+    "those of Twitter-2015 (22 for 2017)",
+)
+
+# thecharm/Mega's script, which is OpenNRE's: 300 updates of warm-up are 0.078 of the 3,830 on MNRE.
+_MEGA = Recipe(
+    "thecharm/Mega, after thunlp/OpenNRE",
+    {
+        **_one_rate(2e-5),
+        "batch_size": 32,
+        "epochs": 10,
+        "warmup": 300 / 3830,
+        "weight_decay": 0.01,
+        "clip_norm": 0.0,
+    },
+    "the warm-up is 300 updates on MNRE, and the same share of the updates on other data; the rate reaches "
+    "zero with the last update, not before; AdamW corrects its bias",
+)
+
+RECIPES: dict[str, Mapping[str, Recipe]] = {
+    **dict.fromkeys(VARIANTS, _HMNET),
+    "bert-crf": {"ner": _UMT},
+    "mtb": {"re": _MEGA},
+}
+"""By system and task."""
+
+
+def published_recipe(system: str, task: str) -> Recipe:
+    """Return how a system was trained as published. Raises InputError where none was, or it is not known."""
+    recipe = RECIPES.get(system, {}).get(task)
+    if recipe is None:
+        raise InputError(
+            f"no recipe of {system} is published for task {task!r}; leave out --recipe to train it by "
+            "[train] of run.toml"
+        )
+    return recipe
