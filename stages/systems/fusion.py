@@ -61,7 +61,7 @@ class VisualPrefix(nn.Module):
 
         pyramid: (B, V, sum C_i, p, p), of any float type. view_mask: (B, V) bool.
         """
-        maps = self.maps(pyramid)
+        maps = self.maps(pyramid, view_mask)
         view_mask = view_mask[:, self.first_view :]
         cells = pyramid.shape[-1] * pyramid.shape[-2]
         mask = view_mask.repeat_interleave(cells, dim=1)  # shape: (B, V*p*p)
@@ -94,13 +94,19 @@ class VisualPrefix(nn.Module):
         """Return whether any view of a batch, (B, V) bool, is one that this variant looks at."""
         return bool(view_mask[:, self.first_view :].any())
 
-    def maps(self, pyramid: Tensor) -> dict[int, Tensor]:
-        """Return V_i of the views that this variant looks at, from pyramids of any float type."""
-        return self.project(pyramid[:, self.first_view :].to(next(self.phi.parameters()).dtype))
+    def maps(self, pyramid: Tensor, view_mask: Tensor) -> dict[int, Tensor]:
+        """Return V_i of the views that this variant looks at, from pyramids of any float type.
 
-    def gates_of(self, pyramid: Tensor) -> list[Tensor] | None:
+        Absent views are zero whatever the pyramids hold: an infinity would survive any mask of the attention.
+        """
+        seen, mask = pyramid[:, self.first_view :], view_mask[:, self.first_view :, None, None, None]
+        return self.project(torch.where(mask, seen.to(next(self.phi.parameters()).dtype), 0.0))
+
+    def gates_of(self, pyramid: Tensor, view_mask: Tensor) -> list[Tensor] | None:
         """Return the gate probabilities of every layer for these pyramids, or None without a gate."""
-        return self.gate_probabilities(self.maps(pyramid)) if self.variant.routing == "gate" else None
+        if self.variant.routing != "gate":
+            return None
+        return self.gate_probabilities(self.maps(pyramid, view_mask))
 
     def project(self, pyramid: Tensor) -> dict[int, Tensor]:
         """Return V_i, (B, V, d, p, p), of each level that this variant uses (equations 1 and 2).

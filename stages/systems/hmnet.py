@@ -76,7 +76,7 @@ class HMNeT(System):
             weights[i].reshape(*none.shape, -1).sum(-1).cpu() if i in weights else none
             for i in range(self.fusion.layers)
         ]
-        gates = self.fusion.gates_of(batch.views)
+        gates = self.fusion.gates_of(batch.views, batch.view_mask)
         present = mask.cpu()
         return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers), present)
 

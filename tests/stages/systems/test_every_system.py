@@ -1,0 +1,232 @@
+"""What holds for every system of the registry, on batches of a run of the demonstration.
+
+A system that is added is tested here without a word: its entry says what it reads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hmnet_pipe import FeatureCache
+from hmnet_pipe.cache.spec import FeatureSpec
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.graph import stage_named
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT
+from hmnet_pipe.stages.learning.batches import batches
+from hmnet_pipe.stages.learning.fit import Data, config_of, read_data
+from hmnet_pipe.stages.learning.inputs import makers
+from hmnet_pipe.stages.learning.optimizer import parameter_groups
+from hmnet_pipe.stages.systems.batch import Batch
+from hmnet_pipe.stages.systems.build import new_system
+from hmnet_pipe.stages.systems.registry import SYSTEMS
+from hmnet_pipe.stages.systems.system import System
+from torch import Tensor
+
+from ...running import Demos, stage_of
+
+EVERY = [(name, task) for name, info in SYSTEMS.items() for task in info.tasks]
+SIZES = {"train": 12, "valid": 4, "test": 4}
+FEW = 6
+
+
+@dataclass(frozen=True)
+class Read:
+    """A system with random weights in float64, what it was made from, and a batch that it reads."""
+
+    model: System
+    data: Data
+    spec: FeatureSpec | None
+    cache: FeatureCache | None
+
+    def batch(self, members: list[int]) -> Batch:
+        labels = {label: number for number, label in enumerate(self.model.config.labels)}
+        made = batches(
+            self.data.splits["train"],
+            [members],
+            task=self.model.config.task,
+            pad_id=self.data.reader.pad_id,
+            label_ids=labels,
+            visuals=self.cache,
+        )
+        return in_doubles(next(iter(made)))
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return what the head says of every word, or of every pair, with zeros for padding."""
+        with torch.no_grad():
+            scores = self.model(batch)
+        if self.model.config.task == "re":
+            return scores
+        return torch.where(batch.position_mask[..., None], scores, 0.0)
+
+
+def in_doubles(batch: Batch) -> Batch:
+    found: dict[str, Any] = {
+        field.name: value.double()
+        for field in fields(batch)
+        if isinstance(value := getattr(batch, field.name), Tensor) and value.is_floating_point()
+    }
+    return replace(batch, **found)
+
+
+@pytest.fixture(scope="module")
+def runs(demos: Demos, tiny_encoder: Path) -> Callable[[str], Path]:
+    """Return a function that makes the run of a task, with everything that any system reads."""
+
+    def made(task: str) -> Path:
+        folder = demos.run(task, SIZES, train={"encoder": str(tiny_encoder), "precision": "fp32"})
+        config, run = RunConfig.read(RunFolder(folder).config), RunFolder(folder)
+        infos = [info for info in SYSTEMS.values() if task in info.tasks]
+        for name in sorted({name for info in infos for name in makers(info, info.feature_set())}):
+            run_stage(stage_named(config, run, name), SILENT)
+        return folder
+
+    return made
+
+
+@pytest.fixture
+def read(runs: Callable[[str], Path], request: pytest.FixtureRequest) -> Read:
+    name, task = request.param
+    folder = runs(task)
+    stage = stage_of(folder, "train", Trial(name))
+    job = stage.job(stage.settings, stage.settings.rates, stage.causes(SILENT), SILENT)
+    feature_set = SYSTEMS[name].feature_set()
+    cache = FeatureCache(RunFolder(folder).features(feature_set)) if feature_set is not None else None
+    spec = cache.spec if cache is not None else None
+    torch.manual_seed(1)
+    data = read_data(job, cache, SILENT, spec)
+    model = new_system(job.encoder, config_of(job, data, spec), data.reader).double().eval()
+    return Read(model, data, spec, cache)
+
+
+every_system = pytest.mark.parametrize("read", EVERY, indirect=True, ids=[f"{n}-{t}" for n, t in EVERY])
+
+
+@every_system
+def test_every_parameter_is_in_one_group_and_learns(read: Read) -> None:
+    model = read.model.train()
+    groups = parameter_groups(model, stage_rates(read), 0.01)
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert sorted(grouped) == sorted(map(id, learning.values()))
+    for members in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]):
+        model.loss(read.batch(members)).backward()
+    untouched = [name for name, p in learning.items() if p.grad is None]
+    assert not untouched
+    # A bias of keys moves no softmax; everything else must move.
+    still = [name for name, p in learning.items() if p.grad is not None and not p.grad.any()]
+    assert not [name for name in still if "key" not in name and "bias" not in name]
+
+
+def stage_rates(read: Read) -> dict[str, float]:
+    return dict.fromkeys({read.model.part_of(name) for name, _ in read.model.named_parameters()}, 1e-3)
+
+
+def noise_where(value: Tensor, absent: Tensor, most: int) -> Tensor:
+    """Return `value` with anything in the places where `absent`, which covers its first axes, is true."""
+    absent = absent.reshape(*absent.shape, *[1] * (value.ndim - absent.ndim)).expand_as(value)
+    if value.is_floating_point():
+        return torch.where(absent, torch.full_like(value, float("nan")), value)
+    return torch.where(absent, torch.randint_like(value, most), value)
+
+
+@every_system
+def test_what_is_absent_or_padding_has_no_influence(read: Read) -> None:
+    batch = read.batch(list(range(FEW)))
+    batch = with_absent_images(batch)
+    changed: dict[str, Any] = {
+        "input_ids": noise_where(batch.input_ids, ~batch.attention_mask, 5),
+        "positions": noise_where(batch.positions, ~batch.position_mask, 2),
+    }
+    if batch.views is not None and batch.view_mask is not None:
+        changed["views"] = noise_where(batch.views, ~batch.view_mask, 0)
+    if batch.object_mask is not None:
+        for name in ("object_labels", "object_geometry", "object_edges", "structure"):
+            if (value := getattr(batch, name)) is not None:
+                changed[name] = noise_where(value, ~batch.object_mask, 2)
+        if batch.object_edges is not None:
+            columns = noise_where(changed["object_edges"].transpose(1, 2), ~batch.object_mask, 2)
+            changed["object_edges"] = columns.transpose(1, 2)
+    if batch.characters is not None:
+        changed["characters"] = noise_where(batch.characters, ~batch.attention_mask, 2)
+    if batch.structure is not None:
+        spoilt = noise_where(changed["structure"].transpose(1, 2), ~batch.attention_mask, 0)
+        changed["structure"] = spoilt.transpose(1, 2)
+    expected, found = read.scores(batch), read.scores(replace(batch, **changed))
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def with_absent_images(batch: Batch) -> Batch:
+    """Return the batch with one sample that has no image, and one that lacks its last object."""
+    changed: dict[str, Any] = {}
+    for name in ("view_mask", "object_mask"):
+        if (mask := getattr(batch, name)) is not None:
+            changed[name] = mask.clone()
+            changed[name][0] = False
+            changed[name][1, -1] = False
+    return replace(batch, **changed)
+
+
+@every_system
+def test_a_text_says_the_same_alone_as_beside_longer_ones(read: Read) -> None:
+    together = read.scores(read.batch(list(range(FEW))))
+    for number in range(FEW):
+        alone = read.scores(read.batch([number]))
+        if alone.ndim == 3:
+            beyond = together[number : number + 1, alone.shape[1] :]
+            assert not beyond.any()
+        beside = together[number : number + 1]
+        beside = beside[:, : alone.shape[1]] if alone.ndim == 3 else beside
+        torch.testing.assert_close(alone, beside, rtol=0, atol=1e-9)
+
+
+@every_system
+def test_what_has_no_order_may_come_in_any(read: Read) -> None:
+    batch = read.batch(list(range(FEW)))
+    changed: dict[str, Any] = {}
+    if batch.views is not None and batch.view_mask is not None:
+        order = turned(batch.views.shape[1], first=1 if shows_image(read) else 0)
+        changed = {"views": batch.views[:, order], "view_mask": batch.view_mask[:, order]}
+        if SYSTEMS[read.model.config.system].feature_set() == "grid":
+            places = torch.randperm(batch.views.shape[-1] ** 2)
+            cells = batch.views.flatten(-2)[..., places]
+            changed["views"] = cells.reshape(batch.views.shape)
+    if batch.object_mask is not None:
+        order = turned(batch.object_mask.shape[1])
+        for name in ("object_mask", "object_labels", "object_geometry", "structure"):
+            if (value := getattr(batch, name)) is not None:
+                changed[name] = value[:, order]
+        if batch.object_edges is not None:
+            changed["object_edges"] = batch.object_edges[:, order][:, :, order]
+    expected, found = read.scores(batch), read.scores(replace(batch, **changed))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def shows_image(read: Read) -> bool:
+    return read.spec is not None and read.spec.regions != "objects"
+
+
+def turned(count: int, first: int = 0) -> list[int]:
+    """Return the numbers below `count`, those from `first` on backwards."""
+    return [*range(first), *reversed(range(first, count))]
+
+
+@every_system
+def test_a_system_that_reads_images_is_moved_by_them(read: Read) -> None:
+    info = SYSTEMS[read.model.config.system]
+    batch = read.batch(list(range(FEW)))
+    masks: dict[str, Any] = {
+        name: torch.zeros_like(mask)
+        for name in ("view_mask", "object_mask")
+        if (mask := getattr(batch, name)) is not None
+    }
+    assert bool(masks) == (bool(info.reads) or info.objects or "scenes" in info.graphs)
+    if masks:
+        moved = (read.scores(batch) - read.scores(replace(batch, **masks))).abs().amax()
+        assert moved > 1e-6
