@@ -55,6 +55,19 @@ class RunFolder:
         return self.path / "detections.parquet"
 
     @property
+    def scenes(self) -> Path:
+        return self.path / "scenes.parquet"
+
+    @property
+    def scene_features(self) -> Path:
+        """Return the features that the user's scene graphs brought, a row for each object of `scenes`."""
+        return self.path / "scenes.npy"
+
+    @property
+    def dependencies(self) -> Path:
+        return self.path / "dependencies.parquet"
+
+    @property
     def crops(self) -> Path:
         return self.path / "crops"
 

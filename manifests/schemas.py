@@ -5,10 +5,12 @@ import pyarrow as pa
 from .fingerprint import NOT_DIGESTED
 
 __all__ = [
+    "DEPENDENCIES",
     "DETECTIONS",
     "DONE",
     "EXPLANATIONS",
     "FAILED",
+    "GEOMETRY",
     "HISTORY",
     "IMAGES",
     "MISSED",
@@ -16,6 +18,8 @@ __all__ = [
     "PREDICTIONS",
     "PROBLEMS",
     "SAMPLES",
+    "SCENES",
+    "SCENE_GRAPH",
     "SPLITS",
     "TASKS",
 ]
@@ -68,9 +72,10 @@ IMAGES = _schema(
     not_digested=("path",),
 )
 
-# One row for each thing that prepare refused or repaired. `kind` is "image" (the sample is kept without its
-# image), "tag" (an orphan I- tag), "relation" (the negative relation in another spelling), "span" (a span
-# of characters that was moved to whole words, or dropped) or "scheme" (tags of BIOES or BILOU, read as BIO).
+# One row for each thing that a stage refused or repaired. `kind` in prepare's is "image" (the sample is kept
+# without its image), "tag" (an orphan I- tag), "relation" (the negative relation in another spelling), "span"
+# (a span of characters that was moved to whole words, or dropped) or "scheme" (tags of BIOES or BILOU, read
+# as BIO); in those of scenes and dependencies it is "scene" or "tree".
 PROBLEMS = _schema(
     ("kind", pa.string()),
     ("sample", pa.string()),
@@ -89,6 +94,36 @@ DETECTIONS = _schema(
     ("y1", pa.float32()),
     ("label", pa.string()),
     ("score", pa.float32()),
+)
+
+# The scene graph of an image: its objects by falling score, and the relations between them. One row per
+# usable image, in the order of the key. `source` is GEOMETRY, SCENE_GRAPH, or "" where there is no graph.
+# boxes, labels, scores: of the objects; boxes are x0, y0, x1, y1 as shares of the image's sides. subjects,
+# predicates, objects, strengths: of the relations; subjects and objects are numbers of objects.
+GEOMETRY, SCENE_GRAPH = "geometry", "scene-graph"
+SCENES = _schema(
+    ("image_key", pa.string()),
+    ("source", pa.string()),
+    ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+    ("labels", pa.list_(pa.string())),
+    ("scores", pa.list_(pa.float32())),
+    ("subjects", pa.list_(pa.int16())),
+    ("predicates", pa.list_(pa.string())),
+    ("objects", pa.list_(pa.int16())),
+    ("strengths", pa.list_(pa.float32())),
+)
+
+# One row per sample that has a dependency tree, in the order of samples.parquet. `words` are the sample's
+# own. `head` is the number of each word's head, or -1 for a root; a sample of several sentences has several.
+# `tool`, `model` and `version` say what parsed it.
+DEPENDENCIES = _schema(
+    ("id", pa.string()),
+    ("words", pa.list_(pa.string())),
+    ("head", pa.list_(pa.int16())),
+    ("deprel", pa.list_(pa.string())),
+    ("tool", pa.string()),
+    ("model", pa.string()),
+    ("version", pa.string()),
 )
 
 # One row per image that a visual stage processed. `status` is DONE; FAILED; or MISSED, where the image could

@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "stages/prepare",
         "stages/detect",
         "stages/extract",
+        "stages/scenes",
         "stages/train",
         "stages/finetune",
         "stages/evaluate",

@@ -21,6 +21,8 @@ from ...stages.finetune.stage import Finetune
 from ...stages.learning.recipe import TrainSettings
 from ...stages.prepare.settings import PrepareSettings
 from ...stages.prepare.stage import Prepare
+from ...stages.scenes.settings import SceneSettings
+from ...stages.scenes.stage import Scenes
 from ...stages.train.stage import Train
 from ...stages.vision.sets import FeatureSet, feature_set
 
@@ -77,6 +79,11 @@ def _feature_sets(run: RunFolder) -> list[str]:
     return [DEFAULT_SET, *sorted((folders | recorded) - {DEFAULT_SET})]
 
 
+def _begun(run: RunFolder, stage: str) -> tuple[None, ...]:
+    """Return the one member of a kind that most runs do without: nothing where it was never run."""
+    return (None,) if run.record(stage).exists() or run.outcomes(stage).exists() else ()
+
+
 def _set_named(name: str) -> str | None:
     return name.removeprefix("extract-") if name.startswith("extract-") else None
 
@@ -117,6 +124,12 @@ KINDS: tuple[Kind, ...] = (
     Kind("prepare", PrepareSettings, lambda tables, run, _: Prepare(run, tables.of(PrepareSettings))),
     Kind("detect", DetectSettings, lambda tables, run, _: Detect(run, tables.of(DetectSettings))),
     Kind("extract", ExtractSettings, view_source, _feature_sets, _set_named),
+    Kind(
+        "scenes",
+        SceneSettings,
+        lambda tables, run, _: Scenes(run, tables.of(SceneSettings)),
+        lambda run: _begun(run, "scenes"),
+    ),
     Kind("train", TrainSettings, _train, _trials("train"), _trial_named("train")),
     Kind(
         "finetune",

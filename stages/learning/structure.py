@@ -43,7 +43,9 @@ def neighbourhoods(nodes: int, edges: Iterable[tuple[int, int]]) -> Histograms:
     near = joined.astype(np.int64)
     second_ring = (near @ near > 0) & ~joined
     np.fill_diagonal(second_ring, False)
-    return _COUNTS[0] * bins + _COUNTS[1] * (near @ bins) + _COUNTS[2] * (second_ring.astype(np.int64) @ bins)
+    around = near @ bins, second_ring.astype(np.int64) @ bins
+    found: Histograms = _COUNTS[0] * bins + _COUNTS[1] * around[0] + _COUNTS[2] * around[1]
+    return found
 
 
 def structural_weights(objects: Histograms, words: Histograms) -> npt.NDArray[np.float32]:
@@ -60,4 +62,5 @@ def structural_weights(objects: Histograms, words: Histograms) -> npt.NDArray[np
     if len(objects) > _NEAREST:
         order = np.argsort(distance, axis=0, kind="stable")
         np.put_along_axis(weights, order[_NEAREST:], 0.0, axis=0)
-    return weights.astype(np.float32)
+    found: npt.NDArray[np.float32] = weights.astype(np.float32)
+    return found

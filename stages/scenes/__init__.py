@@ -1,0 +1,1 @@
+"""The scenes stage: what stands where in an image, and how its objects are related."""

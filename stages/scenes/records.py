@@ -1,0 +1,183 @@
+"""The user's scene graphs: the records of a file, each checked, and refused alone where it is wrong.
+
+`scene_graphs.jsonl`, or parquet with the same nested columns, has one record for each image:
+
+    {"schema": "scene-graph/1", "image": "<file name or content key>", "width": 800, "height": 533,
+     "objects": [{"box": [x0, y0, x1, y1], "label": "man", "score": 0.93, "feature": 0}],
+     "relations": [{"subject": 0, "predicate": "holding", "object": 1, "score": 0.71}]}
+
+Boxes are in pixels of the original image. `feature` is optional: a row of the features file.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...manifests.errors import InputError, in_one_line
+from ...manifests.files import reason_of
+from ...manifests.schemas import SCENE_GRAPH
+from .benchmark import SCHEMA, benchmark_records
+from .features import ObjectFeatures
+from .known import BadRecord, KnownImages, shown
+from .scene import Relation, Scene, Thing
+
+__all__ = ["Record", "read_records", "scene_of"]
+
+# What a detector's arithmetic may put a box beyond the edge of its image, in pixels; such a box is cut there.
+_EDGE = 1.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record as it was read.
+
+    where: its file and line. values: what it holds, or a BadRecord where it cannot be read.
+    """
+
+    where: str
+    values: Any
+
+    @property
+    def image(self) -> str:
+        """Return the image that it names, for the failure table."""
+        name = self.values.get("image") if isinstance(self.values, dict) else None
+        return name if isinstance(name, str) else ""
+
+
+def read_records(path: Path, images: KnownImages) -> Iterator[Record]:
+    """Yield the records of a file: .parquet, .json of Scene-Graph-Benchmark, or a JSON object a line.
+
+    Raises InputError where the file cannot be read at all.
+    """
+    try:
+        if path.suffix == ".parquet":
+            yield from _of_parquet(path)
+        elif path.suffix == ".json":
+            yield from (Record(where, values) for where, values in benchmark_records(path, images))
+        else:
+            yield from _of_lines(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{path} cannot be read ({reason_of(error)}); give --graphs a file of scene graphs, "
+            ".jsonl, .parquet or custom_prediction.json"
+        ) from error
+
+
+def _of_lines(path: Path) -> Iterator[Record]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                yield Record(where, json.loads(line))
+            except (ValueError, RecursionError) as error:
+                yield Record(where, BadRecord(f"no JSON object ({in_one_line(error)})"))
+
+
+def _of_parquet(path: Path) -> Iterator[Record]:
+    number = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(1024):
+            for values in batch.to_pylist():
+                number += 1
+                # A column that other rows fill is null in a row without it.
+                yield Record(f"{path}, row {number}", {k: v for k, v in values.items() if v is not None})
+
+
+def scene_of(
+    record: Record, images: KnownImages, features: ObjectFeatures | None, most: int
+) -> tuple[str, Scene]:
+    """Return the key of a record's image and its scene of at most `most` objects.
+
+    features: what `feature` counts rows of; None: no object has any. Raises BadRecord.
+    """
+    values = record.values
+    if isinstance(values, BadRecord):
+        raise values
+    if not isinstance(values, dict):
+        raise BadRecord(f"a JSON object is expected, not {shown(values)}")
+    if values.get("schema") != SCHEMA:
+        raise BadRecord(f"schema must be {SCHEMA!r}, not {shown(values.get('schema'))}")
+    key = images.key(values.get("image"))
+    size = images.sizes[key]
+    told = (values.get("width"), values.get("height"))
+    if told != size:
+        raise BadRecord(
+            f"width and height are {shown(told[0])} and {shown(told[1])}, and those of the image "
+            f"{size[0]} and {size[1]}; boxes must be in pixels of the original image"
+        )
+    things = [_thing(one, i, size, features) for i, one in enumerate(_list(values, "objects"))]
+    relations = [_relation(one, i, len(things)) for i, one in enumerate(_list(values, "relations"))]
+    return key, Scene.of(SCENE_GRAPH, things, relations, most)
+
+
+def _list(values: Mapping[str, Any], name: str) -> list[Any]:
+    found = values.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise BadRecord(f"{name} must be a list of JSON objects, not {shown(found)}")
+    return found
+
+
+def _thing(values: dict[str, Any], i: int, size: tuple[int, int], features: ObjectFeatures | None) -> Thing:
+    box = values.get("box")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise BadRecord(f"the box of object {i} must be four numbers x0, y0, x1, y1, not {shown(box)}")
+    x0, y0, x1, y1 = map(float, box)
+    if not (x0 < x1 and y0 < y1):
+        raise BadRecord(f"the box {shown(box)} of object {i} is empty: x0 < x1 and y0 < y1 must hold")
+    width, height = size
+    if min(x0, y0) < -_EDGE or x1 > width + _EDGE or y1 > height + _EDGE:
+        raise BadRecord(f"the box {shown(box)} of object {i} lies outside the image of {width} x {height}")
+    x0, x1 = max(x0, 0.0) / width, min(x1, float(width)) / width
+    y0, y1 = max(y0, 0.0) / height, min(y1, float(height)) / height
+    if not (x0 < x1 and y0 < y1):
+        raise BadRecord(f"the box {shown(box)} of object {i} lies outside the image of {width} x {height}")
+    row = values.get("feature")
+    if features is not None and (wrong := features.wrong(row)):
+        raise BadRecord(f"the feature of object {i} {wrong}")
+    return Thing(
+        (x0, y0, x1, y1),
+        _text(values.get("label"), f"the label of object {i}"),
+        _score(values.get("score"), f"the score of object {i}"),
+        row if features is not None else None,
+    )
+
+
+def _relation(values: dict[str, Any], i: int, objects: int) -> Relation:
+    ends: list[int] = []
+    for name in ("subject", "object"):
+        end = values.get(name)
+        if type(end) is not int or not 0 <= end < objects:
+            raise BadRecord(f"the {name} of relation {i} must be one of {objects} objects, not {shown(end)}")
+        ends.append(end)
+    if ends[0] == ends[1]:
+        raise BadRecord(f"relation {i} relates object {ends[0]} to itself")
+    return Relation(
+        ends[0],
+        _text(values.get("predicate"), f"the predicate of relation {i}"),
+        ends[1],
+        _score(values.get("score"), f"the score of relation {i}"),
+    )
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadRecord(f"{what} must be a text, not {shown(value)}")
+    return value
+
+
+def _score(value: Any, what: str) -> float:
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise BadRecord(f"{what} must be a number from 0 to 1, not {shown(value)}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e9 and math.isfinite(value)

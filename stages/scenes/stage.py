@@ -1,0 +1,260 @@
+"""The scenes stage: the objects of every image and the relations between them, as rows of a table.
+
+They are those of the user's scene graphs, or what the boxes of the detections and the labels that go together
+say. It takes seconds, so that it has no units: all of it is made anew.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ...manifests.errors import InputError, StageError
+from ...manifests.files import reason_of, remove_temporaries
+from ...manifests.fingerprint import digest_file
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.schemas import DETECTIONS, IMAGES, PROBLEMS, SAMPLES, SCENES
+from ...manifests.tables import read_batches, read_table, sound_digests, table_digest, table_of, write_table
+from ..base.settings import local_files
+from ..base.stage import Rerun, Stage, Verdict, changed_outputs, count_reasons, given_settings
+from ..base.tools import SILENT, Counts, Tools
+from .benchmark import INFO
+from .features import ObjectFeatures, open_features, write_features
+from .geometry import association, geometric_scene
+from .known import BadRecord, KnownImages
+from .records import read_records, scene_of
+from .scene import EMPTY_SCENE, Scene, Thing
+from .settings import FILLED, SceneSettings
+
+__all__ = ["Scenes"]
+
+_ROWS = 2**12  # rows that are held as Python's objects at a time
+
+# What decides the relations of the detections alone.
+_GEOMETRIC = ("inside", "overlap", "near", "cooccurrence", "edges")
+
+
+@dataclass(frozen=True)
+class Scenes(Stage):
+    """From detections.parquet, or the user's scene graphs, to scenes.parquet. See Stage for the contract."""
+
+    run: RunFolder
+    settings: SceneSettings
+
+    kind = "scenes"
+    schema_version = 1
+    optional = True
+
+    def parameters(self) -> dict[str, Any]:
+        s = self.settings
+        geometric = {name: getattr(s, name) for name in _GEOMETRIC} if self._detections_count else {}
+        return {"objects": s.objects, **geometric, **({"missing": s.missing} if s.graphs else {})}
+
+    @property
+    def _detections_count(self) -> bool:
+        return not self.settings.graphs or self.settings.missing == FILLED
+
+    def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
+        found = {
+            "samples": table_digest(self.run.samples, SAMPLES, "prepare"),
+            "images": table_digest(self.run.images, IMAGES, "prepare"),
+        }
+        if self._detections_count:
+            found["detections"] = table_digest(self.run.detections, DETECTIONS, "detect")
+        return found | {name: _digest(name, path) for name, path in self._files().items()}
+
+    def _files(self) -> dict[str, Path]:
+        """Return the user's files that it reads, by the names of their options."""
+        s = self.settings
+        named = {
+            name: Path(value).expanduser() for name in ("graphs", "features") if (value := getattr(s, name))
+        }
+        if s.graphs.endswith(".json"):
+            named["labels"] = named["graphs"].with_name(INFO)
+        return named
+
+    def outputs(self) -> dict[str, str]:
+        found = sound_digests(
+            {"scenes": (self.run.scenes, SCENES), "problems": (self.output_path("problems"), PROBLEMS)}
+        )
+        if self.settings.features and self.run.scene_features.is_file():
+            found["features"] = digest_file(self.run.scene_features)
+        return found
+
+    def output_path(self, output: str) -> Path:
+        places = {"scenes": self.run.scenes, "features": self.run.scene_features}
+        return places.get(output, self.run.outcomes(self.name))
+
+    @property
+    def place(self) -> Path:
+        return self.run.scenes
+
+    def before(self) -> tuple[str, ...]:
+        return ("prepare", "detect") if self._detections_count else ("prepare",)
+
+    def given(self) -> dict[str, Any]:
+        return given_settings(self.settings)
+
+    def sources(self) -> Iterator[Path]:
+        yield from local_files(self.settings).values()
+
+    def failures(self) -> dict[str, int]:
+        try:
+            return count_reasons(
+                read_table(self.run.outcomes(self.name), PROBLEMS, columns=["reason"]).column("reason")
+            )
+        except StageError:  # it never finished
+            return {}
+
+    def missed(self) -> dict[str, int]:
+        return {}
+
+    def compute(self, causes: StageRecord, tools: Tools) -> Counts:
+        for path in (self.run.scenes, self.run.scene_features):
+            remove_temporaries(path.parent, path.name)
+        images = [row for row in read_table(self.run.images, IMAGES).to_pylist() if row["status"] == "ok"]
+        given: dict[str, Scene] = {}
+        problems: list[dict[str, Any]] = []
+        if not self.settings.features:
+            given, problems = self._given(images, None)
+            self.run.scene_features.unlink(missing_ok=True)
+        else:
+            with open_features(self._files()["features"]) as features:
+                given, problems = self._given(images, features)
+                rows = [_row(thing) for key in sorted(given) for thing in given[key].things]
+                write_features(self.run.scene_features, features, rows)
+        seen = Counter[str]()
+        objects = relations = 0
+        parts, rows_of_part = [], []
+        for key, scene in self._scenes([row["key"] for row in images], given):
+            seen[scene.source] += 1
+            objects, relations = objects + len(scene.things), relations + len(scene.relations)
+            rows_of_part.append(scene.row(key))
+            if len(rows_of_part) == _ROWS:
+                parts.append(table_of(SCENES, rows_of_part))
+                rows_of_part = []
+        write_table(self.output_path("problems"), table_of(PROBLEMS, problems))
+        write_table(self.run.scenes, pa.concat_tables([*parts, table_of(SCENES, rows_of_part)]))
+        with_graph = len(images) - seen[""]
+        if self.settings.graphs and with_graph < len(images):
+            tools.say(
+                f"note: {len(images) - with_graph} of {len(images)} images have no scene graph; "
+                "their scenes are empty"
+            )
+        return Counts(
+            "images",
+            done=with_graph,
+            failed=len(problems),
+            details={
+                "images by source": {source or "no graph": number for source, number in sorted(seen.items())},
+                "objects": objects,
+                "relations": relations,
+                "failures": str(self.output_path("problems")) if problems else None,
+            },
+        )
+
+    def _given(
+        self, images: list[dict[str, Any]], features: ObjectFeatures | None
+    ) -> tuple[dict[str, Scene], list[dict[str, Any]]]:
+        """Return the user's scenes by image key, and a row of PROBLEMS for each record that is none."""
+        if not self.settings.graphs:
+            return {}, []
+        samples = read_table(self.run.samples, SAMPLES, columns=["image", "image_key"]).to_pylist()
+        known = KnownImages.of(images, samples)
+        scenes: dict[str, Scene] = {}
+        problems: list[dict[str, Any]] = []
+        places: dict[str, str] = {}
+        for record in read_records(self._files()["graphs"], known):
+            try:
+                key, scene = scene_of(record, known, features, self.settings.objects)
+                if key in places:
+                    raise BadRecord(f"the image already has a graph, that of {places[key]}")
+            except BadRecord as error:
+                named = {"kind": "scene", "sample": record.image, "where": record.where}
+                problems.append({**named, "reason": str(error)})
+            else:
+                places[key], scenes[key] = record.where, scene
+        if not scenes:
+            why = problems[0]["where"] + ": " + problems[0]["reason"] if problems else "it holds no record"
+            raise InputError(
+                f"{self._files()['graphs']} has no scene graph for any of the {len(images)} images ({why})"
+            )
+        return scenes, problems
+
+    def _scenes(self, keys: list[str], given: Mapping[str, Scene]) -> Iterator[tuple[str, Scene]]:
+        """Yield the scene of every usable image, in the order of the keys."""
+        if not self._detections_count:
+            yield from ((key, given.get(key, EMPTY_SCENE)) for key in keys)
+            return
+        samples = read_table(self.run.samples, SAMPLES, columns=["split", "image_key"]).to_pylist()
+        training = {row["image_key"] for row in samples if row["split"] == "train"}
+        associated = association(
+            [thing.label for thing in things[: self.settings.objects]]
+            for key, things in self._detected(keys)
+            if key in training
+        )
+        for key, things in self._detected(keys):
+            yield key, given.get(key) or geometric_scene(things, associated, self.settings)
+
+    def _detected(self, keys: list[str]) -> Iterator[tuple[str, list[Thing]]]:
+        """Yield the detections of every usable image, best first, in the order of the keys."""
+        rows = read_table(self.run.images, IMAGES, columns=["key", "width", "height"]).to_pylist()
+        sizes = {row["key"]: (row["width"], row["height"]) for row in rows}
+        found = groupby(_rows(self.run.detections), key=lambda row: str(row["image_key"]))
+        key, boxes = next(found, ("", iter(())))
+        for wanted in keys:
+            while key and key < wanted:  # of an image that prepare no longer lists
+                key, boxes = next(found, ("", iter(())))
+            own = list(boxes) if key == wanted else []
+            if key == wanted:
+                key, boxes = next(found, ("", iter(())))
+            width, height = sizes[wanted]
+            yield (
+                wanted,
+                [
+                    Thing(
+                        (row["x0"] / width, row["y0"] / height, row["x1"] / width, row["y1"] / height),
+                        row["label"],
+                        row["score"],
+                    )
+                    for row in own
+                ],
+            )
+
+    def again(
+        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
+    ) -> Rerun:
+        """Make all of it again."""
+        for table in (self.run.samples, self.run.images, self.run.detections):
+            if table.exists():
+                (scratch.path / table.name).symlink_to(table.resolve())
+        again = replace(self, run=scratch)
+        counts = again.compute(again.causes(tools), tools)
+        wrong = changed_outputs(record, again.outputs())
+        verdict: Verdict = "different" if wrong else "equal"
+        remarks = [f"{name} is not as recorded" for name in wrong]
+        return Rerun(self.name, verdict, f"{counts.done} images", remarks=remarks)
+
+
+def _rows(detections: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of detections.parquet, which are in the order of image and rank."""
+    for batch in read_batches(detections, DETECTIONS, "detect"):
+        yield from batch.to_pylist()
+
+
+def _row(thing: Thing) -> int:
+    assert thing.feature is not None
+    return thing.feature
+
+
+def _digest(option: str, path: Path) -> str:
+    try:
+        return digest_file(path)
+    except OSError as error:
+        where = f"beside {option}" if option == "labels" else f"--{option}"
+        raise InputError(f"{path} ({where}) cannot be read: {reason_of(error)}") from error
