@@ -118,6 +118,25 @@ def extract(
     _run_configured(run, "extract", dict.fromkeys(sets), options, as_json, scheduler, workers)
 
 
+@command(memory=release_freed_memory)
+@run_argument
+@settings_options("scenes")
+@json_option
+def scenes(run: Path, as_json: bool, **options: Any) -> None:
+    """Make a scene graph of every image, for the systems that read one (mega, bert-sg).
+
+    Reads detections.parquet, images.parquet and, for the labels that go together, the training split of
+    samples.parquet; or, with --graphs, your own scene graphs: a JSON object or a row of parquet for each
+    image, or custom_prediction.json of Scene-Graph-Benchmark. Writes scenes.parquet and
+    stages/scenes.parquet, which has a row for each record that was refused, with its file, line and reason.
+
+    \b
+    Example: hmnet-pipe scenes runs/mnre
+             hmnet-pipe scenes runs/mnre --graphs scene_graphs.jsonl --features scene_features.h5
+    """
+    _run_configured(run, "scenes", (None,), options, as_json, None, None)
+
+
 def _run_configured(
     run: Path,
     kind: str,

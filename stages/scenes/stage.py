@@ -256,5 +256,5 @@ def _digest(option: str, path: Path) -> str:
     try:
         return digest_file(path)
     except OSError as error:
-        where = f"beside {option}" if option == "labels" else f"--{option}"
+        where = "beside the file of --graphs" if option == "labels" else f"--{option}"
         raise InputError(f"{path} ({where}) cannot be read: {reason_of(error)}") from error
