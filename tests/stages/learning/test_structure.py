@@ -1,7 +1,7 @@
 """Structural alignment, beside breadth-first search in loops and the method with landmarks in full."""
 
 import math
-from collections import Counter, deque
+from collections import defaultdict, deque
 
 import numpy as np
 import pytest
@@ -31,11 +31,11 @@ def by_search(nodes: int, edges: Edges) -> list[dict[int, float]]:
                 if other not in distance:
                     distance[other] = distance[node] + 1
                     waiting.append(other)
-        histogram: Counter[int] = Counter()
+        histogram: dict[int, float] = defaultdict(float)
         for node, far in distance.items():
             if far <= 2 and neighbours[node]:
                 histogram[int(math.log2(len(neighbours[node])))] += 0.01**far
-        found.append(dict(histogram))
+        found.append(histogram)
     return found
 
 

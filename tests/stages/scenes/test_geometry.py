@@ -8,6 +8,7 @@ import pytest
 from hmnet_pipe.stages.scenes.geometry import association, geometric_scene, spatial_relation
 from hmnet_pipe.stages.scenes.scene import Relation, Scene, Thing
 from hmnet_pipe.stages.scenes.settings import SceneSettings
+from hmnet_pipe.stages.vision.plan import Box
 
 SETTINGS = SceneSettings()
 NEAR = 0.1 * (1 - 0.05 / (0.25 * 0.3 * 2**0.5))  # a gap of 0.05 between squares of 0.3
@@ -29,7 +30,7 @@ BIG = (0.1, 0.1, 0.9, 0.9)
     ],
 )
 def test_a_pair_of_boxes_has_the_first_relation_that_matches(
-    one: tuple[float, ...], other: tuple[float, ...], wanted: tuple[str, float] | None
+    one: Box, other: Box, wanted: tuple[str, float] | None
 ) -> None:
     found = spatial_relation(one, other, SETTINGS)
     assert (found is None) == (wanted is None)

@@ -48,7 +48,7 @@ def run(tmp_path: Path) -> RunFolder:
     return found
 
 
-def a_record(image: str = "a.jpg", **changes: Any) -> dict[str, Any]:
+def a_record(image: Any = "a.jpg", **changes: Any) -> dict[str, Any]:
     things = [
         {"box": [0, 0, 100, 100], "label": "woman", "score": 0.5},
         {"box": [50, 20, 200.4, 80], "label": "dog", "score": 0.7},
