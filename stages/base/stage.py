@@ -86,11 +86,15 @@ class Stage(ABC):
     """
 
     kind: ClassVar[str]
-    schema_version: ClassVar[int]
     optional: ClassVar[bool] = False
     repeats_whole: ClassVar[bool] = False
     inputs_outside: ClassVar[bool] = False
     run: RunFolder
+
+    @property
+    @abstractmethod
+    def schema_version(self) -> int:
+        """Return a number that is raised where the stage would make other outputs from the same causes."""
 
     @property
     def name(self) -> str:

@@ -46,7 +46,6 @@ class Finetune(Training):
     negative: str = ""
 
     kind = "finetune"
-    schema_version = 1
 
     @property
     def place(self) -> Path:

@@ -37,6 +37,10 @@ class Training(Stage):
         return self.settings.of(self.trial, self.task)
 
     @property
+    def schema_version(self) -> int:
+        return self.info.version
+
+    @property
     def name(self) -> str:
         return f"{self.kind}-{self.trial.name}"
 

@@ -35,7 +35,6 @@ class Train(Training):
     negative: str = ""
 
     kind = "train"
-    schema_version = 1
 
     @property
     def place(self) -> Path:

@@ -477,11 +477,14 @@ def test_relation_logits_loss_and_prediction_are_the_oracles(system: Any, head: 
     expected = []
     for sample, (_, first, second) in enumerate(MARKERS):
         states = rig.states(sample)[-1]
-        expected.append(
-            oracle.marker_logits(states, first, second, *weights)
-            if head == "markers"
-            else oracle.cls_logits(states, *weights)
-        )
+        if system == "mtb":
+            read = np.concatenate([states[first], states[second]]) if head == "markers" else states[0]
+            pair = oracle.linear(read[None], *(value.detach().numpy() for value in model.pair.parameters()))
+            expected.append(oracle.cls_logits(pair, *weights))
+        elif head == "markers":
+            expected.append(oracle.marker_logits(states, first, second, *weights))
+        else:
+            expected.append(oracle.cls_logits(states, *weights))
     close(model(batch), np.array(expected))
     losses = [oracle.cross_entropy(logits, label) for logits, label in zip(expected, labels, strict=True)]
     close(model.loss(batch), np.array(math.fsum(losses) / len(losses)))
