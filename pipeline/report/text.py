@@ -9,7 +9,7 @@ from ...stages.learning.negative import NO_NEGATIVE
 Scores = Mapping[str, Any]
 """As stages.learning.scores makes them; repeated here, since that module imports scikit-learn."""
 
-__all__ = ["demo_table", "score_table", "text_table", "trials_table"]
+__all__ = ["demo_table", "qualified", "score_table", "text_table", "trials_table"]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -65,7 +65,12 @@ def _setting(metrics: Mapping[str, Any]) -> str:
     recipe = f", {metrics['recipe']}" if metrics.get("recipe") else ""
     shots = f", {metrics['shots']} shots" if metrics.get("shots") else ""
     features = f", on {metrics['features']}" if metrics.get("features") else ""
-    return f"{metrics['system']}{recipe}{shots}{features}"
+    return f"{qualified(metrics['system'], metrics.get('qualifiers', ()))}{recipe}{shots}{features}"
+
+
+def qualified(system: str, qualifiers: Sequence[str]) -> str:
+    """Return the name of a system with what it was trained without, as in `pcnn[learned vectors]`."""
+    return f"{system}[{', '.join(qualifiers)}]" if qualifiers else system
 
 
 def demo_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:

@@ -18,10 +18,12 @@ from ...manifests.tables import sound_digests
 from ...manifests.trial import Trial
 from ..base.arithmetic import resolve_recorded
 from ..base.stage import Progress, Rerun, changed_outputs
-from ..systems.registry import SUBWORDS, SystemInfo
+from ..systems.registry import SUBWORDS, SystemInfo, system_info
 from ..text.encoders.files import encoder_digest, resolve_encoder
+from ..text.vocabulary import VOCABULARY_FILE
 from .metrics import read_metrics
 from .recipe import TrainSettings, is_later_default
+from .words import vectors_digest
 
 __all__ = [
     "checkpoint_folder",
@@ -32,6 +34,10 @@ __all__ = [
     "text_weights",
     "training_progress",
 ]
+
+# The settings that change nothing for systems on sub-words, and for those on words.
+_FOR_WORDS = ("word_learning_rate", "word_dim")
+_FOR_SUBWORDS = ("learning_rate", "fusion_learning_rate")
 
 # The largest difference in F1 that rounding on another machine may make to the same training.
 _F1 = 0.02
@@ -47,7 +53,10 @@ def recipe_parameters(
     """
     values = {name: value for name, value in asdict(recipe).items() if not is_later_default(name, value)}
     values["device"], values["precision"] = resolve_recorded(recipe.device, recipe.precision, record)
-    del values["encoder"], values["tensorboard"]  # the encoder's digest is among the weights
+    # The digests of the encoder and of the vectors are among the weights.
+    unread = _FOR_WORDS if system_info(trial.system).text == SUBWORDS else _FOR_SUBWORDS
+    for name in ("encoder", "vectors", "tensorboard", *unread):
+        values.pop(name, None)
     subset = {"subset_seed": trial.subset_seed} if trial.shots else {}
     # Trainings were scored with "None" before there was a choice: they stay as they are.
     scored = {"negative": negative} if negative not in (None, "None") else {}
@@ -61,7 +70,7 @@ def text_weights(recipe: TrainSettings, info: SystemInfo) -> dict[str, str]:
     """
     if info.text == SUBWORDS:
         return {"encoder": encoder_digest(resolve_encoder(recipe.encoder))}
-    return {}
+    return vectors_digest(recipe)
 
 
 def model_outputs(folder: Path, *more: str) -> dict[str, str]:
@@ -70,7 +79,7 @@ def model_outputs(folder: Path, *more: str) -> dict[str, str]:
     more: the names of files besides those of every model.
     """
     found = sound_digests({"predictions.parquet": (folder / "predictions.parquet", PREDICTIONS)})
-    for name in ("model.safetensors", "metrics.json", "config.json", *more):
+    for name in ("model.safetensors", "metrics.json", "config.json", VOCABULARY_FILE, *more):
         if (folder / name).is_file():
             found[name] = digest_file(folder / name)
     return found

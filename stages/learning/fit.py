@@ -18,10 +18,11 @@ from ...manifests.schemas import HISTORY, SAMPLES
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.tools import Counts, Tools, counted
 from ..systems.batch import ModelConfig
-from ..systems.build import new_reader
-from ..systems.registry import system_info
+from ..systems.registry import SUBWORDS, system_info
 from ..systems.system import Model
 from ..text.reader import TextReader
+from ..text.subwords import Subwords
+from ..text.vectors import Vectors
 from .batches import Visuals
 from .checkpoint import Checkpoints
 from .detected import detected_in, keep_detected
@@ -31,7 +32,8 @@ from .negative import NO_NEGATIVE, negative_relation
 from .predictions import predict_split, predictions_table, score_split
 from .ranks import Ranks, current_ranks
 from .recipe import TrainingJob
-from .splits import Split, encode_split, few_shots
+from .splits import Split, few_shots, read_split
+from .words import new_words, word_dim, word_options
 
 __all__ = ["Data", "config_of", "fit", "join", "labels_of", "read_data"]
 
@@ -44,7 +46,9 @@ _UNKNOWN_SHARE = 0.03
 class Data:
     """The texts of a training: its splits, its labels, and what reads them.
 
-    negative: the relation that counts as nothing to find, or None. options: of a new model (ModelConfig).
+    negative: the relation that counts as nothing to find, or None. options, encoder: of a new model
+    (ModelConfig), the encoder's as far as it is known before there is one. vectors: those of a file that
+    words start from, or None.
     """
 
     splits: dict[str, Split]
@@ -52,6 +56,8 @@ class Data:
     reader: TextReader
     negative: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    encoder: dict[str, Any] = field(default_factory=dict)
+    vectors: Vectors | None = None
 
 
 def join(job: TrainingJob) -> Ranks:
@@ -79,24 +85,31 @@ def read_data(
     table that the system reads.
     """
     samples = read_table(job.samples, SAMPLES, "prepare")
-    reader = new_reader(job.trial.system, job.task, job.encoder)
-    splits = {
-        name: encode_split(samples, name, reader, task=job.task, max_length=job.recipe.max_length)
-        for name in ("train", "valid", "test")
-    }
+    splits = {name: read_split(samples, name, task=job.task) for name in ("train", "valid", "test")}
     if job.trial.shots:
         splits["train"] = few_shots(splits["train"], job.trial.shots, job.trial.subset_seed)
+    info, run = system_info(job.trial.system), RunFolder(job.config.parent)
+    options = new_options(info, run, splits["train"].image_keys, spec.views if spec is not None else None)
+    reader: TextReader
+    encoder, vectors = {}, None
+    if info.text == SUBWORDS:
+        assert job.encoder is not None
+        reader = Subwords.of_encoder(job.encoder, job.task)
+    else:
+        others = [*splits["valid"].tokens, *splits["test"].tokens]
+        reader, vectors = new_words(job, splits["train"].tokens, others, options, tools)
+        options.update(word_options(job, vectors))
+        encoder = {"word_dim": word_dim(job, vectors)}
+    splits = {name: split.encoded(reader, job.recipe.max_length) for name, split in splits.items()}
     labels = labels_of(splits["train"], job.task)
     negative = negative_relation(samples.column("relation").to_pylist(), job.negative)
     if job.task == "re" and negative is None:
         tools.say(f"note: {NO_NEGATIVE}")
     _warn(job, tools, splits, labels, visuals, negative)
     _warn_of_unknown(job, tools, splits, reader)
-    info, run = system_info(job.trial.system), RunFolder(job.config.parent)
-    options = new_options(info, run, splits["train"].image_keys, spec.views if spec is not None else None)
     extras = open_extras(info, run, options)
     splits = {name: replace(split, extras=extras) for name, split in splits.items()}
-    return Data(splits, labels, reader, negative, options)
+    return Data(splits, labels, reader, negative, options, encoder, vectors)
 
 
 def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelConfig:
@@ -111,7 +124,7 @@ def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelCo
         levels,
         recipe.relation_head,
         recipe.max_length,
-        {},
+        data.encoder,
         features,
         data.options,
     )
@@ -144,6 +157,7 @@ def fit(
             "task": job.task,
             "seed": job.trial.seed,
             **job.trial.extras,
+            **({"qualifiers": model.config.qualifiers} if model.config.qualifiers else {}),
             "best_epoch": trainer.progress.best_epoch,
             "valid": trainer.progress.best_scores,
             "test": score_split(splits["test"], predictions, job.task, data.negative)
@@ -196,7 +210,8 @@ def _warn(
     )
     if cut:
         tools.say(
-            f"warning: {counted(cut, 'texts')} longer than max_length {job.recipe.max_length} sub-words "
+            f"warning: {counted(cut, 'texts')} longer than max_length {job.recipe.max_length} "
+            f"{'words' if job.encoder is None else 'sub-words'} "
             f"{'was' if cut == 1 else 'were'} shortened"
         )
     if visuals is not None:

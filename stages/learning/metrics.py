@@ -37,6 +37,9 @@ def _check(metrics: Any) -> None:
         raise TypeError("it is no table")
     if not isinstance(metrics["system"], str):
         raise TypeError("its system is no text")
+    qualifiers = metrics.get("qualifiers", [])
+    if not isinstance(qualifiers, list) or not all(isinstance(each, str) for each in qualifiers):
+        raise TypeError("its qualifiers are no texts")
     if type(metrics["seed"]) is not int or type(metrics["best_epoch"]) is not int:
         raise TypeError("its seed or best_epoch is no whole number")
     for split in ("valid", "test"):

@@ -22,7 +22,11 @@ def parameter_groups(model: Model, rates: Mapping[str, float], weight_decay: flo
     random.
     """
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    normalisers = (module for module in model.modules() if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)))
+    normalisers = (
+        module
+        for module in model.modules()
+        if isinstance(module, (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d))
+    )
     norms = {id(p) for module in normalisers for p in module.parameters(recurse=False)}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -11,6 +11,7 @@ from ..base.arithmetic import PRECISIONS
 from ..base.settings import check_settings, setting
 from ..systems.recipes import published_recipe
 from ..systems.registry import RELATION_HEADS
+from ..text.vectors import MOST_DIMENSIONS
 
 __all__ = ["MOST_EPOCHS", "OPTIMIZERS", "SCHEDULES", "TrainSettings", "TrainingJob", "is_later_default"]
 
@@ -70,7 +71,23 @@ class TrainSettings:
         1, "epochs between two steps of schedule step", at_least=1, at_most=MOST_EPOCHS
     )
     clip_norm: float = setting(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
-    max_length: int = setting(128, "sub-words per text, with special tokens", at_least=8, at_most=2**17)
+    max_length: int = setting(
+        128,
+        "sub-words per text, with special tokens; for systems on words: words per text",
+        at_least=8,
+        at_most=2**17,
+    )
+    vectors: str = setting(
+        "",
+        "file of word vectors in GloVe's text format, also gzip, for systems on words; none: learned",
+        words=("",),
+    )
+    word_dim: int = setting(
+        0,
+        "features of a word without a file of vectors; 0: as many as the system's paper has",
+        at_least=0,
+        at_most=MOST_DIMENSIONS,
+    )
     relation_head: str = setting(
         "markers",
         "for relations: 'markers' (both opening entity markers) or 'cls' ([CLS])",
@@ -146,10 +163,20 @@ _NOT_OF_A_RECIPE = (
     "device",
     "processes",
     "tensorboard",
+    "vectors",
 )
 
 # Keys that were added when there were trainings already.
-_LATER = ("word_learning_rate", "optimizer", "momentum", "schedule", "decay", "step_epochs")
+_LATER = (
+    "word_learning_rate",
+    "word_dim",
+    "vectors",
+    "optimizer",
+    "momentum",
+    "schedule",
+    "decay",
+    "step_epochs",
+)
 
 
 def is_later_default(name: str, value: Any) -> bool:

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from ...manifests.errors import InputError
-from ..text.limits import EncodedText
+from ..text.limits import EncodedText, Span
 from ..text.reader import TextReader
 from .extras import Extra
 
-__all__ = ["Split", "encode_split", "few_shots", "shuffled_images"]
+__all__ = ["Split", "encode_split", "few_shots", "read_split", "shuffled_images"]
 
 
 @dataclass
@@ -20,7 +20,8 @@ class Split:
     """The samples of one split as the model reads them; all lists are parallel.
 
     gold: tag sequences over ALL words (NER) or [relation] (RE). image_keys: None where a sample has no usable
-    image. extras: what a system reads besides words and features, of any sample.
+    image. pairs: head and tail of each sample, for relations. texts: the samples as the encoder reads them;
+    none before `encoded`. extras: what a system reads besides words and features, of any sample.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Split:
     image_keys: list[str | None]
     texts: list[EncodedText] = field(default_factory=list)
     extras: tuple[Extra, ...] = ()
+    pairs: list[tuple[Span, Span]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,25 +46,33 @@ class Split:
             gold=[self.gold[i] for i in numbers],
             groups=[self.groups[i] for i in numbers],
             image_keys=[self.image_keys[i] for i in numbers],
-            texts=[self.texts[i] for i in numbers],
+            pairs=[self.pairs[i] for i in numbers] if self.pairs is not None else None,
+            texts=[self.texts[i] for i in numbers] if self.texts else [],
             extras=self.extras,
         )
 
+    def encoded(self, reader: TextReader, max_length: int) -> "Split":
+        """Return the split with its texts as `reader` encodes them."""
+        return replace(self, texts=reader.encode(self.tokens, self.pairs, limit=max_length))
 
-def encode_split(samples: pa.Table, name: str, reader: TextReader, *, task: str, max_length: int) -> Split:
-    """Return the split `name` of samples.parquet, its texts as `reader` encodes them."""
+
+def read_split(samples: pa.Table, name: str, *, task: str) -> Split:
+    """Return the split `name` of samples.parquet, its texts not encoded yet."""
     rows = [row for row in samples.to_pylist() if row["split"] == name]
-    split = Split(
+    return Split(
         name,
         [row["id"] for row in rows],
         [row["tokens"] for row in rows],
         [row["tags"] if task == "ner" else [row["relation"]] for row in rows],
         [row["groups"] or [] for row in rows],
         [row["image_key"] for row in rows],
+        pairs=[(tuple(row["head"]), tuple(row["tail"])) for row in rows] if task == "re" else None,
     )
-    pairs = [(tuple(row["head"]), tuple(row["tail"])) for row in rows] if task == "re" else None
-    split.texts = reader.encode(split.tokens, pairs, limit=max_length)
-    return split
+
+
+def encode_split(samples: pa.Table, name: str, reader: TextReader, *, task: str, max_length: int) -> Split:
+    """Return the split `name` of samples.parquet, its texts as `reader` encodes them."""
+    return read_split(samples, name, task=task).encoded(reader, max_length)
 
 
 def shuffled_images(split: Split, seed: int) -> Split:

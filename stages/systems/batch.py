@@ -30,6 +30,11 @@ class ModelConfig:
     features: dict[str, Any] | None
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def qualifiers(self) -> list[str]:
+        """Return what every table says in brackets after the system's name: what it was trained without."""
+        return list(self.options.get("qualifiers", ()))
+
 
 @dataclass
 class Batch:

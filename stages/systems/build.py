@@ -9,14 +9,17 @@ from torch import nn
 
 from ...manifests.errors import InputError, WeightsError
 from ..text.encoders.bert import encoder_from_config, load_encoder, longest_text, without_embedding
+from ..text.encoders.words import WORD_TABLE, WordTable
 from ..text.limits import MARKERS
 from ..text.reader import TextReader
 from ..text.subwords import Subwords
+from ..text.vectors import Vectors
+from ..text.vocabulary import VOCABULARY_FILE, Words
 from .batch import ModelConfig
 from .registry import system_info
 from .system import System
 
-__all__ = ["build_system", "empty_encoder", "new_reader", "new_system", "reader_of"]
+__all__ = ["build_system", "empty_encoder", "new_system", "reader_of"]
 
 _SHORTEST_TEXT = 3  # one sub-word between the two that frame a text
 
@@ -36,6 +39,8 @@ def empty_encoder(config: ModelConfig) -> nn.Module:
 
     Raises WeightsError where the model's texts are longer or shorter than it can read.
     """
+    if config.encoder["model_type"] == WORD_TABLE:
+        return WordTable(config.encoder)
     encoder = encoder_from_config(config.encoder)
     if not _SHORTEST_TEXT <= config.max_length <= longest_text(encoder):
         raise WeightsError(
@@ -50,6 +55,14 @@ def reader_of(config: ModelConfig, folder: Path) -> TextReader:
 
     Raises WeightsError where it is not there, or not the one that the model was trained with.
     """
+    if config.encoder["model_type"] == WORD_TABLE:
+        words = Words.of_model(folder)
+        if words.vocabulary.digest != config.encoder["vocabulary"]:
+            raise WeightsError(
+                f"{folder / VOCABULARY_FILE} is not the vocabulary that the model was trained with; train it "
+                "again"
+            )
+        return words
     reader = Subwords.of_model(folder)
     rows = config.encoder["vocab_size"]
     if beyond := without_embedding(reader.tokenizer, rows):
@@ -61,25 +74,27 @@ def reader_of(config: ModelConfig, folder: Path) -> TextReader:
     return reader
 
 
-def new_reader(system: str, task: str, encoder: Path | None) -> TextReader:
-    """Return what reads the texts of a new model of `system`.
+def new_system(
+    folder: Path | None,
+    config: ModelConfig,
+    reader: TextReader | None = None,
+    vectors: Vectors | None = None,
+) -> System:
+    """Return a new model on the pretrained encoder in `folder`, or on a table of the reader's words.
 
-    encoder: the folder of the pretrained encoder; None for a system on words. Raises WeightsError where its
-    tokenizer is not there.
-    """
-    assert encoder is not None
-    return Subwords.of_encoder(encoder, task)
-
-
-def new_system(folder: Path | None, config: ModelConfig, reader: TextReader | None = None) -> System:
-    """Return a new model on the pretrained encoder in `folder`.
-
-    reader: what reads its texts; None: the tokenizer in `folder`. The tokens that were added to it, among
-    them the entity markers of relations, join the encoder's vocabulary.
+    folder: None for a system on words. reader: what reads its texts; None: the tokenizer in `folder`. The
+    tokens that were added to it, among them the entity markers of relations, join the encoder's vocabulary.
+    vectors: those that words start from; None: they are learned.
 
     Raises InputError where max_length is above what the encoder has positions for, and WeightsError where the
     tokenizer is another encoder's.
     """
+    if isinstance(reader, Words):
+        table = WordTable.new(reader.vocabulary, config.encoder["word_dim"], vectors)
+        model = build_system(replace(config, encoder=table.sizes), table)
+        if vectors is not None:
+            model.take_vectors(vectors)
+        return model
     assert folder is not None
     encoder: Any = load_encoder(folder)
     reader = reader or Subwords.of_encoder(folder, "ner")

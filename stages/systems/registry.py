@@ -40,6 +40,7 @@ class SystemInfo:
     objects: whether it reads the labels and boxes of detected objects.
     graphs: which graphs it reads, of "scenes" and "dependencies".
     options: the options of its configuration that tell it from others of its class.
+    word_dim: the features of its word vectors where no file decides, for a system on words.
     finetunes: whether it can be trained from pixels.
     paper: where it was published.
     replaces: what of the paper is replaced by what, for docs/systems.md.
@@ -54,6 +55,7 @@ class SystemInfo:
     objects: bool = False
     graphs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    word_dim: int = 200
     finetunes: bool = False
     paper: str = ""
     replaces: str = ""
@@ -73,38 +75,25 @@ SYSTEMS: dict[str, SystemInfo] = {
     info.name: info
     for info in (
         *(SystemInfo(name, BOTH_TASKS, ("pyramid",), "hmnet:HMNeT", finetunes=True) for name in VARIANTS),
-        *(
-            SystemInfo(
-                name,
-                ("ner",),
-                ("grid",),
-                "adapcoatt:AdapCoAtt",
-                options=options,
-                paper="Zhang et al., AAAI 2018; with BERT in Yu et al., ACL 2020",
-                replaces="VGG-16's cells by those of the cached backbone's last level",
-            )
-            for name, options in (
-                ("adapcoatt-bert-crf", {}),
-                ("adapcoatt-bert-crf-concat", {"score": "concat"}),
-            )
-        ),
-        SystemInfo(
-            "umt",
-            BOTH_TASKS,
-            ("grid",),
-            "umt:UMT",
-            paper="Yu et al., ACL 2020",
-            replaces="random crops of the image by the whole of it, without augmentation",
-        ),
-        SystemInfo(
-            "umgf",
-            BOTH_TASKS,
-            ("vector",),
-            "umgf:UMGF",
-            paper="Zhang et al., AAAI 2021 (listed as retracted)",
-            replaces="visual grounding by detected objects, and a trained backbone by a frozen one",
-        ),
         SystemInfo("bert-crf", ("ner",), (), "text_only:TextOnly"),
+        SystemInfo(
+            "cnn-bilstm-crf",
+            ("ner",),
+            (),
+            "cnn_bilstm_crf:CnnBilstmCrf",
+            text=WORDS,
+            paper="Ma and Hovy, ACL 2016",
+            replaces="GloVe by vectors that are learned, where no file is named",
+        ),
+        SystemInfo(
+            "hbilstm-crf",
+            ("ner",),
+            (),
+            "hbilstm_crf:HBilstmCrf",
+            text=WORDS,
+            paper="Lample et al., NAACL 2016",
+            replaces="skip-n-gram vectors by those of a file in GloVe's format, or by ones that are learned",
+        ),
         SystemInfo("mtb", ("re",), (), "text_only:MTB", version=2),
     )
 }

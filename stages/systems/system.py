@@ -18,6 +18,7 @@ from ...manifests.errors import InputError
 from ...manifests.files import atomic_path, write_text
 from ..base.writing import writing
 from ..text.reader import TextReader
+from ..text.vectors import Vectors
 from .batch import Batch, ModelConfig
 from .heads import best_tags, bio_crf, tag_loss
 
@@ -85,8 +86,6 @@ class System(Model):
 
     # The optimizer group of each module that is not of the head.
     parts: ClassVar[Mapping[str, str]] = {"encoder": "encoder"}
-    # The modules of a group other than the head's that are of the task all the same.
-    of_task: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -162,12 +161,11 @@ class System(Model):
             f"{self.config.system} reads no images: there is no gate and no attention to views to show"
         )
 
+    def take_vectors(self, vectors: Vectors) -> None:
+        """Start from the word vectors of a file whatever the system has of them besides its encoder."""
+
     def part_of(self, parameter: str) -> str:
         return self.parts.get(parameter.split(".")[0], "head")
-
-    def is_head(self, parameter: str) -> bool:
-        """Return whether a parameter is of the task. All others can go over to a model of the other task."""
-        return self.part_of(parameter) == "head" or parameter.split(".")[0] in self.of_task
 
     def save_pretrained(self, folder: Path, reader: TextReader) -> None:
         """Write config.json, model.safetensors and what reads texts: all that using the model needs."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ...manifests.errors import InputError
 from ...manifests.files import reason_of
 
-__all__ = ["Vectors", "read_vectors", "spellings"]
+__all__ = ["MOST_DIMENSIONS", "Vectors", "read_vectors", "spellings"]
 
 MOST_DIMENSIONS = 4096
 """More numbers than any published vector of a word has."""

@@ -20,6 +20,7 @@ from ..learning.causes import model_outputs, text_weights
 from ..learning.inputs import input_digests, inputs_of, makers
 from ..learning.recipe import TrainSettings
 from ..learning.training import Training
+from ..systems.registry import SUBWORDS
 
 __all__ = ["Train"]
 
@@ -62,7 +63,8 @@ class Train(Training):
         return given_settings(self.recipe)
 
     def sources(self) -> Iterator[Path]:
-        yield from local_files(self.settings).values()
+        unread = "vectors" if self.info.text == SUBWORDS else "encoder"
+        yield from (path for name, path in local_files(self.settings).items() if name != unread)
 
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         from .work import train

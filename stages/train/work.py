@@ -24,5 +24,5 @@ def train(job: TrainingJob, features: Path | None, tools: Tools) -> Counts:
     spec = cache.spec if cache is not None else None
     data = read_data(job, cache, tools, spec)
     config = config_of(job, data, spec)
-    model = new_system(job.encoder, config, data.reader).to(resolve_device(job.recipe.device))
+    model = new_system(job.encoder, config, data.reader, data.vectors).to(resolve_device(job.recipe.device))
     return fit(job, model, data, cache, ranks, tools)
