@@ -1,4 +1,4 @@
-"""The commands that use trained models: evaluate and table."""
+"""The commands about systems and their trained models: evaluate, table and systems."""
 
 from pathlib import Path
 
@@ -97,3 +97,17 @@ def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
 
     metrics = finished_trainings(RunFolder(run), systems, seeds)
     print_json(metrics) if as_json else click.echo(trials_table(metrics))
+
+
+@command()
+@click.option("--task", type=click.Choice(["ner", "re"]), help="Only the systems for this task.")
+@click.option("--markdown", is_flag=True, help="Print the table of docs/systems.md.")
+def systems(task: str | None, markdown: bool) -> None:
+    """List the systems that `train` knows, and what each reads.
+
+    \b
+    Example: hmnet-pipe systems --task re
+    """
+    from ..report.systems import systems_markdown, systems_table
+
+    click.echo(systems_markdown() if markdown else systems_table(task or ""), nl=not markdown)
