@@ -5,7 +5,7 @@ that one alone are the scores of two systems comparable. Importing this needs no
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...manifests.errors import InputError
@@ -59,6 +59,39 @@ _UMT = Recipe(
     "those of Twitter-2015 (22 for 2017)",
 )
 
+_UMT_RELATIONS = "as for entities; its authors train no relations, and 12 epochs are ours"
+
+_UMGF = Recipe(
+    "TransformersWsz/UMGF",
+    {
+        **_one_rate(1e-4),
+        "optimizer": "adam",
+        "batch_size": 16,
+        "epochs": 30,
+        "warmup": 0.0,
+        "schedule": "step",
+        "decay": 0.2,
+        "step_epochs": 2,
+        "weight_decay": 0.0,
+        "clip_norm": 0.0,
+    },
+    "the samples are shuffled, the loss is a mean and not a sum, and the backbone is not trained",
+)
+
+_ADAPCOATT = Recipe(
+    "ours, as the code of Yu et al. 2020 with BERT was not released",
+    {
+        **_one_rate(1e-4),
+        "learning_rate": 3e-5,
+        "batch_size": 16,
+        "epochs": 20,
+        "warmup": 0.1,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+    },
+    "without BERT, jinlanfu/NERmultimodal has RMSprop at a rate of 0.001, batches of 10 and 25 epochs",
+)
+
 # thecharm/Mega's script, which is OpenNRE's: 300 updates of warm-up are 0.078 of the 3,830 on MNRE.
 _MEGA = Recipe(
     "thecharm/Mega, after thunlp/OpenNRE",
@@ -87,6 +120,10 @@ _SGD = {
 
 RECIPES: dict[str, Mapping[str, Recipe]] = {
     **dict.fromkeys(VARIANTS, _HMNET),
+    "adapcoatt-bert-crf": {"ner": _ADAPCOATT},
+    "adapcoatt-bert-crf-concat": {"ner": _ADAPCOATT},
+    "umt": {"ner": _UMT, "re": replace(_UMT, values={**_UMT.values, "epochs": 12}, departs=_UMT_RELATIONS)},
+    "umgf": {"ner": _UMGF, "re": _UMGF},
     "bert-crf": {"ner": _UMT},
     "cnn-bilstm-crf": {
         "ner": Recipe(

@@ -75,6 +75,37 @@ SYSTEMS: dict[str, SystemInfo] = {
     info.name: info
     for info in (
         *(SystemInfo(name, BOTH_TASKS, ("pyramid",), "hmnet:HMNeT", finetunes=True) for name in VARIANTS),
+        *(
+            SystemInfo(
+                name,
+                ("ner",),
+                ("grid",),
+                "adapcoatt:AdapCoAtt",
+                options=options,
+                paper="Zhang et al., AAAI 2018; with BERT in Yu et al., ACL 2020",
+                replaces="VGG-16's cells by those of the cached backbone's last level",
+            )
+            for name, options in (
+                ("adapcoatt-bert-crf", {}),
+                ("adapcoatt-bert-crf-concat", {"score": "concat"}),
+            )
+        ),
+        SystemInfo(
+            "umt",
+            BOTH_TASKS,
+            ("grid",),
+            "umt:UMT",
+            paper="Yu et al., ACL 2020",
+            replaces="random crops of the image by the whole of it, without augmentation",
+        ),
+        SystemInfo(
+            "umgf",
+            BOTH_TASKS,
+            ("vector",),
+            "umgf:UMGF",
+            paper="Zhang et al., AAAI 2021 (listed as retracted)",
+            replaces="visual grounding by detected objects, and a trained backbone by a frozen one",
+        ),
         SystemInfo("bert-crf", ("ner",), (), "text_only:TextOnly"),
         SystemInfo(
             "cnn-bilstm-crf",

@@ -86,6 +86,8 @@ class System(Model):
 
     # The optimizer group of each module that is not of the head.
     parts: ClassVar[Mapping[str, str]] = {"encoder": "encoder"}
+    # The modules of a group other than the head's that are of the task all the same.
+    of_task: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -166,6 +168,10 @@ class System(Model):
 
     def part_of(self, parameter: str) -> str:
         return self.parts.get(parameter.split(".")[0], "head")
+
+    def is_head(self, parameter: str) -> bool:
+        """Return whether a parameter is of the task. All others can go over to a model of the other task."""
+        return self.part_of(parameter) == "head" or parameter.split(".")[0] in self.of_task
 
     def save_pretrained(self, folder: Path, reader: TextReader) -> None:
         """Write config.json, model.safetensors and what reads texts: all that using the model needs."""

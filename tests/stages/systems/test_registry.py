@@ -90,9 +90,11 @@ def test_an_unknown_system_lists_the_known_ones_and_guesses_which_was_meant(name
 def test_a_system_of_the_other_task_is_refused_with_those_that_fit() -> None:
     with pytest.raises(InputError, match=r"'mtb' is not one of those for task 'ner': hmnet, .*, bert-crf"):
         system_for("mtb", "ner")
-    assert {name for name in SYSTEMS if SYSTEMS[name].is_visual} == {
-        name for name in SYSTEMS if name.startswith("hmnet")
+    assert {name for name in SYSTEMS if SYSTEMS[name].reads} <= {
+        name for name in SYSTEMS if SYSTEMS[name].is_visual
     }
+    assert not SYSTEMS["bert-crf"].is_visual
+    assert not SYSTEMS["mtb"].is_visual
 
 
 def test_a_system_says_itself_which_of_its_parts_learn_at_which_rate(tiny_encoder: Path) -> None:
