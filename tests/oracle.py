@@ -271,7 +271,7 @@ class Fusion:
 
 def layer_levels(system: str, layer: int, layers: int, levels: int = 4) -> list[int] | None:
     """Return the levels that reach a text layer, by Table 1's list of variants, or None for no image."""
-    if system in ("hmnet", "hmnet-onlyobj"):
+    if system in ("hmnet", "hmnet-onlyobj", "hmnet-onlyglobal"):
         return list(range(levels))
     if system == "hmnet-flat":
         return [levels - 1]
@@ -314,7 +314,9 @@ def prefix_of(
     wanted = layer_levels(system, layer, layers)
     kept = []
     for index, (view, there) in enumerate(zip(views, present, strict=True)):
-        if wanted is None or not there or (system == "hmnet-onlyobj" and index == 0):
+        if wanted is None or not there:
+            continue
+        if (system == "hmnet-onlyobj" and index == 0) or (system == "hmnet-onlyglobal" and index > 0):
             continue
         shares = gate_of(system, layer, view, fusion, layers)
         projected = [project(view[level], *fusion.projection[level]) for level in wanted]

@@ -17,6 +17,8 @@ from .variants import Variant
 
 __all__ = ["VisualPrefix", "as_sequence"]
 
+_ALL_VIEWS = slice(None)
+
 
 class VisualPrefix(nn.Module):
     """Equations 1 to 8: projection, gate, and the prefix of every layer.
@@ -26,10 +28,19 @@ class VisualPrefix(nn.Module):
     """
 
     def __init__(
-        self, *, levels: Sequence[int], layers: int, hidden: int, heads: int, variant: Variant
+        self,
+        *,
+        levels: Sequence[int],
+        layers: int,
+        hidden: int,
+        heads: int,
+        variant: Variant,
+        seen: slice = _ALL_VIEWS,
     ) -> None:
+        """Build the parts. seen: the views that the variant looks at."""
         super().__init__()
         self.levels, self.layers, self.heads, self.variant = tuple(levels), layers, heads, variant
+        self.seen = seen
         # Which levels each layer can see: all through the gate, one otherwise.
         last = len(levels) - 1
         self.level_of_layer = [
@@ -62,7 +73,7 @@ class VisualPrefix(nn.Module):
         pyramid: (B, V, sum C_i, p, p), of any float type. view_mask: (B, V) bool.
         """
         maps = self.maps(pyramid, view_mask)
-        view_mask = view_mask[:, self.first_view :]
+        view_mask = view_mask[:, self.seen]
         cells = pyramid.shape[-1] * pyramid.shape[-2]
         mask = view_mask.repeat_interleave(cells, dim=1)  # shape: (B, V*p*p)
         prefixes: list[LayerPrefix | None] = [None] * self.layers
@@ -85,21 +96,16 @@ class VisualPrefix(nn.Module):
             if layer in self.prefixed_layers
         }
 
-    @property
-    def first_view(self) -> int:
-        """Return the first view that this variant looks at: 0, the whole image, or 1, the first object."""
-        return 0 if self.variant.global_view else 1
-
     def sees(self, view_mask: Tensor) -> bool:
         """Return whether any view of a batch, (B, V) bool, is one that this variant looks at."""
-        return bool(view_mask[:, self.first_view :].any())
+        return bool(view_mask[:, self.seen].any())
 
     def maps(self, pyramid: Tensor, view_mask: Tensor) -> dict[int, Tensor]:
         """Return V_i of the views that this variant looks at, from pyramids of any float type.
 
         Absent views are zero whatever the pyramids hold: an infinity would survive any mask of the attention.
         """
-        seen, mask = pyramid[:, self.first_view :], view_mask[:, self.first_view :, None, None, None]
+        seen, mask = pyramid[:, self.seen], view_mask[:, self.seen, None, None, None]
         return self.project(torch.where(mask, seen.to(next(self.phi.parameters()).dtype), 0.0))
 
     def gates_of(self, pyramid: Tensor, view_mask: Tensor) -> list[Tensor] | None:

@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...cache.spec import ALL, IMAGE, OBJECTS
 from ...manifests.errors import WeightsError
 from ..text.encoders.bert import encode
 from ..text.prefix import LayerPrefix
 from .batch import Batch, ModelConfig
 from .folder import load_system
 from .fusion import VisualPrefix
+from .objects import check_regions, first_object
 from .system import Explanation, System
 from .variants import VARIANTS
 
@@ -33,6 +35,10 @@ class HMNeT(System):
     def __init__(self, config: ModelConfig, encoder: nn.Module) -> None:
         super().__init__(config, encoder)
         hf: Any = encoder.config
+        variant = VARIANTS[config.system]
+        if variant.views != ALL:
+            check_regions(config, variant.views)
+        seen = {ALL: slice(None), IMAGE: slice(1), OBJECTS: slice(first_object(config), None)}[variant.views]
         # A generator of its own: the text side of every system starts from the same numbers and sees the same
         # dropout.
         with torch.random.fork_rng(devices=[]):
@@ -41,7 +47,8 @@ class HMNeT(System):
                 layers=hf.num_hidden_layers,
                 hidden=hf.hidden_size,
                 heads=hf.num_attention_heads,
-                variant=VARIANTS[config.system],
+                variant=variant,
+                seen=seen,
             )
 
     def states(self, batch: Batch) -> Tensor:
@@ -57,8 +64,8 @@ class HMNeT(System):
         return prefixes
 
     def looks_at(self, view_mask: Tensor) -> Tensor:
-        looked_at = view_mask.clone()
-        looked_at[:, : self.fusion.first_view] = False
+        looked_at = torch.zeros_like(view_mask)
+        looked_at[:, self.fusion.seen] = view_mask[:, self.fusion.seen]
         return looked_at
 
     @torch.inference_mode()
@@ -68,7 +75,7 @@ class HMNeT(System):
         prefix = self.prefix(batch)
         weights: dict[int, Tensor] = {}
         encode(self.encoder, batch.input_ids, batch.attention_mask, prefix, attention_to_prefix=weights)
-        mask = batch.view_mask[:, self.fusion.first_view :]
+        mask = batch.view_mask[:, self.fusion.seen]
         length, heads = batch.input_ids.shape[1], self.fusion.heads
         none = torch.zeros(len(mask), heads, length, mask.shape[1])
         # Cells of a view are neighbours. shape: (B, H, n, V*p*p) to (B, H, n, V)

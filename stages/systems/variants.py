@@ -1,4 +1,4 @@
-"""The variants of HMNeT, the paper's ablations, as configurations of one module.
+"""The variants of HMNeT, the paper's ablations and a control, as configurations of one module.
 
 Importing this needs no torch.
 """
@@ -10,16 +10,16 @@ __all__ = ["VARIANTS", "Variant"]
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the paper's ablations, as a configuration of the same code.
+    """One of the paper's ablations, or the control without objects, as a configuration of the same code.
 
     routing: "gate", the dynamic gate of equations 3 to 5; "flat", level 4 in every layer; "blocks", level 1
     in the first L/c layers, level 2 in the next L/c, and so on. last_layer_only: the other layers see text
-    alone. global_view: whether the whole image is a view.
+    alone. views: what it looks at, "all", the whole "image" or its "objects", as feature sets name it.
     """
 
     routing: str = "gate"
     last_layer_only: bool = False
-    global_view: bool = True
+    views: str = "all"
 
 
 VARIANTS = {
@@ -27,5 +27,6 @@ VARIANTS = {
     "hmnet-single": Variant(routing="flat", last_layer_only=True),
     "hmnet-flat": Variant(routing="flat"),
     "hmnet-1v3": Variant(routing="blocks"),
-    "hmnet-onlyobj": Variant(global_view=False),
+    "hmnet-onlyobj": Variant(views="objects"),
+    "hmnet-onlyglobal": Variant(views="image"),
 }

@@ -59,7 +59,7 @@ from ...running import (
     wait_until,
 )
 
-VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
+VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj", "hmnet-onlyglobal")
 
 
 SIZES = {"train": 24, "valid": 8, "test": 8}

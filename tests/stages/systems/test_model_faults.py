@@ -53,7 +53,7 @@ from transformers import AutoModel
 TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
 SPEC = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (3, 5, 2, 4), 2, 4, "float16")
 CELLS = SPEC.pooled**2
-VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
+VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj", "hmnet-onlyglobal")
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 SETTINGS = TrainSettings(batch_size=4, max_length=32, precision="fp32", device="cpu")
 
@@ -164,7 +164,7 @@ def test_fault_3_every_head_sees_every_view(tiny_encoder: Path, system: str) -> 
     for view in range(4):
         after = attention_by_head(model, changed_view(batch, view), layer)
         moved = (before - after).abs().amax(dim=(0, 1, 3))  # by head
-        if system == "hmnet-onlyobj" and view == 0:
+        if (system, view == 0) in (("hmnet-onlyobj", True), ("hmnet-onlyglobal", False)):
             assert moved.max() == 0
         else:
             assert moved.min() > 1e-3
@@ -216,7 +216,8 @@ def test_fault_4_absent_objects_are_as_if_they_had_never_been_there(tiny_encoder
     more = replace(batch, view_mask=torch.ones(2, 4, dtype=torch.bool))
     with torch.inference_mode():
         torch.testing.assert_close(model(batch), model(fewer), rtol=0, atol=1e-12)
-        assert (model(batch) - model(more)).abs().max() > 1e-3
+        moved = (model(batch) - model(more)).abs().max()
+    assert moved == 0 if system == "hmnet-onlyglobal" else moved > 1e-3
 
 
 @pytest.mark.parametrize("lengths", [[6, 6, 6], [6, 3, 4]])
@@ -241,10 +242,16 @@ def test_fault_4_without_a_view_the_model_is_the_plain_encoder_to_the_last_bit(
         assert (scores[2] - model.classifier(states[2, [1, 2]])).abs().max() > 1e-4
 
 
-def test_fault_4_only_objects_with_none_is_the_plain_text(tiny_encoder: Path) -> None:
-    """The system that leaves out the global view sees nothing of an image without objects."""
-    model = model_of(tiny_encoder, "hmnet-onlyobj")
-    batch = batch_of([[True, False, False, False]] * 2, [5, 3])
+@pytest.mark.parametrize(
+    ("system", "present"),
+    [("hmnet-onlyobj", [True, False, False, False]), ("hmnet-onlyglobal", [False, True, True, True])],
+)
+def test_fault_4_a_system_that_looks_at_nothing_that_is_there_is_the_plain_text(
+    tiny_encoder: Path, system: str, present: list[bool]
+) -> None:
+    """The system without the global view of an image without objects, and the other way round."""
+    model = model_of(tiny_encoder, system)
+    batch = batch_of([present] * 2, [5, 3])
     with torch.inference_mode():
         plain = model(replace(batch, view_mask=torch.zeros(2, 4, dtype=torch.bool)))
         assert torch.equal(model(batch), plain)

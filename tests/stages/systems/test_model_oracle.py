@@ -28,7 +28,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from ... import oracle
 
 HIDDEN, HEADS, LAYERS, CHANNELS, SIDE = 12, 2, 4, (3, 5, 2, 4), 2
-VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj")
+VISUAL = ("hmnet", "hmnet-single", "hmnet-flat", "hmnet-1v3", "hmnet-onlyobj", "hmnet-onlyglobal")
+GATED = ("hmnet", "hmnet-onlyobj", "hmnet-onlyglobal")
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 RELATIONS = ("None", "/per/loc", "/per/org")
 # The third sample has no view at all, the fourth no object, the fifth no global view.
@@ -47,6 +48,11 @@ MARKERS = [[0, 1, 4], [0, 3, 1], [0, 2, 3], [0, 1, 1], [0, 2, 1]]
 def close(actual: torch.Tensor, expected: np.ndarray) -> None:
     assert actual.dtype == torch.float64
     np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=1e-9)
+
+
+def seen_by(system: str) -> slice:
+    """Return the views that a system looks at."""
+    return {"hmnet-onlyobj": slice(1, None), "hmnet-onlyglobal": slice(1)}.get(system, slice(None))
 
 
 def encoder_config(kind: str) -> dict[str, Any]:
@@ -202,7 +208,7 @@ def test_projection_is_equations_1_and_2(rig: Rig) -> None:
         close(actual, np.array(expected))
 
 
-@pytest.mark.parametrize("system", ["hmnet", "hmnet-onlyobj"])
+@pytest.mark.parametrize("system", GATED)
 def test_gate_is_equations_3_and_4_for_each_view_and_layer(system: str) -> None:
     rig = rig_of(system)
     gates = rig.model.fusion.gate_probabilities(rig.model.fusion.project(rig.batch.views))
@@ -221,7 +227,7 @@ def test_gate_is_equations_3_and_4_for_each_view_and_layer(system: str) -> None:
 
 
 def test_systems_without_a_gate_have_none(rig: Rig) -> None:
-    assert bool([*rig.model.fusion.gates.parameters()]) == (rig.system in ("hmnet", "hmnet-onlyobj"))
+    assert bool([*rig.model.fusion.gates.parameters()]) == (rig.system in GATED)
     assert set(rig.fusion.prefixes) == {
         layer for layer in range(LAYERS) if oracle.layer_levels(rig.system, layer, LAYERS)
     }
@@ -236,7 +242,7 @@ def test_prefix_is_equations_5_to_8_in_the_order_of_views_then_cells_row_by_row(
             assert prefix is None
             continue
         cells = SIDE * SIDE
-        present = PRESENT[sample][1:] if rig.system == "hmnet-onlyobj" else PRESENT[sample]
+        present = PRESENT[sample][seen_by(rig.system)]
         assert (
             prefix.keys.shape
             == prefix.values.shape
@@ -341,8 +347,7 @@ def test_the_prefix_changes_what_the_oracle_says_it_does(rig: Rig) -> None:
         text = oracle.encode(
             ids, range(length), [None] * LAYERS, rig.weights, head_count=HEADS, epsilon=1e-5
         )[-1]
-        visible = present[1:] if rig.system == "hmnet-onlyobj" else present
-        assert np.allclose(text, rig.states(sample)[-1], atol=1e-6) != any(visible)
+        assert np.allclose(text, rig.states(sample)[-1], atol=1e-6) != any(present[seen_by(rig.system)])
 
 
 # Entity head, equation 10.
@@ -511,12 +516,12 @@ def test_explained_gates_and_attention_are_the_oracles(rig: Rig) -> None:
     before = rig.model(rig.batch)
     explained = rig.model.explain(rig.batch)
     assert torch.equal(rig.model(rig.batch), before)
-    first = 1 if rig.system == "hmnet-onlyobj" else 0
+    seen = seen_by(rig.system)
     for sample, (present, length) in enumerate(zip(PRESENT, LENGTHS, strict=True)):
         for layer in range(LAYERS):
-            views = rig.views(sample)[first:]
+            views = rig.views(sample)[seen]
             for number, view in enumerate(views):
-                if rig.system in ("hmnet", "hmnet-onlyobj"):
+                if rig.system in GATED:
                     close(
                         explained.gates[layer, sample, number],
                         np.array(oracle.gate_of(rig.system, layer, view, rig.fusion, LAYERS)),
@@ -529,7 +534,7 @@ def test_explained_gates_and_attention_are_the_oracles(rig: Rig) -> None:
                     for part in ("query", "key")
                 }
                 queries, keys = (oracle.linear(rows, *sides[part]) for part in ("query", "key"))
-                visible = [number for number in range(len(views)) if present[first + number]]
+                visible = [number for number, there in enumerate(present[seen]) if there]
                 for head in range(HEADS):
                     parts = [oracle.heads(matrix, HEADS)[head] for matrix in (queries, phi[0], keys)]
                     for word in range(length):
@@ -543,7 +548,7 @@ def test_explained_gates_and_attention_are_the_oracles(rig: Rig) -> None:
                                 weights[place * SIDE**2 : (place + 1) * SIDE**2]
                             )
             close(explained.attention[layer, sample, :, :length], expected)
-    if rig.system not in ("hmnet", "hmnet-onlyobj"):
+    if rig.system not in GATED:
         assert explained.gates is None
 
 

@@ -1,12 +1,14 @@
 """How images enter a system: what is absent is zero, whatever the arrays hold, and gets no gradient."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hmnet_pipe.cache.spec import IMAGE, OBJECTS
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
+from hmnet_pipe.stages.systems.build import build_system
 from hmnet_pipe.stages.systems.objects import (
     ObjectEmbedding,
     cells,
@@ -17,6 +19,7 @@ from hmnet_pipe.stages.systems.objects import (
     regions,
     view_vectors,
 )
+from hmnet_pipe.stages.text.encoders.bert import encoder_from_config
 
 CONFIG = ModelConfig("x", "re", ("None",), (3, 5), "markers", 16, {}, {"regions": "all"})
 
@@ -125,3 +128,32 @@ def test_an_object_is_the_sum_of_its_region_label_and_box() -> None:
             assert torch.allclose(found[i, j], wanted, rtol=0, atol=1e-9)
     found.sum().backward()
     assert torch.equal(spoilt.grad[1, 2], torch.zeros(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("system", "shown", "seen"),
+    [
+        ("hmnet", OBJECTS, [True, True, True]),
+        ("hmnet-onlyobj", "all", [False, True, True]),
+        ("hmnet-onlyobj", OBJECTS, [True, True, True]),
+        ("hmnet-onlyglobal", "all", [True, False, False]),
+        ("hmnet-onlyglobal", IMAGE, [True, False, False]),
+    ],
+)
+def test_a_variant_of_hmnet_looks_at_its_views_wherever_the_features_have_them(
+    system: str, shown: str, seen: list[bool]
+) -> None:
+    model = hmnet_of(system, shown)
+    assert model.looks_at(torch.ones(1, 3, dtype=torch.bool)).tolist() == [seen]
+
+
+def test_a_variant_of_hmnet_refuses_features_that_do_not_show_what_it_looks_at() -> None:
+    for system, shown, fitting in (("hmnet-onlyobj", IMAGE, "vector"), ("hmnet-onlyglobal", OBJECTS, "grid")):
+        with pytest.raises(InputError, match=f"{system} looks at .*; train it with --features {fitting}"):
+            hmnet_of(system, shown)
+
+
+def hmnet_of(system: str, shown: str) -> Any:
+    values = {"model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1}
+    encoder = encoder_from_config({**values, "num_attention_heads": 2, "intermediate_size": 8})
+    return build_system(replace(CONFIG, system=system, features={"regions": shown}), encoder)
