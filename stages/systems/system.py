@@ -159,9 +159,7 @@ class System(Model):
         return [[self.config.labels[i] for i in path] for path in paths]
 
     def explain(self, batch: Batch) -> Explanation:
-        raise InputError(
-            f"{self.config.system} reads no images: there is no gate and no attention to views to show"
-        )
+        raise InputError(f"{self.config.system} has no gate and no attention to an image that could be shown")
 
     def take_vectors(self, vectors: Vectors) -> None:
         """Start from the word vectors of a file whatever the system has of them besides its encoder."""

@@ -1,0 +1,195 @@
+"""What the shared code does for every system of the registry: train, resume, score, explain, record, verify.
+
+A system that is added is tested here without a word. Processes are forked from one that has loaded torch, so
+that a real kill costs a tenth of a second.
+"""
+
+import multiprocessing
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.checks.status import run_status
+from hmnet_pipe.pipeline.reproduce.lock import lock_run, read_lock
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
+from hmnet_pipe.pipeline.run.graph import stage_named
+from hmnet_pipe.pipeline.run.runner import follow_stage, lead_stage, run_stage
+from hmnet_pipe.pipeline.run.trainings import finished_trainings
+from hmnet_pipe.stages.base.tools import SILENT, Tools
+from hmnet_pipe.stages.learning.inputs import makers
+from hmnet_pipe.stages.learning.metrics import read_metrics
+from hmnet_pipe.stages.learning.ranks import joined_ranks
+from hmnet_pipe.stages.systems.folder import load_system
+from hmnet_pipe.stages.systems.registry import SYSTEMS
+from hmnet_pipe.stages.systems.system import OVER, System
+
+from ...running import Demos, bring_up_to_date, stage_of, wait_until
+
+pytestmark = pytest.mark.slow
+
+EVERY = [(name, task) for name, info in SYSTEMS.items() for task in info.tasks]
+SIZES = {"train": 12, "valid": 4, "test": 4}
+RECIPE = {"epochs": 3, "first_evaluation": 1, "batch_size": 4, "precision": "fp32", "learning_rate": 1e-3}
+
+every_system = pytest.mark.parametrize(("name", "task"), EVERY, ids=[f"{n}-{t}" for n, t in EVERY])
+
+
+@pytest.fixture(scope="module")
+def forks() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+@pytest.fixture(scope="module")
+def run_of(
+    demos: Demos, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Return a function that returns the run of a task, with everything that any system reads.
+
+    It is this module's own: each system has a place of its own in it.
+    """
+    made: dict[str, Path] = {}
+
+    def make(task: str) -> Path:
+        if task not in made:
+            made[task] = tmp_path_factory.mktemp("every") / task
+            whole = demos.run(task, SIZES, train={"encoder": str(tiny_encoder), **RECIPE})
+            shutil.copytree(whole, made[task])
+            run = RunFolder(made[task])
+            infos = [info for info in SYSTEMS.values() if task in info.tasks]
+            for stage in sorted({stage for info in infos for stage in makers(info, info.feature_set())}):
+                run_stage(stage_named(RunConfig.read(run.config), run, stage), SILENT)
+        return made[task]
+
+    return make
+
+
+def trained(folder: Path, trial: Trial) -> None:
+    """Train in a process of its own, with a checkpoint after every update."""
+    run_stage(stage_of(folder, "train", trial), Tools(checkpoint_seconds=0))
+
+
+@every_system
+def test_a_killed_training_ends_as_an_undisturbed_one_and_is_scored_and_recorded(
+    name: str, task: str, run_of: Callable[[str], Path], forks: ForkServerContext, tmp_path: Path
+) -> None:
+    folder, trial = run_of(task), Trial(name)
+    run = RunFolder(folder)
+    stage = stage_of(folder, "train", trial)
+    process = forks.Process(target=trained, args=(folder, trial))
+    process.start()
+    wait_until(lambda: any(run.work(stage.name).glob("*/progress.json")) or not process.is_alive())
+    process.kill()
+    process.join()
+    assert not stage.place.joinpath("metrics.json").exists()  # the kill came before its end
+    said: list[str] = []
+    run_stage(stage, Tools(say=said.append))
+    assert any("resuming after" in line for line in said)
+
+    scratch = RunFolder(tmp_path / "scratch")
+    scratch.path.mkdir()
+    record = StageRecord.read(run.record(stage.name))
+    assert record is not None
+    again = stage.again(record, 1.0, False, scratch, SILENT)
+    assert (again.verdict, again.remarks) == ("equal", [])
+
+    assert run_stage(stage_of(folder, "train", trial), SILENT).state == "fresh"
+    states = {row.stage: row.state for row in run_status(run).stages}
+    assert states[stage.name] == "fresh"
+    metrics = read_metrics(stage.place)
+    scores, _ = evaluate_trial(run, trial, run, split="valid")
+    assert scores["f1"] == metrics["valid"]["f1"]
+    assert metrics in finished_trainings(run, [name])
+    assert load_system(stage.place).config.system == name
+    locked = read_lock(lock_run(run, tmp_path / "lock"))
+    assert stage.name in locked["stages"]
+
+
+@every_system
+def test_two_processes_train_it(
+    name: str,
+    task: str,
+    run_of: Callable[[str], Path],
+    forks: ForkServerContext,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_of(task), folder, ignore=shutil.ignore_patterns("models", "train-*"))
+    config = RunConfig.read(RunFolder(folder).config)
+    config.override("train", {"processes": 2, "epochs": 1}).write(RunFolder(folder).config)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [forks.Process(target=joined, args=(folder, Trial(name), rank, port)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    metrics = read_metrics(RunFolder(folder).model(Trial(name)))
+    assert metrics["test"]["support"] >= 0
+    assert pq.read_table(RunFolder(folder).model(Trial(name)) / "predictions.parquet").num_rows == 4
+
+
+def joined(folder: Path, trial: Trial, rank: int, port: int) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    with joined_ranks() as ranks:
+        stage = stage_of(folder, "train", trial)
+        if ranks.leads:
+            lead_stage(stage, SILENT, ranks, None)
+        else:
+            follow_stage(stage, ranks)
+
+
+@every_system
+def test_it_says_what_it_looked_at_or_that_there_is_nothing_to_say(
+    name: str, task: str, run_of: Callable[[str], Path]
+) -> None:
+    folder, trial, info = run_of(task), Trial(name), SYSTEMS[name]
+    bring_up_to_date(folder, "train", trial=trial)
+    run = RunFolder(folder)
+    if not info.is_visual:
+        with pytest.raises(InputError, match=f"{name} reads no images"):
+            evaluate_trial(run, trial, run, shuffle_images=True)
+        return
+    if type(load_system(run.model(trial))).explain is System.explain:
+        with pytest.raises(InputError, match="no gate and no attention"):
+            evaluate_trial(run, trial, run, explain=True)
+    else:
+        _, path = evaluate_trial(run, trial, run, explain=True)
+        rows = pq.read_table(path.with_name("explanation-test.parquet")).to_pylist()
+        assert len(rows) == 4
+        for row in rows:
+            assert row["over"] in OVER
+            for layer in row["attention"] or []:
+                assert all(0 <= share <= 1 + 1e-5 for word in layer for share in word)
+    scores, _ = evaluate_trial(run, trial, run, shuffle_images=True)
+    assert 0 <= scores["f1"] <= 1
+
+
+@every_system
+def test_only_the_family_of_hmnet_is_trained_from_pixels(
+    name: str, task: str, run_of: Callable[[str], Path]
+) -> None:
+    if SYSTEMS[name].finetunes:
+        assert name.startswith("hmnet")
+        return
+    with pytest.raises(InputError, match=f"{name} .*it is not trained end to end; use `hmnet-pipe train`"):
+        run_stage(stage_of(run_of(task), "finetune", Trial(name)), SILENT)
