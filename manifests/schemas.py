@@ -147,8 +147,10 @@ PREDICTIONS = _schema(
 )
 
 # What a model attended to in a sample, for figures. positions: the words, or [CLS], [E1] and [E2], that
-# `attention` belongs to. views: whether the sample has each view that the system sees. gates: layer, view,
-# level. attention: layer, position, view; the mean over heads.
+# `attention` belongs to. over: what it is spread over, "views", "cells" of the whole image, row by row, or
+# "objects". views: whether the sample has each of them. gates: layer, view, level. attention: layer,
+# position, view; the mean over heads. word_gates: of each gate that the system has for every word, by name,
+# its value at every position.
 _CUBE = pa.list_(pa.list_(pa.list_(pa.float32())))
 EXPLANATIONS = _schema(
     ("id", pa.string()),
@@ -159,6 +161,7 @@ EXPLANATIONS = _schema(
     ("views", pa.list_(pa.bool_())),
     ("gates", _CUBE),
     ("attention", _CUBE),
+    ("word_gates", pa.map_(pa.string(), pa.list_(pa.float32()))),
 )
 
 # One row per training epoch. Times are seconds.

@@ -56,6 +56,9 @@ def explanations_table(
                     "views": explained.present[place].tolist(),
                     "gates": None if explained.gates is None else explained.gates[:, place].tolist(),
                     "attention": attention[:, place, positions].tolist(),
+                    "word_gates": [
+                        (name, gate[place, positions].tolist()) for name, gate in explained.word_gates.items()
+                    ],
                 }
             )
         bar.update(len(batch.ids))
