@@ -205,7 +205,7 @@ def measure(command: list[Any]) -> dict[str, float]:
 def measure_all(runs: dict[str, RunFolder], repeats: int) -> dict[str, dict[str, float]]:
     """Return the quickest of several measurements of each command, and its largest memory."""
     commands = {
-        "status": [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "status", runs["extracted"].path],
+        "status": [sys.executable, "-m", "hmnet_pipe", "status", runs["extracted"].path],
         "planning detect": [sys.executable, __file__, "--plan", "detect", runs["prepared"].path],
         "planning extract": [sys.executable, __file__, "--plan", "extract", runs["detected"].path],
     }

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from report import Result, report
 
 SECONDS, MEGABYTES, DEMO_SECONDS = 1.5, 200.0, 5.0
-HMNET = [sys.executable, "-m", "hmnet_pipe.pipeline.cli"]
+HMNET = [sys.executable, "-m", "hmnet_pipe"]
 
 
 class Cost(NamedTuple):

@@ -1,5 +1,6 @@
 """The errors that a user can cause. Each names its remedy; the command line prints no traceback."""
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -50,9 +51,15 @@ def in_one_line(error: BaseException, most: int = 200) -> str:
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM came. The command ends as Ctrl-C ends it, with the exit code of that signal."""
+    """A signal ends the command: SIGINT, which is Ctrl-C, or SIGTERM. What is finished is kept.
 
-    exit_code = 143
+    Its text is the sentence for the user; `exit_code` is what a shell gives for the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        how = "Interrupted" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}"
+        super().__init__(f"{how}. Finished work is kept: run the same command again to resume.")
+        self.exit_code = 128 + number
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

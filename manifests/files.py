@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +16,16 @@ __all__ = [
     "disk_remedy",
     "read_text",
     "reason_of",
+    "remove_scratch",
     "remove_temporaries",
+    "scratch_folder",
     "sync_folder",
     "write_text",
 ]
 
 TEMPORARY_PREFIX = ".tmp-"
+
+_SCRATCH: set[Path] = set()
 
 MOST_TEXT = 2**26
 """The bytes of the largest settings, record or table of scores that is read: no honest one comes near."""
@@ -120,6 +126,23 @@ def disk_error(error: BaseException) -> OSError | None:
 def disk_remedy(error: OSError, path: Path) -> str:
     """Return a sentence that says what a `disk_error` means for `path`, and what to do."""
     return _REMEDIES[error.errno or 0].format(path)
+
+
+@contextmanager
+def scratch_folder(parent: Path, purpose: str) -> Iterator[Path]:
+    """Yield an empty folder in `parent`, which is removed at the end, or by `remove_scratch`."""
+    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-", dir=parent) as name:
+        _SCRATCH.add(Path(name))
+        try:
+            yield Path(name)
+        finally:
+            _SCRATCH.discard(Path(name))
+
+
+def remove_scratch() -> None:
+    """Remove every `scratch_folder` of a process that ends before its time."""
+    for folder in _SCRATCH:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_temporaries(folder: Path, name: str = "*") -> None:

@@ -155,7 +155,7 @@ class Demos:
 
 def hmnet_words(*arguments: object) -> list[str]:
     """Return the words of `hmnet-pipe` with these arguments, for subprocess."""
-    return [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "hmnet_pipe", *map(str, arguments)]
 
 
 def hmnet(

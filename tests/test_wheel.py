@@ -70,7 +70,7 @@ def test_the_installed_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Pa
 
     def run(*arguments: object) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)],
+            [sys.executable, "-m", "hmnet_pipe", *map(str, arguments)],
             cwd=tmp_path,
             env=environment,
             capture_output=True,

@@ -21,6 +21,7 @@ import numpy as np
 
 from ...cache.spec import STORAGE_DTYPES
 from ...manifests.errors import HmnetPipeError, StageError
+from ...manifests.files import scratch_folder
 from ...manifests.run import RunFolder
 from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
@@ -337,8 +338,8 @@ def _hdf5(place: Path) -> Finding:
     content = BytesIO()
     with h5py.File(content, "w") as file:
         file["numbers"] = [1, 2, 3]
-    with tempfile.TemporaryDirectory(dir=place, prefix=".tmp-doctor-") as folder:
-        path = Path(folder) / "try.h5"
+    with scratch_folder(place, "doctor") as folder:
+        path = folder / "try.h5"
         path.write_bytes(content.getbuffer())
         with ExitStack() as stack:
             handles = [stack.enter_context(path.open("rb")) for _ in range(2)]

@@ -4,14 +4,13 @@ With --rerun, also compare it with what the stages now make of the same inputs.
 """
 
 import platform
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import HmnetPipeError, StageError
-from ...manifests.files import TEMPORARY_PREFIX
+from ...manifests.files import scratch_folder
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...stages.base.stage import Rerun, Stage, changed_outputs
@@ -171,9 +170,9 @@ def rerun_run(run: RunFolder, share: float, train: bool, tools: Tools) -> Iterat
         record = StageRecord.read(run.record(stage.name))
         if record is None:
             continue
-        with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}verify-", dir=run.path) as temporary:
+        with scratch_folder(run.path, "verify") as scratch:
             try:
-                yield _rerun(stage, record, share, train, RunFolder(Path(temporary)), tools)
+                yield _rerun(stage, record, share, train, RunFolder(scratch), tools)
             except HmnetPipeError as error:
                 yield Rerun(stage.name, "not run", remarks=[str(error)])
 

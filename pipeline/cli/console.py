@@ -1,29 +1,57 @@
-"""What commands print and what they lend to stages: a cluster, progress on stderr, and lines for people."""
+"""What commands print and what they lend to stages: a cluster, progress on stderr, and lines for people.
+
+Whatever reaches a terminal goes through `show` or `_bar`, which escape what data and paths may hold.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from ...manifests.errors import StageError
+from ...manifests.files import reason_of
+from ...manifests.printable import printable
 from ...stages.base.tools import ProgressBar, Tools
 
 if TYPE_CHECKING:
     from ..cluster.dask import Cluster
     from ..run.runner import Report
 
-__all__ = ["lent_tools", "print_json", "print_reports"]
+__all__ = ["lent_tools", "print_json", "print_reports", "show"]
 
 _LINE_SECONDS = 30.0
 
 
+def show(*lines: str, err: bool = False) -> None:
+    """Print each of `lines` as one line, whatever it holds, on stdout or stderr.
+
+    Raises StageError where stdout takes no more, and BrokenPipeError where nobody reads it any more.
+    """
+    stream = sys.stderr if err else sys.stdout
+    shown = (_for_stream(line, stream) for line in lines)
+    try:
+        click.echo("\n".join(shown), file=stream)
+    except OSError as error:
+        if err or error.errno == errno.EPIPE:
+            raise
+        raise StageError(
+            f"what this command prints cannot be written to its stdout: {reason_of(error)}"
+        ) from error
+
+
+def _for_stream(text: str, stream: TextIO) -> str:
+    return printable(text, stream.encoding or "utf-8")
+
+
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+    show(*json.dumps(value, indent=2).split("\n"))
 
 
 def print_reports(reports: Sequence[Report]) -> None:
@@ -59,9 +87,10 @@ def lent_tools(
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            tqdm.write(line, file=sys.stderr if quiet else sys.stdout)
+            with tqdm.external_write_mode(file=sys.stderr if quiet else sys.stdout):
+                show(line, err=quiet)
         else:
-            click.echo(line, err=quiet)
+            show(line, err=quiet)
 
     def spread(function: Callable[[Any], Any], units: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         if not clusters:
@@ -81,7 +110,7 @@ def _bar(total: int, description: str, unit: str) -> Any:
     # Whatever takes less than 2 seconds shows nothing.
     return tqdm(
         total=total,
-        desc=description,
+        desc=_for_stream(description, sys.stderr),
         unit=unit,
         delay=2,
         disable=total == 0,
@@ -105,7 +134,7 @@ class _ProgressLines:
             self._printed = now
             rate = self._done / (now - self._started)
             line = f"{self._description}: {self._done} of {self._total} {self._unit}s, {rate:.1f}/s"
-            click.echo(f"{line}{', ' if self._note else ''}{self._note}", err=True)
+            show(f"{line}{', ' if self._note else ''}{self._note}", err=True)
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
         self._note = s

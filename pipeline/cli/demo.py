@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..cluster.memory import keep_freed_memory
-from .console import lent_tools, print_json
+from .console import lent_tools, print_json, show
 from .group import command
 from .options import MOST_WORKERS, json_option, run_argument
 
@@ -34,6 +34,6 @@ def demo(run: Path, workers: int | None, finetune: bool, as_json: bool) -> None:
 
     with lent_tools(workers=workers, quiet=as_json) as tools:
         scores = (run_finetune_demo if finetune else run_demo)(
-            run, tools, lambda report: None if as_json else click.echo("\n".join(report.lines()))
+            run, tools, lambda report: None if as_json else show(*report.lines())
         )
-    print_json(scores) if as_json else click.echo(demo_table(scores))
+    print_json(scores) if as_json else show(*demo_table(scores).split("\n"))

@@ -1,5 +1,6 @@
 """The group of commands: the project's errors become exit codes, and each command has its memory policy."""
 
+import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 from ... import __version__
 from ...manifests.errors import HmnetPipeError, StageError, Stopped
 from ...manifests.files import disk_error, disk_remedy
+from .console import show
 
 __all__ = ["command", "main"]
 
@@ -31,18 +33,17 @@ class _Group(click.Group):
                 warnings.filterwarnings("ignore", module=r"PIL\.")
                 return super().invoke(ctx)
         except HmnetPipeError as error:
-            click.echo(f"Error: {error}", err=True)
+            show(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as error:
-            stopped = isinstance(error, Stopped)
-            how = "Stopped by SIGTERM" if stopped else "Interrupted"
-            click.echo(f"\n{how}. Finished work is kept: run the same command again to resume.", err=True)
-            ctx.exit(Stopped.exit_code if stopped else 130)
+            stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+            show("", str(stopped), err=True)
+            ctx.exit(stopped.exit_code)
         except OSError as error:
             if (cause := disk_error(error)) is None:
                 raise
             where = Path(str(cause.filename)).parent if cause.filename else Path.cwd()
-            click.echo(f"Error: {disk_remedy(cause, where)}", err=True)
+            show(f"Error: {disk_remedy(cause, where)}", err=True)
             ctx.exit(StageError.exit_code)
 
 

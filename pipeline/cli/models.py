@@ -6,7 +6,7 @@ import click
 
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
-from .console import lent_tools, print_json
+from .console import lent_tools, print_json, show
 from .group import command
 from .options import json_option, run_argument, trial_options
 
@@ -75,8 +75,8 @@ def evaluate(
     if as_json:
         print_json({"scores": scores, "output": str(path)})
         return
-    click.echo(score_table(scores))
-    click.echo(f"evaluate: {split}{' with shuffled images' if shuffle_images else ''} -> {path}")
+    what = f"evaluate: {split}{' with shuffled images' if shuffle_images else ''} -> {path}"
+    show(*score_table(scores).split("\n"), what)
 
 
 @command()
@@ -96,7 +96,7 @@ def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: 
     from ..run.trainings import finished_trainings
 
     metrics = finished_trainings(RunFolder(run), systems, seeds)
-    print_json(metrics) if as_json else click.echo(trials_table(metrics))
+    print_json(metrics) if as_json else show(*trials_table(metrics).split("\n"))
 
 
 @command()
@@ -110,4 +110,5 @@ def systems(task: str | None, markdown: bool) -> None:
     """
     from ..report.systems import systems_markdown, systems_table
 
-    click.echo(systems_markdown() if markdown else systems_table(task or ""), nl=not markdown)
+    printed = systems_markdown() if markdown else systems_table(task or "")
+    show(*printed.removesuffix("\n").split("\n"))

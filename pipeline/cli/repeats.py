@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ...manifests.run import RunFolder
-from .console import lent_tools, print_json
+from .console import lent_tools, print_json, show
 from .group import command
 from .options import FiniteRange, cluster_options, json_option, run_argument
 
@@ -38,7 +38,7 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"output": str(path), "lock": content})
     else:
-        click.echo(f"lock: {', '.join(content['stages'])} -> {path}")
+        show(f"lock: {', '.join(content['stages'])} -> {path}")
 
 
 @command()
@@ -89,9 +89,9 @@ def reproduce(
             lock,
             RunFolder(run),
             tools=tools,
-            report=lambda report: None if as_json else click.echo("\n".join(report.lines())),
+            report=lambda report: None if as_json else show(*report.lines()),
             **options,
         )
-    print_json(result.to_json()) if as_json else click.echo("\n".join(result.lines()))
+    print_json(result.to_json()) if as_json else show(*result.lines())
     if not result.reproduced:
         raise click.exceptions.Exit(1)

@@ -6,7 +6,7 @@ import click
 
 from ...manifests.run import DEFAULT_SET, RunFolder
 from ..cluster.memory import release_freed_memory
-from .console import lent_tools, print_json, print_reports
+from .console import lent_tools, print_json, print_reports, show
 from .group import command
 from .options import FiniteRange, cluster_options, json_option, run_argument
 
@@ -27,7 +27,7 @@ def status(run: Path, as_json: bool) -> None:
     from ..checks.status import run_status
 
     result = run_status(RunFolder(run))
-    print_json(result.to_json()) if as_json else click.echo("\n".join(result.lines()))
+    print_json(result.to_json()) if as_json else show(*result.lines())
 
 
 @command(memory=release_freed_memory)
@@ -75,7 +75,7 @@ def verify(
         result = check_run(
             RunFolder(run),
             tools,
-            lambda lines: click.echo("\n".join(lines), err=as_json),
+            lambda lines: show(*lines, err=as_json),
             fix=fix,
             rerun=share,
             train=retrain,
@@ -83,7 +83,7 @@ def verify(
     if as_json:
         print_json(result.to_json())
     else:
-        click.echo(result.verdict())
+        show(result.verdict())
     if not result.sound:
         raise click.exceptions.Exit(1)
 
@@ -108,7 +108,7 @@ def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
 
     with lent_tools(quiet=as_json) as tools:
         report = archive_run(RunFolder(run), feature_set, restore=restore, tools=tools)
-    print_reports([report]) if as_json else click.echo("\n".join(report.lines()))
+    print_reports([report]) if as_json else show(*report.lines())
 
 
 @command()
@@ -129,6 +129,6 @@ def doctor(run: Path | None, as_json: bool) -> None:
     if as_json:
         print_json([finding.to_json() for finding in findings])
     else:
-        click.echo("\n".join(finding.line() for finding in findings))
+        show(*(finding.line() for finding in findings))
     if any(finding.state == "problem" for finding in findings):
         raise click.exceptions.Exit(1)

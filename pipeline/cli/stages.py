@@ -11,7 +11,7 @@ import click
 from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.trial import RUN
 from ..cluster.memory import release_freed_memory
-from .console import lent_tools, print_reports
+from .console import lent_tools, print_reports, show
 from .group import command, main
 from .options import cluster_options, json_option, run_argument, settings_options
 
@@ -64,7 +64,7 @@ def prepare(
     config = prepare_config(folder, preset_name, task, text, images, text_format, reading)
     with lent_tools(quiet=as_json) as tools:
         report = prepare_run(folder, config, tools)
-    print_reports([report]) if as_json else click.echo("\n".join(report.lines()))
+    print_reports([report]) if as_json else show(*report.lines())
 
 
 @command(memory=release_freed_memory)
@@ -157,7 +157,7 @@ def _run_configured(
     if as_json:
         print_reports(reports)
     else:
-        click.echo("\n".join(line for report in reports for line in report.lines()))
+        show(*(line for report in reports for line in report.lines()))
 
 
 @command(hidden=True)
@@ -204,4 +204,4 @@ def changed(
     for kind, values in given.items():
         config = config.override_known(kind, values)
     trials = trials_of(systems, seeds, shots, subset_seeds, recipes=recipes)
-    click.echo(" ".join(make_words(config, folder, trials)))
+    show(" ".join(make_words(config, folder, trials)))

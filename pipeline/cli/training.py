@@ -10,7 +10,7 @@ import click
 
 from ...manifests.run import RunFolder
 from ..cluster.memory import keep_freed_memory
-from .console import lent_tools, print_reports
+from .console import lent_tools, print_reports, show
 from .group import command
 from .options import (
     checkpoint_option,
@@ -72,13 +72,12 @@ def train(
     from ...stages.learning.metrics import read_metrics
     from ...stages.learning.ranks import joined_ranks
     from ...stages.learning.recipe import TrainSettings
-    from ...stages.learning.signals import stopped_by_term
     from ...stages.systems.registry import system_for
     from ..report.text import trials_table
     from ..run.new import configured, trials_of
 
     folder = RunFolder(run)
-    with joined_ranks() as ranks, stopped_by_term():
+    with joined_ranks() as ranks:
         tables = {"train": {**options, **ranks.settings}}
         config = configured(folder, tables)
         for system in systems:
@@ -88,7 +87,7 @@ def train(
         stages = [config.stage("train", folder, trial) for trial in trials]
         _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
         if ranks.leads and len(trials) > 1 and not as_json:
-            click.echo(trials_table([read_metrics(folder.model(trial)) for trial in trials]))
+            show(*trials_table([read_metrics(folder.model(trial)) for trial in trials]).split("\n"))
 
 
 @command(memory=keep_freed_memory, several=("--seed", "--seeds"))
@@ -134,12 +133,11 @@ def finetune(
     """
     from ...stages.finetune.settings import FinetuneSettings
     from ...stages.learning.ranks import joined_ranks
-    from ...stages.learning.signals import stopped_by_term
     from ..run.new import configured, trials_of
     from ..run.refresh import refresh_features
 
     folder = RunFolder(run)
-    with joined_ranks() as ranks, stopped_by_term():
+    with joined_ranks() as ranks:
         tables = {"finetune": options, "train": ranks.settings}
         config = configured(folder, tables)
         start = config.of(FinetuneSettings).token()
@@ -151,7 +149,7 @@ def finetune(
     with lent_tools(scheduler, workers, quiet=as_json) as tools:
         for trial in trials:
             report = refresh_features(config, folder, trial, tools)
-            click.echo("\n".join(report.lines()), err=as_json)
+            show(*report.lines(), err=as_json)
 
 
 def _run_together(
@@ -180,6 +178,6 @@ def _run_together(
             report = lead_stage(stage, tools, ranks, partial(write_options, run, tables))
             reports.append(report)
             if not as_json:
-                click.echo("\n".join(report.lines()))
+                show(*report.lines())
     if as_json:
         print_reports(reports)

@@ -9,11 +9,14 @@ completed.
 import logging
 import os
 import re
+import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any, Protocol, Self, TypeVar
 
 import dask
@@ -59,13 +62,11 @@ _DASK = {
 _RECONNECT = "10s"
 # Dask waits a while for what is no address at all, and then raises an error of its own.
 _ADDRESS = re.compile(r"(?:[a-z]+://)?(?:[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}/?")
-# A terminal sends Ctrl-C to the workers too, but this process stops them, and their tracebacks would bury its
-# message. So would the complaints of destructors: HDF5 has one for every object of a file that does not fit
-# on the disk. Pillow's warnings name no image.
+# The complaints of destructors would bury the message of this process: HDF5 has one for every object of a
+# file that does not fit on the disk. Pillow's warnings name no image.
 _QUIET = """
-import signal, sys, warnings
+import sys, warnings
 def dask_setup(worker):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module=r"PIL\\.")
     sys.unraisablehook = lambda what: None
 """
@@ -138,6 +139,7 @@ class Cluster:
         self._scheduler, self._workers, self._say = scheduler, workers, say
         self._client: Any = None
         self._cluster: Any = None
+        self._loop: Any = None
 
     def __enter__(self) -> "Cluster":
         return self
@@ -146,6 +148,8 @@ class Cluster:
         for part in (self._client, self._cluster):
             if part is not None:
                 part.close()
+        if self._loop is not None:
+            self._loop.stop()
 
     def map(self, function: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[U, R | UnitFailure]]:
         """Apply `function` to each unit, and yield (unit, result) as they complete.
@@ -271,10 +275,12 @@ class Cluster:
                 self._client.wait_for_workers(1)
         else:
             workers = min(self._workers or default_workers(), units)
+            self._loop = _started_loop()
             self._cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
+                loop=self._loop.loop,
                 # Dask by default gives a worker a core's share of the memory, however few of the cores work.
                 memory_limit=MEMORY_LIMIT // workers,
                 dashboard_address="127.0.0.1:0",  # any free port: several runs may share a machine
@@ -285,6 +291,31 @@ class Cluster:
         if _has_dashboard():
             self._say(f"Dask dashboard: {self._client.dashboard_link}")
         return self._client
+
+
+def _started_loop() -> Any:
+    """Return a cluster's event loop, which runs in a thread of its own that Ctrl-C does not reach.
+
+    Nor does it reach the processes that the thread starts. A terminal sends it to all of them, but it is this
+    process that ends the workers, and what they say of it, above all while they start, would bury its
+    sentence.
+    """
+    from distributed.utils import LoopRunner
+
+    runner = LoopRunner(asynchronous=False)
+    if os.name != "posix":
+        runner.start()
+        return runner
+    # Python's process that cleans up after others would warn of each semaphore of a worker that was killed,
+    # and it unblocks signals in the thread that starts it.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return runner
 
 
 def _set_allowed_failures(dask_scheduler: Any, allowed: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from ...manifests.printable import printable
 from ...stages.learning.negative import NO_NEGATIVE
 
 Scores = Mapping[str, Any]
@@ -29,7 +30,8 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    """Return a cell as it will be shown, so that columns are as wide as what they hold."""
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
 def trials_table(metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -32,6 +32,7 @@ from .negative import NO_NEGATIVE, negative_relation
 from .predictions import predict_split, predictions_table, score_split
 from .ranks import Ranks, current_ranks
 from .recipe import TrainingJob
+from .signals import wishes
 from .splits import Split, few_shots, read_split
 from .words import new_words, word_dim, word_options
 
@@ -135,48 +136,63 @@ def fit(
 ) -> Counts:
     """Train `model`, resuming if it can.
 
-    Rank 0 writes the model of the best epoch, its scores, predictions and history.
+    Rank 0 writes the model of the best epoch, its scores, predictions and history. Raises Stopped, with a
+    checkpoint written, where a signal asks for it.
     """
     splits, pad_id = data.splits, data.reader.pad_id
     trial, negative = job.trial, data.negative
     task = Task(job.title, job.recipe, trial.seed, splits, visuals, pad_id, job.rates, job.logs, negative)
     trainer = Trainer(task, model, Checkpoints(job.checkpoints, job.checkpoint_seconds), ranks)
-    samples = trainer.run(tools)
+    with wishes() as trainer.wish:
+        samples = trainer.run(tools)
+        details = _finished(job, trainer, data, visuals, tools) if ranks.leads else {}
+        trainer.stop_if_asked()
+    return Counts("sample passes", done=samples, details=details)
+
+
+def _finished(
+    job: TrainingJob, trainer: Trainer, data: Data, visuals: Visuals | None, tools: Tools
+) -> dict[str, Any]:
+    """Write what a finished training makes, and return the details of its summary."""
+    model, splits = trainer.model, data.splits
     details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
-    if ranks.leads:
-        remove_temporaries(job.folder)
-        model.save_pretrained(job.folder, data.reader)
-        info, run = system_info(job.trial.system), RunFolder(job.config.parent)
-        found = detected_in(run, info.feature_set(job.trial.features)) if info.is_visual else None
-        keep_detected(job.folder, found)
-        predictions = predict_split(
-            model, splits["test"], visuals=visuals, pad_id=pad_id, precision=trainer.precision, tools=tools
-        )
-        metrics: dict[str, Any] = {
-            "system": job.trial.system,
-            "task": job.task,
-            "seed": job.trial.seed,
-            **job.trial.extras,
-            **({"qualifiers": model.config.qualifiers} if model.config.qualifiers else {}),
-            "best_epoch": trainer.progress.best_epoch,
-            "valid": trainer.progress.best_scores,
-            "test": score_split(splits["test"], predictions, job.task, data.negative)
-            if len(splits["test"])
-            else None,
-            "parameter_groups": trainer.parameter_groups,
-        }
-        write_table(
-            job.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals)
-        )
-        write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.progress.history))
-        write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        for split, words in (("test", "test F1"), ("valid", "validation F1")):
-            if metrics[split]:
-                details[words] = metrics[split]["f1"]
-                break
+    remove_temporaries(job.folder)
+    model.save_pretrained(job.folder, data.reader)
+    info, run = system_info(job.trial.system), RunFolder(job.config.parent)
+    found = detected_in(run, info.feature_set(job.trial.features)) if info.is_visual else None
+    keep_detected(job.folder, found)
+    predictions = predict_split(
+        model,
+        splits["test"],
+        visuals=visuals,
+        pad_id=data.reader.pad_id,
+        precision=trainer.precision,
+        tools=tools,
+        between=trainer.stop_if_asked,
+    )
+    metrics: dict[str, Any] = {
+        "system": job.trial.system,
+        "task": job.task,
+        "seed": job.trial.seed,
+        **job.trial.extras,
+        **({"qualifiers": model.config.qualifiers} if model.config.qualifiers else {}),
+        "best_epoch": trainer.progress.best_epoch,
+        "valid": trainer.progress.best_scores,
+        "test": score_split(splits["test"], predictions, job.task, data.negative)
+        if len(splits["test"])
+        else None,
+        "parameter_groups": trainer.parameter_groups,
+    }
+    write_table(job.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals))
+    write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.progress.history))
+    write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    for split, words in (("test", "test F1"), ("valid", "validation F1")):
+        if metrics[split]:
+            details[words] = metrics[split]["f1"]
+            break
     at, size = trainer.progress, len(splits["train"])
     details["epochs"] = f"{at.epoch} of {counted(size, 'samples')}"
-    return Counts("sample passes", done=samples, details=details)
+    return details
 
 
 def _warn(

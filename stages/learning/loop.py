@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...manifests.errors import StageError, Stopped
+from ...manifests.errors import StageError
 from ..base.ahead import prefetched
 from ..base.arithmetic import autocast, exactly, resolve_precision
 from ..base.tools import SILENT, ProgressBar, Tools
@@ -30,7 +30,7 @@ from .predictions import predict_split, score_split
 from .ranks import Ranks
 from .recipe import TrainSettings
 from .scores import Scores
-from .signals import Wish, wishes
+from .signals import Wish
 from .splits import Split
 
 __all__ = ["Task", "Trainer"]
@@ -105,6 +105,8 @@ class _LossSum:
 class Trainer:
     """One training. After `run`, the model of the best epoch is loaded, and `progress` says how it went.
 
+    wish: what signals ask of it meanwhile.
+
     Several ranks see the same order of batches, and each computes its share of every batch: the gradient is
     that of the whole batch.
     """
@@ -123,7 +125,7 @@ class Trainer:
         self._losses = _LossSum(task, self.progress)  # of the current epoch's samples so far
         self._order_generator = torch.Generator().manual_seed(task.seed)
         self._order_state = self._order_generator.get_state()  # before the current epoch's order is drawn
-        self._wish = Wish()
+        self.wish = Wish()
         self._say: Callable[[str], None] = SILENT.say
         self._clock = time.monotonic()  # up to when `progress.seconds` counts
         if not ranks.leads:  # dropout differs from rank to rank, as it differs from sample to sample
@@ -149,7 +151,7 @@ class Trainer:
         self._say = tools.say
         samples = 0
         logs = self.task.logs if self.ranks.leads else None
-        with wishes() as self._wish, curves(logs, at.step) as draw, exactly(self.device):
+        with curves(logs, at.step) as draw, exactly(self.device):
             while not self.finished:
                 samples += self.train_epoch(bar, draw)
                 row = self._close_epoch()
@@ -253,8 +255,8 @@ class Trainer:
         """Score the validation split, and return the epoch's row in the history."""
         at, count = self.progress, len(self.task.splits["train"])
         total = sum(self.ranks.gather(self._losses.total))
+        scores = self._validate(at.epoch + 1)
         at.epoch += 1
-        scores = self._validate()
         row = {
             "epoch": at.epoch,
             "step": at.step,
@@ -273,21 +275,21 @@ class Trainer:
             self._save_for(reason)
         return row
 
-    def _validate(self) -> Scores | None:
-        """Score the validation split from `first_evaluation` on.
+    def _validate(self, epoch: int) -> Scores | None:
+        """Score the validation split at the end of `epoch`, from `first_evaluation` on.
 
         The best model so far is kept, of equals the earlier one.
         """
         s, valid, at = self.task.settings, self.task.splits["valid"], self.progress
         if not len(valid):
-            if at.epoch == s.epochs:
-                self._keep(None)
+            if epoch == s.epochs:
+                self._keep(epoch, None)
             return None
-        if at.epoch < s.first_evaluation:
+        if epoch < s.first_evaluation:
             return None
         scores = score_split(valid, self._predict(valid), self.model.config.task, self.task.negative)
         if at.best_scores is None or scores["f1"] > at.best_scores["f1"]:
-            self._keep(scores)
+            self._keep(epoch, scores)
         return scores
 
     def _predict(self, split: Split) -> list[list[str]]:
@@ -302,16 +304,17 @@ class Trainer:
             visuals=self.task.visuals,
             pad_id=self.task.pad_id,
             precision=self.precision,
+            between=self.stop_if_asked,
         )
         parts = self.ranks.gather(list(zip(numbers, mine, strict=True)))
         found = {i: labels for part in parts for i, labels in part}
         return [found[i] for i in range(len(split))]
 
-    def _keep(self, scores: Scores | None) -> None:
-        """Keep the model as it is now as the best so far."""
-        self.progress.best_scores, self.progress.best_epoch = scores, self.progress.epoch
+    def _keep(self, epoch: int, scores: Scores | None) -> None:
+        """Keep the model as it is at the end of `epoch` as the best so far."""
+        self.progress.best_scores, self.progress.best_epoch = scores, epoch
         if self.ranks.leads:
-            self.checkpoints.keep_best(self.progress.epoch, self.model.state_dict())
+            self.checkpoints.keep_best(epoch, self.model.state_dict())
         self.ranks.broadcast(None)  # no rank reads the file before it exists
 
     def _pause_to_save(self) -> None:
@@ -327,9 +330,17 @@ class Trainer:
             self._read_clock()
             self._save_for(reason)
 
+    def stop_if_asked(self) -> None:
+        """Save a checkpoint and raise Stopped where a signal asked to stop, between two updates.
+
+        Several ranks stop together, after an update or an epoch.
+        """
+        if self.wish.asked == "stop" and self.ranks.size == 1:
+            self._save_for("stop")
+
     def _reason_to_save(self) -> str:
         """Return what a signal asked of rank 0, "save" or "stop"; otherwise "due" where it is time, or ""."""
-        return str(self.ranks.broadcast(self._wish.asked or ("due" if self.checkpoints.is_due() else "")))
+        return str(self.ranks.broadcast(self.wish.asked or ("due" if self.checkpoints.is_due() else "")))
 
     def _save_for(self, reason: str) -> None:
         """Save a checkpoint, and answer the signal that asked for it.
@@ -338,9 +349,9 @@ class Trainer:
         """
         self._save()
         if reason == "stop":
-            raise Stopped
+            raise self.wish.stop()
         if reason == "save":
-            self._wish.asked = ""
+            self.wish.asked = ""
             self._say(f"{self.task.name}: checkpoint written after update {self.progress.step}")
 
     def _save(self) -> None:

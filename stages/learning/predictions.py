@@ -1,6 +1,6 @@
 """Prediction over a split, its scores, and its table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -26,10 +26,11 @@ def predict_split(
     precision: str,
     tools: Tools = SILENT,
     batch_size: int = 64,
+    between: Callable[[], None] = lambda: None,
 ) -> list[list[str]]:
     """Return each sample's tags of ALL words (O beyond the length limit), or lists of one relation.
 
-    They are in the order of `split`. The model is put into evaluation mode.
+    They are in the order of `split`. The model is put into evaluation mode. between: called after each batch.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -46,6 +47,7 @@ def predict_split(
         for i, labels in zip(batch.ids, predicted, strict=True):
             missing = len(split.gold[i]) - len(labels)
             result[i] = [*labels, *["O"] * missing]
+        between()
     bar.close()
     return result
 

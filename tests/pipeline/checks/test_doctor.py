@@ -158,7 +158,7 @@ def test_a_check_that_fails_says_so_and_the_others_go_on(
 @pytest.mark.slow
 def test_the_command_exits_1_only_for_a_problem(run: RunFolder, tmp_path: Path) -> None:
     def command(place: Path) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", "doctor", str(place), "--json"]
+        words = [sys.executable, "-m", "hmnet_pipe", "doctor", str(place), "--json"]
         return subprocess.run(words, capture_output=True, text=True, check=False)
 
     done = command(tmp_path / "not/there/yet")

@@ -233,7 +233,7 @@ def test_the_commands_lock_and_reproduce_end_with_their_exit_codes(
     _, folder, _ = again
 
     def hmnet(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "hmnet_pipe.pipeline.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "hmnet_pipe", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     locked = hmnet("lock", run.path, "--output", tmp_path / "x.lock")

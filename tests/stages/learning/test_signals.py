@@ -22,9 +22,10 @@ from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cli.group import main
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.base.writing import writing
+from hmnet_pipe.stages.learning import loop, predictions, signals
 from hmnet_pipe.stages.learning.checkpoint import Checkpoints
 from hmnet_pipe.stages.learning.recipe import TrainSettings
-from hmnet_pipe.stages.learning.signals import stopped_by_term
+from hmnet_pipe.stages.learning.signals import wishes
 from hmnet_pipe.stages.train.stage import Train
 
 
@@ -71,12 +72,15 @@ def weights(stage: Train) -> bytes:
     return (stage.place / "model.safetensors").read_bytes()
 
 
-def test_a_training_that_sigterm_ends_goes_on_from_there(tmp_path: Path, tiny_encoder: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_a_signal_ends_goes_on_from_there(
+    tmp_path: Path, tiny_encoder: Path, number: int
+) -> None:
     undisturbed, stage = stage_of(tmp_path / "a", tiny_encoder), stage_of(tmp_path / "b", tiny_encoder)
     compute(undisturbed)
-    with stopped_by_term(), pytest.raises(Stopped) as stopped:
-        compute(stage, sent(signal.SIGTERM, "epoch 1 of 3"))
-    assert stopped.value.exit_code == 143
+    with pytest.raises(Stopped) as stopped:
+        compute(stage, sent(number, "epoch 1 of 3"))
+    assert stopped.value.exit_code == 128 + number
     (checkpoint,) = tmp_path.rglob("checkpoint.pt")
     assert '"step": 5' in (checkpoint.parent / "progress.json").read_text(), "not at the next update"
     said = compute(stage)
@@ -84,10 +88,69 @@ def test_a_training_that_sigterm_ends_goes_on_from_there(tmp_path: Path, tiny_en
     assert weights(stage) == weights(undisturbed)
 
 
-def test_sigterm_outside_of_updates_ends_at_once(tmp_path: Path, tiny_encoder: Path) -> None:
-    with pytest.raises(Stopped), stopped_by_term():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+class Bar:
+    """A progress bar over which a signal comes, once."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def update(self, n: int = 1) -> None:
+        if self._number:
+            os.kill(os.getpid(), self._number)
+        self._number = 0
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_a_validation_ends_before_its_end_and_is_done_again(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, stage = stage_of(tmp_path / "a", tiny_encoder), stage_of(tmp_path / "b", tiny_encoder)
+    compute(undisturbed)
+    tools = Tools(bar=lambda total, what, unit: Bar(signal.SIGTERM))
+    monkeypatch.setattr(loop, "predict_split", partial(predictions.predict_split, tools=tools, batch_size=1))
+    with pytest.raises(Stopped):
+        compute(stage)
+    monkeypatch.undo()
+    said = compute(stage)
+    assert any("resuming after 0 of 3 epochs and 4 of 4 batches" in line for line in said)
+    assert weights(stage) == weights(undisturbed)
+
+
+def test_a_training_that_is_stopped_while_it_scores_the_test_split_keeps_its_end(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    undisturbed, stage = stage_of(tmp_path / "a", tiny_encoder), stage_of(tmp_path / "b", tiny_encoder)
+    compute(undisturbed)
+    bars = Tools(bar=lambda total, what, unit: Bar(signal.SIGINT if what == "predict test" else 0))
+    with pytest.raises(Stopped):
+        stage.compute(stage.causes(), bars)
+    said = compute(stage)
+    assert any("resuming after 3 of 3 epochs" in line for line in said)
+    assert weights(stage) == weights(undisturbed)
+    assert (stage.place / "metrics.json").read_text() == (undisturbed.place / "metrics.json").read_text()
+
+
+def test_who_asks_again_or_in_vain_to_stop_is_answered_as_outside_of_trainings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: answered.append(number))
+    try:
+        with wishes() as wish:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # as torchrun does
+            assert (wish.asked, answered) == ("stop", [])
+            monkeypatch.setattr(signals, "_AT_ONCE", -1.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert len(answered) == 1
+        assert len(answered) == 2
+        with wishes() as wish:
+            pass
+        assert len(answered) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_sigusr1_writes_a_checkpoint_and_goes_on(tmp_path: Path, tiny_encoder: Path) -> None:
@@ -132,14 +195,21 @@ def test_a_full_disk_in_words_is_one_too_and_other_errors_stay_as_they_are(tmp_p
         raise RuntimeError("another")
 
 
-def test_a_command_that_sigterm_ends_says_one_sentence_and_exits_with_143() -> None:
+@pytest.mark.parametrize(
+    ("error", "code", "how"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (Stopped(signal.SIGINT), 130, "Interrupted"),
+        (Stopped(signal.SIGTERM), 143, "Stopped by SIGTERM"),
+    ],
+)
+def test_a_command_that_a_signal_ends_says_one_sentence(
+    error: KeyboardInterrupt, code: int, how: str
+) -> None:
     def stop() -> None:
-        with stopped_by_term():
-            os.kill(os.getpid(), signal.SIGTERM)
+        raise error
 
     group = type(main)(commands={"stop": click.Command("stop", callback=stop)})
     done = CliRunner().invoke(group, ["stop"])
-    assert done.exit_code == 143
-    assert done.output.strip() == (
-        "Stopped by SIGTERM. Finished work is kept: run the same command again to resume."
-    )
+    assert done.exit_code == code
+    assert done.output.strip() == f"{how}. Finished work is kept: run the same command again to resume."

@@ -168,7 +168,7 @@ def test_two_processes_train_as_one_with_the_same_batches(
     given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     arguments = ["train", str(copy), "--system", system, *given]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    torchrun = [*launcher, "-m", "hmnet_pipe.pipeline.cli"]
+    torchrun = [*launcher, "-m", "hmnet_pipe"]
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best epoch") == 1, "rank 0 alone speaks"

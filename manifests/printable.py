@@ -1,0 +1,19 @@
+"""Text of data and paths on its way to people: what could steer a terminal, or forge a line, is escaped."""
+
+import re
+
+__all__ = ["printable"]
+
+# Control characters, among them escape sequences, carriage returns and line ends; the other line ends of
+# Unicode; what changes the direction of writing; and the halves of characters that stand for bytes of a path
+# that are not UTF-8.
+_STEERING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    """Return `text` as one line that any terminal shows as it is, with escapes such as \\x1b and \\u202e.
+
+    encoding: of the terminal; characters that it lacks are escaped too. The result is its own `printable`.
+    """
+    safe = _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return safe.encode(encoding, "backslashreplace").decode(encoding)
