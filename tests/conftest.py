@@ -12,9 +12,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
 from .running import Campaign, Demos
 
 _NO_DATA = "the real data is not in"
+_NO_GPU = "torch finds no GPU here"
 
-# What continuous integration says of skips. "": as on a user's machine. "fail": a skip is a failure. "data":
-# it is one unless the test needs the real data.
+# What continuous integration says of skips. "": as on a user's machine. "fail": a skip is a failure, unless
+# the test needs a GPU. "data": or the real data.
 _SKIPS = os.environ.get("HMNET_PIPE_SKIPS", "")
 
 
@@ -29,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for name in ("campaign", "data"):
+        for name in ("campaign", "data", "gpu"):
             if name in getattr(item, "fixturenames", ()):
                 item.add_marker(name)
 
@@ -40,7 +41,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if _SKIPS and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if not (_SKIPS == "data" and _NO_DATA in reason):
+        if not (_NO_GPU in reason or (_SKIPS == "data" and _NO_DATA in reason)):
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} was skipped, and nothing may be here. {reason}"
     return report
@@ -48,7 +49,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _SKIPS == "data":
-        count = len(terminalreporter.getreports("skipped"))
+        skipped = terminalreporter.getreports("skipped")
+        count = sum(_NO_DATA in str(report.longrepr) for report in skipped)
         terminalreporter.write_line(f"{count} tests of the real data were skipped: its folder is not here")
 
 
@@ -72,6 +74,15 @@ def data() -> Path:
             f"{_NO_DATA} {folder}; set HMNET_PIPE_DATA to the folder that holds twitter2015, mnre, ..."
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def gpu() -> None:
+    """Skip the test where there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip(_NO_GPU)
 
 
 @pytest.fixture(scope="session")
