@@ -126,6 +126,20 @@ SYSTEMS: dict[str, SystemInfo] = {
             replaces="skip-n-gram vectors by those of a file in GloVe's format, or by ones that are learned",
         ),
         SystemInfo("mtb", ("re",), (), "text_only:MTB", version=2),
+        *(
+            SystemInfo(
+                name,
+                ("re",),
+                (),
+                "pcnn:PCNN",
+                text=WORDS,
+                options=options,
+                word_dim=50,
+                paper="Zeng et al., EMNLP 2015",
+                replaces="word2vec vectors by those of a file in GloVe's format, or by ones that are learned",
+            )
+            for name, options in (("pcnn", {}), ("pcnn-double-dropout", {"double_dropout": True}))
+        ),
     )
 }
 
