@@ -151,7 +151,7 @@ class Trainer:
         self._say = tools.say
         samples = 0
         logs = self.task.logs if self.ranks.leads else None
-        with curves(logs, at.step) as draw, exactly(self.device):
+        with curves(logs, at.step) as draw:
             while not self.finished:
                 samples += self.train_epoch(bar, draw)
                 row = self._close_epoch()
@@ -218,12 +218,13 @@ class Trainer:
 
     def _forward(self, batch: Batch, members: Sequence[int]) -> Tensor:
         """Return the loss of this rank's share of the batch `members`; its gradients are added up."""
-        with autocast(self.device, self.precision):
-            loss: Tensor = self.loss(batch.to(self.device))
         # Ranks average their gradients: each weighs as many samples as it has of the batch.
         counted = len(self.ranks.share(members))
         weight = counted * self.ranks.size / len(members) / self.task.settings.accumulate
-        torch.autograd.backward(loss * weight)
+        with exactly(self.device):
+            with autocast(self.device, self.precision):
+                loss: Tensor = self.loss(batch.to(self.device))
+            torch.autograd.backward(loss * weight)
         self._losses.add(loss.detach() * counted, batch)
         return loss.detach()
 
