@@ -18,7 +18,7 @@ from ...manifests.schemas import HISTORY, SAMPLES
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.tools import Counts, Tools, counted
 from ..systems.batch import ModelConfig
-from ..systems.registry import SUBWORDS, system_info
+from ..systems.registry import SUBWORDS, SystemInfo, system_info
 from ..systems.system import Model
 from ..text.reader import TextReader
 from ..text.subwords import Subwords
@@ -108,6 +108,8 @@ def read_data(
         tools.say(f"note: {NO_NEGATIVE}")
     _warn(job, tools, splits, labels, visuals, negative)
     _warn_of_unknown(job, tools, splits, reader)
+    if spec is not None and (note := features_note(info, job.trial.features, spec)):
+        tools.say(f"note: {note}")
     extras = open_extras(info, run, options)
     splits = {name: replace(split, extras=extras) for name, split in splits.items()}
     return Data(splits, labels, reader, negative, options, encoder, vectors)
@@ -251,6 +253,21 @@ def _warn_of_unknown(job: TrainingJob, tools: Tools, splits: dict[str, Split], r
             f"warning: {unknown:.1%} of the sub-words are unknown to the encoder in {job.encoder}; is it one "
             "of the language and script of these texts?"
         )
+
+
+def features_note(info: SystemInfo, asked: str, spec: FeatureSpec) -> str:
+    """Return what a system sees of an image by the feature set `asked`, or "" where that is its own.
+
+    spec: of the set. A system made for 49 cells of an image is trained on 4 as well, and scores otherwise.
+    """
+    own = info.feature_set()
+    if asked in ("", own):
+        return ""
+    views, cells = counted(spec.views, "views"), counted(spec.pooled**2, "cells")
+    return (
+        f"{info.name} reads {asked}, not {own}, which it was made for: of an image at most {views} "
+        f"({spec.regions}), each of {cells}"
+    )
 
 
 def labels_of(split: Split, task: str) -> tuple[str, ...]:
