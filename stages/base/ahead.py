@@ -1,11 +1,12 @@
 """Making the next items while the current one is being worked on."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, overload
 
-__all__ = ["Made", "in_threads", "prefetched"]
+__all__ = ["Made", "decoders", "in_threads", "prefetched"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,14 +54,30 @@ class Made(Sequence[Item]):
 _THREADS = min(4, os.cpu_count() or 1)
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def decoders(device: str) -> int:
+    """Return the threads that decode images for a worker whose network is on `device`.
+
+    A GPU takes images faster than one thread decodes them; on a processor every core is a worker's.
+    """
+    return 1 if device.startswith("cpu") else _THREADS
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = _THREADS
+) -> Iterator[Result]:
     """Yield `function` of each item in the order of `items`, computed by a few threads.
 
-    For work that lets go of the interpreter lock.
+    They are two items each ahead of the caller. For work that lets go of the interpreter lock.
     """
-    pool = ThreadPoolExecutor(_THREADS)
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[Result]] = deque()
     try:
-        yield from pool.map(function, items)
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         # After Ctrl-C the items still queued would otherwise all be worked off first.
         pool.shutdown(cancel_futures=True)

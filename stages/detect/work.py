@@ -10,7 +10,7 @@ from PIL import Image
 from ...manifests.files import atomic_path
 from ...manifests.schemas import DETECTIONS, OUTCOMES
 from ...manifests.tables import table_of, write_table
-from ..base.ahead import prefetched
+from ..base.ahead import decoders, in_threads
 from ..base.arithmetic import Arithmetic, autocast
 from ..vision.detectors.torchvision import Detector, Object, build_detector
 from ..vision.fused import for_inference
@@ -44,7 +44,7 @@ def detect_chunk(unit: ChunkUnit) -> Path:
     detections: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     missed = False
-    opened = prefetched(_image_or_failure(Path(path), key) for key, path in unit.images)
+    opened = in_threads(_image_or_failure, unit.images, decoders(unit.arithmetic.device))
     for (key, _), image in zip(unit.images, opened, strict=True):
         objects = image if isinstance(image, Failure) else _objects_or_failure(detector, image, unit)
         if isinstance(image, Failure) or isinstance(objects, Failure):
@@ -74,9 +74,10 @@ def detect_chunk(unit: ChunkUnit) -> Path:
     return stem
 
 
-def _image_or_failure(path: Path, key: str) -> Image.Image | Failure:
+def _image_or_failure(keyed: tuple[str, str]) -> Image.Image | Failure:
+    key, path = keyed
     try:
-        return open_keyed(path, key)
+        return open_keyed(Path(path), key)
     except UnusableImage as error:
         return Failure.of(error)
 

@@ -1,7 +1,7 @@
 """What a worker does for the extract stage: image files become a committed shard of each feature set."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from ...cache.reader import IndexRow
 from ...cache.shards import Shard, ShardError, write_shard
 from ...cache.spec import OBJECTS, STORAGE_DTYPES, Transform
-from ..base.ahead import prefetched
+from ..base.ahead import decoders, in_threads
 from ..base.arithmetic import Arithmetic, autocast
 from ..vision.backbones.backbone import Backbone
 from ..vision.backbones.build import build_backbone
@@ -119,10 +119,10 @@ def _fill(shards: Sequence[_Shard], unit: ShardUnit) -> Iterator[tuple[str, Fail
         spec = shard.target.spec
         passes.setdefault((spec.backbone, shard.target.weights, spec.transform), []).append(shard)
     transforms = list(dict.fromkeys(transform for _, _, transform in passes))
-    images = zip(
-        unit.images, prefetched(_views_or_failure(image, transforms) for image in unit.images), strict=True
-    )
-    size = _IMAGES_TOGETHER.get(torch.device(unit.arithmetic.device).type, _IMAGES_PER_GPU_BATCH)
+    device = unit.arithmetic.device
+    views = in_threads(partial(_views_or_failure, transforms), unit.images, decoders(device))
+    images = zip(unit.images, views, strict=True)
+    size = _IMAGES_TOGETHER.get(torch.device(device).type, _IMAGES_PER_GPU_BATCH)
     while group := list(islice(images, size)):
         yield from ((image.key, failure) for image, failure in group if isinstance(failure, Failure))
         usable = [(image, views) for image, views in group if not isinstance(views, Failure)]
@@ -159,7 +159,7 @@ def _through(
         shard.add(images, made)
 
 
-def _views_or_failure(image: ImageUnit, transforms: Sequence[Transform]) -> _Views | Failure:
+def _views_or_failure(transforms: Sequence[Transform], image: ImageUnit) -> _Views | Failure:
     """Return the views of an image for each transform, decoding it once, or why there are none."""
     try:
         decoded = open_keyed(Path(image.path), image.key)
