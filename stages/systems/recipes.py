@@ -159,6 +159,13 @@ RECIPES: dict[str, Mapping[str, Recipe]] = {
             "batches of 10 for single sentences, a rate that falls for a constant one, BIO for BIOES tags",
         )
     },
+    "ocsga": {
+        "ner": Recipe(
+            "softhuafei/Pytorch-implementation-for-OCSGA",
+            {**_SGD, **_one_rate(0.05), "weight_decay": 1e-8, "epochs": 200, "clip_norm": 0.0},
+            "the loss is a mean over the batch of 10 and theirs a sum, so that the rate is ten times theirs",
+        )
+    },
     "mtb": {"re": _MEGA},
     "pcnn": {"re": _PCNN},
     "pcnn-double-dropout": {"re": _PCNN},

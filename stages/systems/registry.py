@@ -125,6 +125,17 @@ SYSTEMS: dict[str, SystemInfo] = {
             paper="Lample et al., NAACL 2016",
             replaces="skip-n-gram vectors by those of a file in GloVe's format, or by ones that are learned",
         ),
+        SystemInfo(
+            "ocsga",
+            ("ner",),
+            (),
+            "ocsga:OCSGA",
+            text=WORDS,
+            objects=True,
+            paper="Wu et al., ACM MM 2020",
+            replaces="Mask R-CNN's objects by those of the cached detector; GloVe by vectors that are "
+            "learned, where no file is named",
+        ),
         SystemInfo("mtb", ("re",), (), "text_only:MTB", version=2),
         *(
             SystemInfo(
