@@ -104,6 +104,39 @@ def block(
     return norm(states + inner, weights, "feed_forward_norm", eps)
 
 
+def bert_layer(rows: Array, weights: Weights, *, heads: int, eps: float) -> Array:
+    """Return one of BERT's layers, by transformers' names of its weights: rows (n, d) on themselves."""
+    own = weights_of(weights, "attention.self")
+    queries, keys, values = (dense(rows, own, name) for name in ("query", "key", "value"))
+    mixed = dense(attend(queries, keys, values, heads), weights, "attention.output.dense")
+    rows = norm(rows + mixed, weights, "attention.output.LayerNorm", eps)
+    inner = dense(elementwise(dense(rows, weights, "intermediate.dense"), gelu), weights, "output.dense")
+    return norm(rows + inner, weights, "output.LayerNorm", eps)
+
+
+def visualbert(
+    ids: Sequence[int], views: Array, weights: Weights, *, heads: int, eps: float, layers: int
+) -> Array:
+    """Return VisualBERT's states of the text: n ids beside the vectors (V, D) of the present views."""
+    tables = weights_of(weights, "embeddings")
+    words = [
+        tables["word_embeddings.weight"][token]
+        + tables["position_embeddings.weight"][place]
+        + tables["token_type_embeddings.weight"][0]
+        for place, token in enumerate(ids)
+    ]
+    seen = [
+        row
+        + tables["visual_token_type_embeddings.weight"][1]
+        + tables["visual_position_embeddings.weight"][0]
+        for row in (dense(views, tables, "visual_projection") if len(views) else [])
+    ]
+    rows = norm(np.array([*words, *seen]), tables, "LayerNorm", eps)
+    for number in range(layers):
+        rows = bert_layer(rows, weights_of(weights, f"encoder.layer.{number}"), heads=heads, eps=eps)
+    return rows[: len(ids)]
+
+
 def gelu(value: float) -> float:
     return 0.5 * value * (1.0 + math.erf(value / math.sqrt(2.0)))
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...manifests.errors import InputError, WeightsError
-from ..text.encoders.bert import encoder_from_config, load_encoder, longest_text, without_embedding
+from ..text.encoders.bert import longest_text, without_embedding
 from ..text.encoders.words import WORD_TABLE, WordTable
 from ..text.limits import MARKERS
 from ..text.reader import TextReader
@@ -29,9 +29,13 @@ def build_system(config: ModelConfig, encoder: nn.Module) -> System:
 
     Raises InputError for an unknown system.
     """
+    return _class_of(config)(config, encoder)
+
+
+def _class_of(config: ModelConfig) -> type[System]:
     module, name = system_info(config.system).build.split(":")
-    built: System = getattr(import_module(f".{module}", __package__), name)(config, encoder)
-    return built
+    found: type[System] = getattr(import_module(f".{module}", __package__), name)
+    return found
 
 
 def empty_encoder(config: ModelConfig) -> nn.Module:
@@ -41,7 +45,7 @@ def empty_encoder(config: ModelConfig) -> nn.Module:
     """
     if config.encoder["model_type"] == WORD_TABLE:
         return WordTable(config.encoder)
-    encoder = encoder_from_config(config.encoder)
+    encoder = _class_of(config).unfilled(config)
     if not _SHORTEST_TEXT <= config.max_length <= longest_text(encoder):
         raise WeightsError(
             f"max_length is {config.max_length}, and the model reads texts of {_SHORTEST_TEXT} to "
@@ -96,7 +100,7 @@ def new_system(
             model.take_vectors(vectors)
         return model
     assert folder is not None
-    encoder: Any = load_encoder(folder)
+    encoder: Any = _class_of(config).pretrained(folder, config)
     reader = reader or Subwords.of_encoder(folder, "ner")
     assert isinstance(reader, Subwords)
     tokenizer = reader.tokenizer

@@ -133,6 +133,19 @@ _SGD = {
     "clip_norm": 5.0,
 }
 
+_VISUALBERT = Recipe(
+    "uclanlp/visualbert, fine-tuning for VQA and NLVR2",
+    {
+        **_one_rate(2e-5),
+        "batch_size": 64,
+        "epochs": 10,
+        "warmup": 0.1,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+    },
+    "no recipe was published for entities or relations; AdamW for BertAdam",
+)
+
 RECIPES: dict[str, Mapping[str, Recipe]] = {
     **dict.fromkeys(VARIANTS, _HMNET),
     "adapcoatt-bert-crf": {"ner": _ADAPCOATT},
@@ -169,6 +182,7 @@ RECIPES: dict[str, Mapping[str, Recipe]] = {
     "mtb": {"re": _MEGA},
     "pcnn": {"re": _PCNN},
     "pcnn-double-dropout": {"re": _PCNN},
+    "visualbert": dict.fromkeys(PAPER, _VISUALBERT),
 }
 """By system and task."""
 

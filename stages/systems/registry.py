@@ -106,6 +106,15 @@ SYSTEMS: dict[str, SystemInfo] = {
             paper="Zhang et al., AAAI 2021 (listed as retracted)",
             replaces="visual grounding by detected objects, and a trained backbone by a frozen one",
         ),
+        SystemInfo(
+            "visualbert",
+            BOTH_TASKS,
+            ("vector",),
+            "visualbert:VisualBERT",
+            paper="Li et al., 2019; for these tasks in Chen et al., 2020",
+            replaces="a detector's regions by those of the cached backbone, and its pretraining by BERT's "
+            "where the encoder is no VisualBERT",
+        ),
         SystemInfo("bert-crf", ("ner",), (), "text_only:TextOnly"),
         SystemInfo(
             "cnn-bilstm-crf",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...manifests.errors import InputError
 from ...manifests.files import atomic_path, write_text
 from ..base.writing import writing
+from ..text.encoders.bert import encoder_from_config, load_encoder
 from ..text.reader import TextReader
 from ..text.vectors import Vectors
 from .batch import Batch, ModelConfig
@@ -115,6 +116,16 @@ class System(Model):
         else:
             pooled = 2 * width if config.relation_head == "markers" else width
             self.classifier = nn.Linear(pooled if pair_width is None else pair_width, len(config.labels))
+
+    @staticmethod
+    def pretrained(folder: Path, config: ModelConfig) -> nn.Module:
+        """Return the pretrained encoder in `folder` as the system reads it. Raises WeightsError."""
+        return load_encoder(folder)
+
+    @staticmethod
+    def unfilled(config: ModelConfig) -> nn.Module:
+        """Return the encoder of a model of the system with random weights."""
+        return encoder_from_config(config.encoder)
 
     @abstractmethod
     def states(self, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ attention is transformers' own.
 
 import inspect
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,9 +27,12 @@ from ..prefix import LayerPrefix, probabilities
 __all__ = [
     "encode",
     "encoder_from_config",
+    "encoder_type",
     "load_encoder",
     "load_tokenizer",
     "longest_text",
+    "pretrained",
+    "quiet",
     "save_tokenizer",
     "without_embedding",
 ]
@@ -103,10 +106,10 @@ AttentionMaskInterface.register(_ATTENTION, _mask)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers for a moment, and then restore its logging, which is that of the whole process.
 
-    Its report on unused tensors (the pooler) is noise here: `load_encoder` turns what matters, missing
+    Its report on unused tensors (the pooler) is noise here: `pretrained` turns what matters, missing
     tensors, into an error.
     """
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -141,9 +144,32 @@ def encode(
     return states
 
 
-@_quiet()
 def load_encoder(folder: Path) -> nn.Module:
     """Return the pretrained encoder in `folder`, without its pooler (which no head here reads)."""
+    return _checked(pretrained(folder, AutoModel, _building))
+
+
+@quiet()
+def encoder_type(folder: Path) -> str:
+    """Return the type of the encoder in `folder`, as transformers names it."""
+    try:
+        return str(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
+        )
+    except Exception as error:  # files of others break their readers in any way
+        raise _unreadable(folder, "BERT-type encoder", error) from error
+
+
+@quiet()
+def pretrained(
+    folder: Path, kind: Any, building: Callable[[Any], dict[str, Any]], new: str | None = None
+) -> nn.Module:
+    """Return the pretrained model in `folder`, in single precision.
+
+    kind: the class of transformers that builds it. building: returns the options by which it is built, from
+    its configuration, or raises WeightsError. new: the one module whose weights need not be there or fit.
+    Raises WeightsError where anything but those would be random.
+    """
     if not any(
         (folder / name).is_file()
         for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -151,12 +177,13 @@ def load_encoder(folder: Path) -> nn.Module:
         raise WeightsError(f"{folder} holds no model.safetensors; random weights are never used in its place")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        encoder, loading = AutoModel.from_pretrained(
+        encoder, loading = kind.from_pretrained(
             folder,
             config=config,
             output_loading_info=True,
             local_files_only=True,
-            **_building(config),
+            ignore_mismatched_sizes=new is not None,
+            **building(config),
         )
     except WeightsError as error:
         raise WeightsError(f"{folder} cannot be the text encoder: {error}") from error
@@ -167,14 +194,16 @@ def load_encoder(folder: Path) -> nn.Module:
         ) from error
     except Exception as error:  # files of others break their readers in any way
         raise _unreadable(folder, "BERT-type encoder", error) from error
-    if missing := sorted(loading["missing_keys"]):
+    random = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
+    if missing := sorted(name for name in random if new is None or not name.startswith(f"{new}.")):
         raise WeightsError(
             f"{folder} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which would be random"
         )
-    return _checked(encoder.float())
+    loaded: nn.Module = encoder.float()
+    return loaded
 
 
-@_quiet()
+@quiet()
 def encoder_from_config(config: dict[str, Any]) -> nn.Module:
     """Return an encoder of this configuration with random weights, into which to load a state dict."""
     values = dict(config)
@@ -227,7 +256,7 @@ def _checked(encoder: nn.Module) -> nn.Module:
     return encoder
 
 
-@_quiet()
+@quiet()
 def load_tokenizer(folder: Path) -> Any:
     """Return the encoder's own tokenizer. Raises WeightsError where its files are not in `folder`.
 
