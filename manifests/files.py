@@ -40,6 +40,7 @@ _REMEDIES = {
     errno.EROFS: "{} is on a read-only file system; choose a run folder that can be written",
     errno.EACCES: "{} cannot be written (permission denied); choose a run folder that belongs to you",
 }
+_UNREADABLE = "{} cannot be read (permission denied); let its owner make it readable, or choose another"
 
 
 @contextmanager
@@ -123,9 +124,28 @@ def disk_error(error: BaseException) -> OSError | None:
     return None
 
 
-def disk_remedy(error: OSError, path: Path) -> str:
-    """Return a sentence that says what a `disk_error` means for `path`, and what to do."""
-    return _REMEDIES[error.errno or 0].format(path)
+def disk_remedy(error: OSError, folder: Path | None = None) -> str:
+    """Return a sentence that says what a `disk_error` means, and what to do.
+
+    It names the file that is forbidden. A full disk it names by the `folder` that is written to, where that
+    is known.
+    """
+    file = Path(str(error.filename)) if error.filename else None
+    if file is not None and file.name.startswith(TEMPORARY_PREFIX):
+        file = file.with_name(file.name.removeprefix(TEMPORARY_PREFIX).partition("-")[2])
+    if error.errno in (errno.EROFS, errno.EACCES):
+        forbidden = error.errno == errno.EACCES and file is not None and not _may_be_read(file)
+        remedy = _UNREADABLE if forbidden else _REMEDIES[error.errno]
+        return remedy.format(file or folder or "a file")
+    return _REMEDIES[error.errno or 0].format(folder or (file and file.parent) or "what this command writes")
+
+
+def _may_be_read(file: Path) -> bool:
+    """Return whether the file is not there or may be read; False for one in a folder that may not."""
+    try:
+        return not file.exists() or os.access(file, os.R_OK)
+    except PermissionError:
+        return False
 
 
 @contextmanager

@@ -35,6 +35,8 @@ def show(*lines: str, err: bool = False) -> None:
     Raises StageError where stdout takes no more, and BrokenPipeError where nobody reads it any more.
     """
     stream = sys.stderr if err else sys.stdout
+    if stream is None:  # it was closed before the command started
+        return
     shown = (_for_stream(line, stream) for line in lines)
     try:
         click.echo("\n".join(shown), file=stream)

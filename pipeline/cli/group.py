@@ -2,8 +2,8 @@
 
 import signal
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -26,25 +26,34 @@ class _Group(click.Group):
         """Return the commands in the order of their definition, which is the order of a run."""
         return list(self.commands)
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        with _in_one_sentence():
+            return super().make_context(*arguments, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            with warnings.catch_warnings():
-                # They name no image. Whether an image can be used, and why not, is in the tables.
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                return super().invoke(ctx)
-        except HmnetPipeError as error:
-            show(f"Error: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt as error:
-            stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
-            show("", str(stopped), err=True)
-            ctx.exit(stopped.exit_code)
-        except OSError as error:
-            if (cause := disk_error(error)) is None:
-                raise
-            where = Path(str(cause.filename)).parent if cause.filename else Path.cwd()
-            show(f"Error: {disk_remedy(cause, where)}", err=True)
-            ctx.exit(StageError.exit_code)
+        with _in_one_sentence(), warnings.catch_warnings():
+            # They name no image. Whether an image can be used, and why not, is in the tables.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """Print the error that a user can cause, and raise Exit with its code."""
+    try:
+        yield
+    except HmnetPipeError as error:
+        show(f"Error: {error}", err=True)
+        raise click.exceptions.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        show("", str(stopped), err=True)
+        raise click.exceptions.Exit(stopped.exit_code) from error
+    except OSError as error:
+        if (cause := disk_error(error)) is None:
+            raise
+        show(f"Error: {disk_remedy(cause)}", err=True)
+        raise click.exceptions.Exit(StageError.exit_code) from error
 
 
 class _Command(click.Command):

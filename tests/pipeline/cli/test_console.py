@@ -1,10 +1,15 @@
 """What commands print besides results: progress, with or without a terminal; several values of an option."""
 
+import errno
+import os
 import re
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from hmnet_pipe.manifests.files import disk_remedy
 from hmnet_pipe.pipeline.cli import main
-from hmnet_pipe.pipeline.cli.console import lent_tools
+from hmnet_pipe.pipeline.cli.console import lent_tools, show
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,3 +58,66 @@ def test_a_run_behind_the_seeds_is_no_seed(words: list[str]) -> None:
     context = main.commands["train"].make_context("train", words)
     assert str(context.params["run"]) == "runs/x"
     assert context.params["seeds"] == (1, 49)
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["systems"], "what this command prints cannot be written to its stdout: No space left on device"),
+        (["systems", "--help"], "the disk that holds what this command writes is full; make room"),
+        (["--help"], "the disk that holds what this command writes is full; make room"),
+    ],
+)
+def test_a_full_stdout_is_not_taken_for_the_disk_of_the_working_directory(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FULL.open("w", buffering=1) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        monkeypatch.undo()
+        # What its buffer still holds can never be written.
+        with suppress(OSError):
+            full.close()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Error: {said}")
+
+
+@pytest.mark.parametrize("words", [["systems"], ["--help"]])
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(
+    words: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        with pytest.raises(SystemExit):
+            main(words)
+        monkeypatch.undo()
+        with suppress(OSError):
+            pipe.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_closed_stdout_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    show("nobody reads this")
+
+
+def test_a_forbidden_file_is_named_with_what_was_wanted_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(code: int, name: str) -> str:
+        return disk_remedy(OSError(code, "", str(tmp_path / name)), tmp_path)
+
+    (tmp_path / "weights.pth").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.R_OK)
+    assert of(errno.EACCES, "weights.pth").startswith(f"{tmp_path / 'weights.pth'} cannot be read")
+    assert of(errno.EACCES, ".tmp-12-run.toml").startswith(f"{tmp_path / 'run.toml'} cannot be written")
+    assert of(errno.EROFS, "stages").startswith(f"{tmp_path / 'stages'} is on a read-only file system")
+    assert of(errno.ENOSPC, "samples.parquet").startswith(f"the disk that holds {tmp_path} is full")
