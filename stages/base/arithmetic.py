@@ -225,11 +225,13 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 
 
 @contextmanager
-def exactly(device: torch.device) -> Iterator[None]:
+def exactly(device: torch.device, *, gradients: bool = False) -> Iterator[None]:
     """Return the context in which a GPU gives the same bits each time, and in which fp32 is fp32.
 
     By default CUDA adds up in any order where that is faster, and rounds the factors of fp32 convolutions
-    to 10 bits (TF32). An operator that can only be computed in any order raises RuntimeError here.
+    to 10 bits (TF32). gradients: also those that a backward pass adds up; an operator that can only do so in
+    any order raises RuntimeError. Networks that only infer go without it: torchvision would then compute
+    RoIAlign by slow code of its own.
     """
     if device.type != "cuda":
         yield
@@ -240,11 +242,17 @@ def exactly(device: torch.device) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn: Any = torch.backends.cudnn
     memory: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory, cudnn.allow_tf32
-    memory.fill_uninitialized_memory = cudnn.allow_tf32 = False
-    torch.use_deterministic_algorithms(True)
+    before = cudnn.deterministic, cudnn.allow_tf32, memory.fill_uninitialized_memory
+    always, warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    cudnn.deterministic, cudnn.allow_tf32, memory.fill_uninitialized_memory = True, False, False
+    if gradients:
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        _, memory.fill_uninitialized_memory, cudnn.allow_tf32 = before
+        if gradients:
+            torch.use_deterministic_algorithms(always, warn_only=warns)
+        cudnn.deterministic, cudnn.allow_tf32, memory.fill_uninitialized_memory = before

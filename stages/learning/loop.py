@@ -221,7 +221,7 @@ class Trainer:
         # Ranks average their gradients: each weighs as many samples as it has of the batch.
         counted = len(self.ranks.share(members))
         weight = counted * self.ranks.size / len(members) / self.task.settings.accumulate
-        with exactly(self.device):
+        with exactly(self.device, gradients=True):
             with autocast(self.device, self.precision):
                 loss: Tensor = self.loss(batch.to(self.device))
             torch.autograd.backward(loss * weight)
