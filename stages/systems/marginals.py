@@ -1,0 +1,109 @@
+"""How sure a CRF is: the probability of a tag of a word, and of exactly one span with one type.
+
+All by forward and backward sums over the label sequences (Lafferty et al. 2001; Culotta and McCallum 2004 for
+spans), on the parameters of pytorch-crf, in float64 whatever the model's precision.
+
+Symbols: B texts, T words, K tags. Scores are logarithms.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchcrf import CRF
+
+__all__ = ["Chain", "chain_of", "span_types"]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The forward and backward sums of a batch.
+
+    emissions, forward, backward: (B, T, K). forward: of all beginnings that end with a tag at a word, its
+    emission included. backward: of all continuations after a tag at a word. total: (B,), of all sequences.
+    transitions: (K, K). mask: (B, T).
+    """
+
+    emissions: Tensor
+    transitions: Tensor
+    mask: Tensor
+    forward: Tensor
+    backward: Tensor
+    total: Tensor
+
+    def tags(self) -> Tensor:
+        """Return the probability of each tag of each word, (B, T, K); zero beyond a text's end."""
+        found = (self.forward + self.backward - self.total[:, None, None]).exp()
+        return torch.where(self.mask[..., None], found, 0.0)
+
+    def spans(self, begin: int, inside: int | None) -> Tensor:
+        """Return the probability of exactly each span of one type, (B, T, T).
+
+        Element [b, i, j] is that of the words i to j, both included: the sum over all sequences with `begin`
+        at i, `inside` at the words after it up to j, and no `inside` at the word after j. It is zero for j
+        below i and beyond a text's end. inside: None where the type has no tag of its own for later words.
+        """
+        _, words, _ = self.emissions.shape
+        last = begin if inside is None else inside
+        enters = self.forward[:, :, begin]  # shape: (B, T)
+        chain = self._inside_sums(begin, inside)  # shape: (B, T, T)
+        # The word after the span has any tag but `inside`; after a text's last word there is none.
+        ends_later = torch.stack([self._after(begin, inside), self._after(last, inside)])  # shape: (2, B, T)
+        lone = torch.eye(words, dtype=torch.bool, device=chain.device)
+        ends = torch.where(lone, ends_later[0][:, None, :], ends_later[1][:, None, :])
+        found = (enters[:, :, None] + chain + ends - self.total[:, None, None]).exp()
+        valid = torch.ones_like(lone).triu() & self.mask[:, None, :] & self.mask[:, :, None]
+        return torch.where(valid if inside is not None else valid & lone, found, 0.0)
+
+    def _inside_sums(self, begin: int, inside: int | None) -> Tensor:
+        """Return the score of the words i + 1 to j inside a span that begins at i, (B, T, T)."""
+        batch, words, _ = self.emissions.shape
+        if inside is None:
+            return self.emissions.new_zeros(batch, words, words)
+        steps = self.emissions[:, :, inside] + self.transitions[inside, inside]
+        sums = steps.cumsum(dim=1)  # differences of it are those of all spans
+        between = sums[:, None, :] - sums[:, :, None]
+        entering = self.transitions[begin, inside] - self.transitions[inside, inside]
+        later = torch.ones(words, words, dtype=torch.bool, device=between.device).triu(1)
+        return torch.where(later, between + entering, 0.0)
+
+    def _after(self, last: int, inside: int | None) -> Tensor:
+        """Return the sum of all continuations after `last` at each word that do not go on inside, (B, T)."""
+        step = self.transitions[last] + self.emissions + self.backward  # shape: (B, T, K)
+        if inside is not None:
+            step = step.index_fill(-1, torch.tensor([inside], device=step.device), -torch.inf)
+        following = torch.cat([step[:, 1:].logsumexp(dim=-1), step.new_zeros(len(step), 1)], dim=1)
+        final = self.mask & ~torch.cat([self.mask[:, 1:], torch.zeros_like(self.mask[:, :1])], dim=1)
+        return torch.where(final, self.backward[..., last], following)
+
+
+@torch.no_grad()
+def chain_of(crf: CRF, emissions: Tensor, mask: Tensor) -> Chain:
+    """Return the sums of a batch under the CRF. emissions: (B, T, K). mask: (B, T) bool, true first."""
+    scores = emissions.double()
+    start, transitions, end = (
+        value.detach().double() for value in (crf.start_transitions, crf.transitions, crf.end_transitions)
+    )
+    forward = [start + scores[:, 0]]
+    for word in range(1, scores.shape[1]):
+        step = (forward[-1][:, :, None] + transitions).logsumexp(dim=1) + scores[:, word]
+        forward.append(torch.where(mask[:, word, None], step, forward[-1]))
+    backward = [end.expand_as(forward[0])]
+    for word in range(scores.shape[1] - 1, 0, -1):
+        step = (transitions + (scores[:, word] + backward[-1])[:, None, :]).logsumexp(dim=-1)
+        backward.append(torch.where(mask[:, word, None], step, backward[-1]))
+    total = (forward[-1] + end).logsumexp(dim=-1)
+    return Chain(
+        scores, transitions, mask, torch.stack(forward, dim=1), torch.stack(backward[::-1], dim=1), total
+    )
+
+
+def span_types(labels: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+    """Return the numbers of B-x and I-x of each type x of BIO tags; None where there is no I-x."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    return {
+        label[2:]: (number, numbers.get(f"I-{label[2:]}"))
+        for label, number in numbers.items()
+        if label.startswith("B-")
+    }
