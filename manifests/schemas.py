@@ -5,6 +5,7 @@ import pyarrow as pa
 from .fingerprint import NOT_DIGESTED
 
 __all__ = [
+    "CHAIN",
     "DEPENDENCIES",
     "DETECTIONS",
     "DONE",
@@ -115,7 +116,8 @@ SCENES = _schema(
 
 # One row per sample that has a dependency tree, in the order of samples.parquet. `words` are the sample's
 # own. `head` is the number of each word's head, or -1 for a root; a sample of several sentences has several.
-# `tool`, `model` and `version` say what parsed it.
+# `tool`, `model` and `version` say what parsed it; the tool CHAIN links each word to the next.
+CHAIN = "chain"
 DEPENDENCIES = _schema(
     ("id", pa.string()),
     ("words", pa.list_(pa.string())),

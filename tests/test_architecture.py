@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("stages/learning",),
     (
         "stages/prepare",
+        "stages/dependencies",
         "stages/detect",
         "stages/extract",
         "stages/scenes",

@@ -137,6 +137,24 @@ def scenes(run: Path, as_json: bool, **options: Any) -> None:
     _run_configured(run, "scenes", (None,), options, as_json, None, None)
 
 
+@command(memory=release_freed_memory)
+@run_argument
+@settings_options("dependencies")
+@json_option
+def dependencies(run: Path, as_json: bool, **options: Any) -> None:
+    """Make a dependency tree of every text, for the systems that read one (mega).
+
+    Reads samples.parquet and, by --parser, nothing (chain), your trees in CoNLL-U, or the words through spaCy
+    or stanza with a model that you name. Writes dependencies.parquet and stages/dependencies.parquet, which
+    has a row for each sample without a tree, with its reason.
+
+    \b
+    Example: hmnet-pipe dependencies runs/mnre --parser spacy --model en_core_web_sm
+             hmnet-pipe dependencies runs/mnre --parser conllu --model trees.conllu
+    """
+    _run_configured(run, "dependencies", (None,), options, as_json, None, None)
+
+
 def _run_configured(
     run: Path,
     kind: str,

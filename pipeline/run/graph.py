@@ -12,6 +12,8 @@ from ...manifests.errors import InputError
 from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.stage import Stage
+from ...stages.dependencies.settings import DependencySettings
+from ...stages.dependencies.stage import Dependencies
 from ...stages.detect.settings import DetectSettings
 from ...stages.detect.stage import Detect
 from ...stages.extract.settings import ExtractSettings
@@ -129,6 +131,12 @@ KINDS: tuple[Kind, ...] = (
         SceneSettings,
         lambda tables, run, _: Scenes(run, tables.of(SceneSettings)),
         lambda run: _begun(run, "scenes"),
+    ),
+    Kind(
+        "dependencies",
+        DependencySettings,
+        lambda tables, run, _: Dependencies(run, tables.of(DependencySettings)),
+        lambda run: _begun(run, "dependencies"),
     ),
     Kind("train", TrainSettings, _train, _trials("train"), _trial_named("train")),
     Kind(

@@ -118,7 +118,7 @@ def _more(
     if texts[0].spans is not None:
         found["spans"] = torch.tensor([text.spans for text in texts])
     for extra in split.extras:
-        found.update(extra.gather([split.ids[i] for i in members], keys, length))
+        found.update(extra.gather([split.ids[i] for i in members], keys, texts, length))
     return found
 
 

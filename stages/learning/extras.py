@@ -20,10 +20,12 @@ class Extra:
         """Return a text as the system reads it beside the image `key`."""
         return text
 
-    def gather(self, ids: Sequence[str], keys: Sequence[str | None], length: int) -> dict[str, Tensor]:
+    def gather(
+        self, ids: Sequence[str], keys: Sequence[str | None], texts: Sequence[EncodedText], length: int
+    ) -> dict[str, Tensor]:
         """Return fields of the Batch of these samples by their names.
 
-        ids, keys: the samples' ids and image keys. length: the sub-words of the batch's longest text.
+        ids, keys, texts: of the samples. length: of the batch's sub-words, padding included.
         """
         return {}
 
@@ -68,7 +70,9 @@ class ObjectLabels(Extra):
         """Return the labels of an image's objects, best first."""
         return self._labels.get(key, []) if key is not None else []
 
-    def gather(self, ids: Sequence[str], keys: Sequence[str | None], length: int) -> dict[str, Tensor]:
+    def gather(
+        self, ids: Sequence[str], keys: Sequence[str | None], texts: Sequence[EncodedText], length: int
+    ) -> dict[str, Tensor]:
         labels = np.zeros((len(keys), self.most), np.int64)
         geometry = np.zeros((len(keys), self.most, 8), np.float32)
         for place, key in enumerate(keys):

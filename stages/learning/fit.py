@@ -90,7 +90,7 @@ def read_data(
     if job.trial.shots:
         splits["train"] = few_shots(splits["train"], job.trial.shots, job.trial.subset_seed)
     info, run = system_info(job.trial.system), RunFolder(job.config.parent)
-    options = new_options(info, run, splits["train"].image_keys, spec.views if spec is not None else None)
+    options = new_options(info, run, splits["train"].image_keys, spec)
     reader: TextReader
     encoder, vectors = {}, None
     if info.text == SUBWORDS:

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from ...cache.reader import FeatureCache
+from ...cache.spec import ALL, FeatureSpec
 from ...manifests.run import RunFolder, extract_name
-from ...manifests.schemas import DETECTIONS, IMAGES, SAMPLES
+from ...manifests.schemas import CHAIN, DEPENDENCIES, DETECTIONS, GEOMETRY, IMAGES, SAMPLES, SCENES
 from ...manifests.tables import read_table, table_digest
 from ..systems.registry import SystemInfo
 
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
     from .extras import Extra
 
 __all__ = ["input_digests", "inputs_of", "makers", "new_options", "open_extras"]
+
+
+def _graphs(info: SystemInfo, run: RunFolder) -> dict[str, tuple[Path, pa.Schema]]:
+    """Return the table of each graph that a system reads, by the name of the stage that makes it."""
+    tables = {"scenes": (run.scenes, SCENES), "dependencies": (run.dependencies, DEPENDENCIES)}
+    return {name: tables[name] for name in info.graphs}
 
 
 def input_digests(info: SystemInfo, run: RunFolder, feature_set: str | None) -> dict[str, str]:
@@ -30,38 +39,66 @@ def input_digests(info: SystemInfo, run: RunFolder, feature_set: str | None) -> 
         digests["features"] = FeatureCache(run.features(feature_set)).digest()
     if info.objects:
         digests["detections"] = table_digest(run.detections, DETECTIONS, "detect")
+    for stage, (path, schema) in _graphs(info, run).items():
+        digests[stage] = table_digest(path, schema, stage)
     return digests
 
 
 def makers(info: SystemInfo, feature_set: str | None) -> tuple[str, ...]:
     """Return the names of the stages that make what a system reads."""
     detect = ("detect",) if info.objects else ()
-    return ("prepare", *detect, *((extract_name(feature_set),) if feature_set is not None else ()))
+    return (
+        "prepare",
+        *detect,
+        *info.graphs,
+        *((extract_name(feature_set),) if feature_set is not None else ()),
+    )
 
 
 def inputs_of(info: SystemInfo, run: RunFolder, feature_set: str | None) -> list[Path]:
     """Return the files and folders of a run that a system reads."""
     tables = [run.samples, *((run.images, run.detections) if info.objects else ())]
+    tables += [path for path, _ in _graphs(info, run).values()]
     return [*tables, *((run.features(feature_set),) if feature_set is not None else ())]
 
 
 def new_options(
-    info: SystemInfo, run: RunFolder, keys: Sequence[str | None], views: int | None
+    info: SystemInfo, run: RunFolder, keys: Sequence[str | None], spec: FeatureSpec | None
 ) -> dict[str, Any]:
     """Return the options of a new model of a system.
 
-    keys: the images of the training split, from which vocabularies come. views: of an image's features; None:
-    the system reads none. Raises StageError where a table is missing.
+    keys: the images of the training split, from which vocabularies come. spec: of the features that the
+    system reads, or None. Raises StageError where a table is missing.
     """
     options = dict(info.options)
+    objects = None if spec is None else spec.views - (spec.regions == ALL)
     if info.objects:
         from .extras import object_vocabulary
 
         detections = read_table(run.detections, DETECTIONS, "detect")
         ranks = detections["rank"].to_pylist()
         options["object_labels"] = object_vocabulary(detections, keys)
-        options["objects"] = views - 1 if views is not None else 1 + max(ranks, default=0)
+        options["objects"] = 1 + max(ranks, default=0) if objects is None else objects
+    if "scenes" in info.graphs:
+        from .graphs import scene_vocabularies
+
+        scenes = read_table(run.scenes, SCENES, "scenes")
+        options["objects"] = most = objects or 0
+        options["object_labels"], options["predicates"] = scene_vocabularies(scenes, keys, most)
+        options["qualifiers"] = _replaced(info, scenes, run)
     return options
+
+
+def _replaced(info: SystemInfo, scenes: pa.Table, run: RunFolder) -> list[str]:
+    """Return what stands in for a scene-graph model and for a parser, for the system's printed name."""
+    relations = "dependencies" in info.graphs or info.options.get("edges", False)
+    names = {GEOMETRY: GEOMETRY if relations else "regions"}
+    sources = sorted(set(scenes["source"].to_pylist()) - {""}, reverse=True)
+    found = ["+".join(names.get(source, source) for source in sources)] if sources else []
+    if "dependencies" in info.graphs:
+        tools = read_table(run.dependencies, DEPENDENCIES, "dependencies", ["tool"])["tool"].to_pylist()
+        found += [CHAIN] if CHAIN in tools else []
+    return found
 
 
 def open_extras(info: SystemInfo, run: RunFolder, options: Mapping[str, Any]) -> tuple["Extra", ...]:
@@ -77,4 +114,12 @@ def open_extras(info: SystemInfo, run: RunFolder, options: Mapping[str, Any]) ->
         sizes = {row["key"]: (row["width"], row["height"]) for row in images}
         detections = read_table(run.detections, DETECTIONS, "detect")
         found.append(ObjectLabels(detections, sizes, options["object_labels"], options["objects"]))
+    if "scenes" in info.graphs:
+        from .graphs import SceneObjects, Structure
+
+        scenes, most = read_table(run.scenes, SCENES, "scenes"), options["objects"]
+        found.append(SceneObjects(scenes, options["object_labels"], options["predicates"], most))
+        if "dependencies" in info.graphs:
+            dependencies = read_table(run.dependencies, DEPENDENCIES, "dependencies")
+            found.append(Structure(scenes, dependencies, most, options.get("structural", "")))
     return tuple(found)

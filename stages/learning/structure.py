@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "neighbourhoods", "structural_weights"]
+__all__ = ["BINS", "Histograms", "neighbourhoods", "structural_weights"]
 
 BINS = 16
 """Logarithmic bins of degrees: more than the graph of any sentence or image needs."""

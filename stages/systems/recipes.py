@@ -183,6 +183,8 @@ RECIPES: dict[str, Mapping[str, Recipe]] = {
     "pcnn": {"re": _PCNN},
     "pcnn-double-dropout": {"re": _PCNN},
     "visualbert": dict.fromkeys(PAPER, _VISUALBERT),
+    **{name: {"re": _MEGA} for name in ("bert-sg", "bert-sg-att", "bert-sg-edges")},
+    **{name: {"re": _MEGA} for name in ("mega", "mega-shuffled", "mega-unaligned")},
 }
 """By system and task."""
 

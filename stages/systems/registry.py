@@ -115,6 +115,42 @@ SYSTEMS: dict[str, SystemInfo] = {
             replaces="a detector's regions by those of the cached backbone, and its pretraining by BERT's "
             "where the encoder is no VisualBERT",
         ),
+        *(
+            SystemInfo(
+                name,
+                ("re",),
+                ("vector",),
+                "scene:BertSG",
+                graphs=("scenes",),
+                options=options,
+                paper="Zheng et al., ACM MM 2021, without code; after MEGA's input path",
+                replaces="objects of a scene-graph model by those of the detector, and their features by the "
+                "backbone's, unless you bring scene graphs",
+            )
+            for name, options in (
+                ("bert-sg", {}),
+                ("bert-sg-att", {"fusion": "attention"}),
+                ("bert-sg-edges", {"edges": True}),
+            )
+        ),
+        *(
+            SystemInfo(
+                name,
+                ("re",),
+                ("vector",),
+                "scene:MEGA",
+                graphs=graphs,
+                options=options,
+                paper="Zheng et al., ACM MM 2021",
+                replaces="the scene-graph model by spatial relations of detected objects, and its features "
+                "by the backbone's, unless you bring scene graphs; CoreNLP by a parser of your choice",
+            )
+            for name, graphs, options in (
+                ("mega", ("scenes", "dependencies"), {}),
+                ("mega-shuffled", ("scenes", "dependencies"), {"structural": "shuffled"}),
+                ("mega-unaligned", ("scenes",), {"structural": "off"}),
+            )
+        ),
         SystemInfo("bert-crf", ("ner",), (), "text_only:TextOnly"),
         SystemInfo(
             "cnn-bilstm-crf",

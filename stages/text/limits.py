@@ -29,6 +29,7 @@ class EncodedText:
     words: how many words of the text are kept.
     characters: the ids of each kept word's characters, for systems on words.
     spans: the ranges of words of head and tail, for relations of systems on words.
+    starts: the first sub-word of every word of the text, -1 for a word that was dropped.
     """
 
     input_ids: list[int]
@@ -36,6 +37,7 @@ class EncodedText:
     words: int
     characters: list[list[int]] | None = None
     spans: tuple[Span, Span] | None = None
+    starts: tuple[int, ...] | None = None
 
 
 def special_tokens(tokenizer: Any) -> tuple[int, int]:
@@ -91,7 +93,8 @@ def encode_words(pieces: Sequence[Sequence[int]], *, limit: int, special: tuple[
             break
         positions.append(len(ids))
         ids.extend(word)
-    return EncodedText([*ids, special[1]], positions, len(positions))
+    starts = (*positions, *[-1] * (len(pieces) - len(positions)))
+    return EncodedText([*ids, special[1]], positions, len(positions), starts=starts)
 
 
 def encode_pair(
@@ -122,15 +125,16 @@ def encode_pair(
     for name, (start, end) in sorted((("1", head), ("2", tail)), key=lambda item: item[1][0] - item[1][1]):
         opening[start].append(markers[f"[E{name}]"])
         closing[end].insert(0, markers[f"[/E{name}]"])
-    ids, words = [special[0]], 0
+    ids, starts = [special[0]], []
     for position in range(len(pieces) + 1):
         ids.extend(closing.get(position, []))
         ids.extend(opening.get(position, []))
-        if position < len(pieces) and kept[position]:
+        if position < len(pieces):
+            starts.append(len(ids) if kept[position] else -1)
             ids.extend(kept[position])
-            words += 1
     ids.append(special[1])
-    return EncodedText(ids, [0, ids.index(markers["[E1]"]), ids.index(markers["[E2]"])], words)
+    positions = [0, ids.index(markers["[E1]"]), ids.index(markers["[E2]"])]
+    return EncodedText(ids, positions, sum(start >= 0 for start in starts), starts=tuple(starts))
 
 
 def _words_that_fit(

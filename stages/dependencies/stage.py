@@ -1,0 +1,180 @@
+"""The dependencies stage: a tree of every text over its own words, as rows of a table.
+
+Its parser is the user's, or its trees are; `chain` needs neither and says nothing of the sentence, which the
+name of every model that reads it says.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...manifests.errors import InputError, StageError
+from ...manifests.files import reason_of, remove_temporaries
+from ...manifests.fingerprint import digest_file
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.schemas import CHAIN, DEPENDENCIES, PROBLEMS, SAMPLES
+from ...manifests.tables import read_table, sound_digests, table_digest, table_of, write_table
+from ..base.settings import local_files
+from ..base.stage import Rerun, Stage, Verdict, changed_outputs, count_reasons, given_settings
+from ..base.tools import SILENT, Counts, Tools
+from .conllu import read_conllu
+from .parsers import model_digest, open_parser
+from .settings import CONLLU, SPACY, STANZA, DependencySettings
+from .trees import Tree, chain, fault_of
+
+__all__ = ["Dependencies"]
+
+Texts = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Dependencies(Stage):
+    """From samples.parquet to dependencies.parquet. See Stage for the contract."""
+
+    run: RunFolder
+    settings: DependencySettings
+
+    kind = "dependencies"
+    schema_version = 1
+    optional = True
+
+    def parameters(self) -> dict[str, Any]:
+        return {"parser": self.settings.parser}
+
+    def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
+        found = {"samples": table_digest(self.run.samples, SAMPLES, "prepare")}
+        if self.settings.parser == CONLLU:
+            try:
+                found["trees"] = digest_file(self._file)
+            except OSError as error:
+                raise InputError(f"{self._file} (--model) cannot be read: {reason_of(error)}") from error
+        return found
+
+    def weights(self) -> dict[str, str]:
+        parser = self.settings.parser
+        return {"parser": model_digest(parser, self.settings.model)} if parser in (SPACY, STANZA) else {}
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.settings.model).expanduser()
+
+    def outputs(self) -> dict[str, str]:
+        return sound_digests(
+            {
+                "dependencies": (self.run.dependencies, DEPENDENCIES),
+                "problems": (self.output_path("problems"), PROBLEMS),
+            }
+        )
+
+    def output_path(self, output: str) -> Path:
+        return self.run.dependencies if output == "dependencies" else self.run.outcomes(self.name)
+
+    @property
+    def place(self) -> Path:
+        return self.run.dependencies
+
+    def before(self) -> tuple[str, ...]:
+        return ("prepare",)
+
+    def given(self) -> dict[str, Any]:
+        return given_settings(self.settings)
+
+    def sources(self) -> Iterator[Path]:
+        yield from local_files(self.settings).values()
+
+    def failures(self) -> dict[str, int]:
+        try:
+            found = read_table(self.run.outcomes(self.name), PROBLEMS, columns=["reason"])
+        except StageError:  # it never finished
+            return {}
+        return count_reasons(found.column("reason"))
+
+    def missed(self) -> dict[str, int]:
+        return {}
+
+    def compute(self, causes: StageRecord, tools: Tools) -> Counts:
+        remove_temporaries(self.run.path, self.run.dependencies.name)
+        rows = read_table(self.run.samples, SAMPLES, columns=["id", "tokens"]).to_pylist()
+        texts = {row["id"]: row["tokens"] for row in rows}
+        trees, made_by = self._trees(texts, tools)
+        problems = [
+            {"kind": "tree", "sample": sample, "where": self.settings.model, "reason": reason}
+            for sample in texts
+            if (reason := _wrong(trees.get(sample), texts[sample])) is not None
+        ]
+        refused = {row["sample"] for row in problems}
+        found = [
+            {
+                "id": sample,
+                "words": words,
+                "head": trees[sample].heads,
+                "deprel": trees[sample].relations,
+                **made_by,
+            }
+            for sample, words in texts.items()
+            if sample not in refused
+        ]
+        write_table(self.output_path("problems"), table_of(PROBLEMS, problems))
+        write_table(self.run.dependencies, table_of(DEPENDENCIES, found))
+        if problems:
+            tools.say(
+                f"note: {len(problems)} of {len(texts)} samples have no tree; their words are not linked"
+            )
+        return Counts(
+            "samples",
+            done=len(found),
+            failed=len(problems),
+            details={
+                "parser": " ".join(filter(None, made_by.values())),
+                "failures": str(self.output_path("problems")) if problems else None,
+            },
+        )
+
+    def _trees(self, texts: Texts, tools: Tools) -> tuple[dict[str, Tree], dict[str, str]]:
+        """Return the trees by sample, and the columns that say what made them."""
+        parser = self.settings.parser
+        if parser == CHAIN:
+            return {sample: chain(len(words)) for sample, words in texts.items()}, _made_by(CHAIN)
+        if parser == CONLLU:
+            found = read_conllu(self._file, texts)
+            if not found:
+                raise InputError(
+                    f"{self._file} has no tree of any of the {len(texts)} samples; `# sample_id = ID` above "
+                    "a sentence says which it is of"
+                )
+            return found, _made_by(CONLLU, self._file.name)
+        opened = open_parser(parser, self.settings.model)
+        bar = tools.bar(len(texts), "parse", "sample")
+        trees: dict[str, Tree] = {}
+        for sample, tree in zip(texts, opened.parse(list(texts.values())), strict=True):
+            trees[sample] = tree
+            bar.update()
+        bar.close()
+        return trees, _made_by(opened.tool, opened.model, opened.version)
+
+    def again(
+        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
+    ) -> Rerun:
+        """Make all of it again."""
+        scratch.samples.symlink_to(self.run.samples.resolve())
+        again = replace(self, run=scratch)
+        counts = again.compute(again.causes(tools), tools)
+        wrong = changed_outputs(record, again.outputs())
+        verdict: Verdict = "different" if wrong else "equal"
+        remarks = [f"{name} is not as recorded" for name in wrong]
+        return Rerun(self.name, verdict, f"{counts.done} samples", remarks=remarks)
+
+
+def _made_by(tool: str, model: str = "", version: str = "") -> dict[str, str]:
+    return {"tool": tool, "model": model, "version": version}
+
+
+def _wrong(tree: Tree | None, words: Sequence[str]) -> str | None:
+    """Return why a text has no tree, or None."""
+    if tree is None:
+        return "no tree of it was given"
+    if len(tree.heads) != len(words):
+        return f"it has {len(words)} words, and its tree {len(tree.heads)}"
+    return fault_of(tree.heads)
