@@ -158,9 +158,9 @@ class GraphObjects(ObjectEmbedding):
         if self.predicates is None or edges is None:
             return found
         edges = torch.where(mask[:, :, None] & mask[:, None], edges, 0)
-        count = (edges > 0).sum(dim=1)[..., None].clamp(min=1)
-        added: Tensor = self.predicates(edges).sum(dim=1) / count
-        return found + added
+        there = edges > 0
+        added = entering(self.predicates(edges), there).sum(dim=1)
+        return found + added / there.sum(dim=1)[..., None].clamp(min=1)
 
 
 class MEGA(SceneSystem):
