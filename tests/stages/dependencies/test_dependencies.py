@@ -191,10 +191,10 @@ def spacy_model(folder: Path, parses: bool, monkeypatch: pytest.MonkeyPatch, kin
     if kind == "stand-in":
         folder.mkdir()
         (folder / "meta.json").write_text("{}")
-        spacy, tokens = ModuleType("spacy"), ModuleType("spacy.tokens")
-        spacy.__dict__.update(load=lambda path: StandIn(parses), __version__="0")
+        stand_in, tokens = ModuleType("spacy"), ModuleType("spacy.tokens")
+        stand_in.__dict__.update(load=lambda path: StandIn(parses), __version__="0")
         tokens.__dict__["Doc"] = StandIn.Doc
-        monkeypatch.setitem(sys.modules, "spacy", spacy)
+        monkeypatch.setitem(sys.modules, "spacy", stand_in)
         monkeypatch.setitem(sys.modules, "spacy.tokens", tokens)
         return folder
     import spacy
