@@ -58,6 +58,7 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
     help="The run to make.",
 )
 @click.option("--encoder", help="The text encoder, if the lock's name for it does not work here.")
+@click.option("--vectors", metavar="FILE", help="The file of word vectors, likewise.")
 @click.option("--detector-weights", metavar="FILE", help="The detector's weights, likewise.")
 @click.option("--backbone-weights", metavar="FILE", help="The backbone's weights, likewise.")
 @click.option(

@@ -21,6 +21,7 @@ from ...stages.base.tools import Tools, counted
 from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
 from ...stages.learning.recipe import TrainSettings
+from ...stages.learning.words import vectors_digest
 from ...stages.prepare.identity import identify
 from ...stages.prepare.readers import read_samples
 from ...stages.prepare.settings import PrepareSettings
@@ -43,6 +44,7 @@ _ARITHMETIC = ("precision", "device")
 _DESCRIPTION = "config.json"
 _WEIGHTS_KEYS = {
     "encoder": ("train", "encoder"),
+    "vectors": ("train", "vectors"),
     "detector": ("detect", "weights"),
     "backbone": ("extract", "weights"),
 }
@@ -50,6 +52,7 @@ _WEIGHTS_OPTIONS = {
     "detector": "--detector-weights FILE",
     "backbone": "--backbone-weights FILE",
     "encoder": "--encoder FOLDER",
+    "vectors": "--vectors FILE",
 }
 _Difference = tuple[str, Any, Any]  # name, value in the lock, value here
 _COPY = "reproduces.lock"
@@ -127,6 +130,7 @@ def reproduce(
     images: Path | None,
     tools: Tools,
     encoder: str | None = None,
+    vectors: str | None = None,
     detector_weights: str | None = None,
     backbone_weights: str | None = None,
     tolerance: float = F1_TOLERANCE,
@@ -139,7 +143,12 @@ def reproduce(
     weights are not available.
     """
     wanted = read_lock(lock)
-    chosen = {"encoder": encoder, "detector": detector_weights, "backbone": backbone_weights}
+    chosen = {
+        "encoder": encoder,
+        "vectors": vectors,
+        "detector": detector_weights,
+        "backbone": backbone_weights,
+    }
     config = _configuration(wanted, lock, text, images, chosen)
     _check_folder(run, lock)
     result = Reproduction(lock.name, str(run.path), tolerance)
@@ -247,11 +256,12 @@ def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Compari
 def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Comparison]:
     """Compare each weights file that the lock's stages used with the one given or found here by its name."""
     detect, extract = config.of(DetectSettings), config.of(ExtractSettings)
-    encoder = config.of(TrainSettings).encoder
+    train = config.of(TrainSettings)
     digests: dict[str, Callable[[], str]] = {
         "detector": lambda: weights_of(detect.detector, detect.weights).digest(),
         "backbone": lambda: weights_of(extract.backbone, extract.weights).digest(),
-        "encoder": lambda: encoder_digest(resolve_encoder(encoder)),
+        "encoder": lambda: encoder_digest(resolve_encoder(train.encoder)),
+        "vectors": lambda: vectors_digest(train).get("vectors", ""),
     }
     comparisons = []
     named = {

@@ -12,6 +12,8 @@ from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.report.text import trials_table
+from hmnet_pipe.pipeline.reproduce.lock import lock_run
+from hmnet_pipe.pipeline.reproduce.reproduce import Reproduction, reproduce
 from hmnet_pipe.pipeline.run.trainings import finished_trainings
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
@@ -140,3 +142,24 @@ def test_settings_that_a_system_does_not_read_are_no_part_of_its_fingerprint() -
         found = [recipe_parameters(recipe, Trial(system), None) for recipe in (plain, same, other)]
         assert found[0] == found[1]
         assert found[0] != found[2]
+
+
+def test_a_lock_names_the_vectors_and_is_reproduced_with_them_from_another_place(
+    run: Path, tmp_path: Path, demos: Demos
+) -> None:
+    path = vectors_file(tmp_path, {"the": [1, 2, 3]})
+    bring_up_to_date(run, "train", trial=CNN, vectors=str(path))
+    lock, corpus = lock_run(RunFolder(run), tmp_path / "run.lock"), demos.corpus(sizes=SIZES)
+    (tmp_path / "elsewhere").mkdir()
+    moved = path.rename(tmp_path / "elsewhere" / path.name)
+
+    def again(name: str, vectors: Path | None) -> Reproduction:
+        there, given = RunFolder(tmp_path / name), None if vectors is None else str(vectors)
+        return reproduce(lock, there, text=corpus, images=corpus / "images", tools=Tools(), vectors=given)
+
+    with pytest.raises(WeightsError, match=r"the vectors of the lock, .*; give it with --vectors FILE"):
+        again("without", None)
+    assert again("moved", moved).reproduced
+    moved.write_text("the 1 2 4\n")
+    other = again("other", moved)
+    assert [found.what for found in other.different] == ["vectors"]
