@@ -38,6 +38,7 @@ _CRASHED = (
 )
 _TOO_LARGE = "it needs more memory than its worker may use"
 _BYTES_PER_WORKER = 2 * 2**30
+_GPU_BYTES_PER_WORKER = 3 * 2**30
 _LOOK_SECONDS = 5.0  # after this long without a result, check whether there is a worker at all
 _RESTART_SECONDS = 60.0  # a worker of our own that dies is back after a few seconds
 _DASK = {
@@ -81,12 +82,20 @@ U = TypeVar("U", bound=_Unit)
 R = TypeVar("R")
 
 
-def default_workers() -> int:
-    """Return one worker per core, as far as memory allows (a Faster R-CNN needs about 2 GB)."""
+def default_workers(device: str = "cpu") -> int:
+    """Return one worker per core, as far as memory allows (a Faster R-CNN needs about 2 GB).
+
+    On a GPU, several keep it busy, as each also decodes and launches; its memory sets the limit.
+    """
     from distributed.system import MEMORY_LIMIT  # the machine's, or that of the container
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(MEMORY_LIMIT) // _BYTES_PER_WORKER))
+    most = min(cores, int(MEMORY_LIMIT) // _BYTES_PER_WORKER)
+    if device.startswith("cuda"):
+        import torch
+
+        most = min(most, torch.cuda.get_device_properties(device).total_memory // _GPU_BYTES_PER_WORKER)
+    return max(1, most)
 
 
 def _on_worker(function: Callable[[U], R], unit: U, started_in: str) -> R:
@@ -166,7 +175,7 @@ class Cluster:
         running: dict[Any, U] = {}
         here = os.getcwd()  # noqa: PTH109  (it is pickled as plain text)
         with _lost_scheduler():
-            client = self._connect(len(units))
+            client = self._connect(len(units), getattr(units[0], "device", "cpu"))
             # A bounded window: the scheduler holds two tasks per worker, not the whole data set.
             window = 2 * max(1, len(self._workers_at_work()))
         while waiting or suspects or running:
@@ -248,7 +257,7 @@ class Cluster:
     def _start_one(self) -> str:
         return f"start one with `dask worker {self._scheduler} --nthreads 1`"
 
-    def _connect(self, units: int) -> Any:
+    def _connect(self, units: int, device: str) -> Any:
         if self._client is not None:
             return self._client
         from distributed import Client, LocalCluster
@@ -274,7 +283,7 @@ class Cluster:
                 self._say(f"waiting for a worker at {self._scheduler}: {self._start_one()}")
                 self._client.wait_for_workers(1)
         else:
-            workers = min(self._workers or default_workers(), units)
+            workers = min(self._workers or default_workers(device), units)
             self._loop = _started_loop()
             self._cluster = LocalCluster(
                 n_workers=workers,

@@ -30,6 +30,11 @@ class ChunkUnit:
         return len(self.images)
 
     @property
+    def device(self) -> str:
+        """Return the device that the unit's network computes on."""
+        return self.arithmetic.device
+
+    @property
     def stem(self) -> Path:
         """Return the path that the names of the chunk's tables start with."""
         return Path(self.work) / digest_json([key for key, _ in self.images])

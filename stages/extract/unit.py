@@ -65,6 +65,11 @@ class ShardUnit:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def device(self) -> str:
+        """Return the device that the unit's network computes on."""
+        return self.arithmetic.device
+
     def halves(self) -> tuple[Self, Self]:
         """Return two units that do the same work: halving isolates an image that crashes its worker."""
         middle = len(self.images) // 2
