@@ -33,7 +33,7 @@ class StageStatus:
     A stage is blocked if a stage before it has not run or its weights are missing.
 
     reasons: why it is not fresh.
-    failures: how many images (or, for prepare, samples and tags) had each problem.
+    failures: how many images (or, for prepare, samples and tags) had each problem; failures_are: their name.
     done, failed, seconds: of its last finished run.
     """
 
@@ -46,6 +46,7 @@ class StageStatus:
     failed: int | None
     seconds: float | None
     finished: str | None
+    failures_are: str = "failed"
 
     def lines(self) -> Iterator[str]:
         counts = (
@@ -63,7 +64,7 @@ class StageStatus:
             f"    because of {reason}" if self.state in ("stale", "partial") else f"    {reason}"
             for reason in self.reasons
         )
-        yield from (f"    {number} failed: {reason}" for reason, number in self.failures.items())
+        yield from (f"    {number} {self.failures_are}: {reason}" for reason, number in self.failures.items())
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,12 @@ class RunStatus:
         result = [f"{self.run}: task {self.task}, {_megabytes(self.bytes)} on disk ({', '.join(sizes)})"]
         for row in self.stages:
             result += row.lines()
-        return [*result, f"next: {self.next_command}" if self.next_command else "everything is up to date"]
+        if self.next_command is None:
+            return [*result, "everything is up to date"]
+        first = next((row for row in self.stages if row.state != "fresh"), None)
+        # The command alone would be refused again.
+        mend = f"see to what blocks {first.stage}, then " if first and first.state == "blocked" else ""
+        return [*result, f"next: {mend}{self.next_command}"]
 
 
 def run_status(run: RunFolder, *, sized_files: int = _SIZED_FILES) -> RunStatus:
@@ -138,6 +144,7 @@ def _stage_status(stage: Stage) -> StageStatus:
         failed=counts.get("failed"),
         seconds=facts.get("seconds"),
         finished=facts.get("finished"),
+        failures_are=stage.failures_are,
     )
 
 

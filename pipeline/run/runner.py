@@ -99,6 +99,8 @@ class Report:
 
 
 def _text(value: Any) -> str:
+    if value in ({}, [], ()):
+        return "none"
     if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
         return "; ".join(f"{name}: {_text(part)}" for name, part in value.items())
     if isinstance(value, dict):
@@ -165,17 +167,19 @@ def run_together(
             stack.enter_context(locked(stage, tools.say))
         if accepted is not None:
             stack.enter_context(_taken_back(accepted(), stages, causes))
+        why: list[str] = []
         for stage in stages:
             state, reasons = stage_state(stage, causes[stage.name])
             if state == "fresh":
                 reports[stage.name] = _noted(stage, started, started_at)
                 continue
-            for reason in reasons:
-                tools.say(f"{stage.name} runs again because of {reason}")
+            why += [f"{stage.name} runs again because of {reason}" for reason in reasons]
             works.append((stage, causes[stage.name]))
         if works:
             starting()
-            reports |= _computed(works, tools, started, started_at)
+            reports |= _computed(works, _saying_first(tools, why), started, started_at)
+            for reason in why:  # it had no use for the tools
+                tools.say(reason)
     return [reports[stage.name] for stage in stages]
 
 
@@ -193,6 +197,23 @@ def _taken_back(
             if refused or not any(stage.progress(causes[stage.name]) for stage in stages):
                 undo()
         raise
+
+
+def _saying_first(tools: Tools, lines: list[str]) -> Tools:
+    """Return the tools, which first say the lines, and take them out of the list.
+
+    A stage that refuses to run uses no tool: what it would have run for is then not said.
+    """
+
+    def then(use: Callable[..., Any]) -> Callable[..., Any]:
+        def used(*arguments: Any) -> Any:
+            while lines:
+                tools.say(lines.pop(0))
+            return use(*arguments)
+
+        return used
+
+    return replace(tools, say=then(tools.say), bar=then(tools.bar), map=then(tools.map))
 
 
 def _noted(stage: Stage, started: float, started_at: int) -> Report:

@@ -83,12 +83,14 @@ class Stage(ABC):
     optional: whether a run can do without it.
     repeats_whole: whether computing it again for comparison takes as long as the stage itself.
     inputs_outside: whether its inputs lie outside the run.
+    failures_are: how `status` calls what `failures` counts.
     """
 
     kind: ClassVar[str]
     optional: ClassVar[bool] = False
     repeats_whole: ClassVar[bool] = False
     inputs_outside: ClassVar[bool] = False
+    failures_are: ClassVar[str] = "failed"
     run: RunFolder
 
     @property

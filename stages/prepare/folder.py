@@ -4,6 +4,7 @@ Only files that may have changed are read again.
 """
 
 import os
+import stat
 import time
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -129,6 +130,9 @@ class ImageFolder:
                     raise UnusableImage(
                         f"not in the image folder, where {' and '.join(fitting[:3])} are; name one of them"
                     )
+            for folder in folders:
+                if what := _no_file(self.path / folder / name):
+                    raise UnusableImage(f"{what}, not an image file")
         except OSError as error:
             raise UnusableImage(f"cannot be read: {error.strerror}") from error
         raise UnusableImage(f"not in the image folder{self._nearest(folders, name)}")
@@ -161,7 +165,7 @@ class ImageFolder:
         if place not in self._listings:
             names: dict[str, list[str]] = {}
             if place.is_dir():
-                for name in sorted(entry.name for entry in os.scandir(place) if entry.is_file()):
+                for name in sorted(entry.name for entry in os.scandir(place) if Path(entry).is_file()):
                     names.setdefault(_plain(name).casefold(), []).append(name)
             self._listings[place] = names
         return self._listings[place]
@@ -215,6 +219,16 @@ class ImageFolder:
             write_table(self.known, table_of(_KNOWN, rows))
         except OSError:  # a read-only run can still be checked
             return
+
+
+def _no_file(path: Path) -> str | None:
+    """Return what lies at `path` where that is no regular file, or None where nothing does."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "a link to what is not there" if path.is_symlink() else None
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return None if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def _plain(name: str) -> str:

@@ -41,6 +41,7 @@ class Prepare(Stage):
     kind = "prepare"
     schema_version = 3
     inputs_outside = True
+    failures_are = "in problems.parquet"  # their samples are used all the same
 
     def __init__(self, run: RunFolder, settings: PrepareSettings, *, settling_ns: int = SETTLING_NS) -> None:
         self.run = run

@@ -24,7 +24,7 @@ from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 
-from ...running import Command, Demos, bring_up_to_date, hmnet, wait_until
+from ...running import Command, Demos, begin, bring_up_to_date, hmnet, wait_until
 
 TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
 TEXTS = {"train": 12, "valid": 2, "test": 2}
@@ -55,6 +55,28 @@ def stopping_after(units_done: int) -> Tools:
         raise KeyboardInterrupt
 
     return Tools(map=map_some)
+
+
+def test_samples_without_their_image_are_not_called_failed(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    samples = [{"tokens": ["ada"], "tags": ["O"], "image": "absent.jpg"}] * 3
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(sample)}\n" for sample in samples))
+    bring_up_to_date(begin(tmp_path / "run", tmp_path), "prepare")
+    first, *more = row(RunFolder(tmp_path / "run"), "prepare").lines()
+    assert "(3 done, 0 failed, " in first
+    assert more == ["    3 in problems.parquet: not in the image folder"]
+
+
+def test_what_blocks_a_stage_comes_before_its_command(run: RunFolder) -> None:
+    run.record("detect").unlink()
+    run.detections.unlink()
+    config = RunConfig.read(run.config)
+    assert run_status(run).lines()[-1] == f"next: hmnet-pipe detect {run.path}"
+    config.override("detect", {"weights": str(run.path / "nowhere.pth")}).write(run.config)
+    assert row(run, "detect").state == "blocked"
+    assert (
+        run_status(run).lines()[-1] == f"next: see to what blocks detect, then hmnet-pipe detect {run.path}"
+    )
 
 
 def test_a_finished_run_is_fresh_and_training_comes_next(run: RunFolder) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.new import write_options
 from hmnet_pipe.pipeline.run.presets import preset
-from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.pipeline.run.runner import Report, run_stage
 from hmnet_pipe.stages.base.stage import Progress
 from hmnet_pipe.stages.base.tools import SILENT, Counts, Tools, counted
 from hmnet_pipe.stages.prepare.stage import Prepare
@@ -104,6 +105,26 @@ def test_a_refusal_takes_options_back_whatever_is_kept(run: RunFolder) -> None:
     assert kept_after(run, InputError, progress=True) == 30
 
 
+@pytest.mark.parametrize(("refuses", "lines"), [(True, 0), (False, 1)])
+def test_why_a_stage_runs_again_is_not_said_of_one_that_refuses_to(
+    run: RunFolder, refuses: bool, lines: int
+) -> None:
+    class Newer(Prepare):
+        def causes(self, tools: Tools = SILENT) -> StageRecord:
+            return replace(super().causes(tools), schema_version=99)
+
+        def compute(self, causes: StageRecord, tools: Tools) -> Counts:
+            if refuses:
+                raise InputError("no")
+            return Counts("samples", 0)
+
+    said: list[str] = []
+    with pytest.raises(InputError) if refuses else nullcontext():
+        run_stage(Newer(run, RunConfig.read(run.config).tables["prepare"]), Tools(say=said.append))
+    assert len(said) == lines
+    assert all("prepare runs again because of" in line for line in said)
+
+
 def test_options_beside_a_scheduler_that_does_not_answer_are_not_kept(demos: Demos, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     begin(folder, demos.corpus())
@@ -148,3 +169,9 @@ def test_one_problem_is_a_problem(tmp_path: Path) -> None:
     assert verdict.startswith("verify: 1 problem found, 1 left; mend it with")
     assert counted(0, "samples") == "0 samples"
     assert counted(1, "sample passes") == "1 sample pass"
+
+
+def test_a_summary_says_none_where_there_is_nothing_to_list(tmp_path: Path) -> None:
+    details = {"mentions per split": {"train": {"PER": 7}, "valid": {}}, "images": 0}
+    report = Report("prepare", "done", "samples", 1, 0, 0, 0.1, details=details)
+    assert report.lines()[1:] == ["  mentions per split: train: PER 7; valid: none", "  images: 0"]

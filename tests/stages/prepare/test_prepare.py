@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -192,6 +193,29 @@ def test_where_several_files_fit_or_one_nearly_does_the_message_names_them(workp
     }
 
 
+def test_what_is_no_file_is_called_what_it_is_and_does_no_harm_to_others(workplace: Path) -> None:
+    images = workplace / "images"
+    (images / "1.png").write_bytes(picture("red"))
+    (images / "folder.jpg").mkdir()
+    os.mkfifo(images / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(images / "socket.jpg"))  # the name of a socket is short
+    (images / "loop.jpg").symlink_to(images / "loop.jpg")
+    (images / "gone.jpg").symlink_to(images / "nowhere")
+    names = ("1", "folder", "pipe", "socket", "loop", "gone", "absent")
+    (workplace / "text" / "train.txt").write_text("".join(map(tweet, names)))
+    prepare = stage(workplace)
+    prepare.compute(prepare.causes(), Tools())
+    assert {problem["sample"]: problem["reason"] for problem in tables(prepare)[2]} == {
+        "folder": "a folder, not an image file",
+        "pipe": "a pipe, not an image file",
+        "socket": "a socket, not an image file",
+        "loop": "a link to what is not there, not an image file",
+        "gone": "a link to what is not there, not an image file",
+        "absent": "not in the image folder",
+    }
+
+
 def test_an_absolute_path_inside_the_image_folder_is_found(workplace: Path) -> None:
     image = workplace / "images" / "x.jpg"
     for path in (image, workplace / "y.jpg"):
@@ -304,7 +328,11 @@ def test_a_link_to_an_image_is_an_image_and_a_broken_one_is_missing(workplace: P
     prepare.compute(prepare.causes(), Tools())
     samples, _, problems = tables(prepare)
     assert [sample["image_key"] for sample in samples] == [key(picture("red")), None, None, None]
-    assert {problem["reason"] for problem in problems} == {"not in the image folder"}
+    assert {problem["reason"] for problem in problems} == {
+        "a link to what is not there, not an image file",
+        "a folder, not an image file",
+        "a pipe, not an image file",
+    }
 
 
 def test_folders_of_images_per_split_are_searched_the_samples_own_first(workplace: Path) -> None:
