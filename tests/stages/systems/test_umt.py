@@ -97,15 +97,20 @@ def test_emissions_loss_and_prediction_are_those_of_the_loops(side: int) -> None
     ]
 
 
-def test_relation_logits_and_loss_are_those_of_the_loops() -> None:
-    model, batch = model_of("re"), rigs.batch_of("re")
+@pytest.mark.parametrize("head", ["markers", "cls"])
+def test_relation_logits_and_loss_are_those_of_the_loops(head: str) -> None:
+    model = rigs.model_of(replace(rigs.config_of("umt", "re"), relation_head=head))
+    batch = rigs.batch_of("re")
     weights, logits = rigs.weights_of_module(model), model(batch)
     expected = []
     for sample in SAMPLES:
         states = fused(model, rigs.text_states(model, batch, sample), image_of(batch, sample))
-        _, head, tail = MARKERS[sample]
+        weight, bias = weights["classifier.weight"], weights["classifier.bias"]
+        _, first, second = MARKERS[sample]
         expected.append(
-            oracle.marker_logits(states, head, tail, weights["classifier.weight"], weights["classifier.bias"])
+            oracle.cls_logits(states, weight, bias)
+            if head == "cls"
+            else oracle.marker_logits(states, first, second, weight, bias)
         )
     close(logits, np.array(expected))
     losses = [oracle.cross_entropy(row, label) for row, label in zip(expected, RELATED, strict=True)]
