@@ -74,7 +74,10 @@ class SystemInfo:
 SYSTEMS: dict[str, SystemInfo] = {
     info.name: info
     for info in (
-        *(SystemInfo(name, BOTH_TASKS, ("pyramid",), "hmnet:HMNeT", finetunes=True) for name in VARIANTS),
+        *(
+            SystemInfo(name, BOTH_TASKS, ("pyramid",), "hmnet:HMNeT", finetunes=True, paper="HMNeT")
+            for name in VARIANTS
+        ),
         *(
             SystemInfo(
                 name,
@@ -151,7 +154,7 @@ SYSTEMS: dict[str, SystemInfo] = {
                 ("mega-unaligned", ("scenes",), {"structural": "off"}),
             )
         ),
-        SystemInfo("bert-crf", ("ner",), (), "text_only:TextOnly"),
+        SystemInfo("bert-crf", ("ner",), (), "text_only:TextOnly", paper="Yu et al., ACL 2020"),
         SystemInfo(
             "cnn-bilstm-crf",
             ("ner",),
@@ -181,7 +184,15 @@ SYSTEMS: dict[str, SystemInfo] = {
             replaces="Mask R-CNN's objects by those of the cached detector; GloVe by vectors that are "
             "learned, where no file is named",
         ),
-        SystemInfo("mtb", ("re",), (), "text_only:MTB", version=2),
+        SystemInfo(
+            "mtb",
+            ("re",),
+            (),
+            "text_only:MTB",
+            version=2,
+            paper="Soares et al., ACL 2019",
+            replaces="its pretraining by that of the encoder that is named",
+        ),
         *(
             SystemInfo(
                 name,

@@ -1,6 +1,7 @@
 """The list of systems, and the scores that were published."""
 
 import re
+from pathlib import Path
 
 from click.testing import CliRunner
 from hmnet_pipe.pipeline.cli import main
@@ -36,3 +37,25 @@ def test_numbers_that_contradict_one_another_are_marked() -> None:
     assert ("hmnet", "Twitter-2015") not in marked
     assert "retractions" in PUBLISHED["umgf"]["Twitter-2015"].note
     assert all(set(rows) <= set(DATA_SETS) for rows in PUBLISHED.values())
+
+
+def test_the_page_of_the_systems_is_that_of_the_registry() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "systems.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- systems -->\n")[2].partition("<!-- end -->")[0]
+    assert table == systems_markdown(), "run `hmnet-pipe systems --markdown` and copy it into docs/systems.md"
+
+
+def test_the_tests_that_the_page_names_are_there() -> None:
+    root = Path(__file__).parents[3]
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs" / "systems.md").read_text(encoding="utf-8")))
+    there = {
+        name
+        for path in (root / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 10
+    assert named <= there
+
+
+def test_every_row_of_the_papers_table_is_a_system() -> None:
+    assert set(PUBLISHED) <= set(SYSTEMS)
