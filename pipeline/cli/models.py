@@ -83,20 +83,33 @@ def evaluate(
 @run_argument
 @click.option("--system", "systems", multiple=True, help="Only this system; may be given more than once.")
 @click.option("--seed", "seeds", multiple=True, type=int, help="Only this seed; may be given more than once.")
+@click.option(
+    "--against",
+    default="",
+    metavar="SYSTEM",
+    help="Also test each row's difference in test F1 from this system, over the seeds that both have.",
+)
 @json_option
-def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], as_json: bool) -> None:
+def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], against: str, as_json: bool) -> None:
     """Print one row per system and setting: mean and deviation of F1 over its seeds.
 
-    Reads metrics.json of every finished training in RUN. Writes nothing.
+    Reads metrics.json of every finished training in RUN, and with --against predictions.parquet. Writes
+    nothing. --against adds the mean difference with its 95% interval (bootstrap over seeds and sentences) and
+    the p-value of approximate randomisation by sentences, alone and corrected for all rows (Holm).
 
     \b
-    Example: hmnet-pipe table runs/twitter2015 --system bert-crf --system hmnet
+    Example: hmnet-pipe table runs/twitter2015 --system bert-crf --system hmnet --against bert-crf
     """
     from ..report.text import trials_table
-    from ..run.trainings import finished_trainings
+    from ..run.trainings import differences, finished_trainings
 
-    metrics = finished_trainings(RunFolder(run), systems, seeds)
-    print_json(metrics) if as_json else show(*trials_table(metrics).split("\n"))
+    folder = RunFolder(run)
+    metrics = finished_trainings(folder, systems, seeds)
+    tested = differences(folder, metrics, against) if against else None
+    if as_json:
+        print_json({"trainings": metrics, "differences": tested} if against else metrics)
+    else:
+        show(*trials_table(metrics, tested).split("\n"))
 
 
 @command()

@@ -6,11 +6,12 @@ from typing import Any
 
 from ...manifests.printable import printable
 from ...stages.learning.negative import NO_NEGATIVE
+from ..run.trainings import setting_of
 
 Scores = Mapping[str, Any]
 """As stages.learning.scores makes them; repeated here, since that module imports scikit-learn."""
 
-__all__ = ["demo_table", "qualified", "score_table", "text_table", "trials_table"]
+__all__ = ["demo_table", "score_table", "text_table", "trials_table"]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -34,25 +35,38 @@ def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
-def trials_table(metrics: Sequence[Mapping[str, Any]]) -> str:
+def trials_table(
+    metrics: Sequence[Mapping[str, Any]], differences: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
     """Return one row for each system, and for each of its low-resource and other settings.
 
     metrics: the metrics.json of several trainings. A row has the mean F1 over the seeds and the sample
-    standard deviation.
+    standard deviation. differences: of some rows from another, as pipeline.run.trainings makes them.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in metrics:
-        groups.setdefault(_setting(one), []).append(one)
+        groups.setdefault(setting_of(one), []).append(one)
     rows = []
     for setting, trained in groups.items():
         row: list[Any] = [setting, len(trained)]
         for split in ("valid", "test"):
             scores = [one[split]["f1"] for one in trained if one[split] is not None]
             row += [mean(scores) if scores else None, stdev(scores) if len(scores) > 1 else None]
-        rows.append(row)
-    table = text_table(["system", "trainings", "valid F1", "deviation", "test F1", "deviation"], rows)
+        rows.append([*row, *_difference((differences or {}).get(setting))] if differences else row)
+    head = ["system", "trainings", "valid F1", "deviation", "test F1", "deviation"]
+    table = text_table([*head, *(_DIFFERENCE if differences else ())], rows)
     scored = [one[split] for one in metrics for split in ("valid", "test") if one[split] is not None]
     return _with_note(table, scored)
+
+
+_DIFFERENCE = ("difference", "95% interval", "p", "p (Holm)")
+
+
+def _difference(row: Mapping[str, Any] | None) -> list[Any]:
+    """Return the cells of a difference."""
+    if row is None:
+        return [None] * len(_DIFFERENCE)
+    return [f"{row['value']:+.4f}", f"{row['low']:+.4f} to {row['high']:+.4f}", row["p"], row["p_holm"]]
 
 
 def _with_note(table: str, scores: Sequence[Scores]) -> str:
@@ -60,19 +74,6 @@ def _with_note(table: str, scores: Sequence[Scores]) -> str:
     return (
         f"{table}\nnote: {NO_NEGATIVE}" if any(one.get("negative", "") is None for one in scores) else table
     )
-
-
-def _setting(metrics: Mapping[str, Any]) -> str:
-    """Return what the averaged trainings have in common: everything but seed and subset."""
-    recipe = f", {metrics['recipe']}" if metrics.get("recipe") else ""
-    shots = f", {metrics['shots']} shots" if metrics.get("shots") else ""
-    features = f", on {metrics['features']}" if metrics.get("features") else ""
-    return f"{qualified(metrics['system'], metrics.get('qualifiers', ()))}{recipe}{shots}{features}"
-
-
-def qualified(system: str, qualifiers: Sequence[str]) -> str:
-    """Return the name of a system with what it was trained without, as in `pcnn[learned vectors]`."""
-    return f"{system}[{', '.join(qualifiers)}]" if qualifiers else system
 
 
 def demo_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:

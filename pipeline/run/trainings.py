@@ -1,14 +1,20 @@
 """The finished trainings of a run and their scores, as plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from ...manifests.errors import StageError
+from ...manifests.errors import InputError, StageError
 from ...manifests.run import RunFolder
+from ...manifests.schemas import PREDICTIONS
+from ...manifests.tables import read_table
 from ...manifests.trial import RUN, Trial
 from ...stages.learning.metrics import read_metrics
 
-__all__ = ["finished_trainings"]
+__all__ = ["differences", "finished_trainings", "qualified", "setting_of"]
+
+# The trials of a randomisation and of a bootstrap.
+_DRAWS = 10_000
 
 
 def finished_trainings(
@@ -43,3 +49,63 @@ def finished_trainings(
         )
     )
     return [read_metrics(run.model(trial)) for trial in wanted]
+
+
+def setting_of(metrics: Mapping[str, Any]) -> str:
+    """Return what trainings that are averaged have in common: everything but seed and subset."""
+    recipe = f", {metrics['recipe']}" if metrics.get("recipe") else ""
+    shots = f", {metrics['shots']} shots" if metrics.get("shots") else ""
+    features = f", on {metrics['features']}" if metrics.get("features") else ""
+    return f"{qualified(metrics['system'], metrics.get('qualifiers', ()))}{recipe}{shots}{features}"
+
+
+def qualified(system: str, qualifiers: Sequence[str]) -> str:
+    """Return the name of a system with what it was trained without, as in `pcnn[learned vectors]`."""
+    return f"{system}[{', '.join(qualifiers)}]" if qualifiers else system
+
+
+def differences(
+    run: RunFolder, trained: Sequence[Mapping[str, Any]], against: str
+) -> dict[str, dict[str, Any]]:
+    """Return how each setting's test F1 differs from that of the system `against`, by setting.
+
+    trained: their metrics.json, those of `against` among them. A row has the mean difference over the seeds
+    that both have, the bounds of its 95% interval, its p-value, and the same corrected for the number of rows
+    by Holm's method (see stages.learning.significance). Raises InputError where `against` is not there, or
+    shares no seed with another.
+    """
+    from ...stages.learning.significance import compare, holm
+
+    groups: dict[str, dict[Any, Mapping[str, Any]]] = {}
+    for one in trained:
+        groups.setdefault(setting_of(one), {})[one["seed"], one.get("subset_seed")] = one
+    bases = [name for name, ones in groups.items() if next(iter(ones.values()))["system"] == against]
+    if not bases:
+        raise InputError(f"--against {against}: {run.path} holds no finished training of it; train it first")
+    base = groups[bases[0]]
+    found: dict[str, dict[str, Any]] = {}
+    for name, ones in groups.items():
+        if name == bases[0] or not (both := sorted(ones.keys() & base.keys(), key=str)):
+            continue
+        counts = [[_counts(run, each[key]) for key in both] for each in (ones, base)]
+        found[name] = asdict(compare(*counts, trials=_DRAWS))
+    if not found:
+        raise InputError(
+            f"--against {against}: no other training has a seed of its trainings; train both alike"
+        )
+    for row, corrected in zip(found.values(), holm([row["p"] for row in found.values()]), strict=True):
+        row["p_holm"] = corrected
+    return found
+
+
+def _counts(run: RunFolder, metrics: Mapping[str, Any]) -> dict[tuple[str, ...], list[int]]:
+    """Return what a training's model found in each sentence of the test split."""
+    from ...stages.learning.significance import counts_of
+
+    extras = ("shots", "subset_seed", "start", "features", "recipe")
+    named = {name: metrics[name] for name in extras if name in metrics}
+    folder = run.model(Trial(metrics["system"], metrics["seed"], **named))
+    table = read_table(folder / "predictions.parquet", PREDICTIONS, "train")
+    columns = [table.column(name).to_pylist() for name in ("tokens", "gold", "predicted")]
+    negative = (metrics["test"] or {}).get("negative")
+    return counts_of(*columns, task=metrics["task"], negative=negative)
