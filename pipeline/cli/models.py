@@ -5,7 +5,10 @@ from pathlib import Path
 import click
 
 from ...manifests.run import RunFolder
+from ...manifests.schemas import SPLITS
 from ...manifests.trial import Trial
+from .completion import one_of, runs
+from .completion import systems as offered_systems
 from .console import lent_tools, print_json, show
 from .group import command
 from .options import json_option, run_argument, trial_options
@@ -15,11 +18,13 @@ __all__: list[str] = []
 
 @command()
 @run_argument
-@click.option("--system", default="hmnet", help="The system that was trained.")
+@click.option(
+    "--system", default="hmnet", shell_complete=offered_systems, help="The system that was trained."
+)
 @click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
 @trial_options
 @click.option("--finetuned", is_flag=True, help="Use the model that finetune made, on the images themselves.")
-@click.option("--split", default="test", help="train, valid or test.")
+@click.option("--split", default="test", shell_complete=one_of(SPLITS), help="train, valid or test.")
 @click.option(
     "--shuffle-images",
     is_flag=True,
@@ -29,6 +34,7 @@ __all__: list[str] = []
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
+    shell_complete=runs,
     help="Another run, whose samples are scored instead.",
 )
 @json_option
@@ -81,7 +87,13 @@ def evaluate(
 
 @command()
 @run_argument
-@click.option("--system", "systems", multiple=True, help="Only this system; may be given more than once.")
+@click.option(
+    "--system",
+    "systems",
+    multiple=True,
+    shell_complete=offered_systems,
+    help="Only this system; may be given more than once.",
+)
 @click.option("--seed", "seeds", multiple=True, type=int, help="Only this seed; may be given more than once.")
 @click.option(
     "--against",

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ...manifests.trial import RUN
+from ...manifests.trial import AS_PUBLISHED, RUN
 from ..run.graph import SETTINGS
+from .completion import feature_sets, of_setting, one_of, runs
 
 __all__ = [
     "MOST_WORKERS",
@@ -39,7 +40,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-run_argument = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+run_argument = click.argument("run", type=click.Path(path_type=Path, file_okay=False), shell_complete=runs)
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the summary as JSON; everything else goes to stderr."
@@ -90,12 +91,14 @@ def trial_options(function: F) -> F:
         "--recipe",
         default=RUN,
         metavar="NAME",
+        shell_complete=one_of((RUN, AS_PUBLISHED)),
         help="run: [train] of run.toml, the same for all systems; as-published: each system's own.",
     )(function)
     function = click.option(
         "--features",
         default="",
         metavar="SET",
+        shell_complete=feature_sets,
         help="The feature set that the system reads [default: the one that it asks for].",
         show_default=False,
     )(function)
@@ -130,6 +133,7 @@ def settings_options(table: str, *names: str) -> Callable[[F], F]:
                 default=None,
                 help=text,
                 show_default=False,
+                shell_complete=None if is_flag else of_setting(field),
             )(function)
         return function
 

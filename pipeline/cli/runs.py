@@ -6,6 +6,7 @@ import click
 
 from ...manifests.run import DEFAULT_SET, RunFolder
 from ..cluster.memory import release_freed_memory
+from .completion import feature_sets, runs
 from .console import lent_tools, print_json, print_reports, show
 from .group import command
 from .options import FiniteRange, cluster_options, json_option, run_argument
@@ -90,7 +91,14 @@ def verify(
 
 @command()
 @run_argument
-@click.option("--features", "feature_set", default=DEFAULT_SET, metavar="SET", help="The feature set.")
+@click.option(
+    "--features",
+    "feature_set",
+    default=DEFAULT_SET,
+    metavar="SET",
+    shell_complete=feature_sets,
+    help="The feature set.",
+)
 @click.option("--restore", is_flag=True, help="Restore the layout that is mapped into memory.")
 @json_option
 def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
@@ -112,7 +120,7 @@ def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
 
 
 @command()
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), required=False, shell_complete=runs)
 @json_option
 def doctor(run: Path | None, as_json: bool) -> None:
     """Report whether this machine has what the pipeline needs, and what to do where it has not.

@@ -9,8 +9,12 @@ from typing import Any
 import click
 
 from ...manifests.run import DEFAULT_SET, RunFolder
+from ...manifests.schemas import TASKS
 from ...manifests.trial import RUN
+from ...stages.prepare.readers import FORMATS
 from ..cluster.memory import release_freed_memory
+from ..run.recipes import PRESETS
+from .completion import feature_sets, one_of
 from .console import lent_tools, print_reports, show
 from .group import command, main
 from .options import cluster_options, json_option, run_argument, settings_options
@@ -27,14 +31,25 @@ _READING = ("words", "strict_spans", "column", "labels", "negative")
     "--preset",
     "preset_name",
     default="custom",
+    shell_complete=one_of(PRESETS),
     help="custom, demo, twitter2015, twitter2017 or mnre (the paper's recipes).",
 )
-@click.option("--task", help="ner (entities) or re (relations); the presets of data sets set it.")
+@click.option(
+    "--task",
+    shell_complete=one_of(TASKS),
+    help="ner (entities) or re (relations); the presets of data sets set it.",
+)
 @click.option("--text", type=click.Path(path_type=Path), help="Folder with one text file per split.")
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Folder of the images; leave it out to use text only."
 )
-@click.option("--format", "text_format", default="auto", help="auto, twitter, mnre or jsonl.")
+@click.option(
+    "--format",
+    "text_format",
+    default="auto",
+    shell_complete=one_of(FORMATS),
+    help="auto, twitter, mnre or jsonl.",
+)
 @settings_options("prepare", *_READING)
 @json_option
 def prepare(
@@ -92,6 +107,7 @@ def detect(run: Path, scheduler: str | None, workers: int | None, as_json: bool,
     multiple=True,
     default=(DEFAULT_SET,),
     metavar="SET",
+    shell_complete=feature_sets,
     help="pyramid, grid, vector or a table [features.SET] of run.toml; one pass makes several.",
 )
 @settings_options("extract")

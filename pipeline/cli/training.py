@@ -10,6 +10,7 @@ import click
 
 from ...manifests.run import RunFolder
 from ..cluster.memory import keep_freed_memory
+from .completion import systems
 from .console import lent_tools, print_reports, show
 from .group import command
 from .options import (
@@ -36,6 +37,7 @@ __all__: list[str] = []
     "systems",
     multiple=True,
     default=("hmnet",),
+    shell_complete=systems,
     help="What to train; may be given more than once.",
 )
 @seeds_option
@@ -92,7 +94,7 @@ def train(
 
 @command(memory=keep_freed_memory, several=("--seed", "--seeds"))
 @run_argument
-@click.option("--system", default="hmnet", help="hmnet or one of its variants.")
+@click.option("--system", default="hmnet", shell_complete=systems, help="hmnet or one of its variants.")
 @seeds_option
 @trial_options
 @click.option(
