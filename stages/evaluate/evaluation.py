@@ -66,7 +66,9 @@ def evaluate(
         what = "they cannot be shuffled" if shuffle_images else "there is no gate and no attention to explain"
         raise InputError(f"{opened.config.system} reads no images: {what}")
     visuals = open_visuals(opened, data, plan, feature_set, tools)
-    chosen = replace(chosen, extras=open_extras(info, data, opened.config.options))
+    config = opened.config
+    extras = open_extras(info, data, config.options, opened.reader, config.max_length)
+    chosen = replace(chosen, extras=extras)
     if shuffle_images:
         chosen = shuffled_images(chosen, shuffle_seed)
     predicted = _predict(opened, chosen, visuals, tools)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..text.limits import EncodedText
+from ..text.subwords import Subwords
 
-__all__ = ["Extra", "ObjectLabels", "object_vocabulary"]
+__all__ = ["Extra", "LabelText", "ObjectLabels", "object_vocabulary"]
 
 
 class Extra:
@@ -84,6 +85,28 @@ class ObjectLabels(Extra):
             "object_mask": torch.from_numpy(labels > 0),
             "object_geometry": torch.from_numpy(geometry),
         }
+
+
+class LabelText(Extra):
+    """The labels of an image's detected objects, best first, as a second segment behind the text.
+
+    detections: schema DETECTIONS. most: the objects of an image that count. limit: the sub-words that a text
+    may have with them.
+    """
+
+    def __init__(self, detections: pa.Table, reader: Subwords, *, most: int, limit: int) -> None:
+        self._reader, self._limit = reader, limit
+        names = sorted(set(detections["label"].to_pylist()))
+        pieces = dict(zip(names, reader.phrases(names), strict=True))
+        self._labels: dict[str, list[list[int]]] = {}
+        for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
+            found = self._labels.setdefault(row["image_key"], [])
+            if len(found) < most:
+                found.append(pieces[row["label"]])
+
+    def text(self, text: EncodedText, key: str | None) -> EncodedText:
+        labels = self._labels.get(key, []) if key is not None else []
+        return self._reader.followed(text, labels, limit=self._limit)
 
 
 def _geometry(row: Mapping[str, Any], width: int, height: int) -> list[float]:

@@ -110,7 +110,7 @@ def read_data(
     _warn_of_unknown(job, tools, splits, reader)
     if spec is not None and (note := features_note(info, job.trial.features, spec)):
         tools.say(f"note: {note}")
-    extras = open_extras(info, run, options)
+    extras = open_extras(info, run, options, reader, job.recipe.max_length)
     splits = {name: replace(split, extras=extras) for name, split in splits.items()}
     return Data(splits, labels, reader, negative, options, encoder, vectors)
 

@@ -17,6 +17,7 @@ from ...manifests.tables import read_table, table_digest
 from ..systems.registry import SystemInfo
 
 if TYPE_CHECKING:
+    from ..text.reader import TextReader
     from .extras import Extra
 
 __all__ = ["input_digests", "inputs_of", "makers", "new_options", "open_extras"]
@@ -101,13 +102,23 @@ def _replaced(info: SystemInfo, scenes: pa.Table, run: RunFolder) -> list[str]:
     return found
 
 
-def open_extras(info: SystemInfo, run: RunFolder, options: Mapping[str, Any]) -> tuple["Extra", ...]:
+def open_extras(
+    info: SystemInfo, run: RunFolder, options: Mapping[str, Any], reader: "TextReader", limit: int
+) -> tuple["Extra", ...]:
     """Return what a model of a system with these options reads besides words and features.
 
-    Raises StageError where a table is missing.
+    reader, limit: what reads its texts, and the most numbers that one may have. Raises StageError where a
+    table is missing.
     """
     found: list[Extra] = []
-    if info.objects:
+    if info.objects and options.get("labels_as_text"):
+        from ..text.subwords import Subwords
+        from .extras import LabelText
+
+        assert isinstance(reader, Subwords)
+        detections = read_table(run.detections, DETECTIONS, "detect")
+        found.append(LabelText(detections, reader, most=options["objects"], limit=limit))
+    elif info.objects:
         from .extras import ObjectLabels
 
         images = read_table(run.images, IMAGES, "prepare").select(["key", "width", "height"]).to_pylist()

@@ -153,6 +153,7 @@ RECIPES: dict[str, Mapping[str, Recipe]] = {
     "umt": {"ner": _UMT, "re": replace(_UMT, values={**_UMT.values, "epochs": 12}, departs=_UMT_RELATIONS)},
     "umgf": {"ner": _UMGF, "re": _UMGF},
     "bert-crf": {"ner": _UMT},
+    "bert-labels": {"ner": _UMT, "re": _MEGA},  # a control: as the system that it stands beside
     "cnn-bilstm-crf": {
         "ner": Recipe(
             "Ma and Hovy 2016, section 3",

@@ -1,6 +1,8 @@
 """The sub-words of a pretrained encoder: its own tokenizer, with the entity markers of relations."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,32 @@ class Subwords(TextReader):
             encode_pair(words, head, tail, limit=limit, special=special, markers=markers)
             for words, (head, tail) in zip(pieces, pairs, strict=True)
         ]
+
+    def phrases(self, phrases: Sequence[str]) -> list[list[int]]:
+        """Return the sub-words of each phrase."""
+        pieces = word_pieces(self.tokenizer, [phrase.split() for phrase in phrases])
+        return [[piece for word in words for piece in word] for words in pieces]
+
+    def followed(self, text: EncodedText, second: Sequence[Sequence[int]], *, limit: int) -> EncodedText:
+        """Return a text with a second segment of phrases behind it, given as sub-words.
+
+        The first phrase that does not fit into the limit, and those after it, are left out; nothing of the
+        text is.
+        """
+        opening, closing = self._between
+        ids = [*text.input_ids, *opening]
+        for phrase in second:
+            if len(ids) + len(phrase) + len(closing) > limit:
+                break
+            ids.extend(phrase)
+        added = len(ids) > len(text.input_ids) + len(opening)
+        return replace(text, input_ids=[*ids, *closing]) if added else text
+
+    @cached_property
+    def _between(self) -> tuple[list[int], list[int]]:
+        """Return what a tokenizer puts between two segments, besides the end of the first, and at the end."""
+        alone, both = self.tokenizer("")["input_ids"], self.tokenizer("", "")["input_ids"]
+        return both[len(alone) : -1], both[-1:]
 
     def save(self, folder: Path) -> None:
         save_tokenizer(self.tokenizer, folder / _FOLDER)

@@ -129,15 +129,21 @@ def encode(
     attention_mask: Tensor,
     prefix: Sequence[LayerPrefix | None] | None,
     attention_to_prefix: dict[int, Tensor] | None = None,
+    segments: Tensor | None = None,
 ) -> Tensor:
     """Return the last hidden states, (B, n, d).
 
-    input_ids, attention_mask: (B, n). prefix: one entry per layer, or None for plain text.
+    input_ids, attention_mask: (B, n). prefix: one entry per layer, or None for plain text. segments: (B, n),
+    the segment of each sub-word, 0 or 1; None: all are of the first.
 
     attention_to_prefix: receives the attention to the prefix, (B, H, n, P), of every layer that has one. The
     fast attention kernels never compute it, so it is computed separately, and only on request.
     """
-    asked = {} if attention_to_prefix is None else {"attention_to_prefix": attention_to_prefix}
+    asked: dict[str, Any] = {}
+    if attention_to_prefix is not None:
+        asked["attention_to_prefix"] = attention_to_prefix
+    if segments is not None:
+        asked["token_type_ids"] = segments
     states: Tensor = encoder(
         input_ids=input_ids, attention_mask=attention_mask, visual_prefix=prefix, **asked
     ).last_hidden_state
