@@ -76,8 +76,9 @@ class Subwords(TextReader):
     @cached_property
     def _between(self) -> tuple[list[int], list[int]]:
         """Return what a tokenizer puts between two segments, besides the end of the first, and at the end."""
-        alone, both = self.tokenizer("")["input_ids"], self.tokenizer("", "")["input_ids"]
-        return both[len(alone) : -1], both[-1:]
+        # Not of empty texts: an empty second segment is none to some tokenizers.
+        alone, both = self.tokenizer("a")["input_ids"], self.tokenizer("a", "a")["input_ids"]
+        return both[len(alone) : len(both) - len(alone) + 1], both[-1:]
 
     def save(self, folder: Path) -> None:
         save_tokenizer(self.tokenizer, folder / _FOLDER)
