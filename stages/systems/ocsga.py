@@ -51,7 +51,8 @@ class OCSGA(System):
             self.recurrent = BiLSTM(sizes.word_dim + self.characters.width, _UNITS)
             self.objects = nn.Embedding(labels, sizes.word_dim, padding_idx=0)
             with torch.no_grad():
-                self.objects.weight.uniform_(-bound, bound)[0] = 0
+                # An unknown label, which training never sees, says only that something is there.
+                self.objects.weight.uniform_(-bound, bound)[:_LABELS] = 0
             self.project = nn.Linear(sizes.word_dim, width)
             self.co_attention = CoAttention(width, layers=config.options.get("layers", 1))
             self.norm = WordNorm(width)

@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
-from hmnet_pipe.manifests.errors import InputError, WeightsError
+from hmnet_pipe.manifests.errors import InputError, StageError, WeightsError
 from hmnet_pipe.manifests.fingerprint import digest_file
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import DETECTIONS
+from hmnet_pipe.manifests.tables import table_of, write_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.report.text import trials_table
 from hmnet_pipe.pipeline.reproduce.lock import lock_run
@@ -96,8 +99,6 @@ def test_vectors_of_a_file_start_the_words_and_stand_in_record_model_and_table(r
 
 
 def json_texts(run: Path) -> list[list[str]]:
-    import pyarrow.parquet as pq
-
     rows = pq.read_table(RunFolder(run).samples).to_pylist()
     return [row["tokens"] for row in rows if row["split"] == "train"]
 
@@ -163,3 +164,23 @@ def test_a_lock_names_the_vectors_and_is_reproduced_with_them_from_another_place
     moved.write_text("the 1 2 4\n")
     other = again("other", moved)
     assert [found.what for found in other.different] == ["vectors"]
+
+
+def test_a_system_on_objects_asks_for_them_and_takes_their_labels_vectors_from_the_file(run: Path) -> None:
+    ocsga, folder = Trial("ocsga"), RunFolder(run)
+    with pytest.raises(StageError, match=r"detections.*hmnet-pipe detect"):
+        bring_up_to_date(run, "train", trial=ocsga)
+    samples = pq.read_table(folder.samples).to_pylist()
+    keys = sorted({row["image_key"] for row in samples if row["split"] == "train" and row["image_key"]})
+    box = {"x0": 0.0, "y0": 0.0, "x1": 4.0, "y1": 4.0, "score": 0.5}
+    rows = [
+        {"image_key": key, "rank": rank, "label": label, **box}
+        for key in keys[:9]
+        for rank, label in enumerate(("Bus", "fire hydrant"))
+    ]
+    write_table(folder.detections, table_of(DETECTIONS, rows))
+    path = vectors_file(run.parent, {"fire": [1, 2, 3], "hydrant": [3, 2, 1], "bus": [5, 5, 5]})
+    bring_up_to_date(run, "train", trial=ocsga, vectors=str(path))
+    model: Any = load_system(model_of(run, ocsga))
+    assert model.config.options["object_labels"] == ["Bus", "fire hydrant"]
+    assert model.objects.weight.tolist() == [[0, 0, 0], [0, 0, 0], [5, 5, 5], [2, 2, 2]]
