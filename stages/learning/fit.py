@@ -129,7 +129,7 @@ def config_of(job: TrainingJob, data: Data, spec: FeatureSpec | None) -> ModelCo
         recipe.max_length,
         data.encoder,
         features,
-        data.options,
+        {**data.options, **({"head_dropout": recipe.head_dropout} if recipe.head_dropout >= 0 else {})},
     )
 
 

@@ -70,6 +70,9 @@ class TrainSettings:
     step_epochs: int = setting(
         1, "epochs between two steps of schedule step", at_least=1, at_most=MOST_EPOCHS
     )
+    head_dropout: float = setting(
+        -1.0, "dropout before the classifier; below 0: the system's own", at_least=-1, at_most=0.99
+    )
     clip_norm: float = setting(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
     max_length: int = setting(
         128,
@@ -176,6 +179,7 @@ _LATER = (
     "schedule",
     "decay",
     "step_epochs",
+    "head_dropout",
 )
 
 

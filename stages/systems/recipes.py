@@ -101,6 +101,7 @@ _MEGA = Recipe(
         "epochs": 10,
         "warmup": 300 / 3830,
         "weight_decay": 0.01,
+        "head_dropout": 0.5,
         "clip_norm": 0.0,
     },
     "the warm-up is 300 updates on MNRE, and the same share of the updates on other data; the rate reaches "

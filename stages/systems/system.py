@@ -108,7 +108,8 @@ class System(Model):
         self.config = config
         self.encoder = encoder
         hf: Any = encoder.config
-        self.dropout = nn.Dropout(hf.hidden_dropout_prob if dropout is None else dropout)
+        own = hf.hidden_dropout_prob if dropout is None else dropout
+        self.dropout = nn.Dropout(config.options.get("head_dropout", own))
         width = hf.hidden_size if width is None else width
         if config.task == "ner":
             self.classifier = nn.Linear(width, len(config.labels))

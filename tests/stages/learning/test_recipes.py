@@ -26,6 +26,7 @@ from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.learning.optimizer import make_optimizer, make_schedule
 from hmnet_pipe.stages.learning.recipe import OPTIMIZERS, SCHEDULES, TrainSettings
+from hmnet_pipe.stages.systems.folder import load_system
 from hmnet_pipe.stages.systems.recipes import PAPER, RECIPES
 from hmnet_pipe.stages.systems.registry import SYSTEMS
 from hmnet_pipe.stages.train.stage import Train
@@ -112,6 +113,7 @@ def test_a_schedule_falls_as_its_equation_says_after_the_warm_up(name: str) -> N
         ({"schedule": "step", "decay": 1.0}, "decay must be below 1 with schedule = 'step', not 1.0"),
         ({"schedule": "inverse", "decay": -0.1}, "decay must be at least 0"),
         ({"step_epochs": 0}, "step_epochs must be at least 1"),
+        ({"head_dropout": 1.0}, "head_dropout must be at most 0.99"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(values: dict[str, Any], words: str) -> None:
@@ -169,12 +171,23 @@ def test_what_is_as_it_always_was_is_in_no_fingerprint(tmp_path: Path, tiny_enco
     """A training from before there was a choice stays up to date; another choice is another training."""
     trial = Trial("bert-crf")
     parameters = stage_of(tmp_path, tiny_encoder, trial).parameters()
-    new = {"word_learning_rate", "optimizer", "momentum", "schedule", "decay", "step_epochs"}
+    new = {"word_learning_rate", "optimizer", "momentum", "schedule", "decay", "step_epochs", "head_dropout"}
     assert not new & parameters.keys()
     for name, value in OWN.items():
         if name not in ("adamw", "linear"):
             other = stage_of(tmp_path, tiny_encoder, trial, **value).parameters()
             assert {key: other[key] for key in other if parameters.get(key) != other[key]} == value
+
+
+def test_the_dropout_before_the_classifier_is_the_recipes_where_it_names_one(
+    tmp_path: Path, tiny_encoder: Path
+) -> None:
+    for rate, options in ((-1.0, None), (0.0, {"head_dropout": 0.0}), (0.3, {"head_dropout": 0.3})):
+        stage = stage_of(tmp_path / str(rate), tiny_encoder, Trial("bert-crf"), head_dropout=rate)
+        compute(stage)
+        assert json.loads((stage.place / "config.json").read_text()).get("options") == options
+        assert load_system(stage.place).dropout.p == (rate if rate >= 0 else 0.1)
+    assert RECIPES["mtb"]["re"].values["head_dropout"] == 0.5
 
 
 @pytest.mark.parametrize(("name", "task"), [(n, task) for n, info in SYSTEMS.items() for task in info.tasks])
