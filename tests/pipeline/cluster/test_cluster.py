@@ -66,6 +66,13 @@ def allocate_too_much(unit: Numbers) -> int:
     return write_numbers(unit)
 
 
+def send_ctrl_c_to_itself(unit: Numbers) -> int:
+    if unit.numbers[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return sum(unit.numbers)
+
+
 def write_once_the_worker_was_killed(unit: Numbers) -> int:
     """Write which process this is and wait to be killed; a second attempt goes through."""
     mark = Path(unit.folder) / f"attempt-{unit.numbers[0]}"
@@ -191,3 +198,12 @@ def test_a_record_that_is_lost_with_the_last_worker_is_made_again_by_a_new_one(t
             ]
     assert results == [7]
     assert any("no worker is left" in line for line in said)
+
+
+def test_ctrl_c_reaches_no_worker_not_even_one_that_was_started_again(tmp_path: Path) -> None:
+    """A terminal sends it to all processes, and this one alone has something to say of it."""
+    units = [Numbers(str(tmp_path), (number,)) for number in (1, -1, 2)]
+    with Cluster(None, 1, lambda line: None) as cluster:
+        results = {unit.numbers[0]: result for unit, result in cluster.map(send_ctrl_c_to_itself, units)}
+    assert isinstance(results.pop(-1), UnitFailure)
+    assert results == {1: 1, 2: 2}
