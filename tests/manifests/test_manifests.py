@@ -11,7 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.manifests.errors import StageError
-from hmnet_pipe.manifests.files import TEMPORARY_PREFIX, atomic_path, remove_temporaries, write_text
+from hmnet_pipe.manifests.files import (
+    TEMPORARY_PREFIX,
+    atomic_path,
+    remove_scratch,
+    remove_temporaries,
+    scratch_folder,
+    write_text,
+)
 from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.schemas import IMAGES, OUTCOMES
@@ -194,3 +201,14 @@ def test_a_record_reads_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(StageError, match=r"extract\.json is damaged"):
         StageRecord.read(path)
+
+
+def test_a_scratch_folder_goes_at_its_end_and_before_where_the_process_ends(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path, "verify") as folder:
+        (folder / "inside").touch()
+        assert folder.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+    with scratch_folder(tmp_path, "verify") as folder:
+        (folder / "inside").touch()
+        remove_scratch()
+        assert list(tmp_path.iterdir()) == []

@@ -2,9 +2,11 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import hmnet_pipe
 import pytest
 from click.testing import CliRunner, Result
 from hmnet_pipe.pipeline.cli import main
@@ -80,6 +82,18 @@ def test_trainings_and_their_tables_print_none_either(run: Path, tiny_encoder: P
     assert len({len(row) for row in rows[:4]}) == 1, "columns stand below one another"
     for command in ("table", "status", "verify"):
         assert here(command, run).exit_code == 0
+
+
+def test_nothing_is_printed_but_through_show() -> None:
+    """A line that is printed otherwise is one that escapes nothing."""
+    root = Path(hmnet_pipe.__file__).parent
+    console = root / "pipeline/cli/console.py"
+    script = root / "stages/demo/train_weights.py"
+    printing = re.compile(r"(?<![\w.])print\(|\bclick\.s?echo\(|\bsys\.std(out|err)\.write\(|\btqdm\.write\(")
+    folders = ("manifests", "cache", "stages", "pipeline")
+    sources = {path for folder in folders for path in (root / folder).rglob("*.py")} - {console, script}
+    assert [str(path) for path in sorted(sources) if printing.search(path.read_text(encoding="utf-8"))] == []
+    assert len(printing.findall(console.read_text(encoding="utf-8"))) == 1
 
 
 def test_a_terminal_that_is_ascii_gets_escapes(run: Path) -> None:
