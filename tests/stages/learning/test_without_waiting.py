@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from hmnet_pipe.stages.base.tools import SILENT
+from hmnet_pipe.stages.learning.batches import batches
 from hmnet_pipe.stages.learning.checkpoint import Checkpoints
 from hmnet_pipe.stages.learning.loop import Task, Trainer
 from hmnet_pipe.stages.learning.ranks import Ranks
@@ -140,3 +141,27 @@ def test_nor_does_one_from_pixels(
     # Sends mean and deviation to the device, once a process.
     normalise(torch.zeros(1, SIDE, SIDE, 3, device=META), backbone.info.mean, backbone.info.std)
     check(trainer_of(model, images, tmp_path), monkeypatch)
+
+
+def test_texts_for_a_gpu_are_whole_tiles_and_those_for_a_processor_as_short_as_can_be(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
+    config = ModelConfig("bert-crf", "ner", LABELS["ner"], (), "markers", 32, {}, None)
+    split = trainer_of(new_system(tiny_encoder, config), None, tmp_path).task.splits["train"]
+    for_gpu, for_cpu = (
+        list(
+            batches(
+                split, [[0, 1], [2, 3]], task="ner", pad_id=0, label_ids=None, visuals=None, device=device
+            )
+        )
+        for device in (META, torch.device("cpu"))
+    )
+    assert [batch.input_ids.shape[1] for batch in for_gpu] == [8, 16]
+    assert [batch.input_ids.shape[1] for batch in for_cpu] == [6, 11]
+    for one, other in zip(for_gpu, for_cpu, strict=True):
+        length = other.input_ids.shape[1]
+        assert torch.equal(one.input_ids[:, :length], other.input_ids)
+        assert torch.equal(one.attention_mask[:, :length], other.attention_mask)
+        assert not one.input_ids[:, length:].any()
+        assert not one.attention_mask[:, length:].any()
+        assert torch.equal(one.positions, other.positions)
