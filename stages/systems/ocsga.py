@@ -23,7 +23,7 @@ from .objects import entering
 from .recurrent import BiLSTM, CharBiLSTM, glorot_
 from .system import Explanation, System
 
-__all__ = ["OCSGA", "CoAttention", "WordNorm"]
+__all__ = ["OCSGA", "CoAttention", "WordNorm", "normalised_words"]
 
 _UNITS = 100  # in each direction
 _HEADS, _INNER, _EPS = 2, 800, 1e-6
@@ -164,6 +164,8 @@ class WordNorm(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return the normalised states. states: (B, W, d). mask: (B, W)."""
+        if states.device.type != "cpu":  # how many words are real, a GPU would have to be asked
+            return normalised_words(self.norm, states, mask)
         real = states[mask]  # shape: (N, d)
         if len(real) > 1 or not self.training:
             real = self.norm(real)
@@ -173,3 +175,30 @@ class WordNorm(nn.Module):
                 real, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
             )
         return real.new_zeros(states.shape).masked_scatter(mask[..., None], real)
+
+
+def normalised_words(norm: nn.BatchNorm1d, states: Tensor, mask: Tensor) -> Tensor:
+    """Return what `norm` makes of the real words of states (B, W, d), as WordNorm has it, and zero elsewhere.
+
+    mask: (B, W). Its shapes do not depend on how many words are real.
+    """
+    present = mask[..., None]
+    real = states.to(torch.promote_types(states.dtype, torch.float32)).masked_fill(~present, 0)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    mean, variance = norm.running_mean, norm.running_var
+    if norm.training:
+        count = mask.sum()
+        own = real.sum(dim=(0, 1)) / count
+        spread = (real - own).masked_fill(~present, 0).square().sum(dim=(0, 1))
+        with torch.no_grad():
+            several, rate = count > 1, norm.momentum or 0.0
+            unbiased = spread / (count - 1).clamp(min=1)
+            before = mean.clone(), variance.clone()
+            mean.lerp_(torch.where(several, own, mean).to(mean.dtype), rate)
+            variance.lerp_(torch.where(several, unbiased, variance).to(variance.dtype), rate)
+            norm.num_batches_tracked += several
+        mean, variance = torch.where(several, own, before[0]), torch.where(several, spread / count, before[1])
+    scaled = (real - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+    return scaled.masked_fill(~present, 0)

@@ -4,12 +4,13 @@ Padding influences nothing: recurrences are over the real words or characters al
 """
 
 from abc import abstractmethod
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-__all__ = ["BiLSTM", "CharBiLSTM", "CharCNN", "CharEncoder", "glorot_"]
+__all__ = ["BiLSTM", "CharBiLSTM", "CharCNN", "CharEncoder", "glorot_", "run_padded"]
 
 
 @torch.no_grad()
@@ -51,6 +52,8 @@ class BiLSTM(nn.Module):
 
         states: (B, W, width). mask: (B, W), at least one word a text, which padding follows.
         """
+        if states.device.type != "cpu":
+            return run_padded(self.lstm, states, mask)[0]
         output, _ = _run(self.lstm, states, mask.sum(dim=1))
         padded, _ = pad_packed_sequence(output, batch_first=True, total_length=mask.shape[1])
         return padded
@@ -77,6 +80,11 @@ class CharEncoder(nn.Module):
 
         characters: (B, W, c) ids, each real word's from the left. mask: (B, W).
         """
+        if characters.device.type != "cpu":  # how many words are real, a GPU would have to be asked
+            letters = characters.flatten(0, 1)
+            every = self.words(self.dropout(self.vectors(letters)), letters != 0)
+            found: Tensor = every.unflatten(0, mask.shape).masked_fill(~mask[..., None], 0)
+            return found
         real = characters[mask]  # shape: (N, c), without padded words
         words = self.words(self.dropout(self.vectors(real)), real != 0)  # shape: (N, width)
         return words.new_zeros(*mask.shape, self.width).masked_scatter(mask[..., None], words)
@@ -113,6 +121,8 @@ class CharBiLSTM(CharEncoder):
         glorot_(self.lstm)
 
     def words(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        if vectors.device.type != "cpu":
+            return run_padded(self.lstm, vectors, mask)[1]
         _, last = _run(self.lstm, vectors, mask.sum(dim=1))
         return last.transpose(0, 1).flatten(1)  # shape: (2, N, units) to (N, 2 units)
 
@@ -127,3 +137,28 @@ def _run(lstm: nn.LSTM, states: Tensor, lengths: Tensor) -> tuple[PackedSequence
         packed = pack_padded_sequence(states.to(dtype), lengths.cpu(), batch_first=True, enforce_sorted=False)
         output, (last, _) = lstm(packed)
     return output, last
+
+
+def run_padded(lstm: nn.LSTM, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a bidirectional LSTM's states, (B, W, 2u), zero at padding, and its last ones, (B, 2u).
+
+    states: (B, W, d). mask: (B, W), padding last. For a GPU, which packed sequences wait for: here each text
+    is turned round within its own length for the second direction. Computed in fp32, as `_run` does.
+    """
+    weights: list[Tensor] = [weight for layer in lstm.all_weights for weight in layer]
+    lengths = mask.sum(dim=1, keepdim=True)
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    turned = torch.where(mask, lengths - 1 - steps, steps)[..., None]  # shape: (B, W, 1)
+    end = (lengths - 1).clamp(min=0)[..., None]
+    outputs, ends = [], []
+    kind = states.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        forward = states.to(weights[0].dtype).masked_fill(~mask[..., None], 0)
+        zero = forward.new_zeros(1, len(states), lstm.hidden_size)
+        for direction in range(2):
+            given = forward.gather(1, turned.expand_as(forward)) if direction else forward
+            own = weights[4 * direction : 4 * direction + 4]
+            made = torch.lstm(given, (zero, zero), own, True, 1, 0.0, lstm.training, False, True)[0]
+            ends.append(made.gather(1, end.expand(-1, -1, made.shape[2]))[:, 0])
+            outputs.append(made.gather(1, turned.expand_as(made)) if direction else made)
+        return torch.cat(outputs, dim=2).masked_fill(~mask[..., None], 0), torch.cat(ends, dim=1)

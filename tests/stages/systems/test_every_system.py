@@ -3,6 +3,7 @@
 A system that is added is tested here without a word: its entry says what it reads.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,15 +20,20 @@ from hmnet_pipe.pipeline.run.graph import stage_named
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.learning.batches import batches
+from hmnet_pipe.stages.learning.checkpoint import Checkpoints
 from hmnet_pipe.stages.learning.fit import Data, config_of, read_data
 from hmnet_pipe.stages.learning.inputs import makers
+from hmnet_pipe.stages.learning.loop import Task, Trainer
 from hmnet_pipe.stages.learning.optimizer import parameter_groups
+from hmnet_pipe.stages.learning.ranks import Ranks
+from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.systems.batch import Batch
 from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.registry import SYSTEMS
 from hmnet_pipe.stages.systems.system import System
 from torch import Tensor
 
+from ...meta import META, check_step
 from ...running import Demos, stage_of
 
 EVERY = [(name, task) for name, info in SYSTEMS.items() for task in info.tasks]
@@ -226,3 +232,22 @@ def test_a_system_that_reads_images_is_moved_by_them(read: Read) -> None:
     blind = replace(read, data=replace(read.data, splits={**read.data.splits, "train": without}))
     moved = (read.scores(read.batch(members)) - blind.scores(blind.batch(members))).abs().amax()
     assert (moved > 1e-6) == info.is_visual
+
+
+@every_system
+def test_a_training_step_waits_for_nothing_of_a_gpu(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainSettings(epochs=1, first_evaluation=1, batch_size=4, accumulate=1, precision="fp32")
+    task = Task(
+        "x",
+        settings,
+        1,
+        read.data.splits,
+        read.cache,
+        read.data.reader.pad_id,
+        stage_rates(read),
+        None,
+    )
+    model = read.model.float().to(META)
+    check_step(Trainer(task, model, Checkpoints(tmp_path, every=math.inf), Ranks()), monkeypatch)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hmnet_pipe.stages.systems.ocsga import OCSGA, CoAttention, WordNorm
+from hmnet_pipe.stages.systems.ocsga import OCSGA, CoAttention, WordNorm, normalised_words
 from hmnet_pipe.stages.systems.system import System
 from hmnet_pipe.stages.text.vectors import Vectors
 
@@ -189,3 +189,27 @@ def test_labels_are_the_mean_of_their_words_vectors_and_frozen_or_else_learned()
     assert without.objects.weight.grad[2:].abs().sum(1).gt(0).all()
     assert not without.objects.weight.grad[0].any()
     assert not without.objects.weight[:2].any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("lengths", [(3, 1, 2), (1, 0, 0)])
+def test_a_gpus_way_of_normalising_words_is_that_of_the_real_ones_alone(
+    training: bool, lengths: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    layers = [WordNorm(4).double().train(training) for _ in range(2)]
+    layers[0].norm.running_mean.normal_()
+    layers[1].load_state_dict(layers[0].state_dict())
+    mask = torch.arange(3)[None] < torch.tensor(lengths)[:, None]
+    states = torch.randn(3, 3, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 3, 4, dtype=torch.float64)
+    ours, theirs = normalised_words(layers[0].norm, states, mask), layers[1](states, mask)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    for one, other in zip(layers[0].state_dict().values(), layers[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    gradients = [
+        torch.autograd.grad((made * weight).sum(), [states, *layer.parameters()])
+        for made, layer in zip((ours, theirs), layers, strict=True)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from hmnet_pipe.stages.base.arithmetic import autocast
-from hmnet_pipe.stages.systems.recurrent import BiLSTM, CharBiLSTM, CharCNN, CharEncoder, glorot_
+from hmnet_pipe.stages.systems.recurrent import (
+    BiLSTM,
+    CharBiLSTM,
+    CharCNN,
+    CharEncoder,
+    glorot_,
+    run_padded,
+)
 from torch import Tensor, nn
 
 CHARACTERS = torch.tensor(
@@ -127,3 +134,21 @@ def test_recurrences_stay_in_fp32_where_the_rest_is_in_bf16() -> None:
         rounded = layer(states.bfloat16(), MASK)
     assert torch.equal(mixed, layer(states, MASK))
     assert mixed.dtype == rounded.dtype == torch.float32
+
+
+def test_a_gpus_way_of_running_an_lstm_over_padded_words_is_that_of_the_packed_ones() -> None:
+    torch.manual_seed(0)
+    layer = BiLSTM(4, 3).double()
+    mask = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
+    states = torch.randn(3, 3, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 3, 6, dtype=torch.float64)
+    learning = [states, *layer.parameters()]
+    ours, ends = run_padded(layer.lstm, states, mask)
+    packed = layer(states, mask)
+    torch.testing.assert_close(ours, packed, rtol=0, atol=1e-12)
+    for b, length in enumerate((3, 1, 2)):
+        expected = torch.cat([packed[b, length - 1, :3], packed[b, 0, 3:]])
+        torch.testing.assert_close(ends[b], expected, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad((made * weight).sum(), learning) for made in (ours, packed)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
