@@ -7,10 +7,9 @@ images as text: the labels of the detected objects stand behind it, as a second 
 import torch
 from torch import Tensor, nn
 
-from ...manifests.errors import InputError
 from ..text.encoders.bert import encode
 from .batch import Batch, ModelConfig
-from .system import Explanation, System
+from .system import System
 
 __all__ = ["BertLabels", "TextOnly"]
 
@@ -51,12 +50,6 @@ class BertLabels(TextOnly):
         types = getattr(self.encoder.config, "type_vocab_size", 1)
         segments = second_segments(batch.input_ids, batch.attention_mask) if types > 1 else None
         return encode(self.encoder, batch.input_ids, batch.attention_mask, None, segments=segments)
-
-    def explain(self, batch: Batch) -> Explanation:
-        raise InputError(
-            f"{self.config.system} reads an image as words: there is no gate and no attention to views to "
-            "show"
-        )
 
 
 def second_segments(input_ids: Tensor, attention_mask: Tensor) -> Tensor:

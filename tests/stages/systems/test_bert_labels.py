@@ -112,7 +112,7 @@ def test_labels_move_the_scores_and_without_any_it_is_the_system_on_text_alone(
     torch.testing.assert_close(scores[2:], plain[2:], rtol=0, atol=1e-12)
     assert (scores[:2] - plain[:2]).abs().amax() > 1e-6
     assert not torch.allclose(scores[0], scores[1])
-    with pytest.raises(InputError, match="bert-labels reads an image as words: there is no gate"):
+    with pytest.raises(InputError, match="bert-labels has no gate and no attention to an image"):
         models[0].explain(batch)
 
 
