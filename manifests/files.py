@@ -9,11 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import StageError
+
 __all__ = [
     "TEMPORARY_PREFIX",
     "atomic_path",
+    "check_folder",
+    "check_regular",
     "disk_error",
     "disk_remedy",
+    "is_utf8",
+    "make_folder",
     "read_text",
     "reason_of",
     "remove_scratch",
@@ -43,6 +49,24 @@ _REMEDIES = {
 _UNREADABLE = "{} cannot be read (permission denied); let its owner make it readable, or choose another"
 
 
+def check_folder(path: Path) -> None:
+    """Raise StageError where something else has the name of a folder that is to be made, or of one above."""
+    for place in (path, *path.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise StageError(
+                f"{place} is not a folder, and a folder of this name is needed; move it away or remove it"
+            )
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises as `check_folder` does."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        check_folder(path)
+        raise
+
+
 @contextmanager
 def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside `path`; fsync and rename it to `path` on success, remove it on failure.
@@ -50,9 +74,13 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     A reader, or a process started after a kill, therefore sees the old file or the new one, never a part of
     one. The name holds the process id, so that two processes (Dask may run a task twice) never write to one
     temporary file. With `durable=False` the call does not wait for the disk: a power cut may then lose the
-    file.
+    file. Raises StageError where a folder has the name of the file, or a file that of its folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    if path.is_dir() and not path.is_symlink():
+        raise StageError(
+            f"{path} is a folder, and a file of this name is to be written; move it away or remove it"
+        )
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -90,11 +118,7 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     # Without O_NONBLOCK a pipe is waited for before it can be seen to be one.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        _check_mode(os.fstat(descriptor), path)
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(most + 1)
     finally:
@@ -102,6 +126,23 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MB", str(path))
     return content.decode("utf-8")
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError where `path` is not a regular file: a library would wait for a pipe, or read for ever."""
+    _check_mode(path.stat(), path)
+
+
+def _check_mode(status: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether a path or name is UTF-8: a byte that is not becomes half a surrogate pair in Python."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def reason_of(error: BaseException) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .files import check_regular
+
 __all__ = [
     "NOT_DIGESTED",
     "SETTLING_NS",
@@ -73,7 +75,8 @@ def _remembered(function: Callable[..., str], path: Path, state: tuple[int, ...]
 
 
 def digest_file(path: Path, *, settling_ns: int = SETTLING_NS) -> str:
-    """Return the sha256 of a file's bytes; see `remembered`."""
+    """Return the sha256 of a file's bytes; see `remembered`. Raises OSError where it is no regular file."""
+    check_regular(path)
     return remembered(_digest_bytes, path, settling_ns=settling_ns)
 
 

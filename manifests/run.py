@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
+from .files import is_utf8
 from .trial import Trial
 
 __all__ = ["DEFAULT_SET", "RunFolder", "extract_name"]
@@ -25,7 +26,12 @@ class RunFolder:
     path: Path
 
     def check_folders(self) -> None:
-        """Raise InputError where something that is no folder has the name of one of the run's folders."""
+        """Raise InputError where something that is no folder has the name of one of the run's folders.
+
+        So too where the run's own name is not UTF-8, which no table could be written under.
+        """
+        if not is_utf8(name := os.fspath(self.path)):
+            raise InputError(f"the name of the run is not UTF-8: {name!r}; rename the folder")
         for name in ("stages", "features", "models", "crops", "logs", "refreshed"):
             place = self.path / name
             if os.path.lexists(place) and not place.is_dir():

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -177,10 +178,11 @@ def _sizes(run: RunFolder, sized: int) -> tuple[dict[str, int], list[str]]:
         for entry in entries:
             if entry.name in folders:
                 continue
-            if entry.is_file():
-                parts["tables" if entry.name.endswith(".parquet") else "other"] += entry.stat().st_size
-            elif entry.is_dir():
-                parts["other"] += _size(Path(entry), sized)[0]
+            with suppress(OSError):  # a link to nothing or to itself
+                if entry.is_file():
+                    parts["tables" if entry.name.endswith(".parquet") else "other"] += entry.stat().st_size
+                elif entry.is_dir():
+                    parts["other"] += _size(Path(entry), sized)[0]
     return parts, estimated
 
 

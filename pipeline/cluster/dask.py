@@ -115,7 +115,7 @@ def _on_worker(function: Callable[[U], R], unit: U, started_in: str) -> R:
     except Exception as error:
         # A pickled exception loses the ones that it was raised from.
         if (cause := disk_error(error)) is not None:
-            raise OSError(cause.errno, cause.strerror) from error
+            raise OSError(cause.errno, cause.strerror, cause.filename) from error
         if out_of_memory(error):
             raise MemoryError(str(error)) from error
         raise

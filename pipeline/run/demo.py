@@ -12,11 +12,11 @@ from typing import Any
 
 from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.trial import Trial
-from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools
 from ...stages.evaluate.recorded import causes_of, evaluation_name, fresh_evaluation
 from ...stages.finetune.settings import FinetuneSettings
 from ...stages.learning.metrics import read_metrics
+from ...stages.prepare.settings import PrepareSettings
 from .config import RunConfig
 from .new import prepare_run
 from .presets import preset
@@ -57,24 +57,26 @@ def run_demo(
             trial = Trial(system, SEED)
             report(run_stage(config.stage("train", run, trial), tools))
             systems[system] = read_metrics(run.model(trial))["test"]
-        systems["hmnet, images shuffled"] = _shuffled(config.stage("train", run, _HMNET), tools)
+        systems["hmnet, images shuffled"] = _shuffled(config, run, tools)
         table[task] = systems
     return table
 
 
-def _shuffled(stage: Stage, tools: Tools) -> dict[str, Any]:
-    """Return the test scores of a finished training's model with the images shuffled.
+def _shuffled(config: RunConfig, run: RunFolder, tools: Tools) -> dict[str, Any]:
+    """Return the test scores of the run's finished training with the images shuffled.
 
     They are taken from the last evaluation if nothing has changed since.
     """
-    run, folder = stage.run, stage.place
-    made_from = causes_of(folder, _HMNET.system, run, DEFAULT_SET, stage.parameters()["precision"])
+    stage = config.stage("train", run, _HMNET)
+    folder, negative = stage.place, config.of(PrepareSettings).negative
+    precision = stage.parameters()["precision"]
+    made_from = causes_of(folder, _HMNET.system, run, DEFAULT_SET, precision, negative)
     path = folder / f"evaluation-{evaluation_name('test', shuffled_images=True)}.json"
     if (found := fresh_evaluation(path, made_from)) is not None:
         return found.scores
     from ...stages.evaluate.evaluation import evaluate
 
-    return evaluate(folder, run, shuffle_images=True, tools=tools)[0]
+    return evaluate(folder, run, shuffle_images=True, negative=negative, tools=tools)[0]
 
 
 def run_finetune_demo(

@@ -39,8 +39,11 @@ def evaluate_trial(
     recipe = config.of(TrainSettings)
     scored = RunConfig.read(data.config)
     plan = view_source(scored, data, trial.features).plan() if finetuned else None
+    folder = _finetuned(run, config, trial) if finetuned else run.model(trial)
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist; run `hmnet-pipe train {run.path} {trial.options}` first")
     return evaluate(
-        _finetuned(run, config, trial) if finetuned else run.model(trial),
+        folder,
         data,
         split=split,
         shuffle_images=shuffle_images,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ...manifests.errors import InputError
-from ...manifests.run import DEFAULT_SET, RunFolder
+from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
 from ...manifests.trial import Trial
 from ...stages.base.stage import Stage
 from ...stages.dependencies.settings import DependencySettings
@@ -71,7 +71,17 @@ class Kind:
 def view_source(tables: Tables, run: RunFolder, name: str | None = None) -> Extract:
     """Return the stage that makes a feature set, which knows the views of every image."""
     objects = tables.of(DetectSettings).objects
-    return Extract(run, tables.of(ExtractSettings), objects, feature_set(name or DEFAULT_SET, tables.sets))
+    try:
+        chosen = feature_set(name or DEFAULT_SET, tables.sets)
+    except InputError as error:
+        if name not in _feature_sets(run):
+            raise
+        raise InputError(
+            f"{run.path} holds features {name}, and run.toml no longer says what they are: put "
+            f"[features.{name}] back, or delete {run.features(name or DEFAULT_SET)} and "
+            f"{run.record(extract_name(name or DEFAULT_SET))}"
+        ) from error
+    return Extract(run, tables.of(ExtractSettings), objects, chosen)
 
 
 def _feature_sets(run: RunFolder) -> list[str]:

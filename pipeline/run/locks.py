@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ...manifests.errors import StageError
-from ...manifests.files import disk_error, read_text, reason_of, write_text
+from ...manifests.files import disk_error, make_folder, read_text, reason_of, write_text
 
 __all__ = ["hold"]
 
@@ -40,12 +40,12 @@ def hold(
     Raises StageError where another process holds it, or where it cannot be taken. The errors of a disk
     (`disk_error`) are raised as they are.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     owner = path.with_suffix(".owner")
     lock = _taken(path, owner, doing, patience, say)
     try:
         # For the message of another process. Whatever is wrong with this file does no harm.
-        with suppress(OSError):
+        with suppress(OSError, StageError):
             write_text(owner, f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:

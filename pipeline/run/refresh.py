@@ -6,6 +6,7 @@ works on it. The detections are reused.
 
 import shutil
 
+from ...manifests.files import make_folder
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
@@ -22,7 +23,7 @@ def refresh_features(config: RunConfig, run: RunFolder, trial: Trial, tools: Too
     Raises StageError where detect has not run.
     """
     new = RunFolder(run.refreshed(trial))
-    (new.path / "stages").mkdir(parents=True, exist_ok=True)
+    make_folder(new.path / "stages")
     tables = [
         run.samples,
         run.images,

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Any, get_origin
 
 from ...manifests.errors import InputError, unknown_name
+from ...manifests.files import is_utf8
 
 __all__ = ["check_settings", "local_files", "setting"]
 
@@ -95,6 +96,8 @@ def _no_text(value: str) -> str | None:
     """Return what is wrong with a text that no path and no name can be, or None."""
     if "\0" in value:
         return f"holds a NUL character, which no path or name may: {value[:100]!r}"
+    if not is_utf8(value):
+        return f"is not UTF-8, as a path or name must be: {value[:100]!r}; rename it"
     if len(value) > _MOST_LETTERS:
         return f"is {len(value)} letters long; a path or name has at most {_MOST_LETTERS}"
     return None

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from numpy.random import Generator
 
-from ...manifests.files import write_text
+from ...manifests.files import make_folder, write_text
 from ...manifests.schemas import SPLITS, TASKS
 from ..base.tools import SILENT, Tools
 from .scenes import DISTRACTORS, draw_scene, stream
@@ -307,7 +307,7 @@ def write_demo_corpus(
     if unknown := set(sizes) - set(SPLITS):
         raise ValueError(f"unknown splits {sorted(unknown)}, expected some of {', '.join(SPLITS)}")
     images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    make_folder(images)
     names = _Names()
     drawn: set[bytes] = set()
     bar = tools.bar(sum(sizes.values()), f"drawing the {task} corpus", "sample")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...manifests.errors import StageError
-from ...manifests.files import remove_temporaries
+from ...manifests.files import make_folder, remove_temporaries
 from ...manifests.fingerprint import digest_json
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
@@ -110,7 +110,7 @@ class Detect(Stage):
         if kept:
             todo = [image for image in images if image[0] not in kept]
         work = self._work(causes)
-        work.mkdir(parents=True, exist_ok=True)
+        make_folder(work)
         remove_temporaries(work)
         remove_temporaries(self.run.crops)
         remove_temporaries(self.run.path, self.run.detections.name)

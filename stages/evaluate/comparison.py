@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ...manifests.errors import InputError, StageError
+from ...manifests.files import reason_of
 from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
@@ -35,11 +36,18 @@ def check_recorded(folder: Path) -> None:
     name = f"{kind}-{trial.name}"
     record = StageRecord.read(RunFolder(models.parent).record(name))
     recorded = record.outputs if record is not None else {}
+    again = f"run `hmnet-pipe {kind} {models.parent} {trial.options}` again"
     for file in ("config.json", "model.safetensors", "backbone.safetensors"):
-        if file in recorded and digest_file(folder / file) != recorded[file]:
+        if file not in recorded:
+            continue
+        try:
+            digest = digest_file(folder / file)
+        except OSError as error:
+            raise StageError(f"{folder / file} cannot be read ({reason_of(error)}); {again}") from error
+        if digest != recorded[file]:
             raise StageError(
                 f"{folder / file} has changed since {name} wrote it: this is not the model that was trained; "
-                f"run `hmnet-pipe {kind} {models.parent} {trial.options}` again"
+                f"{again}"
             )
 
 

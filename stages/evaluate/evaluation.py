@@ -77,7 +77,8 @@ def evaluate(
     other = None if own else data.path.resolve().name
     name = evaluation_name(split, shuffled_images=shuffle_images, other_run=other)
     read = feature_set if info.reads else None
-    made_from = {} if opened.from_pixels else causes_of(folder, info.name, data, read, opened.precision)
+    causes = (folder, info.name, data, read, opened.precision, negative)
+    made_from = {} if opened.from_pixels else causes_of(*causes)
     evaluation = Evaluation(opened.config.system, split, shuffle_images, scores, made_from)
     return scores, _write(folder, name, evaluation, predictions_table(chosen, predicted, visuals), explained)
 

@@ -52,15 +52,17 @@ class Evaluation:
 
 
 def causes_of(
-    folder: Path, system: str, data: RunFolder, feature_set: str | None, precision: str
+    folder: Path, system: str, data: RunFolder, feature_set: str | None, precision: str, negative: str = ""
 ) -> dict[str, str]:
     """Return digests of what the scores of a model on the run `data` follow from, and the precision.
 
-    folder: the model's. system: its name. feature_set: the one that it reads, or None. Raises StageError
-    where something that it reads is missing.
+    folder: the model's. system: its name. feature_set: the one that it reads, or None. negative: the negative
+    relation where run.toml names it; otherwise the samples say it. Raises StageError where something that it
+    reads is missing.
     """
     read = input_digests(system_info(system), data, feature_set)
-    return {"model": digest_file(folder / "model.safetensors"), "precision": precision, **read}
+    given = {"negative": negative} if negative else {}
+    return {"model": digest_file(folder / "model.safetensors"), "precision": precision, **given, **read}
 
 
 def fresh_evaluation(path: Path, made_from: Mapping[str, str]) -> Evaluation | None:

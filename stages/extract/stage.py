@@ -20,7 +20,7 @@ from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
 from ...cache.shards import SCHEMA_VERSION, Shard, ShardError
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import StageError
-from ...manifests.files import remove_temporaries
+from ...manifests.files import check_folder, remove_temporaries
 from ...manifests.record import StageRecord
 from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
 from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES
@@ -149,6 +149,8 @@ class Extract(Stage):
         The stages are of one run and differ only in their set. Each set gets what a pass for it alone would
         make.
         """
+        for stage, _ in works:
+            check_folder(stage.place)
         first = works[0][0]
         if remark := first.arithmetic.remark:
             tools.say(remark)

@@ -1,16 +1,19 @@
 """What a killed training resumes from: the last committed checkpoint, and the best model so far beside it."""
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...manifests.files import atomic_path, remove_temporaries, write_text
+from ...manifests.errors import StageError
+from ...manifests.files import atomic_path, check_regular, reason_of, remove_temporaries, write_text
 from ..base.writing import writing
 from .scores import Scores
 
@@ -89,8 +92,13 @@ class Checkpoints:
             save_file({name: value.detach().contiguous() for name, value in state.items()}, temporary)
 
     def best(self, epoch: int) -> dict[str, Tensor]:
-        """Return the model that `keep_best` wrote for `epoch`."""
-        return load_file(self._best(epoch))
+        """Return the model that `keep_best` wrote for `epoch`. Raises StageError where it is damaged."""
+        path = self._best(epoch)
+        try:
+            check_regular(path)
+            return load_file(path)
+        except Exception as error:  # damaged files break their readers in any way
+            raise self.damaged(error, path) from error
 
     def save(self, state: dict[str, Any], best_epoch: int, progress: dict[str, int]) -> None:
         """Commit `state`, of tensors and plain values, and drop the best models of other epochs than
@@ -108,12 +116,30 @@ class Checkpoints:
         self._cost = self._saved - started
 
     def load(self) -> dict[str, Any] | None:
-        """Return the last committed state, on the CPU, or None where there is none."""
-        if not self._path.is_file():
+        """Return the last committed state, on the CPU, or None where there is none.
+
+        Raises StageError where it is damaged.
+        """
+        if not os.path.lexists(self._path):
             return None
         remove_temporaries(self.folder)
-        state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
+        try:
+            check_regular(self._path)
+            state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
+            json.loads(state["progress"])
+        except Exception as error:  # damaged files break their readers in any way
+            raise self.damaged(error) from error
         return state
+
+    def damaged(self, error: Exception, path: Path | None = None) -> StageError:
+        """Return the error for a file of the checkpoint, the state itself if None, that cannot be used."""
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else reason_of(error)
+        if isinstance(error, UnpicklingError):  # whose own advice is to unpickle whatever it is
+            reason = "it is damaged or holds more than tensors"
+        return StageError(
+            f"{path or self._path} cannot be read as part of a checkpoint ({reason}); put it back, or delete "
+            f"{self.folder} to train from the beginning"
+        )
 
     def _best(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch}.safetensors"

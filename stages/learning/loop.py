@@ -381,7 +381,7 @@ class Trainer:
     def _resume(self, tools: Tools) -> Progress:
         """Go back to where the last checkpoint was saved, if there is one, and say so.
 
-        Return the progress.
+        Return the progress. Raises StageError where the checkpoint is damaged.
         """
         state = self.checkpoints.load()
         if state is None:
@@ -393,7 +393,12 @@ class Trainer:
                 "hmnet-pipe; training starts from the beginning"
             )
             return self.progress
-        self._restore(state, saved)
+        try:
+            if saved.best_epoch:
+                self.checkpoints.best(saved.best_epoch)
+            self._restore(state, saved)
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise self.checkpoints.damaged(error) from error
         batches_done = f" and {saved.batch} of {self.batches_per_epoch} batches" if saved.batch else ""
         epochs = self.task.settings.epochs
         tools.say(f"{self.task.name}: resuming after {saved.epoch} of {epochs} epochs{batches_done}")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...manifests.files import check_folder
 from ...manifests.record import StageRecord
 from ...manifests.trial import Trial
 from ..base.stage import Progress, Rerun, Stage
@@ -66,7 +67,11 @@ class Training(Stage):
     def job(
         self, recipe: TrainSettings, rates: Mapping[str, float], causes: StageRecord, tools: Tools
     ) -> TrainingJob:
-        """Return the training in plain facts. rates: the learning rate of each part of the model."""
+        """Return the training in plain facts. rates: the learning rate of each part of the model.
+
+        Raises StageError where the folder of the model could not be made in the end.
+        """
+        check_folder(self.place)
         return TrainingJob(
             name=self.name,
             title=f"{self.kind} {self.trial.title}",

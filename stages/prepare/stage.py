@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import InputError, StageError
-from ...manifests.files import remove_temporaries
+from ...manifests.files import make_folder, remove_temporaries
 from ...manifests.fingerprint import SETTLING_NS, digest_file, digest_json, digest_table
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
@@ -152,7 +152,7 @@ class Prepare(Stage):
             tools.say(
                 f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it"
             )
-        self.run.record(self.name).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.run.record(self.name).parent)
         images = self._inspect(found.values(), sources.inspected, tools)
         usable = {row["key"] for row in images if row["status"] == "ok"}
         reasons = {row["key"]: row["reason"] for row in images}

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...manifests.errors import WeightsError
-from ...manifests.files import atomic_path
+from ...manifests.files import atomic_path, make_folder
 from ...manifests.fingerprint import digest_file
 from ..base.writing import writing
 from ..text.reader import TextReader
@@ -131,7 +131,7 @@ class EndToEnd(Model):
 
         `config.features` then names this very backbone: the system alone reads features that it made.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         weights = self.backbone.network.state_dict()
         with atomic_path(folder / BACKBONE_FILE) as temporary, writing(temporary):
             save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)

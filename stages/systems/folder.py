@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from ...manifests.errors import HmnetPipeError, WeightsError, in_one_line
+from ...manifests.files import check_regular, read_text, reason_of
 from .batch import ModelConfig
 from .build import build_system, empty_encoder
 from .system import System
@@ -20,11 +21,12 @@ def load_system(folder: Path | str) -> System:
     """
     folder = Path(folder)
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = json.loads(read_text(folder / "config.json"))
         config = ModelConfig(
             **{**values, "labels": tuple(values["labels"]), "levels": tuple(values["levels"])}
         )
         model = build_system(config, empty_encoder(config))
+        check_regular(folder / "model.safetensors")
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except FileNotFoundError as error:
         raise WeightsError(
@@ -32,6 +34,10 @@ def load_system(folder: Path | str) -> System:
         ) from error
     except HmnetPipeError as error:
         raise type(error)(f"{folder / 'config.json'}: {error}; train the model again") from error
+    except OSError as error:
+        raise WeightsError(
+            f"{error.filename or folder} cannot be read ({reason_of(error)}); train the model again"
+        ) from error
     except Exception as error:  # damaged files break their readers in any way
         raise WeightsError(
             f"{folder} holds a model that is damaged or of another version ({in_one_line(error)}); "

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...manifests.errors import InputError
-from ...manifests.files import atomic_path, write_text
+from ...manifests.files import atomic_path, make_folder, write_text
 from ..base.writing import writing
 from ..text.encoders.bert import encoder_from_config, load_encoder
 from ..text.reader import TextReader
@@ -185,7 +185,7 @@ class System(Model):
 
     def save_pretrained(self, folder: Path, reader: TextReader) -> None:
         """Write config.json, model.safetensors and what reads texts: all that using the model needs."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         reader.save(folder)
         weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         with atomic_path(folder / "model.safetensors") as temporary, writing(temporary):

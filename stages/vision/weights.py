@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from ...manifests.errors import InputError, WeightsError
+from ...manifests.files import check_regular, reason_of
 from ...manifests.fingerprint import digest_file
 from .backbones import BACKBONES
 from .detectors import DETECTORS
@@ -59,7 +60,7 @@ class WeightsSource:
     def digest(self) -> str:
         """Return the sha256 of the weights file, or of the word "random" (for the seed 0 of `load_into`)."""
         path = self.path()
-        return hashlib.sha256(RANDOM.encode()).hexdigest() if path is None else digest_file(path)
+        return hashlib.sha256(RANDOM.encode()).hexdigest() if path is None else _digest(path)
 
 
 def weights_of(architecture: str, choice: str) -> WeightsSource:
@@ -96,12 +97,23 @@ def _downloaded(url: str) -> Path:
                 f"{url} and put it at {path}, or give its place with --weights FILE"
             ) from error
     # A copy may have been cut short, and another file may have been given this name.
-    elif not (digest := digest_file(path)).startswith(promised := _promised(path)):
+    elif not (digest := _digest(path)).startswith(promised := _promised(path)):
         raise WeightsError(
             f"{path} is not the file of that name at {url}: its sha256 begins with {digest[:8]} instead of "
             f"{promised}; delete it to have it downloaded again, or rename it and give it with --weights FILE"
         )
     return path
+
+
+def _digest(path: Path) -> str:
+    """Return the sha256 of a weights file. Raises WeightsError where it may not be read."""
+    try:
+        return digest_file(path)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({reason_of(error)}); allow it to be read, or give other weights with "
+            "--weights FILE"
+        ) from error
 
 
 def _promised(path: Path) -> str:
@@ -116,10 +128,13 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     try:
+        check_regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({reason_of(error)}); allow it to be read") from error
+    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise WeightsError(
             f"{path} cannot be read as weights ({error}); it must be .safetensors or a torch state dict"
         ) from error

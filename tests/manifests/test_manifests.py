@@ -1,5 +1,6 @@
 """Tables, digests, atomic files and stage records."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -10,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hmnet_pipe.manifests.errors import StageError
+from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.files import (
     TEMPORARY_PREFIX,
     atomic_path,
+    disk_remedy,
+    is_utf8,
     remove_scratch,
     remove_temporaries,
     scratch_folder,
@@ -21,8 +24,12 @@ from hmnet_pipe.manifests.files import (
 )
 from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
 from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, OUTCOMES
 from hmnet_pipe.manifests.tables import read_table, table_digest, table_of, usable_images, write_table
+from hmnet_pipe.stages.prepare.settings import PrepareSettings
+
+from ..spoilers import forbidden
 
 RECORD = StageRecord(
     "extract",
@@ -32,6 +39,36 @@ RECORD = StageRecord(
     {"backbone": "b" * 64},
     {"features": "c" * 64},
 )
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_has_the_name_of_another_kind_is_one_sentence(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "place"
+    place.touch() if what == "file" else place.mkdir()
+    path = place / "a" / "b.json" if what == "file" else place
+    with pytest.raises(StageError, match=rf"^{place} is (not )?a folder, .*; move it away or remove it"):
+        write_text(path, "x")
+
+
+def test_an_unreadable_file_is_said_to_be_unreadable_and_which_it_is(tmp_path: Path) -> None:
+    path = forbidden(tmp_path / "weights.pth")
+    with pytest.raises(PermissionError) as caught:
+        path.read_bytes()
+    said = disk_remedy(caught.value, tmp_path / "run")
+    assert said.startswith(f"{path} cannot be read (permission denied); ")
+    error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "new"))
+    assert disk_remedy(error, tmp_path).startswith(f"{tmp_path / 'new'} cannot be written (permission ")
+    assert disk_remedy(PermissionError(errno.EACCES, "no"), tmp_path).startswith(f"{tmp_path} cannot be")
+
+
+@pytest.mark.parametrize("name", ["a\udcff", "\ud83d"])
+def test_a_name_that_is_not_utf_8_is_refused(name: str) -> None:
+    assert not is_utf8(name)
+    assert is_utf8("Zürich 東京 😀")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        RunFolder(Path(name)).check_folders()
+    with pytest.raises(InputError, match=r"text is not UTF-8.*rename it"):
+        PrepareSettings(text=Path(name), task="ner")
 
 
 def names_in(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ That READERS is complete is read from the code: a module that reads files is in 
 
 import ast
 import json
-import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tomlkit
+import torch
 from click.testing import CliRunner
 from hmnet_pipe.cache.reader import read_index, write_index
 from hmnet_pipe.cache.shards import Shard, write_shard
 from hmnet_pipe.cache.spec import FeatureSpec, Transform
 from hmnet_pipe.manifests.errors import HmnetPipeError, InputError, StageError
-from hmnet_pipe.manifests.files import MOST_TEXT
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import OUTCOMES
@@ -30,10 +30,22 @@ from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.reproduce.lock import read_lock
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.presets import preset
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.evaluate.recorded import Evaluation
 from hmnet_pipe.stages.learning.causes import training_progress
+from hmnet_pipe.stages.learning.checkpoint import Checkpoints, Progress
 from hmnet_pipe.stages.learning.detected import kept_detected
 from hmnet_pipe.stages.learning.metrics import read_metrics
+from hmnet_pipe.stages.learning.opened import open_model
+from hmnet_pipe.stages.systems.batch import ModelConfig
+from hmnet_pipe.stages.systems.build import new_system
+from hmnet_pipe.stages.text.encoders.bert import load_encoder, load_tokenizer
+from hmnet_pipe.stages.text.encoders.files import encoder_digest, resolve_encoder
+from hmnet_pipe.stages.text.subwords import Subwords
+
+from ..running import Demos
+from ..spoilers import SPOILERS, absent, anothers, empty, huge, link_loop, pipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,70 +173,20 @@ ELSEWHERE = {
     "stages/base/arithmetic.py": "reads /proc/cpuinfo",
     "stages/vision/images.py": "test_images.py spoils images",
     "stages/vision/weights.py": "test_visual.py spoils weights",
-    "stages/systems/folder.py": "test_model_faults.py spoils models",
+    "stages/systems/folder.py": "FOLDERS spoils models",
+    "stages/dependencies/parsers.py": "test_dependencies.py has parsers without a model",
+    "stages/scenes/benchmark.py": "test_scenes.py spoils files of scene graphs",
+    "stages/scenes/features.py": "test_scenes.py spoils files of scene graphs",
+    "stages/scenes/records.py": "test_scenes.py spoils files of scene graphs",
+    "stages/text/vocabulary.py": "test_vocabulary.py spoils vocabularies",
     "stages/prepare/formats/rows.py": "test_prepare_readers.py spoils texts",
-    "stages/learning/checkpoint.py": "test_checkpoint.py spoils checkpoints",
+    "stages/learning/checkpoint.py": "FOLDERS spoils checkpoints",
     "stages/learning/loop.py": "loads checkpoints through checkpoint.py",
     "pipeline/checks/doctor.py": "reads constraints.txt and a file of its own",
     "pipeline/reproduce/reproduce.py": "copies the lock once read_lock has read it",
     "pipeline/run/new.py": "reads run.toml again once RunConfig has read it",
     "pipeline/run/locks.py": "test_locks.py spoils the note of who holds a lock",
 }
-
-
-def absent(path: Path) -> None:
-    path.unlink()
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def link_loop(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
-
-
-def truncated(path: Path) -> None:
-    content = path.read_bytes()
-    # Half of a run.toml may be one: cut it within the head of its last table.
-    path.write_bytes(content[: content.rindex(b"\n[") + 3 if path.name == "run.toml" else len(content) // 2])
-
-
-def junk(path: Path) -> None:
-    path.write_bytes(bytes(range(256)) * 8)
-
-
-def anothers(path: Path) -> None:
-    """Put a sound file of another kind there."""
-    path.write_text('{"a": [1, 2]}' if path.suffix == ".json" else "[a]\nb = 3\n")
-
-
-def nested(path: Path) -> None:
-    """Nest more brackets than a parser can follow."""
-    path.write_text("a = " * (path.suffix != ".json") + "[" * 100_000 + "]" * 100_000)
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def huge(path: Path) -> None:
-    os.truncate(path, MOST_TEXT + 1)
-
-
-def endless(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/dev/zero")
-
-
-SPOILERS = [empty, folder, link_loop, truncated, junk, anothers, nested, pipe, huge, endless]
 
 
 def written(reader: Reader, place: Path) -> Path:
@@ -264,6 +226,89 @@ def test_an_absent_file_is_one_sentence_or_nothing(tmp_path: Path, reader: Reade
     path = written(reader, tmp_path)
     absent(path)
     said_of(reader, path, reader.absent)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of an encoder's folder that may be taken for a model's tokenizer too."""
+    return Path(shutil.copytree(tiny_encoder, tmp_path_factory.mktemp("encoder") / "encoder"))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a model, as a training writes it."""
+    folder = tmp_path_factory.mktemp("model") / "model"
+    config = ModelConfig("bert-crf", "ner", ("O", "B-PER", "I-PER"), (), "markers", 32, {}, None)
+    new_system(tiny_encoder, config).save_pretrained(folder, Subwords.of_encoder(tiny_encoder, "ner"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a checkpoint."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
+    kept = Checkpoints(folder)
+    kept.keep_best(1, {"weight": torch.ones(300)})
+    kept.save({"model": {"weight": torch.ones(300)}, "progress": Progress(1).dumps()}, 1, {"epoch": 1})
+    return folder
+
+
+def read_encoder(folder: Path) -> None:
+    found = resolve_encoder(str(folder))
+    encoder_digest(found)
+    load_tokenizer(found)
+    load_encoder(found)
+
+
+def read_checkpoint(folder: Path) -> None:
+    kept = Checkpoints(folder)
+    kept.load()
+    kept.best(1)
+
+
+# The readers of folders: how one is read, its files, and what some of them may be without harm.
+FOLDERS: dict[str, tuple[Callable[[Path], Any], list[str], dict[str, list[Callable[[Path], None]]]]] = {
+    "encoder": (
+        read_encoder,
+        ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+        {"tokenizer_config.json": [absent, anothers]},
+    ),
+    "model": (
+        lambda folder: open_model(folder, device="cpu"),
+        ["config.json", "model.safetensors", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"],
+        {"tokenizer/tokenizer_config.json": [absent, anothers]},
+    ),
+    "checkpoint": (read_checkpoint, ["checkpoint.pt", "best-1.safetensors"], {"checkpoint.pt": [absent]}),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, (_, names, _) in FOLDERS.items() for name in names]
+)
+@pytest.mark.parametrize("spoil", [absent, *SPOILERS], ids=lambda spoil: spoil.__name__)
+def test_a_spoilt_file_of_a_folder_is_one_sentence(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, name: str, spoil: Callable[[Path], None]
+) -> None:
+    folder = Path(shutil.copytree(request.getfixturevalue(kind), tmp_path / kind))
+    read, _, spared = FOLDERS[kind]
+    spoil(folder / name)
+    if spoil in spared.get(name, ()):
+        read(folder)
+        return
+    with pytest.raises(HmnetPipeError) as caught:
+        read(folder)
+    said = str(caught.value)
+    assert str(folder) in said
+    assert "\n" not in said
+    assert len(said) < 1000
+
+
+def test_every_file_of_a_sound_folder_is_walked(encoder: Path, model: Path, checkpoint: Path) -> None:
+    for kind, folder in (("encoder", encoder), ("model", model), ("checkpoint", checkpoint)):
+        read, names, _ = FOLDERS[kind]
+        read(folder)
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert there - {"progress.json"} == {*names}
 
 
 def wrongly_typed(value: Any) -> list[Any]:
@@ -332,6 +377,24 @@ def test_a_lock_that_was_edited_is_answered_with_the_place(
     (tmp_path / "a.lock").write_text(tomlkit.dumps(edited))
     with pytest.raises(InputError, match=rf"a\.lock has .*{words}.*; make it again"):
         read_lock(tmp_path / "a.lock")
+
+
+@pytest.mark.parametrize("name", ["features/grid", "models/hmnet", "models/hmnet/seed-1"])
+@pytest.mark.parametrize("spoil", [empty, link_loop, pipe], ids=lambda spoil: spoil.__name__)
+def test_what_is_no_folder_where_a_stage_makes_one_is_one_sentence(
+    demos: Demos, tmp_path: Path, name: str, spoil: Callable[[Path], None]
+) -> None:
+    run = RunFolder(Path(shutil.copytree(demos.run(), tmp_path / "run")))
+    (run.path / name).parent.mkdir(exist_ok=True, parents=True)
+    (run.path / name).touch()
+    spoil(run.path / name)
+    config = RunConfig.read(run.config)
+    kind, member = ("extract", "grid") if name.startswith("features") else ("train", None)
+    with pytest.raises(StageError, match=f"^{run.path / name} is not a folder, .*move it away or remove it"):
+        run_stage(config.stage(kind, run, member), SILENT)
+    for command in ("status", "evaluate"):
+        done = CliRunner().invoke(main, [command, str(run.path)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), command
 
 
 @pytest.mark.parametrize("name", ["stages", "features", "models", "crops", "logs", "refreshed"])

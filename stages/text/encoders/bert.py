@@ -23,6 +23,7 @@ from transformers.utils import logging
 from ....manifests.errors import WeightsError, in_one_line
 from ...base.writing import writing
 from ..prefix import LayerPrefix, probabilities
+from .files import check_readable
 
 __all__ = [
     "encode",
@@ -176,6 +177,7 @@ def pretrained(
     its configuration, or raises WeightsError. new: the one module whose weights need not be there or fit.
     Raises WeightsError where anything but those would be random.
     """
+    check_readable(folder)
     if not any(
         (folder / name).is_file()
         for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -268,6 +270,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     RoBERTa's needs a space before every word; others ignore it.
     """
+    check_readable(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, add_prefix_space=True, local_files_only=True, trust_remote_code=False

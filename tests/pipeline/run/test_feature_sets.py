@@ -118,6 +118,21 @@ def test_an_unknown_set_is_refused_with_those_that_there_are(run: RunFolder) -> 
 
 
 @pytest.mark.slow
+def test_features_whose_table_has_left_run_toml_are_answered_with_the_way_out(run: RunFolder) -> None:
+    config = RunConfig.read(run.config)
+    (run.features("own")).mkdir(parents=True)
+    (run.features("own") / "shard-00000.h5").touch()
+    record = run.record("extract-own")
+    words = rf"put \[features\.own\] back, or delete {run.features('own')} and {record}"
+    for look in (verify_run, run_status):
+        with pytest.raises(InputError, match=words):
+            look(run)
+    (run.features("own") / "shard-00000.h5").unlink()
+    assert "own" not in str(run_status(run))
+    with pytest.raises(InputError, match="own' is not one of"):
+        config.stage("extract", run, "own")
+
+
 def test_status_and_verify_know_each_set(run: RunFolder) -> None:
     names = [f"extract-{name}" for name in sorted(NAMES) if name != "pyramid"]
     states = {row.stage: row.state for row in run_status(run).stages}

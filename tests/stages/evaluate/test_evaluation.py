@@ -207,18 +207,27 @@ def test_a_run_that_has_become_one_of_the_other_task_is_refused(copy: Path) -> N
         evaluate_trial(RunFolder(copy), TEXT, RunFolder(copy))
 
 
+def test_a_trial_that_is_not_there_is_answered_with_the_command_that_trains_it(copy: Path) -> None:
+    missing = Trial("bert-crf", 3, shots=50, subset_seed=2)
+    words = "--system bert-crf --seed 3 --shots 50 --subset-seed 2"
+    with pytest.raises(InputError, match=rf"does not exist; run `hmnet-pipe train {copy} {words}` first"):
+        evaluate_trial(RunFolder(copy), missing, RunFolder(copy))
+
+
 def test_a_recorded_evaluation_is_fresh_until_the_model_the_samples_or_the_features_change(
     copy: Path,
 ) -> None:
     run, model = RunFolder(copy), model_of(copy)
     precision = stage_of(copy, "train").parameters()["precision"]
 
-    def is_fresh(precision: str = precision) -> bool:
-        return fresh_evaluation(path, causes_of(model, "hmnet", run, "pyramid", precision)) is not None
+    def is_fresh(precision: str = precision, negative: str = "") -> bool:
+        causes = causes_of(model, "hmnet", run, "pyramid", precision, negative)
+        return fresh_evaluation(path, causes) is not None
 
     _, path = evaluate(model, run)
     assert is_fresh()
     assert not is_fresh("fp64")
+    assert not is_fresh(negative="no_relation")
     bring_up_to_date(copy, "extract", dtype="float32")
     assert not is_fresh()
     bring_up_to_date(copy, "extract", dtype="float16")
