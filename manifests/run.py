@@ -8,14 +8,19 @@ from .errors import InputError
 from .files import is_utf8
 from .trial import Trial
 
-__all__ = ["DEFAULT_SET", "RunFolder", "extract_name"]
+__all__ = ["DEFAULT_SET", "SCENE_SET", "RunFolder", "extract_name"]
 
 DEFAULT_SET = "pyramid"
 """The feature set that is made where none is named."""
 
+SCENE_SET = "scenes"
+"""The feature set of the objects of the user's scene graphs, which the scenes stage makes."""
+
 
 def extract_name(feature_set: str = DEFAULT_SET) -> str:
     """Return the name of the stage that makes a feature set."""
+    if feature_set == SCENE_SET:
+        return "scenes"
     return "extract" if feature_set == DEFAULT_SET else f"extract-{feature_set}"
 
 
@@ -63,11 +68,6 @@ class RunFolder:
     @property
     def scenes(self) -> Path:
         return self.path / "scenes.parquet"
-
-    @property
-    def scene_features(self) -> Path:
-        """Return the features that the user's scene graphs brought, a row for each object of `scenes`."""
-        return self.path / "scenes.npy"
 
     @property
     def dependencies(self) -> Path:

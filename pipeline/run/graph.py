@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ...manifests.errors import InputError
-from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
+from ...manifests.run import DEFAULT_SET, SCENE_SET, RunFolder, extract_name
 from ...manifests.trial import Trial
 from ...stages.base.stage import Stage
 from ...stages.dependencies.settings import DependencySettings
@@ -86,7 +86,7 @@ def view_source(tables: Tables, run: RunFolder, name: str | None = None) -> Extr
 
 def _feature_sets(run: RunFolder) -> list[str]:
     """Return the feature sets that a run holds or has started, the default one first."""
-    folders = {path.name for path in run.path.glob("features/*") if any(path.glob("*.h5"))}
+    folders = {path.name for path in run.path.glob("features/*") if any(path.glob("*.h5"))} - {SCENE_SET}
     recorded = {path.stem.removeprefix("extract-") for path in (run.path / "stages").glob("extract-*.json")}
     return [DEFAULT_SET, *sorted((folders | recorded) - {DEFAULT_SET})]
 

@@ -11,8 +11,18 @@ import pyarrow as pa
 
 from ...cache.reader import FeatureCache
 from ...cache.spec import ALL, FeatureSpec
-from ...manifests.run import RunFolder, extract_name
-from ...manifests.schemas import CHAIN, DEPENDENCIES, DETECTIONS, GEOMETRY, IMAGES, SAMPLES, SCENES
+from ...manifests.errors import StageError
+from ...manifests.run import SCENE_SET, RunFolder, extract_name
+from ...manifests.schemas import (
+    CHAIN,
+    DEPENDENCIES,
+    DETECTIONS,
+    GEOMETRY,
+    IMAGES,
+    SAMPLES,
+    SCENE_GRAPH,
+    SCENES,
+)
 from ...manifests.tables import read_table, table_digest
 from ..systems.registry import SystemInfo
 
@@ -85,9 +95,31 @@ def new_options(
 
         scenes = read_table(run.scenes, SCENES, "scenes")
         options["objects"] = most = objects or 0
+        options["scene"] = GEOMETRY if spec is None or spec.backbone != SCENE_GRAPH else SCENE_GRAPH
         options["object_labels"], options["predicates"] = scene_vocabularies(scenes, keys, most)
         options["qualifiers"] = _replaced(info, scenes, run)
     return options
+
+
+def _check_scenes(info: SystemInfo, run: RunFolder, scenes: pa.Table, wanted: str) -> None:
+    """Raise StageError where the objects of scenes are not those whose features a model reads.
+
+    wanted: SCENE_GRAPH where it reads those of the user's scene graphs, or GEOMETRY, of the detections.
+    """
+    sources = set(scenes["source"].to_pylist()) - {""}
+    if sources <= {wanted}:
+        return
+    if wanted == SCENE_GRAPH:
+        remedy = f"run `hmnet-pipe scenes {run.path}` with --graphs and --features"
+    else:
+        remedy = (
+            f"give the features of their objects to `hmnet-pipe scenes {run.path}` by --features, and train "
+            f"{info.name} with --features {SCENE_SET}; or leave out --graphs"
+        )
+    raise StageError(
+        f"{run.scenes} holds scenes of {' and '.join(sorted(sources))}, and {info.name} is to read features "
+        f"of the objects of {wanted}; {remedy}"
+    )
 
 
 def _replaced(info: SystemInfo, scenes: pa.Table, run: RunFolder) -> list[str]:
@@ -129,6 +161,7 @@ def open_extras(
         from .graphs import SceneObjects, Structure
 
         scenes, most = read_table(run.scenes, SCENES, "scenes"), options["objects"]
+        _check_scenes(info, run, scenes, options["scene"])
         found.append(SceneObjects(scenes, options["object_labels"], options["predicates"], most))
         if "dependencies" in info.graphs:
             dependencies = read_table(run.dependencies, DEPENDENCIES, "dependencies")

@@ -1,6 +1,6 @@
-"""The features of the objects of the user's scene graphs, read row by row, and kept with the scenes."""
+"""The features of the objects of the user's scene graphs, read row by row, and kept as a feature set."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from ...cache.reader import IndexRow, write_index
+from ...cache.shards import write_shard
+from ...cache.spec import OBJECTS, FeatureSpec, Transform
 from ...manifests.errors import InputError
-from ...manifests.files import atomic_path, reason_of
+from ...manifests.files import reason_of
+from ...manifests.fingerprint import digest_json
+from ...manifests.schemas import SCENE_GRAPH
+from .scene import Scene
 
 __all__ = ["NAME", "ObjectFeatures", "open_features", "write_features"]
 
 NAME = "object_features"
 """The array (rows, D) in a safetensors or HDF5 file."""
+
+_SHARD_ROWS = 512
 
 
 class ObjectFeatures:
@@ -74,11 +82,31 @@ def _checked(path: Path, found: Any, shape: Iterable[int], floats: bool) -> Obje
     return ObjectFeatures(found, shape)
 
 
-def write_features(path: Path, features: ObjectFeatures, rows: list[int]) -> None:
-    """Write these rows as float16, (rows, D), to the .npy file `path`, one at a time."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        shape = (len(rows), features.shape[1])
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for row in rows:
-            file.write(features[row].tobytes())
+def write_features(folder: Path, features: ObjectFeatures, scenes: Mapping[str, Scene], most: int) -> None:
+    """Write the feature set of the objects of these scenes, by image key; each has at most `most`.
+
+    The view of an object is its row of `features`, in float16; there is no view of the whole image.
+    """
+    transform = Transform(0, (), (), "")  # no pixels were read
+    spec = FeatureSpec(SCENE_GRAPH, "", transform, (features.shape[1],), 1, most, "float16", regions=OBJECTS)
+    keys = sorted(scenes)
+    index: list[IndexRow] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    for number, first in enumerate(range(0, len(keys), _SHARD_ROWS)):
+        own = keys[first : first + _SHARD_ROWS]
+        mask = np.zeros((len(own), most), bool)
+        values = np.zeros((len(own), *spec.row_shape), np.float16)
+        for place, key in enumerate(own):
+            for view, thing in enumerate(scenes[key].things):
+                assert thing.feature is not None
+                mask[place, view], values[place, view, :, 0, 0] = True, features[thing.feature]
+        name = f"shard-{number:05d}.h5"
+        unit = digest_json(own)
+        checksums = write_shard(folder / name, unit=unit, spec=spec, keys=own, view_mask=mask, pyramid=values)
+        index += [
+            IndexRow(key, name, row, checksum, unit)
+            for row, (key, checksum) in enumerate(zip(own, checksums, strict=True))
+        ]
+    write_index(folder, spec, index)

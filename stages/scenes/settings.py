@@ -25,7 +25,7 @@ class SceneSettings:
         "an image without a graph of yours is empty, or is given its geometry",
         one_of=(EMPTY, FILLED),
     )
-    objects: int = setting(10, "objects of an image, by score", at_least=0, at_most=100)
+    objects: int = setting(10, "objects of an image, by score", at_least=1, at_most=100)
     inside: float = setting(0.9, "share of an object that lies inside another", at_least=0, at_most=1)
     overlap: float = setting(0.1, "intersection over union of objects that overlap", at_least=0, at_most=1)
     near: float = setting(

@@ -4,6 +4,7 @@ They are those of the user's scene graphs, or what the boxes of the detections a
 say. It takes seconds, so that it has no units: all of it is made anew.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,11 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...cache.integrity import find_damage
+from ...cache.reader import FeatureCache
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import reason_of, remove_temporaries
 from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
-from ...manifests.run import RunFolder
+from ...manifests.run import SCENE_SET, RunFolder
 from ...manifests.schemas import DETECTIONS, IMAGES, PROBLEMS, SAMPLES, SCENES
 from ...manifests.tables import read_batches, read_table, sound_digests, table_digest, table_of, write_table
 from ..base.settings import local_files
@@ -82,12 +85,21 @@ class Scenes(Stage):
         found = sound_digests(
             {"scenes": (self.run.scenes, SCENES), "problems": (self.output_path("problems"), PROBLEMS)}
         )
-        if self.settings.features and self.run.scene_features.is_file():
-            found["features"] = digest_file(self.run.scene_features)
+        if self.settings.features:
+            try:
+                cache = FeatureCache(self.run.features(SCENE_SET))
+                cache.check()
+                found["features"] = cache.digest()
+            except StageError:  # missing or damaged
+                return found
         return found
 
+    def damage(self) -> list[tuple[Path, str]]:
+        features = self.run.features(SCENE_SET)
+        return [(item.path, item.reason) for item in find_damage(features)] if self.settings.features else []
+
     def output_path(self, output: str) -> Path:
-        places = {"scenes": self.run.scenes, "features": self.run.scene_features}
+        places = {"scenes": self.run.scenes, "features": self.run.features(SCENE_SET)}
         return places.get(output, self.run.outcomes(self.name))
 
     @property
@@ -115,19 +127,17 @@ class Scenes(Stage):
         return {}
 
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
-        for path in (self.run.scenes, self.run.scene_features):
-            remove_temporaries(path.parent, path.name)
+        remove_temporaries(self.run.path, self.run.scenes.name)
         images = [row for row in read_table(self.run.images, IMAGES).to_pylist() if row["status"] == "ok"]
         given: dict[str, Scene] = {}
         problems: list[dict[str, Any]] = []
         if not self.settings.features:
             given, problems = self._given(images, None)
-            self.run.scene_features.unlink(missing_ok=True)
+            shutil.rmtree(self.run.features(SCENE_SET), ignore_errors=True)
         else:
             with open_features(self._files()["features"]) as features:
                 given, problems = self._given(images, features)
-                rows = [_row(thing) for key in sorted(given) for thing in given[key].things]
-                write_features(self.run.scene_features, features, rows)
+                write_features(self.run.features(SCENE_SET), features, given, self.settings.objects)
         seen = Counter[str]()
         objects = relations = 0
         parts, rows_of_part = [], []
@@ -245,11 +255,6 @@ def _rows(detections: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of detections.parquet, which are in the order of image and rank."""
     for batch in read_batches(detections, DETECTIONS, "detect"):
         yield from batch.to_pylist()
-
-
-def _row(thing: Thing) -> int:
-    assert thing.feature is not None
-    return thing.feature
 
 
 def _digest(option: str, path: Path) -> str:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ...cache.spec import ALL, IMAGE, REGIONS, FeatureSpec, Transform
 from ...manifests.errors import InputError, StageError, unknown_name
+from ...manifests.run import SCENE_SET
 from .backbones import backbone_info
 
 __all__ = ["GRID", "MOST_SIDE", "PYRAMID", "SETS", "VECTOR", "FeatureSet", "derived", "feature_set", "serves"]
@@ -46,6 +47,8 @@ class FeatureSet:
         where = f"[features.{self.name}]"
         if not _NAME.fullmatch(self.name):
             raise InputError(f"{where}: the name of a feature set is of small letters, digits, - and _")
+        if self.name == SCENE_SET:
+            raise InputError(f"{where}: features of this name are those of scene graphs; choose another name")
         if self.views not in REGIONS:
             raise unknown_name(f"{where} views", self.views, REGIONS)
         if self.side < 1:

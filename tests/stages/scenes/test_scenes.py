@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hmnet_pipe.cache.reader import FeatureCache
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
@@ -236,16 +237,21 @@ def test_features_are_kept_in_the_order_of_the_objects(run: RunFolder, tmp_path:
     other = {**with_features(0, 2), "image": "c.jpg"}
     graphs = str(write_lines(tmp_path, other, with_features(4, 1), {**with_features(0, 5), "image": "b.jpg"}))
     made(run, graphs=graphs, features=str(path))
-    # By image key, then by score: of each record the second object is the better one.
-    assert np.array_equal(np.load(run.scene_features), values[[1, 4, 2, 0]].astype(np.float16))
+    cache = FeatureCache(run.features("scenes"))
+    found, mask = cache.gather([KEYS[0], KEYS[2], KEYS[1]])
+    # By score: of each record the second object is the better one.
+    assert np.array_equal(found[0, :2, :, 0, 0], values[[1, 4]].astype(np.float16))
+    assert np.array_equal(found[1, :2, :, 0, 0], values[[2, 0]].astype(np.float16))
+    assert mask.tolist() == [[True] * 2 + [False] * 8] * 2 + [[False] * 10]
+    assert (cache.spec.levels, cache.spec.regions) == ((6,), "objects")
     [problem] = problems(run)
     assert (
         "the feature of object 1 must be one of the 5 rows of the features file, not 5" in problem["reason"]
     )
-    run.scene_features.write_bytes(b"damaged")
+    (run.features("scenes") / "shard-00000.h5").write_bytes(b"damaged")
     assert made(run, graphs=graphs, features=str(path))[0].state == "done"
     made(run, graphs=graphs)
-    assert not run.scene_features.exists()
+    assert not run.features("scenes").exists()
 
 
 def test_features_are_of_all_objects_or_none_and_finite(run: RunFolder, tmp_path: Path) -> None:

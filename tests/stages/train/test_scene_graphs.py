@@ -1,0 +1,111 @@
+"""Training on graphs: by geometry and a chain, or by the user's scene graphs with features of their own."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hmnet_pipe.manifests.errors import StageError
+from hmnet_pipe.manifests.record import StageRecord
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import IMAGES, SCENES
+from hmnet_pipe.manifests.tables import read_table
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.report.text import trials_table
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.graph import stages_of
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.pipeline.run.trainings import finished_trainings
+from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.evaluate.evaluation import evaluate
+from safetensors.numpy import save_file
+
+from ...running import Demos, bring_up_to_date, configure, model_of
+
+MEGA = Trial("mega")
+SIZES = {"train": 12, "valid": 4, "test": 4}
+
+
+@pytest.fixture(scope="module")
+def prepared(demos: Demos, tiny_encoder: Path) -> Path:
+    folder = demos.run("re", SIZES, train={"encoder": str(tiny_encoder), "precision": "fp32"})
+    return folder
+
+
+@pytest.fixture
+def run(prepared: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(prepared, tmp_path / "run"))
+    configure(folder, "train", epochs=1, first_evaluation=1, batch_size=4)
+    run_stage(RunConfig.read(folder / "run.toml").stage("extract", RunFolder(folder), "vector"), Tools())
+    return folder
+
+
+def test_geometry_and_a_chain_stand_in_the_name_and_scores_come_again(run: Path) -> None:
+    with pytest.raises(StageError, match="hmnet-pipe scenes"):
+        bring_up_to_date(run, "train", trial=MEGA)
+    bring_up_to_date(run, "scenes")
+    with pytest.raises(StageError, match="hmnet-pipe dependencies"):
+        bring_up_to_date(run, "train", trial=MEGA)
+    bring_up_to_date(run, "dependencies")
+    bring_up_to_date(run, "train", trial=MEGA)
+    folder = model_of(run, MEGA)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["qualifiers"] == ["geometry", "chain"]
+    table = trials_table(finished_trainings(RunFolder(run))).splitlines()
+    assert table[2].startswith("mega[geometry, chain]  ")
+    scores, path = evaluate(folder, RunFolder(run), feature_set="vector", precision="fp32", explain=True)
+    assert scores == metrics["test"]
+    assert path.exists()
+    record = StageRecord.read(RunFolder(run).record("train-mega-seed-1"))
+    assert {"samples", "features", "scenes", "dependencies"} == set(record.inputs)
+    assert bring_up_to_date(run, "train", trial=MEGA).state == "fresh"
+    names = [stage.name for stage in stages_of(RunConfig.read(run / "run.toml"), RunFolder(run))]
+    assert {"scenes", "dependencies"} < set(names)
+    bring_up_to_date(run, "scenes", objects=2)
+    assert bring_up_to_date(run, "train", trial=MEGA).state == "done"
+
+
+def graphs_of(run: Path, folder: Path) -> dict[str, Any]:
+    """Write a scene graph of every image, of two objects with features of width 5; return their options."""
+    lines = []
+    for number, image in enumerate(read_table(RunFolder(run).images, IMAGES).to_pylist()):
+        size = {"width": image["width"], "height": image["height"]}
+        things = [
+            {"box": [0, 0, 9 + i, 9], "label": label, "score": 0.5 - i / 10, "feature": 2 * number + i}
+            for i, label in enumerate(("man", "horse"))
+        ]
+        riding = [{"subject": 0, "predicate": "riding", "object": 1, "score": 0.5}]
+        record = {"schema": "scene-graph/1", "image": image["key"], **size, "objects": things}
+        lines.append(json.dumps({**record, "relations": riding}))
+    (folder / "graphs.jsonl").write_text("\n".join(lines))
+    values = np.random.default_rng(0).normal(size=(2 * len(lines), 5)).astype(np.float32)
+    save_file({"object_features": values}, folder / "features.safetensors")
+    return {"graphs": str(folder / "graphs.jsonl"), "features": str(folder / "features.safetensors")}
+
+
+def test_the_users_scene_graphs_are_read_with_their_own_features(run: Path, tmp_path: Path) -> None:
+    options = graphs_of(run, tmp_path)
+    trial = replace(Trial("bert-sg-edges"), features="scenes")
+    bring_up_to_date(run, "scenes", **options)
+    assert set(read_table(RunFolder(run).scenes, SCENES)["source"].to_pylist()) == {"scene-graph"}
+    bring_up_to_date(run, "train", trial=trial)
+    folder = model_of(run, trial)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["levels"] == [5]
+    assert config["options"]["predicates"] == ["riding"]
+    assert config["options"]["object_labels"] == ["horse", "man"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["qualifiers"] == ["scene-graph"]
+    assert evaluate(folder, RunFolder(run), feature_set="scenes", precision="fp32")[0] == metrics["test"]
+    names = [stage.name for stage in stages_of(RunConfig.read(run / "run.toml"), RunFolder(run))]
+    assert names.count("scenes") == 1
+    assert "extract-scenes" not in names
+
+
+def test_objects_are_never_paired_with_features_of_others(run: Path, tmp_path: Path) -> None:
+    bring_up_to_date(run, "scenes", **graphs_of(run, tmp_path))
+    with pytest.raises(StageError, match="train bert-sg with --features scenes"):
+        bring_up_to_date(run, "train", trial=Trial("bert-sg"))
