@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...cache.reader import IndexRow, write_index
 from ...cache.shards import write_shard
-from ...cache.spec import OBJECTS, FeatureSpec, Transform
+from ...cache.spec import IMAGENET_MEAN, IMAGENET_STD, OBJECTS, FeatureSpec, Transform
 from ...manifests.errors import InputError
 from ...manifests.files import reason_of
 from ...manifests.fingerprint import digest_json
@@ -87,7 +87,8 @@ def write_features(folder: Path, features: ObjectFeatures, scenes: Mapping[str, 
 
     The view of an object is its row of `features`, in float16; there is no view of the whole image.
     """
-    transform = Transform(0, (), (), "")  # no pixels were read
+    # No pixels were read here; a spec must have a transform, and the same one every time.
+    transform = Transform(1, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
     spec = FeatureSpec(SCENE_GRAPH, "", transform, (features.shape[1],), 1, most, "float16", regions=OBJECTS)
     keys = sorted(scenes)
     index: list[IndexRow] = []
