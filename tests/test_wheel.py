@@ -48,7 +48,8 @@ def test_the_wheel_installs_one_name_with_types_and_weights_and_without_tests(wh
         for path in (ROOT / room).rglob("*.py")
     }
     assert {name.removeprefix("hmnet_pipe/") for name in names if name.endswith(".py")} == modules | {
-        "__init__.py"
+        "__init__.py",
+        "__main__.py",
     }
 
 
