@@ -95,6 +95,7 @@ def test_features_in_fp32_are_the_processors_and_in_bf16_point_the_same_way(copy
         assert cosine.min() > (0.999999 if precision == "fp32" else 0.999)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["detect", "extract"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_stage_makes_the_same_bits_again_whoever_runs_it(copy: Path, stage: str, precision: str) -> None:

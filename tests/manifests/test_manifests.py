@@ -25,7 +25,7 @@ from hmnet_pipe.manifests.files import (
 from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.schemas import IMAGES, OUTCOMES
+from hmnet_pipe.manifests.schemas import IMAGES, OUTCOMES, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_digest, table_of, usable_images, write_table
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 
@@ -249,3 +249,15 @@ def test_a_scratch_folder_goes_at_its_end_and_before_where_the_process_ends(tmp_
         (folder / "inside").touch()
         remove_scratch()
         assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_without_a_pair_are_read_beside_those_with_one(tmp_path: Path) -> None:
+    """No release of pyarrow before 26 reads a missing pair, which every sample of the task ner has."""
+    rows: list[dict[str, Any]] = [
+        {"id": "1", "split": "train", "task": "ner", "tokens": ["Ada"], "tags": ["O"]},
+        {"id": "2", "split": "train", "task": "re", "tokens": ["a", "b"], "head": [0, 1], "tail": [1, 2]},
+        {"id": "3", "split": "train", "task": "ner", "tokens": ["Ada"], "tags": ["O"]},
+    ]
+    write_table(tmp_path / "samples.parquet", table_of(SAMPLES, rows))
+    found = read_table(tmp_path / "samples.parquet", SAMPLES, "prepare")
+    assert found.column("head").to_pylist() == [None, [0, 1], None]
