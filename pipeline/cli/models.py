@@ -130,6 +130,8 @@ def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], against: 
 def systems(task: str | None, markdown: bool) -> None:
     """List the systems that `train` knows, and what each reads.
 
+    Reads nothing. Writes nothing but what it prints.
+
     \b
     Example: hmnet-pipe systems --task re
     """
