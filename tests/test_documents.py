@@ -230,10 +230,11 @@ def test_every_block_names_its_language_and_none_is_merely_indented() -> None:
 
 
 def test_lines_fit_a_page() -> None:
+    """A row of a table is one line by Markdown's rules, whatever it holds."""
     lines = [
         (path.name, line) for path in DOCUMENTS for line in path.read_text(encoding="utf-8").splitlines()
     ]
-    assert [(name, line) for name, line in lines if len(line) > 140] == []
+    assert [(name, line) for name, line in lines if len(line) > 140 and line[:1] != "|"] == []
 
 
 def test_links_lead_to_files_and_headings_that_there_are() -> None:

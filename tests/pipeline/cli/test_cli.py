@@ -97,7 +97,7 @@ def test_a_typo_in_an_option_is_answered_with_the_option(run: Path) -> None:
 def test_a_stage_before_its_time_names_the_command_to_run_first(run: Path, tiny_encoder: Path) -> None:
     done = hmnet("evaluate", run)
     assert done.returncode == 2
-    assert done.stderr.strip().endswith("run `hmnet-pipe train` first")
+    assert done.stderr.strip().endswith(f"run `hmnet-pipe train {run} --system hmnet --seed 1` first")
     done = hmnet("train", run, "--encoder", tiny_encoder)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("index.parquet does not exist; run `hmnet-pipe extract` first")
