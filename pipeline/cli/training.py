@@ -59,11 +59,9 @@ def train(
 ) -> None:
     """Train a system on the cached features, keep its best epoch, and score the test split once.
 
-    Systems: hmnet, hmnet-single, hmnet-flat, hmnet-1v3, hmnet-onlyobj, hmnet-onlyglobal; text only:
-    bert-crf (ner), mtb (re).
-    Reads samples.parquet and, for hmnet, features/. Writes models/SYSTEM/seed-N/ (with --shots:
-    seed-N-shots-K-subset-M/): model.safetensors, config.json, tokenizer/, metrics.json, predictions.parquet
-    and history.parquet. If killed, it resumes from its last checkpoint. When started by torchrun, the
+    `hmnet-pipe systems` lists the systems and what each reads besides samples.parquet. Writes
+    models/SYSTEM/seed-N/ (with --shots: seed-N-shots-K-subset-M/): model.safetensors, config.json, tokenizer/
+    or vocabulary.json, metrics.json, predictions.parquet and history.parquet. If killed, it resumes from its last checkpoint. When started by torchrun, the
     processes share every batch.
 
     \b
