@@ -61,8 +61,8 @@ def train(
 
     `hmnet-pipe systems` lists the systems and what each reads besides samples.parquet. Writes
     models/SYSTEM/seed-N/ (with --shots: seed-N-shots-K-subset-M/): model.safetensors, config.json, tokenizer/
-    or vocabulary.json, metrics.json, predictions.parquet and history.parquet. If killed, it resumes from its last checkpoint. When started by torchrun, the
-    processes share every batch.
+    or vocabulary.json, metrics.json, predictions.parquet and history.parquet. If killed, it resumes from its
+    last checkpoint. When started by torchrun, the processes share every batch.
 
     \b
     Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --seeds 1 49 1234 2021 4321

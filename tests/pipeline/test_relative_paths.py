@@ -25,6 +25,8 @@ COMMANDS: dict[str, Sequence[str]] = {
     "prepare again": ("prepare", RUN),
     "detect": ("detect", RUN, "--workers", "1", "--chunk", "3"),
     "extract": ("extract", RUN, "--workers", "1", "--pooled", "1"),
+    "scenes": ("scenes", RUN),
+    "dependencies": ("dependencies", RUN),
     "train": ("train", RUN, "--system", "bert-crf", "--seed", "2", *ENCODER),
     "finetune": ("finetune", RUN, "--from", "pretrained", "--epochs", "1", "--refresh"),
     "evaluate": ("evaluate", RUN, "--system", "hmnet"),
@@ -41,11 +43,14 @@ COMMANDS: dict[str, Sequence[str]] = {
 MADE = {
     "detect": "detect",
     "extract": "extract",
+    "scenes": "scenes",
+    "dependencies": "dependencies",
     "train": "train-bert-crf-seed-2",
     "finetune": "finetune-hmnet-seed-1",
 }
-# The demonstration trains for minutes; tests/pipeline/run/test_demo.py gives it a relative folder.
-ELSEWHERE = {"demo"}
+# The demonstration trains for minutes; tests/pipeline/run/test_demo.py gives it a relative folder. `systems`
+# takes no folder.
+ELSEWHERE = {"demo", "systems"}
 
 
 @pytest.fixture(scope="module")

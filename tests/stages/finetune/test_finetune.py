@@ -144,7 +144,8 @@ def test_pixels_and_the_cache_give_the_same_scores(
     folder = request.getfixturevalue({"ner": "run", "re": "relations"}[task])
     cached, on_pixels, blind = scores_both_ways(folder, system, RunFolder(folder).features())
     assert (cached - on_pixels).abs().max() < 1e-5
-    assert (cached - blind).abs().max() > 0.01, "the images change nothing here: the comparison says nothing"
+    # A hundred times what may differ: one view alone moves less than several.
+    assert (cached - blind).abs().max() > 1e-3, "the images change nothing here: the comparison says nothing"
     half = Path(shutil.copytree(folder, tmp_path / "half"))
     bring_up_to_date(half, "extract", dtype="float16")
     cached, on_pixels, _ = scores_both_ways(half, system, RunFolder(half).features())

@@ -4,6 +4,7 @@ A system that is added is tested here without a word: its entry says what it rea
 """
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -81,11 +82,16 @@ def in_doubles(batch: Batch) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def runs(demos: Demos, tiny_encoder: Path) -> Callable[[str], Path]:
+def runs(demos: Demos, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that makes the run of a task, with everything that any system reads."""
+    base = tmp_path_factory.mktemp("every")
 
     def made(task: str) -> Path:
-        folder = demos.run(task, SIZES, train={"encoder": str(tiny_encoder), "precision": "fp32"})
+        folder = base / task
+        if folder.exists():
+            return folder
+        shared = demos.run(task, SIZES, train={"encoder": str(tiny_encoder), "precision": "fp32"})
+        shutil.copytree(shared, folder)
         config, run = RunConfig.read(RunFolder(folder).config), RunFolder(folder)
         infos = [info for info in SYSTEMS.values() if task in info.tasks]
         for name in sorted({name for info in infos for name in makers(info, info.feature_set())}):

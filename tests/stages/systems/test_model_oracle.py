@@ -572,5 +572,5 @@ def test_what_is_explained_in_bf16_still_are_probabilities() -> None:
 
 
 def test_a_text_only_system_has_nothing_to_explain() -> None:
-    with pytest.raises(InputError, match="reads no images"):
+    with pytest.raises(InputError, match="no gate and no attention"):
         rig_of("bert-crf").model.explain(rig_of("bert-crf").batch)

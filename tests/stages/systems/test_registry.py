@@ -33,7 +33,9 @@ def config_of(name: str) -> ModelConfig:
     labels = ("O", "B-PER", "I-PER") if info.tasks[0] == "ner" else ("None", "/per/loc")
     levels = (3, 5, 2, 4) if info.reads else ()
     encoder = {"word_dim": 8} if info.text == WORDS else {}
-    options = {**info.options, **({"object_labels": ["bus"], "objects": 3} if info.objects else {})}
+    seen = info.objects or "scenes" in info.graphs
+    of_objects = {"object_labels": ["bus"], "predicates": ["overlaps"], "objects": 3} if seen else {}
+    options = {**info.options, **of_objects}
     return ModelConfig(name, info.tasks[0], labels, levels, "markers", 32, encoder, None, options)
 
 
