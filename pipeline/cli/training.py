@@ -59,7 +59,7 @@ def train(
 ) -> None:
     """Train a system on the cached features, keep its best epoch, and score the test split once.
 
-    `hmnet-pipe systems` lists the systems and what each reads besides samples.parquet. Writes
+    Reads samples.parquet and what `hmnet-pipe systems` says of each system. Writes
     models/SYSTEM/seed-N/ (with --shots: seed-N-shots-K-subset-M/): model.safetensors, config.json, tokenizer/
     or vocabulary.json, metrics.json, predictions.parquet and history.parquet. If killed, it resumes from its
     last checkpoint. When started by torchrun, the processes share every batch.
