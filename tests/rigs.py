@@ -3,7 +3,8 @@
 What is absent or padding is not zero in a batch: only a mask can keep it out.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -167,3 +168,58 @@ def chain_of(crf: nn.Module) -> oracle.Chain:
 def close(actual: torch.Tensor, expected: np.ndarray | float) -> None:
     assert actual.dtype == torch.float64
     np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=1e-9)
+
+
+def check_relations(system: str, head: str, states_of: Callable[[Any, Batch, int], oracle.Array]) -> None:
+    """Compare logits, loss and prediction of relations with those of the loops.
+
+    states_of: the states, in loops, of the real sub-words of a sample, of a model and a batch.
+    """
+    model = model_of(replace(config_of(system, "re"), relation_head=head))
+    batch = batch_of("re")
+    weights, logits = weights_of_module(model), model(batch)
+    expected = []
+    for sample in range(len(LENGTHS)):
+        states = states_of(model, batch, sample)
+        weight, bias = weights["classifier.weight"], weights["classifier.bias"]
+        _, first, second = MARKERS[sample]
+        expected.append(
+            oracle.cls_logits(states, weight, bias)
+            if head == "cls"
+            else oracle.marker_logits(states, first, second, weight, bias)
+        )
+    close(logits, np.array(expected))
+    losses = [oracle.cross_entropy(row, label) for row, label in zip(expected, RELATED, strict=True)]
+    close(model.loss(batch), math.fsum(losses) / len(losses))
+    assert model.predict(batch) == [[RELATIONS[int(row.argmax())]] for row in expected]
+
+
+def check_absent_and_padding(model: Any, task: str) -> None:
+    """Check that absent views and padding have no influence, and that a text says the same alone."""
+    batch = batch_of(task)
+    real = batch.position_mask if task == "ner" else ...
+    before = model(batch)
+    for value in (float("nan"), 1e4):
+        assert torch.equal(model(spoilt(batch, value))[real], before[real])
+    for sample, length in enumerate(LENGTHS):
+        words = len(WORDS[sample]) if task == "ner" else 3
+        alone = model(only(batch, sample, length=length, words=words))
+        torch.testing.assert_close(alone[0], before[sample, :words] if task == "ner" else before[sample])
+
+
+def check_whole_image_alone(model: Any) -> None:
+    """Check that of the views the whole image alone counts, and that its cells have no order."""
+    batch, there = batch_of(side=3), [row[0] for row in PRESENT]
+    assert batch.views is not None
+    before = model(batch)
+    objects = batch.views.clone()
+    objects[:, 1:] += 1
+    assert torch.equal(model(with_views(batch, objects)), before)
+    assert model.looks_at(batch.view_mask).tolist() == [[seen, False, False, False] for seen in there]
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    permuted = batch.views.flatten(-2)[..., order].unflatten(-1, (3, 3))
+    torch.testing.assert_close(model(with_views(batch, permuted)), before)
+    image = batch.views.clone()
+    image[:, 0] += torch.randn_like(image[:, 0])
+    changed = (model(with_views(batch, image)) != before).flatten(1).any(dim=1)
+    assert changed.tolist() == there

@@ -83,12 +83,13 @@ def differences(
     if not bases:
         raise InputError(f"--against {against}: {run.path} holds no finished training of it; train it first")
     base = groups[bases[0]]
+    counted = {key: _counts(run, one) for key, one in base.items()}
     found: dict[str, dict[str, Any]] = {}
     for name, ones in groups.items():
         if name == bases[0] or not (both := sorted(ones.keys() & base.keys(), key=str)):
             continue
-        counts = [[_counts(run, each[key]) for key in both] for each in (ones, base)]
-        found[name] = asdict(compare(*counts, trials=_DRAWS))
+        own = [_counts(run, ones[key]) for key in both]
+        found[name] = asdict(compare(own, [counted[key] for key in both], trials=_DRAWS))
     if not found:
         raise InputError(
             f"--against {against}: no other training has a seed of its trainings; train both alike"

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ...manifests.errors import StageError
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DONE, MISSED, OUTCOMES
+from ...manifests.schemas import DONE, MISSED, OUTCOMES, PROBLEMS
 from ...manifests.tables import read_table
 from .tools import SILENT, Counts, Tools
 
@@ -27,6 +27,7 @@ __all__ = [
     "changed_outputs",
     "count_reasons",
     "given_settings",
+    "problem_reasons",
     "sample_of",
 ]
 
@@ -234,6 +235,14 @@ def given_settings(settings: Any, **more: Any) -> dict[str, Any]:
     """Return a settings dataclass as JSON values, with `more` beside its fields."""
     values: dict[str, Any] = json.loads(json.dumps({**asdict(settings), **more}, default=str))
     return values
+
+
+def problem_reasons(path: Path) -> dict[str, int]:
+    """Return how often a table of PROBLEMS has each reason, most frequent first; nothing without a table."""
+    try:
+        return count_reasons(read_table(path, PROBLEMS, columns=["reason"]).column("reason"))
+    except StageError:  # the stage never finished
+        return {}
 
 
 def count_reasons(reasons: pa.ChunkedArray) -> dict[str, int]:

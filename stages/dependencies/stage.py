@@ -4,21 +4,20 @@ Its parser is the user's, or its trees are; `chain` needs neither and says nothi
 name of every model that reads it says.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...manifests.errors import InputError, StageError
+from ...manifests.errors import InputError
 from ...manifests.files import reason_of, remove_temporaries
 from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import CHAIN, DEPENDENCIES, PROBLEMS, SAMPLES
 from ...manifests.tables import read_table, sound_digests, table_digest, table_of, write_table
-from ..base.settings import local_files
-from ..base.stage import Rerun, Stage, Verdict, changed_outputs, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
+from ..base.whole import WholeStage
 from .conllu import read_conllu
 from .parsers import model_digest, open_parser
 from .settings import CONLLU, SPACY, STANZA, DependencySettings
@@ -30,7 +29,7 @@ Texts = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Dependencies(Stage):
+class Dependencies(WholeStage):
     """From samples.parquet to dependencies.parquet. See Stage for the contract."""
 
     run: RunFolder
@@ -38,7 +37,6 @@ class Dependencies(Stage):
 
     kind = "dependencies"
     schema_version = 1
-    optional = True
 
     def parameters(self) -> dict[str, Any]:
         return {"parser": self.settings.parser}
@@ -78,21 +76,8 @@ class Dependencies(Stage):
     def before(self) -> tuple[str, ...]:
         return ("prepare",)
 
-    def given(self) -> dict[str, Any]:
-        return given_settings(self.settings)
-
-    def sources(self) -> Iterator[Path]:
-        yield from local_files(self.settings).values()
-
-    def failures(self) -> dict[str, int]:
-        try:
-            found = read_table(self.run.outcomes(self.name), PROBLEMS, columns=["reason"])
-        except StageError:  # it never finished
-            return {}
-        return count_reasons(found.column("reason"))
-
-    def missed(self) -> dict[str, int]:
-        return {}
+    def tables(self) -> tuple[Path, ...]:
+        return (self.run.samples,)
 
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         remove_temporaries(self.run.path, self.run.dependencies.name)
@@ -153,18 +138,6 @@ class Dependencies(Stage):
             bar.update()
         bar.close()
         return trees, _made_by(opened.tool, opened.model, opened.version)
-
-    def again(
-        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
-    ) -> Rerun:
-        """Make all of it again."""
-        scratch.samples.symlink_to(self.run.samples.resolve())
-        again = replace(self, run=scratch)
-        counts = again.compute(again.causes(tools), tools)
-        wrong = changed_outputs(record, again.outputs())
-        verdict: Verdict = "different" if wrong else "equal"
-        remarks = [f"{name} is not as recorded" for name in wrong]
-        return Rerun(self.name, verdict, f"{counts.done} samples", remarks=remarks)
 
 
 def _made_by(tool: str, model: str = "", version: str = "") -> dict[str, str]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ..systems.objects import GEOMETRY, UNKNOWN, vocabulary_ids
 from ..text.limits import EncodedText
 from ..text.subwords import Subwords
 
@@ -41,9 +42,8 @@ def object_vocabulary(detections: pa.Table, keys: Sequence[str | None]) -> list[
 class ObjectLabels(Extra):
     """The labels and boxes of an image's detected objects, best first.
 
-    detections: schema DETECTIONS. sizes: width and height of each image in pixels. vocabulary: label number i
-    has the id i + 2; 0 is no object, and 1 a label that is not there. most: the objects of an image that
-    count.
+    detections: schema DETECTIONS. sizes: width and height of each image in pixels. vocabulary: see
+    vocabulary_ids. most: the objects of an image that count.
     """
 
     def __init__(
@@ -54,28 +54,20 @@ class ObjectLabels(Extra):
         most: int,
     ) -> None:
         self.most = most
-        ids = {label: number for number, label in enumerate(vocabulary, start=2)}
-        self._labels: dict[str, list[str]] = {}
-        self._rows: dict[str, tuple[list[int], list[list[float]]]] = {}
-        for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
-            names, (labels, geometry) = (
-                self._labels.setdefault(row["image_key"], []),
-                self._rows.setdefault(row["image_key"], ([], [])),
+        ids = vocabulary_ids(vocabulary)
+        self._rows = {
+            key: (
+                [ids.get(row["label"], UNKNOWN) for row in rows],
+                [_geometry(row, *sizes[key]) for row in rows],
             )
-            if len(labels) < most:
-                names.append(row["label"])
-                labels.append(ids.get(row["label"], 1))
-                geometry.append(_geometry(row, *sizes[row["image_key"]]))
-
-    def labels(self, key: str | None) -> list[str]:
-        """Return the labels of an image's objects, best first."""
-        return self._labels.get(key, []) if key is not None else []
+            for key, rows in _best(detections, most).items()
+        }
 
     def gather(
         self, ids: Sequence[str], keys: Sequence[str | None], texts: Sequence[EncodedText], length: int
     ) -> dict[str, Tensor]:
         labels = np.zeros((len(keys), self.most), np.int64)
-        geometry = np.zeros((len(keys), self.most, 8), np.float32)
+        geometry = np.zeros((len(keys), self.most, GEOMETRY), np.float32)
         for place, key in enumerate(keys):
             if key in self._rows:
                 found, boxes = self._rows[key]
@@ -98,15 +90,23 @@ class LabelText(Extra):
         self._reader, self._limit = reader, limit
         names = sorted(set(detections["label"].to_pylist()))
         pieces = dict(zip(names, reader.phrases(names), strict=True))
-        self._labels: dict[str, list[list[int]]] = {}
-        for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
-            found = self._labels.setdefault(row["image_key"], [])
-            if len(found) < most:
-                found.append(pieces[row["label"]])
+        self._labels = {
+            key: [pieces[row["label"]] for row in rows] for key, rows in _best(detections, most).items()
+        }
 
     def text(self, text: EncodedText, key: str | None) -> EncodedText:
         labels = self._labels.get(key, []) if key is not None else []
         return self._reader.followed(text, labels, limit=self._limit)
+
+
+def _best(detections: pa.Table, most: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of the best `most` objects of each image, best first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in detections.sort_by([("image_key", "ascending"), ("rank", "ascending")]).to_pylist():
+        rows = found.setdefault(row["image_key"], [])
+        if len(rows) < most:
+            rows.append(row)
+    return found
 
 
 def _geometry(row: Mapping[str, Any], width: int, height: int) -> list[float]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...manifests.errors import StageError
+from ..systems.objects import GEOMETRY, UNKNOWN, vocabulary_ids
 from ..text.limits import EncodedText
 from .extras import Extra
 from .structure import Histograms, neighbourhoods, structural_weights
@@ -19,9 +20,6 @@ __all__ = ["SHUFFLED", "SceneObjects", "Structure", "scene_vocabularies"]
 
 SHUFFLED = "shuffled"
 """Structural weights whose places are exchanged at random, the same way for a sample and image every time."""
-
-# Ids of labels and predicates: none, one that the vocabulary lacks, and from then on those that it has.
-_UNKNOWN, _FIRST = 1, 2
 
 
 def scene_vocabularies(
@@ -45,20 +43,16 @@ def scene_vocabularies(
 class SceneObjects(Extra):
     """The objects of an image's scene, best first, and the relations between them.
 
-    scenes: schema SCENES. labels, predicates: the vocabularies; number i has the id i + 2; 0 is none, and 1
-    one that is not there. most: the objects of an image that count. Of several relations of one subject and
-    object, the strongest counts.
+    scenes: schema SCENES. labels, predicates: the vocabularies (see vocabulary_ids). most: the objects of an
+    image that count. Of several relations of one subject and object, the strongest counts.
     """
 
     def __init__(self, scenes: pa.Table, labels: Sequence[str], predicates: Sequence[str], most: int) -> None:
-        label_ids, predicate_ids = (
-            {name: number for number, name in enumerate(names, start=_FIRST)}
-            for names in (labels, predicates)
-        )
+        label_ids, predicate_ids = vocabulary_ids(labels), vocabulary_ids(predicates)
         # One row more, of an image that is not there.
         images = scenes.num_rows + 1
         self._labels = np.zeros((images, most), np.int64)
-        self._geometry = np.zeros((images, most, 8), np.float32)
+        self._geometry = np.zeros((images, most, GEOMETRY), np.float32)
         self._edges = np.zeros((images, most, most), np.int16)
         self._place: dict[str | None, int] = {}
         for place, row in enumerate(_rows(scenes, *scenes.schema.names)):
@@ -70,13 +64,11 @@ class SceneObjects(Extra):
                 scores = np.array(row["scores"][:count], np.float32)
                 numbers = (boxes, size, size.prod(axis=1, keepdims=True), scores[:, None])
                 self._geometry[place, :count] = np.concatenate(numbers, axis=1)
-                self._labels[place, :count] = [
-                    label_ids.get(name, _UNKNOWN) for name in row["labels"][:count]
-                ]
+                self._labels[place, :count] = [label_ids.get(name, UNKNOWN) for name in row["labels"][:count]]
             said = zip(row["subjects"], row["objects"], row["predicates"], strict=True)
             for subject, object_, predicate in said:  # by falling strength: the first one stays
                 if max(subject, object_) < most and not self._edges[place, subject, object_]:
-                    self._edges[place, subject, object_] = predicate_ids.get(predicate, _UNKNOWN)
+                    self._edges[place, subject, object_] = predicate_ids.get(predicate, UNKNOWN)
 
     def gather(
         self, ids: Sequence[str], keys: Sequence[str | None], texts: Sequence[EncodedText], length: int
@@ -157,10 +149,6 @@ class Structure(Extra):
                 kept = starts >= 0
                 spread[place, : len(weights), starts[kept]] = weights[:, kept].T
         return {"structure": torch.from_numpy(spread)}
-
-
-def _ids(names: Sequence[str]) -> dict[str, int]:
-    return {name: number for number, name in enumerate(names, start=_FIRST)}
 
 
 def _rows(table: pa.Table, *columns: str) -> list[dict[str, Any]]:

@@ -143,20 +143,18 @@ def open_extras(
     table is missing.
     """
     found: list[Extra] = []
-    if info.objects and options.get("labels_as_text"):
+    if info.objects:
         from ..text.subwords import Subwords
-        from .extras import LabelText
+        from .extras import LabelText, ObjectLabels
 
-        assert isinstance(reader, Subwords)
-        detections = read_table(run.detections, DETECTIONS, "detect")
-        found.append(LabelText(detections, reader, most=options["objects"], limit=limit))
-    elif info.objects:
-        from .extras import ObjectLabels
-
-        images = read_table(run.images, IMAGES, "prepare").select(["key", "width", "height"]).to_pylist()
-        sizes = {row["key"]: (row["width"], row["height"]) for row in images}
-        detections = read_table(run.detections, DETECTIONS, "detect")
-        found.append(ObjectLabels(detections, sizes, options["object_labels"], options["objects"]))
+        detections, most = read_table(run.detections, DETECTIONS, "detect"), options["objects"]
+        if options.get("labels_as_text"):
+            assert isinstance(reader, Subwords)
+            found.append(LabelText(detections, reader, most=most, limit=limit))
+        else:
+            images = read_table(run.images, IMAGES, "prepare", ["key", "width", "height"]).to_pylist()
+            sizes = {row["key"]: (row["width"], row["height"]) for row in images}
+            found.append(ObjectLabels(detections, sizes, options["object_labels"], most))
     if "scenes" in info.graphs:
         from .graphs import SceneObjects, Structure
 

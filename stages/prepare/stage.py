@@ -15,7 +15,7 @@ from ...manifests.run import RunFolder
 from ...manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from ...manifests.tables import read_batches, read_table, sound_digests, table_of, write_table
 from ..base.ahead import in_threads
-from ..base.stage import Rerun, Stage, changed_outputs, count_reasons, given_settings
+from ..base.stage import Rerun, Stage, changed_outputs, given_settings, problem_reasons
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.negative import NO_NEGATIVE, negative_relation
 from ..vision.images import UnusableImage, image_bytes, image_facts
@@ -126,10 +126,7 @@ class Prepare(Stage):
         return None if here == there else f"{self.settings.text} holds other files"
 
     def failures(self) -> dict[str, int]:
-        try:
-            return count_reasons(read_table(self.run.problems, PROBLEMS, columns=["reason"]).column("reason"))
-        except StageError:  # it never finished
-            return {}
+        return problem_reasons(self.run.problems)
 
     def again(
         self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools

@@ -1,13 +1,13 @@
 """The scenes stage: the objects of every image and the relations between them, as rows of a table.
 
 They are those of the user's scene graphs, or what the boxes of the detections and the labels that go together
-say. It takes seconds, so that it has no units: all of it is made anew.
+say.
 """
 
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from ...manifests.record import StageRecord
 from ...manifests.run import SCENE_SET, RunFolder
 from ...manifests.schemas import DETECTIONS, IMAGES, PROBLEMS, SAMPLES, SCENES
 from ...manifests.tables import read_batches, read_table, sound_digests, table_digest, table_of, write_table
-from ..base.settings import local_files
-from ..base.stage import Rerun, Stage, Verdict, changed_outputs, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
+from ..base.whole import WholeStage
 from .benchmark import INFO
 from .features import ObjectFeatures, open_features, write_features
 from .geometry import association, geometric_scene
@@ -43,7 +42,7 @@ _GEOMETRIC = ("inside", "overlap", "near", "cooccurrence", "edges")
 
 
 @dataclass(frozen=True)
-class Scenes(Stage):
+class Scenes(WholeStage):
     """From detections.parquet, or the user's scene graphs, to scenes.parquet. See Stage for the contract."""
 
     run: RunFolder
@@ -51,7 +50,6 @@ class Scenes(Stage):
 
     kind = "scenes"
     schema_version = 1
-    optional = True
 
     def parameters(self) -> dict[str, Any]:
         s = self.settings
@@ -109,22 +107,8 @@ class Scenes(Stage):
     def before(self) -> tuple[str, ...]:
         return ("prepare", "detect") if self._detections_count else ("prepare",)
 
-    def given(self) -> dict[str, Any]:
-        return given_settings(self.settings)
-
-    def sources(self) -> Iterator[Path]:
-        yield from local_files(self.settings).values()
-
-    def failures(self) -> dict[str, int]:
-        try:
-            return count_reasons(
-                read_table(self.run.outcomes(self.name), PROBLEMS, columns=["reason"]).column("reason")
-            )
-        except StageError:  # it never finished
-            return {}
-
-    def missed(self) -> dict[str, int]:
-        return {}
+    def tables(self) -> tuple[Path, ...]:
+        return (self.run.samples, self.run.images, self.run.detections)
 
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         remove_temporaries(self.run.path, self.run.scenes.name)
@@ -235,20 +219,6 @@ class Scenes(Stage):
                     for row in own
                 ],
             )
-
-    def again(
-        self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
-    ) -> Rerun:
-        """Make all of it again."""
-        for table in (self.run.samples, self.run.images, self.run.detections):
-            if table.exists():
-                (scratch.path / table.name).symlink_to(table.resolve())
-        again = replace(self, run=scratch)
-        counts = again.compute(again.causes(tools), tools)
-        wrong = changed_outputs(record, again.outputs())
-        verdict: Verdict = "different" if wrong else "equal"
-        remarks = [f"{name} is not as recorded" for name in wrong]
-        return Rerun(self.name, verdict, f"{counts.done} images", remarks=remarks)
 
 
 def _rows(detections: Path) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,8 @@
 What is absent enters as zeros whatever the arrays hold there: a product with the mask would keep a NaN.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,8 @@ from .batch import Batch, ModelConfig
 
 __all__ = [
     "GEOMETRY",
+    "RESERVED",
+    "UNKNOWN",
     "ObjectEmbedding",
     "cells",
     "check_regions",
@@ -21,10 +25,19 @@ __all__ = [
     "of_objects",
     "regions",
     "view_vectors",
+    "vocabulary_ids",
 ]
 
 GEOMETRY = 8
 """The numbers of a box: x0, y0, x1, y1, width, height, area as shares of the image, and the score."""
+
+UNKNOWN, RESERVED = 1, 2
+"""Of labels and predicates: the id of one that is not in the vocabulary, and of its first one; 0 is none."""
+
+
+def vocabulary_ids(names: Sequence[str]) -> dict[str, int]:
+    """Return the id of each label or predicate of a vocabulary."""
+    return {name: number for number, name in enumerate(names, start=RESERVED)}
 
 
 def entering(values: Tensor, mask: Tensor) -> Tensor:

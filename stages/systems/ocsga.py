@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..text.vectors import Vectors
 from .attention import Attended, FeedForward, MultiHeadAttention, TransformerBlock
 from .batch import Batch, ModelConfig
-from .objects import entering
+from .objects import RESERVED, entering
 from .recurrent import BiLSTM, CharBiLSTM, glorot_
 from .system import Explanation, System
 
@@ -28,7 +28,6 @@ __all__ = ["OCSGA", "CoAttention", "WordNorm", "normalised_words"]
 _UNITS = 100  # in each direction
 _HEADS, _INNER, _EPS = 2, 800, 1e-6
 _DROPOUT, _ATTENTION_DROPOUT = 0.5, 0.6
-_LABELS = 2  # the id of the first label, after those of no object and of an unknown one
 
 
 class OCSGA(System):
@@ -42,7 +41,7 @@ class OCSGA(System):
         width = 2 * _UNITS
         super().__init__(config, encoder, width=width, dropout=0.0)
         sizes: Any = encoder.config
-        labels = _LABELS + len(config.options["object_labels"])
+        labels = RESERVED + len(config.options["object_labels"])
         bound = (3 / sizes.word_dim) ** 0.5
         with torch.random.fork_rng(devices=[]):
             glorot_(self.classifier)
@@ -52,7 +51,7 @@ class OCSGA(System):
             self.objects = nn.Embedding(labels, sizes.word_dim, padding_idx=0)
             with torch.no_grad():
                 # An unknown label, which training never sees, says only that something is there.
-                self.objects.weight.uniform_(-bound, bound)[:_LABELS] = 0
+                self.objects.weight.uniform_(-bound, bound)[:RESERVED] = 0
             self.project = nn.Linear(sizes.word_dim, width)
             self.co_attention = CoAttention(width, layers=config.options.get("layers", 1))
             self.norm = WordNorm(width)
@@ -64,7 +63,7 @@ class OCSGA(System):
         none = np.zeros(vectors.dimensions, np.float32)
         with torch.no_grad():
             self.objects.weight.zero_()
-            for number, row in enumerate(rows, _LABELS):
+            for number, row in enumerate(rows, RESERVED):
                 self.objects.weight[number] = torch.from_numpy(none if row is None else row)
         self.objects.requires_grad_(False)
 

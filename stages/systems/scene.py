@@ -21,13 +21,10 @@ from ...manifests.errors import InputError
 from ..text.encoders.bert import encode
 from .attention import masked_softmax
 from .batch import Batch, ModelConfig
-from .objects import ObjectEmbedding, check_regions, entering, of_objects, regions
+from .objects import RESERVED, ObjectEmbedding, check_regions, entering, of_objects, regions
 from .system import Explanation, System
 
 __all__ = ["MEGA", "BertSG"]
-
-# Ids of labels and of predicates that are no entry of their vocabulary: none, and unknown.
-_RESERVED = 2
 
 
 class SceneSystem(System):
@@ -103,8 +100,8 @@ class BertSG(SceneSystem):
 
     def new_objects(self, hidden: int, width: int) -> nn.Module:
         options = self.config.options
-        labels = _RESERVED + len(options["object_labels"]) if options.get("labels", True) else 0
-        predicates = _RESERVED + len(options["predicates"]) if options.get("edges", False) else 0
+        labels = RESERVED + len(options["object_labels"]) if options.get("labels", True) else 0
+        predicates = RESERVED + len(options["predicates"]) if options.get("edges", False) else 0
         return GraphObjects(
             self.config.levels[-1],
             width,

@@ -99,13 +99,7 @@ def test_a_closed_filter_leaves_the_text_whatever_the_image() -> None:
 @pytest.mark.parametrize("score", SCORES)
 def test_what_is_absent_or_padding_has_no_influence(score: str) -> None:
     model, batch = model_of(score), rigs.batch_of()
-    before, real = model(batch), batch.position_mask
-    for value in (float("nan"), 1e4):
-        assert torch.equal(model(rigs.spoilt(batch, value))[real], before[real])
-    for sample in SAMPLES:
-        words = len(WORDS[sample])
-        alone = model(rigs.only(batch, sample, length=LENGTHS[sample], words=words))
-        torch.testing.assert_close(alone[0], before[sample, :words])
+    rigs.check_absent_and_padding(model, "ner")
     without = rigs.without_views(batch)
     other = rigs.with_views(without, torch.full_like(batch.views, float("nan")))
     assert torch.equal(model(other), model(without))
@@ -145,19 +139,7 @@ def test_the_ablation_has_the_printed_score() -> None:
 
 
 def test_only_the_whole_image_counts_and_the_order_of_its_cells_does_not() -> None:
-    model, batch = model_of(), rigs.batch_of(side=3)
-    before = model(batch)
-    objects = batch.views.clone()
-    objects[:, 1:] += 1
-    assert torch.equal(model(rigs.with_views(batch, objects)), before)
-    assert model.looks_at(batch.view_mask).tolist() == [[there, False, False, False] for there in THERE]
-    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    permuted = batch.views.flatten(-2)[..., order].unflatten(-1, (3, 3))
-    torch.testing.assert_close(model(rigs.with_views(batch, permuted)), before)
-    image = batch.views.clone()
-    image[:, 0] += torch.randn_like(image[:, 0])
-    changed = (model(rigs.with_views(batch, image)) != before).flatten(1).any(dim=1)
-    assert changed.tolist() == THERE
+    rigs.check_whole_image_alone(model_of())
 
 
 def test_what_is_explained_stands_at_the_first_sub_words_of_words_alone() -> None:

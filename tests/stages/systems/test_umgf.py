@@ -15,7 +15,7 @@ from hmnet_pipe.stages.text.encoders.bert import encoder_from_config
 from torch import nn
 
 from ... import loops, oracle, rigs
-from ...rigs import CHANNELS, GOLD, HIDDEN, LENGTHS, MARKERS, PRESENT, RELATED, RELATIONS, TAGS, WORDS, close
+from ...rigs import CHANNELS, GOLD, HIDDEN, LENGTHS, PRESENT, TAGS, WORDS, close
 
 SAMPLES = range(len(LENGTHS))
 OBJECTS = [list(row[1:]) for row in PRESENT]
@@ -115,23 +115,10 @@ def test_emissions_loss_and_prediction_are_those_of_the_loops(side: int) -> None
 
 @pytest.mark.parametrize("head", ["markers", "cls"])
 def test_relation_logits_and_loss_are_those_of_the_loops(head: str) -> None:
-    model = rigs.model_of(replace(rigs.config_of("umgf", "re"), relation_head=head))
-    batch = rigs.batch_of("re")
-    weights, logits = rigs.weights_of_module(model), model(batch)
-    expected = []
-    for sample in SAMPLES:
-        states, _ = fused(model, rigs.text_states(model, batch, sample), vectors_of(batch, sample))
-        weight, bias = weights["classifier.weight"], weights["classifier.bias"]
-        _, first, second = MARKERS[sample]
-        expected.append(
-            oracle.cls_logits(states, weight, bias)
-            if head == "cls"
-            else oracle.marker_logits(states, first, second, weight, bias)
-        )
-    close(logits, np.array(expected))
-    losses = [oracle.cross_entropy(row, label) for row, label in zip(expected, RELATED, strict=True)]
-    close(model.loss(batch), math.fsum(losses) / len(losses))
-    assert model.predict(batch) == [[RELATIONS[int(row.argmax())]] for row in expected]
+    def states(model: Any, batch: Any, sample: int) -> oracle.Array:
+        return fused(model, rigs.text_states(model, batch, sample), vectors_of(batch, sample))[0]
+
+    rigs.check_relations("umgf", head, states)
 
 
 def test_an_edge_that_is_not_there_removes_exactly_its_pair() -> None:
@@ -173,15 +160,7 @@ def test_with_one_object_and_a_gate_of_zeros_half_of_the_object_passes() -> None
 
 @pytest.mark.parametrize("task", ["ner", "re"])
 def test_what_is_absent_or_padding_has_no_influence(task: str) -> None:
-    model, batch = model_of(task), rigs.batch_of(task)
-    before = model(batch)
-    real = batch.position_mask if task == "ner" else ...
-    for value in (float("nan"), 1e4):
-        assert torch.equal(model(rigs.spoilt(batch, value))[real], before[real])
-    for sample in SAMPLES:
-        words = len(WORDS[sample]) if task == "ner" else 3
-        alone = model(rigs.only(batch, sample, length=LENGTHS[sample], words=words))
-        torch.testing.assert_close(alone[0], before[sample, :words] if task == "ner" else before[sample])
+    rigs.check_absent_and_padding(model_of(task), task)
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])

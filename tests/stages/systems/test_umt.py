@@ -14,7 +14,7 @@ from hmnet_pipe.stages.systems.build import build_system
 from hmnet_pipe.stages.text.encoders.bert import encoder_from_config
 
 from ... import loops, oracle, rigs
-from ...rigs import GOLD, HEADS, HIDDEN, LENGTHS, MARKERS, PRESENT, RELATED, RELATIONS, TAGS, WORDS, close
+from ...rigs import GOLD, HEADS, HIDDEN, LENGTHS, PRESENT, TAGS, WORDS, close
 
 SAMPLES = range(len(LENGTHS))
 SPAN_TAGS = ("O", "B-span", "I-span")
@@ -99,38 +99,15 @@ def test_emissions_loss_and_prediction_are_those_of_the_loops(side: int) -> None
 
 @pytest.mark.parametrize("head", ["markers", "cls"])
 def test_relation_logits_and_loss_are_those_of_the_loops(head: str) -> None:
-    model = rigs.model_of(replace(rigs.config_of("umt", "re"), relation_head=head))
-    batch = rigs.batch_of("re")
-    weights, logits = rigs.weights_of_module(model), model(batch)
-    expected = []
-    for sample in SAMPLES:
-        states = fused(model, rigs.text_states(model, batch, sample), image_of(batch, sample))
-        weight, bias = weights["classifier.weight"], weights["classifier.bias"]
-        _, first, second = MARKERS[sample]
-        expected.append(
-            oracle.cls_logits(states, weight, bias)
-            if head == "cls"
-            else oracle.marker_logits(states, first, second, weight, bias)
-        )
-    close(logits, np.array(expected))
-    losses = [oracle.cross_entropy(row, label) for row, label in zip(expected, RELATED, strict=True)]
-    close(model.loss(batch), math.fsum(losses) / len(losses))
-    assert model.predict(batch) == [[RELATIONS[int(row.argmax())]] for row in expected]
+    def states(model: Any, batch: Any, sample: int) -> oracle.Array:
+        return fused(model, rigs.text_states(model, batch, sample), image_of(batch, sample))
+
+    rigs.check_relations("umt", head, states)
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])
 def test_what_is_absent_or_padding_has_no_influence(task: str) -> None:
-    model, batch = model_of(task), rigs.batch_of(task)
-    real = batch.position_mask if task == "ner" else ...
-    before = model(batch)[real]
-    for value in (float("nan"), 1e4):
-        assert torch.equal(model(rigs.spoilt(batch, value))[real], before)
-    for sample in SAMPLES:
-        words = len(WORDS[sample]) if task == "ner" else 3
-        alone = model(rigs.only(batch, sample, length=LENGTHS[sample], words=words))
-        torch.testing.assert_close(
-            alone[0], model(batch)[sample, :words] if task == "ner" else before[sample]
-        )
+    rigs.check_absent_and_padding(model_of(task), task)
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])
@@ -155,19 +132,7 @@ def test_a_gate_of_0_is_not_text_alone_since_text_sees_the_image_through_the_wor
 
 
 def test_only_the_whole_image_counts_and_the_order_of_its_cells_does_not() -> None:
-    model, batch = model_of(), rigs.batch_of(side=3)
-    before = model(batch)
-    objects = batch.views.clone()
-    objects[:, 1:] += 1
-    assert torch.equal(model(rigs.with_views(batch, objects)), before)
-    assert model.looks_at(batch.view_mask).tolist() == [[row[0], False, False, False] for row in PRESENT]
-    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    permuted = batch.views.flatten(-2)[..., order].unflatten(-1, (3, 3))
-    torch.testing.assert_close(model(rigs.with_views(batch, permuted)), before)
-    image = batch.views.clone()
-    image[:, 0] += torch.randn_like(image[:, 0])
-    changed = (model(rigs.with_views(batch, image)) != before).flatten(1).any(dim=1)
-    assert changed.tolist() == [row[0] for row in PRESENT]
+    rigs.check_whole_image_alone(model_of())
 
 
 def test_attention_sums_to_1_over_cells_and_over_real_sub_words() -> None:
