@@ -90,11 +90,20 @@ class Finetune(Training):
         return {**self.recipe_parameters(self.recipe), **own, **visual}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
+        self._check_system()
         return {
             "samples": table_digest(self.run.samples, SAMPLES, "prepare"),
             "images": table_digest(self.run.images, IMAGES, "prepare"),
             "detections": table_digest(self.run.detections, DETECTIONS, "detect"),
         }
+
+    def _check_system(self) -> None:
+        """Raise InputError for a system that is not trained from pixels."""
+        if not self.info.finetunes:
+            why = "reads no images" if not self.info.is_visual else "is not of the hmnet family"
+            raise InputError(
+                f"{self.trial.system} {why}: it is not trained end to end; use `hmnet-pipe train`"
+            )
 
     def weights(self) -> dict[str, str]:
         found = {**text_weights(self.settings, self.info), **self.source.weights()}
@@ -132,11 +141,6 @@ class Finetune(Training):
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         from .work import finetune
 
-        if not self.info.finetunes:
-            why = "reads no images" if not self.info.is_visual else "is not of the hmnet family"
-            raise InputError(
-                f"{self.trial.system} {why}: it is not trained end to end; use `hmnet-pipe train`"
-            )
         rates = {**self.recipe.rates, "backbone": self.finetune.backbone_learning_rate}
         job = self.job(self.recipe, rates, causes, tools)
         return finetune(

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...cache.reader import FeatureCache
 from ...cache.spec import ALL, FeatureSpec
 from ...manifests.errors import StageError
-from ...manifests.run import SCENE_SET, RunFolder, extract_name
+from ...manifests.run import DEFAULT_SET, SCENE_SET, RunFolder, extract_name
 from ...manifests.schemas import (
     CHAIN,
     DEPENDENCIES,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..text.reader import TextReader
     from .extras import Extra
 
-__all__ = ["input_digests", "inputs_of", "makers", "new_options", "open_extras"]
+__all__ = ["features_of", "input_digests", "inputs_of", "makers", "new_options", "open_extras"]
 
 
 def _graphs(info: SystemInfo, run: RunFolder) -> dict[str, tuple[Path, pa.Schema]]:
@@ -47,12 +47,22 @@ def input_digests(info: SystemInfo, run: RunFolder, feature_set: str | None) -> 
     """
     digests = {"samples": table_digest(run.samples, SAMPLES, "prepare")}
     if feature_set is not None:
-        digests["features"] = FeatureCache(run.features(feature_set)).digest()
+        digests["features"] = features_of(run, feature_set).digest()
     if info.objects:
         digests["detections"] = table_digest(run.detections, DETECTIONS, "detect")
     for stage, (path, schema) in _graphs(info, run).items():
         digests[stage] = table_digest(path, schema, stage)
     return digests
+
+
+def features_of(run: RunFolder, feature_set: str) -> FeatureCache:
+    """Return a feature set of a run. Raises StageError, which names the command that makes it."""
+    folder = run.features(feature_set)
+    if feature_set in (DEFAULT_SET, SCENE_SET) or folder.exists():
+        return FeatureCache(folder)
+    raise StageError(
+        f"{folder} does not exist; run `hmnet-pipe extract {run.path} --features {feature_set}` first"
+    )
 
 
 def makers(info: SystemInfo, feature_set: str | None) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from ..vision.pixels import Pixels
 from ..vision.plan import ViewPlan
 from .batches import Visuals
 from .detected import check_detected
+from .inputs import features_of
 
 __all__ = ["OpenModel", "open_model", "open_visuals"]
 
@@ -69,15 +70,15 @@ def open_visuals(
     if opened.from_pixels:
         visuals = _pixels(data, plan, opened.config)
     elif feature_set is not None:
-        visuals = _features(data.features(feature_set), opened.config)
+        visuals = _features(data, feature_set, opened.config)
     check_detected(opened.folder, data, feature_set, tools)
     return visuals
 
 
-def _features(folder: Path, config: ModelConfig) -> FeatureCache:
-    """Return the features in a folder, which must have the backbone, weights and transform of the model's."""
-    cache = FeatureCache(folder)
-    _check(str(folder), cache.spec, config.features, ("dtype",))
+def _features(data: RunFolder, feature_set: str, config: ModelConfig) -> FeatureCache:
+    """Return a feature set of `data`, which must have the backbone, weights and transform of the model's."""
+    cache = features_of(data, feature_set)
+    _check(str(data.features(feature_set)), cache.spec, config.features, ("dtype",))
     return cache
 
 

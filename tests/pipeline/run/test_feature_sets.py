@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from hmnet_pipe import FeatureCache
 from hmnet_pipe.cache.shards import Shard
-from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.doctor import examine
 from hmnet_pipe.pipeline.checks.status import run_status
 from hmnet_pipe.pipeline.checks.verify import mend_run, rerun_run, verify_run
@@ -131,6 +132,17 @@ def test_features_whose_table_has_left_run_toml_are_answered_with_the_way_out(ru
     assert "own" not in str(run_status(run))
     with pytest.raises(InputError, match="own' is not one of"):
         config.stage("extract", run, "own")
+
+
+def test_a_system_whose_set_is_missing_names_the_command_that_makes_it(run: RunFolder) -> None:
+    shutil.rmtree(run.features("grid"))
+    with pytest.raises(StageError, match=rf"run `hmnet-pipe extract {run.path} --features grid` first"):
+        bring_up_to_date(run.path, "train", trial=Trial("umt"))
+
+
+def test_a_system_that_is_not_trained_from_pixels_says_so_before_anything_else(run: RunFolder) -> None:
+    with pytest.raises(InputError, match="umt is not of the hmnet family"):
+        bring_up_to_date(run.path, "finetune", trial=Trial("umt"), start="train")
 
 
 def test_status_and_verify_know_each_set(run: RunFolder) -> None:
