@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,14 @@ from hmnet_pipe.stages.learning.checkpoint import Checkpoints
 from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.learning.signals import wishes
 from hmnet_pipe.stages.train.stage import Train
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Let Ctrl-C be heard where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def stage_of(folder: Path, encoder: Path) -> Train:
