@@ -61,6 +61,9 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
 @click.option("--vectors", metavar="FILE", help="The file of word vectors, likewise.")
 @click.option("--detector-weights", metavar="FILE", help="The detector's weights, likewise.")
 @click.option("--backbone-weights", metavar="FILE", help="The backbone's weights, likewise.")
+@click.option("--graphs", metavar="FILE", help="The file of scene graphs, likewise.")
+@click.option("--graph-features", metavar="FILE", help="The file of the features of their objects, likewise.")
+@click.option("--parser-model", metavar="NAME", help="The parser's model or the file of trees, likewise.")
 @click.option(
     "--tolerance",
     type=FiniteRange(0, 1),

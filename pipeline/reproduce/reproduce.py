@@ -11,26 +11,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ...manifests.errors import HmnetPipeError, InputError, StageError, WeightsError
+from ...manifests.errors import InputError, StageError
 from ...manifests.files import read_text, write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SPLITS
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools, counted
-from ...stages.detect.settings import DetectSettings
-from ...stages.extract.settings import ExtractSettings
-from ...stages.learning.recipe import TrainSettings
-from ...stages.learning.words import vectors_digest
 from ...stages.prepare.identity import identify
 from ...stages.prepare.readers import read_samples
 from ...stages.prepare.settings import PrepareSettings
-from ...stages.text.encoders.files import encoder_digest, resolve_encoder
-from ...stages.vision.weights import weights_of
 from ..run.config import RunConfig
 from ..run.graph import stage_named
 from ..run.runner import Report, run_stage
 from .lock import data_facts, environment_of, read_lock
+from .outside import outside_of, put_options
 
 __all__ = ["F1_TOLERANCE", "Comparison", "Reproduction", "reproduce"]
 
@@ -39,20 +34,11 @@ __all__ = ["F1_TOLERANCE", "Comparison", "Reproduction", "reproduce"]
 F1_TOLERANCE = 0.02
 # Parameters that are arithmetic, not method.
 _ARITHMETIC = ("precision", "device")
-# An output that follows from parameters, data and weights, which are compared. It also contains the encoder's
-# path and library, which may differ.
-_DESCRIPTION = "config.json"
-_WEIGHTS_KEYS = {
-    "encoder": ("train", "encoder"),
-    "vectors": ("train", "vectors"),
-    "detector": ("detect", "weights"),
-    "backbone": ("extract", "weights"),
-}
-_WEIGHTS_OPTIONS = {
-    "detector": "--detector-weights FILE",
-    "backbone": "--backbone-weights FILE",
-    "encoder": "--encoder FOLDER",
-    "vectors": "--vectors FILE",
+# Outputs that follow from parameters, data and weights, which are compared, and also say where something lay:
+# a model's description its encoder, and rows of refused records the user's file and line.
+_WITH_PLACES = {
+    "config.json": "the model is described differently, for example the encoder's path",
+    "problems": "other rows of what was refused, for example the path of the file",
 }
 _Difference = tuple[str, Any, Any]  # name, value in the lock, value here
 _COPY = "reproduces.lock"
@@ -129,30 +115,22 @@ def reproduce(
     text: Path,
     images: Path | None,
     tools: Tools,
-    encoder: str | None = None,
-    vectors: str | None = None,
-    detector_weights: str | None = None,
-    backbone_weights: str | None = None,
     tolerance: float = F1_TOLERANCE,
     report: Callable[[Report], None] = lambda report: None,
+    **outside: str | None,
 ) -> Reproduction:
     """Make the run of `lock` again in `run`, and compare.
 
-    `run` must be new or an interrupted reproduction of the same lock. The outcome is also written to
-    reproduction.json in its folder. Raises StageError where `run` is something else, and WeightsError where
-    weights are not available.
+    `run` must be new or an interrupted reproduction of the same lock. outside: weights and files of this
+    machine, by the names in outside.OPTIONS; None: the one that the lock names. The outcome is also written
+    to reproduction.json in its folder. Raises StageError where `run` is something else, and WeightsError or
+    InputError where one from outside is not available.
     """
     wanted = read_lock(lock)
-    chosen = {
-        "encoder": encoder,
-        "vectors": vectors,
-        "detector": detector_weights,
-        "backbone": backbone_weights,
-    }
-    config = _configuration(wanted, lock, text, images, chosen)
+    config = _configuration(wanted, lock, text, images, outside)
     _check_folder(run, lock)
     result = Reproduction(lock.name, str(run.path), tolerance)
-    result.comparisons += [*_compare_texts(wanted, config), *_compare_weights(wanted, config)]
+    result.comparisons += [*_compare_texts(wanted, config), *_compare_outside(wanted, config)]
     write_text(run.path / _COPY, read_text(lock))
     try:
         if not result.different:
@@ -163,7 +141,7 @@ def reproduce(
 
 
 def _configuration(
-    wanted: Mapping[str, Any], lock: Path, text: Path, images: Path | None, chosen: Mapping[str, str | None]
+    wanted: Mapping[str, Any], lock: Path, text: Path, images: Path | None, outside: Mapping[str, str | None]
 ) -> RunConfig:
     """Return the lock's configuration with this machine's paths."""
     tables = {name: dict(table) for name, table in wanted["config"].items()}
@@ -175,9 +153,7 @@ def _configuration(
     tables["prepare"]["text"] = str(text.resolve())
     if images is not None:
         tables["prepare"]["images"] = str(images.resolve())
-    for name, (table, key) in _WEIGHTS_KEYS.items():
-        if (given := chosen[name]) is not None:
-            tables.setdefault(table, {})[key] = str(Path(given).resolve()) if Path(given).exists() else given
+    put_options(tables, outside)
     return RunConfig.of_values(
         {"preset": wanted.get("preset", "custom"), "task": wanted.get("task"), **tables}, lock
     )
@@ -253,36 +229,15 @@ def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Compari
     return comparisons
 
 
-def _compare_weights(wanted: Mapping[str, Any], config: RunConfig) -> list[Comparison]:
-    """Compare each weights file that the lock's stages used with the one given or found here by its name."""
-    detect, extract = config.of(DetectSettings), config.of(ExtractSettings)
-    train = config.of(TrainSettings)
-    digests: dict[str, Callable[[], str]] = {
-        "detector": lambda: weights_of(detect.detector, detect.weights).digest(),
-        "backbone": lambda: weights_of(extract.backbone, extract.weights).digest(),
-        "encoder": lambda: encoder_digest(resolve_encoder(train.encoder)),
-        "vectors": lambda: vectors_digest(train).get("vectors", ""),
-    }
+def _compare_outside(wanted: Mapping[str, Any], config: RunConfig) -> list[Comparison]:
+    """Compare each file from outside that the lock's stages used with the one that is here."""
     comparisons = []
-    named = {
-        name: digest
-        for stage in wanted["stages"].values()
-        for name, digest in stage.get("weights", {}).items()
-        if name in digests
-    }
-    for name, digest in named.items():
-        try:
-            found = digests[name]()
-        except HmnetPipeError as error:
-            wish = f"give it with {_WEIGHTS_OPTIONS[name]}"
-            raise WeightsError(
-                f"the {name} of the lock, with the digest {digest}, is not here; {wish} ({error})"
-            ) from error
-        if found == digest:
-            comparisons.append(Comparison("weights", name, "equal", digest[:12]))
+    for one in outside_of(wanted, config):
+        if one.here == one.locked:
+            comparisons.append(Comparison("weights", one.called, "equal", one.locked[:12]))
         else:
-            wish = f"expected digest {digest}, found {found[:12]}; give it with {_WEIGHTS_OPTIONS[name]}"
-            comparisons.append(Comparison("weights", name, "different", wish))
+            wish = f"expected digest {one.locked}, found {one.here[:12]}; give it with {one.option}"
+            comparisons.append(Comparison("weights", one.called, "different", wish))
     return comparisons
 
 
@@ -376,9 +331,8 @@ def _compare_outputs(
         if there == here:
             comparisons.append(Comparison(record.stage, name, "equal", str(here)[:12]))
             continue
-        if name == _DESCRIPTION and there and here:
-            words = "the model is described differently, for example the encoder's path"
-            comparisons.append(Comparison(record.stage, name, "noted", words))
+        if name in _WITH_PLACES and there and here:
+            comparisons.append(Comparison(record.stage, name, "noted", _WITH_PLACES[name]))
             continue
         near, text = stage.distance(name, probes.get(name, [])) or (
             True,

@@ -23,7 +23,7 @@ from .parsers import model_digest, open_parser
 from .settings import CONLLU, SPACY, STANZA, DependencySettings
 from .trees import Tree, chain, fault_of
 
-__all__ = ["Dependencies"]
+__all__ = ["Dependencies", "parser_digest", "trees_digest"]
 
 Texts = Mapping[str, Sequence[str]]
 
@@ -42,21 +42,11 @@ class Dependencies(WholeStage):
         return {"parser": self.settings.parser}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        found = {"samples": table_digest(self.run.samples, SAMPLES, "prepare")}
-        if self.settings.parser == CONLLU:
-            try:
-                found["trees"] = digest_file(self._file)
-            except OSError as error:
-                raise InputError(f"{self._file} (--model) cannot be read: {reason_of(error)}") from error
-        return found
+        trees = {"trees": trees_digest(self.settings)} if self.settings.parser == CONLLU else {}
+        return {"samples": table_digest(self.run.samples, SAMPLES, "prepare"), **trees}
 
     def weights(self) -> dict[str, str]:
-        parser = self.settings.parser
-        return {"parser": model_digest(parser, self.settings.model)} if parser in (SPACY, STANZA) else {}
-
-    @property
-    def _file(self) -> Path:
-        return Path(self.settings.model).expanduser()
+        return {"parser": parser_digest(self.settings)} if self.settings.parser in (SPACY, STANZA) else {}
 
     def outputs(self) -> dict[str, str]:
         return sound_digests(
@@ -123,13 +113,14 @@ class Dependencies(WholeStage):
         if parser == CHAIN:
             return {sample: chain(len(words)) for sample, words in texts.items()}, _made_by(CHAIN)
         if parser == CONLLU:
-            found = read_conllu(self._file, texts)
+            path = _file(self.settings)
+            found = read_conllu(path, texts)
             if not found:
                 raise InputError(
-                    f"{self._file} has no tree of any of the {len(texts)} samples; `# sample_id = ID` above "
+                    f"{path} has no tree of any of the {len(texts)} samples; `# sample_id = ID` above "
                     "a sentence says which it is of"
                 )
-            return found, _made_by(CONLLU, self._file.name)
+            return found, _made_by(CONLLU, path.name)
         opened = open_parser(parser, self.settings.model)
         bar = tools.bar(len(texts), "parse", "sample")
         trees: dict[str, Tree] = {}
@@ -138,6 +129,24 @@ class Dependencies(WholeStage):
             bar.update()
         bar.close()
         return trees, _made_by(opened.tool, opened.model, opened.version)
+
+
+def trees_digest(settings: DependencySettings) -> str:
+    """Return the digest of the user's file of trees. Raises InputError where it cannot be read."""
+    path = _file(settings)
+    try:
+        return digest_file(path)
+    except OSError as error:
+        raise InputError(f"{path} (--model) cannot be read: {reason_of(error)}") from error
+
+
+def parser_digest(settings: DependencySettings) -> str:
+    """Return the digest of the parser's model. Raises WeightsError where there is none."""
+    return model_digest(settings.parser, settings.model)
+
+
+def _file(settings: DependencySettings) -> Path:
+    return Path(settings.model).expanduser()
 
 
 def _made_by(tool: str, model: str = "", version: str = "") -> dict[str, str]:

@@ -33,7 +33,7 @@ from .records import read_records, scene_of
 from .scene import EMPTY_SCENE, Scene, Thing
 from .settings import FILLED, SceneSettings
 
-__all__ = ["Scenes"]
+__all__ = ["Scenes", "graph_digest"]
 
 _ROWS = 2**12  # rows that are held as Python's objects at a time
 
@@ -67,17 +67,7 @@ class Scenes(WholeStage):
         }
         if self._detections_count:
             found["detections"] = table_digest(self.run.detections, DETECTIONS, "detect")
-        return found | {name: _digest(name, path) for name, path in self._files().items()}
-
-    def _files(self) -> dict[str, Path]:
-        """Return the user's files that it reads, by the names of their options."""
-        s = self.settings
-        named = {
-            name: Path(value).expanduser() for name in ("graphs", "features") if (value := getattr(s, name))
-        }
-        if s.graphs.endswith(".json"):
-            named["labels"] = named["graphs"].with_name(INFO)
-        return named
+        return found | {name: graph_digest(self.settings, name) for name in _files(self.settings)}
 
     def outputs(self) -> dict[str, str]:
         found = sound_digests(
@@ -119,7 +109,7 @@ class Scenes(WholeStage):
             given, problems = self._given(images, None)
             shutil.rmtree(self.run.features(SCENE_SET), ignore_errors=True)
         else:
-            with open_features(self._files()["features"]) as features:
+            with open_features(_files(self.settings)["features"]) as features:
                 given, problems = self._given(images, features)
                 write_features(self.run.features(SCENE_SET), features, given, self.settings.objects)
         seen = Counter[str]()
@@ -163,7 +153,8 @@ class Scenes(WholeStage):
         scenes: dict[str, Scene] = {}
         problems: list[dict[str, Any]] = []
         places: dict[str, str] = {}
-        for record in read_records(self._files()["graphs"], known):
+        path = _files(self.settings)["graphs"]
+        for record in read_records(path, known):
             try:
                 key, scene = scene_of(record, known, features, self.settings.objects)
                 if key in places:
@@ -175,9 +166,7 @@ class Scenes(WholeStage):
                 places[key], scenes[key] = record.where, scene
         if not scenes:
             why = problems[0]["where"] + ": " + problems[0]["reason"] if problems else "it holds no record"
-            raise InputError(
-                f"{self._files()['graphs']} has no scene graph for any of the {len(images)} images ({why})"
-            )
+            raise InputError(f"{path} has no scene graph for any of the {len(images)} images ({why})")
         return scenes, problems
 
     def _scenes(self, keys: list[str], given: Mapping[str, Scene]) -> Iterator[tuple[str, Scene]]:
@@ -227,9 +216,23 @@ def _rows(detections: Path) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _digest(option: str, path: Path) -> str:
+def _files(settings: SceneSettings) -> dict[str, Path]:
+    """Return the user's files that the stage reads, by the names of their options."""
+    given = {"graphs": settings.graphs, "features": settings.features}
+    named = {name: Path(value).expanduser() for name, value in given.items() if value}
+    if settings.graphs.endswith(".json"):
+        named["labels"] = named["graphs"].with_name(INFO)
+    return named
+
+
+def graph_digest(settings: SceneSettings, name: str) -> str:
+    """Return the digest of one of the user's files that the stage reads: graphs, features or labels.
+
+    Raises InputError where it cannot be read.
+    """
+    path = _files(settings)[name]
     try:
         return digest_file(path)
     except OSError as error:
-        where = "beside the file of --graphs" if option == "labels" else f"--{option}"
+        where = "beside the file of --graphs" if name == "labels" else f"--{name}"
         raise InputError(f"{path} ({where}) cannot be read: {reason_of(error)}") from error
