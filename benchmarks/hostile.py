@@ -1,6 +1,7 @@
 """What hostile inputs do to the command line, before and after: one table of two revisions.
 
-    python benchmarks/hostile.py CASES [--before REVISION] [--after REVISION] [--only files ...] > table.md
+    python benchmarks/hostile.py CASES [--before REVISION] [--after REVISION] [--only KIND ...]
+        [--keep FOLDER] > table.md
 
 CASES: a folder of folders, each with texts (`text/`, or others with a train.* file), perhaps `images/`, and a
 README whose first line says what is wrong. Besides these, every file of a finished run is spoilt in every way
@@ -10,6 +11,10 @@ working tree.
 
 Each command runs in a process of its own, forked from one that has imported everything, with its own terminal
 files, exit code and time limit. Only Dask's cluster is replaced, by a loop in this process.
+
+The table is printed. With --keep, outcomes are kept in FOLDER/before.jsonl and after.jsonl, and what stands
+there is not tried again: the whole may be made in parts, stopped at any moment and taken up with the same
+command.
 """
 
 import argparse
@@ -172,8 +177,9 @@ def edited(text: str, table: str, key: str, value: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def work(folder: Path, encoder: Path, data: Path, cases: Path, only: list[str]) -> None:
-    """Run all trials of the revision that is imported here; print each outcome as a line of JSON."""
+def work(folder: Path, encoder: Path, data: Path, cases: Path, only: list[str], kept: Path) -> None:
+    """Run all trials of the revision that is imported here; add each outcome to `kept` as a line of JSON."""
+    tried = outcomes(kept)
     for name in ("h5py", "hmnet_pipe.pipeline.cli", "pandas", "torch", "torchvision", "transformers"):
         importlib.import_module(name)  # once, for all that are forked from this process
     replace_cluster()
@@ -187,6 +193,8 @@ def work(folder: Path, encoder: Path, data: Path, cases: Path, only: list[str]) 
     shutil.copytree(encoder, sound / "encoder")
     for kind in only or TRIALS:
         for number, trial in enumerate(TRIALS[kind](cases, sound)):
+            if any((trial.name, shown(command)) in tried for command in trial.commands):
+                continue
             run = folder / f"{kind}-{number}"
             if trial.fresh:
                 run.mkdir()
@@ -198,6 +206,7 @@ def work(folder: Path, encoder: Path, data: Path, cases: Path, only: list[str]) 
                 text = edited((run / "run.toml").read_text(), *trial.edit)
                 (run / "run.toml").unlink()
                 (run / "run.toml").write_text(text)
+            rows: list[Any] = []
             for command in trial.commands:
                 words = filled(command, {**places, "run": run})
                 if words[0] == "copy":
@@ -208,18 +217,21 @@ def work(folder: Path, encoder: Path, data: Path, cases: Path, only: list[str]) 
                     continue
                 outcome = execute(words, folder, trial.locks)
                 line = outcome.line.replace(str(run), "RUN").replace(str(folder), "WORK")
-                shown = " ".join(
-                    filled(command, {"run": "RUN", "data": "DATA", "encoder": "ENCODER", "work": "WORK"})
-                )
-                print(json.dumps([trial.name, shown, asdict(outcome) | {"line": line}]), flush=True)
+                rows.append([trial.name, shown(command), asdict(outcome) | {"line": line}])
                 if outcome.code != "0" and trial.fresh:
                     break
+            with kept.open("a") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in rows))
             shutil.rmtree(run, ignore_errors=True)
 
 
 def filled(command: str, places: dict[str, Any]) -> list[str]:
     words = command.split("|") if "|" in command else command.split()
     return [word.format(**places) for word in words]
+
+
+def shown(command: str) -> str:
+    return " ".join(filled(command, {"run": "RUN", "data": "DATA", "encoder": "ENCODER", "work": "WORK"}))
 
 
 def copy_texts(source: str, target: str, name: str, place: str) -> None:
@@ -250,17 +262,20 @@ def interrupt(words: list[str], run: Path, folder: Path) -> None:
 
 def make_data(folder: Path) -> None:
     """Write 12 texts with an image each, and a small encoder."""
+    import numpy as np
     import torch
     from PIL import Image
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     (folder / "data/images").mkdir(parents=True)
     (folder / "data/text").mkdir()
+    random = np.random.default_rng(0)  # the same images, and so the same files of a run, in every part
     for split in ("train", "valid", "test"):
         rows = []
         for number in range(4):
             name = f"{split}-{number}.png"
-            Image.effect_noise((80, 60), 40 + 20 * number).convert("RGB").save(folder / "data/images" / name)
+            noise = random.integers(0, 256, (60, 80, 3), np.uint8)
+            Image.fromarray(noise).save(folder / "data/images" / name)
             rows.append({"tokens": ["ada", "is", "here"], "tags": ["B-PER", "O", "O"], "image": name})
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"data/text/{split}.jsonl").write_text(text)
@@ -295,7 +310,7 @@ def checked_out(revision: str | None, place: Path) -> Iterator[None]:
             subprocess.run([*worktree, "remove", "--force", str(tree)], check=True)
 
 
-def started(place: Path, arguments: argparse.Namespace) -> "subprocess.Popen[str]":
+def started(place: Path, kept: Path, arguments: argparse.Namespace) -> "subprocess.Popen[bytes]":
     """Start `work` on the revision in `place`."""
     words = [
         sys.executable,
@@ -305,6 +320,8 @@ def started(place: Path, arguments: argparse.Namespace) -> "subprocess.Popen[str
         str(place),
         "--data",
         str(place.parent),
+        "--kept",
+        str(kept),
     ]
     only = ["--only", *arguments.only] if arguments.only else []
     environment = {
@@ -314,13 +331,12 @@ def started(place: Path, arguments: argparse.Namespace) -> "subprocess.Popen[str
         "HF_HUB_OFFLINE": "1",
         "TORCH_HOME": str(place / "torch"),
     }
-    said = (place / "outcomes.jsonl").open("w")
-    return subprocess.Popen([*words, *only], env=environment, stdout=said, text=True)
+    return subprocess.Popen([*words, *only], env=environment)
 
 
-def outcomes(place: Path) -> dict[tuple[str, str], Any]:
+def outcomes(kept: Path) -> dict[tuple[str, str], Any]:
     """Return the outcome of each command of each trial."""
-    rows = [json.loads(line) for line in (place / "outcomes.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     return {(name, command): outcome for name, command, outcome in rows}
 
 
@@ -332,11 +348,13 @@ def main() -> None:
     parser.add_argument("--before", default="880116e")
     parser.add_argument("--after")
     parser.add_argument("--only", nargs="*", choices=[*TRIALS], default=[])
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--keep", type=Path)
+    for name in ("--work", "--data", "--kept"):
+        parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
-        work(given.work, given.data / "encoder", given.data / "data", given.cases.resolve(), given.only)
+        data = given.data
+        work(given.work, data / "encoder", data / "data", given.cases.resolve(), given.only, given.kept)
         return
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -344,11 +362,14 @@ def main() -> None:
         places = [folder / "before", folder / "after"]
         for revision, place in zip((given.before, given.after), places, strict=True):
             stack.enter_context(checked_out(revision, place))
-        processes = [started(place, given) for place in places]
+        files = [(given.keep or folder) / name for name in ("before.jsonl", "after.jsonl")]
+        files[0].parent.mkdir(parents=True, exist_ok=True)
+        pairs = zip(places, files, strict=True)
+        processes = [started(place, kept.absolute(), given) for place, kept in pairs]
         codes = [process.wait() for process in processes]
         if any(codes):
             sys.exit("a revision could not be tried to its end; see above")
-        before, after = map(outcomes, places)
+        before, after = map(outcomes, files)
     names = list(dict.fromkeys([*before, *after]))
     for title, found in ((given.before, before), (given.after or "the working tree", after)):
         broken = sum(outcome["traceback"] for outcome in found.values())

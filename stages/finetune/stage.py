@@ -9,20 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...manifests.errors import InputError
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...manifests.errors import InputError, StageError
 from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES, SAMPLES
-from ...manifests.tables import sound_digests, table_digest
+from ...manifests.schemas import DETECTIONS, IMAGES, MISSED, OUTCOMES, SAMPLES
+from ...manifests.tables import read_table, sound_digests, table_digest, usable_images
 from ...manifests.trial import PRETRAINED, TRAINED, Trial
 from ..base.settings import local_files
-from ..base.stage import Rerun, given_settings
+from ..base.stage import Rerun, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.causes import model_outputs, text_weights
 from ..learning.recipe import TrainSettings
 from ..learning.training import Training
 from ..systems.registry import BACKBONE_FILE
+from ..vision.images import UnusableImage, open_keyed
 from ..vision.plan import ViewSource
 from .settings import FinetuneSettings
 
@@ -120,6 +124,25 @@ class Finetune(Training):
     def output_path(self, output: str) -> Path:
         return self.run.outcomes(self.name) if output == "outcomes" else self.place / output
 
+    def missed(self) -> dict[str, int]:
+        """Return how often each reason was met by an image that can be read by now.
+
+        While none can, another training would end in the same model.
+        """
+        try:
+            table = read_table(self.run.outcomes(self.name), OUTCOMES)
+            table = table.filter(pc.equal(table.column("status"), MISSED))
+            images = usable_images(self.run.images) if table.num_rows else None
+        except StageError:  # it never finished, or prepare has not
+            images = None
+        if images is None:
+            return {}
+        images = images.filter(pc.is_in(images.column("key"), table.column("image_key")))
+        back = [row["key"] for row in images.to_pylist() if _readable(Path(row["path"]), row["key"])]
+        table = table.filter(pc.is_in(table.column("image_key"), pa.array(back, pa.string())))
+        found = count_reasons(table.column("reason"))
+        return {f"{reason} when it ran, readable now": number for reason, number in found.items()}
+
     def before(self) -> tuple[str, ...]:
         trained = (f"train-{self.trial.trained.name}",) if self.trial.start == TRAINED else ()
         return ("prepare", "detect", *trained)
@@ -161,3 +184,12 @@ class Finetune(Training):
             scratch.model(self.trial.trained).parent.mkdir(parents=True)
             scratch.model(self.trial.trained).symlink_to(self.run.model(self.trial.trained).resolve())
         return self.rerun(again, record, elsewhere, tools)
+
+
+def _readable(path: Path, key: str) -> bool:
+    """Return whether an image can be read, and is still that of `key`."""
+    try:
+        open_keyed(path, key)
+    except UnusableImage:
+        return False
+    return True

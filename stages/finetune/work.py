@@ -71,7 +71,9 @@ def finetune(
     if ranks.leads:
         rows = [outcome(key, failures.get(key)) for key in sorted(filter(None, used))]
         write_table(outcomes, table_of(OUTCOMES, rows))
-    return replace(counts, failed=len(found), details={**counts.details, **found.details(outcomes)})
+    # A model takes up no image later: only another training would, once there is one more to read.
+    missed = found.details(outcomes, again="trained again with, once readable")
+    return replace(counts, failed=len(found), details={**counts.details, **missed})
 
 
 def _started(start: Path, config: ModelConfig) -> System:

@@ -29,7 +29,7 @@ from .detected import detected_in, keep_detected
 from .inputs import new_options, open_extras
 from .loop import Task, Trainer
 from .negative import NO_NEGATIVE, negative_relation
-from .predictions import predict_split, predictions_table, score_split
+from .predictions import predictions_table, score_split
 from .ranks import Ranks, current_ranks
 from .recipe import TrainingJob
 from .signals import wishes
@@ -147,15 +147,23 @@ def fit(
     trainer = Trainer(task, model, Checkpoints(job.checkpoints, job.checkpoint_seconds), ranks)
     with wishes() as trainer.wish:
         samples = trainer.run(tools)
-        details = _finished(job, trainer, data, visuals, tools) if ranks.leads else {}
-        trainer.stop_if_asked()
+        predicted = trainer.predict(splits["test"], tools)
+        details = _finished(job, trainer, data, visuals, predicted) if ranks.leads else {}
+        trainer.close()
     return Counts("sample passes", done=samples, details=details)
 
 
 def _finished(
-    job: TrainingJob, trainer: Trainer, data: Data, visuals: Visuals | None, tools: Tools
+    job: TrainingJob,
+    trainer: Trainer,
+    data: Data,
+    visuals: Visuals | None,
+    predicted: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
-    """Write what a finished training makes, and return the details of its summary."""
+    """Write what a finished training makes, and return the details of its summary.
+
+    predicted: the test split's predictions.
+    """
     model, splits = trainer.model, data.splits
     details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
     remove_temporaries(job.folder)
@@ -163,15 +171,6 @@ def _finished(
     info, run = system_info(job.trial.system), RunFolder(job.config.parent)
     found = detected_in(run, info.feature_set(job.trial.features)) if info.is_visual else None
     keep_detected(job.folder, found)
-    predictions = predict_split(
-        model,
-        splits["test"],
-        visuals=visuals,
-        pad_id=data.reader.pad_id,
-        precision=trainer.precision,
-        tools=tools,
-        between=trainer.stop_if_asked,
-    )
     metrics: dict[str, Any] = {
         "system": job.trial.system,
         "task": job.task,
@@ -180,12 +179,12 @@ def _finished(
         **({"qualifiers": model.config.qualifiers} if model.config.qualifiers else {}),
         "best_epoch": trainer.progress.best_epoch,
         "valid": trainer.progress.best_scores,
-        "test": score_split(splits["test"], predictions, job.task, data.negative)
+        "test": score_split(splits["test"], predicted, job.task, data.negative)
         if len(splits["test"])
         else None,
         "parameter_groups": trainer.parameter_groups,
     }
-    write_table(job.folder / "predictions.parquet", predictions_table(splits["test"], predictions, visuals))
+    write_table(job.folder / "predictions.parquet", predictions_table(splits["test"], predicted, visuals))
     write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.progress.history))
     write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     for split, words in (("test", "test F1"), ("valid", "validation F1")):

@@ -38,6 +38,9 @@ __all__ = ["Task", "Trainer"]
 # How many losses wait on a GPU before they are read.
 _LOSSES_READ_AT_ONCE = 50
 
+# How many samples are predicted at once.
+_PREDICTED_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class Task:
@@ -288,25 +291,36 @@ class Trainer:
             return None
         if epoch < s.first_evaluation:
             return None
-        scores = score_split(valid, self._predict(valid), self.model.config.task, self.task.negative)
+        scores = score_split(valid, self.predict(valid), self.model.config.task, self.task.negative)
         if at.best_scores is None or scores["f1"] > at.best_scores["f1"]:
             self._keep(epoch, scores)
         return scores
 
-    def _predict(self, split: Split) -> list[list[str]]:
+    def predict(self, split: Split, tools: Tools = SILENT) -> list[list[str]]:
         """Predict a split together with the other ranks, each its share.
 
-        Return all predictions, in the split's order.
+        Return all predictions, in the split's order. Raises Stopped where a signal asked to stop.
         """
         numbers = self.ranks.share(range(len(split)))
+        # Ranks agree to stop between two batches, and some have one batch less than the first.
+        pauses = iter(range(math.ceil(math.ceil(len(split) / self.ranks.size) / _PREDICTED_AT_ONCE)))
+
+        def pause() -> None:
+            next(pauses)
+            self._stop_if_asked()
+
         mine = predict_split(
             self.model,
             split.take(numbers),
             visuals=self.task.visuals,
             pad_id=self.task.pad_id,
             precision=self.precision,
-            between=self.stop_if_asked,
+            tools=tools,
+            batch_size=_PREDICTED_AT_ONCE,
+            between=pause,
         )
+        for _ in pauses:
+            self._stop_if_asked()
         parts = self.ranks.gather(list(zip(numbers, mine, strict=True)))
         found = {i: labels for part in parts for i, labels in part}
         return [found[i] for i in range(len(split))]
@@ -331,13 +345,18 @@ class Trainer:
             self._read_clock()
             self._save_for(reason)
 
-    def stop_if_asked(self) -> None:
-        """Save a checkpoint and raise Stopped where a signal asked to stop, between two updates.
-
-        Several ranks stop together, after an update or an epoch.
-        """
-        if self.wish.asked == "stop" and self.ranks.size == 1:
+    def _stop_if_asked(self) -> None:
+        """Save a checkpoint and raise Stopped where a signal asked rank 0 to stop, between two updates."""
+        if self.ranks.broadcast(self.wish.asked) == "stop":
             self._save_for("stop")
+
+    def close(self) -> None:
+        """Save a checkpoint and raise Stopped where a signal asked to stop while the results were written.
+
+        Several ranks do not meet again for this: each then ends as outside of trainings.
+        """
+        if self.ranks.size == 1:
+            self._stop_if_asked()
 
     def _reason_to_save(self) -> str:
         """Return what a signal asked of rank 0, "save" or "stop"; otherwise "due" where it is time, or ""."""

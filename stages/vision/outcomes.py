@@ -113,13 +113,16 @@ class Failures:
         """Yield the row of OUTCOMES of each image without a result."""
         return (outcome(key, failure) for key, failure in self._all.items())
 
-    def details(self, table: Path) -> dict[str, Any]:
-        """Return what a summary says about them. table: where their rows are."""
+    def details(self, table: Path, again: str = "tried again by the next run") -> dict[str, Any]:
+        """Return what a summary says about them.
+
+        table: where their rows are. again: what becomes of those that could not be read at that moment.
+        """
         if not self._all:
             return {}
         details: dict[str, Any] = {"failed because of": self._counts(), "rows of the failed": str(table)}
         if self._missed:
-            details["tried again by the next run"] = self._missed
+            details[again] = self._missed
         return details
 
     def _counts(self, *, passing: bool = False) -> dict[str, int]:

@@ -22,6 +22,7 @@ from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.status import run_status
 from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.freshness import why_changed
 from hmnet_pipe.pipeline.run.refresh import refresh_features
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
@@ -386,16 +387,34 @@ def test_an_image_that_goes_bad_is_one_row_and_the_rest_is_trained_on(
     for stage in ("prepare", "detect", "extract"):
         bring_up_to_date(run, stage)
     images = pq.read_table(RunFolder(run).images).to_pylist()
-    Path(images[0]["path"]).write_bytes(b"no image any more")
+    gone = Path(images[0]["path"])
+    sound = gone.read_bytes()
+    gone.write_bytes(b"no image any more")
     report = bring_up_to_date(run, "finetune", epochs=1)
     assert report.failed == 1
-    rows = {
-        row["image_key"]: row
-        for row in pq.read_table(RunFolder(run).outcomes("finetune-hmnet-seed-1")).to_pylist()
-    }
+    assert report.details["trained again with, once readable"] == 1
+    table = RunFolder(run).outcomes("finetune-hmnet-seed-1")
+    rows = {row["image_key"]: row for row in pq.read_table(table).to_pylist()}
     assert rows[images[0]["key"]]["status"] == "missed"
     assert "changed since prepare read it" in rows[images[0]["key"]]["reason"]
     assert sum(row["status"] != "done" for row in rows.values()) == 1
+    # While the image is as it was then, another training would give the same model.
+    assert bring_up_to_date(run, "finetune").state == "fresh"
+    gone.unlink()
+    assert bring_up_to_date(run, "finetune").state == "fresh"
+    assert "fresh" in [
+        row.state for row in run_status(RunFolder(run)).stages if row.stage.startswith("finetune")
+    ]
+    gone.write_bytes(sound)
+    assert why_changed(stage_of(run, "finetune")) == "1 image could not be read"
+    said = said_by(run, "finetune")
+    assert any(
+        "runs again because of 1 image that could not be read (changed since prepare read it when it ran, "
+        "readable now: 1)" in line
+        for line in said
+    ), said
+    assert all(row["status"] == "done" for row in pq.read_table(table).to_pylist())
+    assert bring_up_to_date(run, "finetune").state == "fresh"
 
 
 def test_settings_out_of_range_are_refused() -> None:

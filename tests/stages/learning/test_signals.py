@@ -5,7 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cli.group import main
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.base.writing import writing
-from hmnet_pipe.stages.learning import loop, predictions, signals
+from hmnet_pipe.stages.learning import loop, signals
 from hmnet_pipe.stages.learning.checkpoint import Checkpoints
+from hmnet_pipe.stages.learning.loop import Trainer
 from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.learning.signals import wishes
 from hmnet_pipe.stages.train.stage import Train
@@ -117,7 +118,8 @@ def test_a_validation_ends_before_its_end_and_is_done_again(
     undisturbed, stage = stage_of(tmp_path / "a", tiny_encoder), stage_of(tmp_path / "b", tiny_encoder)
     compute(undisturbed)
     tools = Tools(bar=lambda total, what, unit: Bar(signal.SIGTERM))
-    monkeypatch.setattr(loop, "predict_split", partial(predictions.predict_split, tools=tools, batch_size=1))
+    monkeypatch.setattr(loop, "_PREDICTED_AT_ONCE", 1)
+    monkeypatch.setattr(Trainer, "predict", partialmethod(Trainer.predict, tools=tools))
     with pytest.raises(Stopped):
         compute(stage)
     monkeypatch.undo()

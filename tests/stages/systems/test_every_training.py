@@ -4,19 +4,25 @@ A system that is added is tested here without a word. Processes are forked from 
 that a real kill costs a tenth of a second.
 """
 
+import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
+import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.manifests.errors import InputError, Stopped
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import read_table, write_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.status import run_status
 from hmnet_pipe.pipeline.reproduce.lock import lock_run, read_lock
@@ -26,12 +32,15 @@ from hmnet_pipe.pipeline.run.graph import stage_named
 from hmnet_pipe.pipeline.run.runner import follow_stage, lead_stage, run_stage
 from hmnet_pipe.pipeline.run.trainings import finished_trainings
 from hmnet_pipe.stages.base.tools import SILENT, Tools
+from hmnet_pipe.stages.learning import loop
 from hmnet_pipe.stages.learning.inputs import makers
 from hmnet_pipe.stages.learning.metrics import read_metrics
+from hmnet_pipe.stages.learning.predictions import predict_split
 from hmnet_pipe.stages.learning.ranks import joined_ranks
+from hmnet_pipe.stages.learning.splits import Split
 from hmnet_pipe.stages.systems.folder import load_system
 from hmnet_pipe.stages.systems.registry import SYSTEMS
-from hmnet_pipe.stages.systems.system import OVER
+from hmnet_pipe.stages.systems.system import OVER, Model
 
 from ...running import Demos, bring_up_to_date, stage_of, wait_until
 
@@ -143,6 +152,60 @@ def test_two_processes_train_it(
     metrics = read_metrics(RunFolder(folder).model(Trial(name)))
     assert metrics["test"]["support"] >= 0
     assert pq.read_table(RunFolder(folder).model(Trial(name)) / "predictions.parquet").num_rows == 4
+
+
+def test_two_processes_stop_together_within_a_validation(
+    run_of: Callable[[str], Path], forks: ForkServerContext, tmp_path: Path
+) -> None:
+    """Three samples to validate on, one at a time: rank 1 has one batch less, and hears no signal itself."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_of("ner"), folder, ignore=shutil.ignore_patterns("models", "train-*"))
+    run = RunFolder(folder)
+    samples = read_table(run.samples, SAMPLES)
+    valid = [i for i, split in enumerate(samples["split"].to_pylist()) if split == "valid"]
+    write_table(run.samples, samples.take([i for i in range(len(samples)) if i not in valid[3:]]))
+    settings = {"processes": 2, "epochs": 1, "first_evaluation": 1}
+    RunConfig.read(run.config).override("train", settings).write(run.config)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [
+        forks.Process(target=stopped, args=(folder, Trial("bert-crf"), rank, port, tmp_path))
+        for rank in (0, 1)
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [143, 143]
+    # Rank 0 hears the signal in its first batch of two; no rank comes to its second.
+    assert sorted(path.name for path in tmp_path.glob("predicted-*")) == ["predicted-0-1", "predicted-1-1"]
+    (checkpoint,) = run.work("train-bert-crf-seed-1").rglob("progress.json")
+    assert json.loads(checkpoint.read_text())["epoch"] == 0
+
+
+def stopped(folder: Path, trial: Trial, rank: int, port: int, notes: Path) -> None:
+    """Train as `joined` does, with a signal to rank 0 in its first batch of validation; note each batch."""
+    seen = 0
+
+    def predict(model: Model, split: Split, *, between: Callable[[], None], **settings: Any) -> Any:
+        def noted() -> None:
+            nonlocal seen
+            seen += 1
+            (notes / f"predicted-{rank}-{seen}").touch()
+            if (rank, seen) == (0, 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+            between()
+
+        return predict_split(model, split, between=noted, **settings)
+
+    patch = pytest.MonkeyPatch()  # of this process, which ends with it
+    patch.setattr(loop, "predict_split", predict)
+    patch.setattr(loop, "_PREDICTED_AT_ONCE", 1)
+    try:
+        joined(folder, trial, rank, port)
+    except Stopped as error:
+        sys.exit(error.exit_code)
 
 
 def joined(folder: Path, trial: Trial, rank: int, port: int) -> None:

@@ -671,8 +671,8 @@ def test_fault_10_the_kept_model_is_that_of_the_best_validation_epoch_and_test_i
         scores = score_split(split, predicted, *how)
         return {**scores, "f1": next(given)} if split.name == "valid" else scores
 
+    monkeypatch.setattr(loop, "predict_split", predict)
     for module in (loop, training):
-        monkeypatch.setattr(module, "predict_split", predict)
         monkeypatch.setattr(module, "score_split", score)
     stage = train(tmp_path, tiny_encoder, ner_rows(), epochs=4)
     assert [name for name, _ in scored] == ["valid"] * 4 + ["test"]
