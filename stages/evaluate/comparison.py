@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import reason_of
-from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ..base.tools import Tools
 from ..learning.fit import labels_of
+from ..learning.made_by import output_digest
 from ..learning.metrics import read_metrics
 from ..learning.negative import negative_relation
 from ..learning.splits import Split
@@ -41,7 +41,7 @@ def check_recorded(folder: Path) -> None:
         if file not in recorded:
             continue
         try:
-            digest = digest_file(folder / file)
+            digest = output_digest(folder / file)
         except OSError as error:
             raise StageError(f"{folder / file} cannot be read ({reason_of(error)}); {again}") from error
         if digest != recorded[file]:

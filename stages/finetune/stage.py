@@ -23,6 +23,7 @@ from ..base.settings import local_files
 from ..base.stage import Rerun, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.causes import model_outputs, text_weights
+from ..learning.made_by import made_by
 from ..learning.recipe import TrainSettings
 from ..learning.training import Training
 from ..systems.registry import BACKBONE_FILE
@@ -84,6 +85,14 @@ class Finetune(Training):
                 f"which [finetune] in {self.run.config} names; give the folder of that model with --from"
             )
         return Path(self.finetune.start)
+
+    def made_by(self) -> dict[str, Any]:
+        source = {
+            "parameters": self.source.parameters(),
+            "weights": self.source.weights(),
+            "settings": self.source.given(),
+        }
+        return {**made_by(self.run, ("prepare", "detect")), "extract": source}
 
     def parameters(self) -> dict[str, Any]:
         own, visual = asdict(self.finetune), self.source.parameters()

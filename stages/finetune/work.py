@@ -82,7 +82,7 @@ def _started(start: Path, config: ModelConfig) -> System:
     Raises StageError where it is of another system, or has other labels or features.
     """
     model = load_system(start)
-    ours, theirs = ({**asdict(one), "encoder": None} for one in (config, model.config))
+    ours, theirs = ({**asdict(one), "encoder": None, "made_by": None} for one in (config, model.config))
     for one in (ours, theirs):
         if one["features"] is not None:  # how features are stored does not matter here
             one["features"] = replace(FeatureSpec.from_json(one["features"]), dtype="")

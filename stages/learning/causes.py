@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...manifests.files import read_text
-from ...manifests.fingerprint import digest_file, digest_json
+from ...manifests.fingerprint import digest_json
 from ...manifests.record import StageRecord
 from ...manifests.schemas import PREDICTIONS
 from ...manifests.tables import sound_digests
@@ -21,6 +21,7 @@ from ..base.stage import Progress, Rerun, changed_outputs
 from ..systems.registry import SUBWORDS, SystemInfo, system_info
 from ..text.encoders.files import encoder_digest, resolve_encoder
 from ..text.vocabulary import VOCABULARY_FILE
+from .made_by import CONFIG, output_digest
 from .metrics import read_metrics
 from .recipe import TrainSettings, is_later_default
 from .words import vectors_digest
@@ -79,9 +80,9 @@ def model_outputs(folder: Path, *more: str) -> dict[str, str]:
     more: the names of files besides those of every model.
     """
     found = sound_digests({"predictions.parquet": (folder / "predictions.parquet", PREDICTIONS)})
-    for name in ("model.safetensors", "metrics.json", "config.json", VOCABULARY_FILE, *more):
+    for name in ("model.safetensors", "metrics.json", CONFIG, VOCABULARY_FILE, *more):
         if (folder / name).is_file():
-            found[name] = digest_file(folder / name)
+            found[name] = output_digest(folder / name)
     return found
 
 

@@ -167,6 +167,7 @@ def _finished(
     model, splits = trainer.model, data.splits
     details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
     remove_temporaries(job.folder)
+    model.set_made_by(job.made_by)
     model.save_pretrained(job.folder, data.reader)
     info, run = system_info(job.trial.system), RunFolder(job.config.parent)
     found = detected_in(run, info.feature_set(job.trial.features)) if info.is_visual else None

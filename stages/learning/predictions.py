@@ -1,6 +1,7 @@
 """Prediction over a split, its scores, and its table."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -9,12 +10,50 @@ from ...manifests.tables import table_of
 from ..base.ahead import prefetched
 from ..base.arithmetic import autocast
 from ..base.tools import SILENT, Tools
+from ..systems.batch import Batch
 from ..systems.system import Model
 from .batches import Visuals, batches
 from .scores import Scores, score_entities, score_relations
 from .splits import Split
 
-__all__ = ["predict_split", "predictions_table", "score_split"]
+__all__ = ["over_split", "predict_split", "predictions_table", "score_split"]
+
+R = TypeVar("R")
+
+
+def over_split(
+    model: Model,
+    split: Split,
+    each: Callable[[Batch], Sequence[R]],
+    *,
+    visuals: Visuals | None,
+    pad_id: int,
+    precision: str,
+    tools: Tools = SILENT,
+    batch_size: int = 64,
+    between: Callable[[], None] = lambda: None,
+) -> list[R]:
+    """Return what `each` makes of every sample, in the order of `split`.
+
+    each: what a model gives for the samples of a batch, which lies on the model's device. Texts of like
+    length go together. The model is put into evaluation mode. between: called after each batch.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    by_length = sorted(range(len(split)), key=lambda i: len(split.texts[i].input_ids))
+    order = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    found: dict[int, R] = {}
+    bar = tools.bar(len(split), f"predict {split.name}", "sample")
+    task = model.config.task
+    made = batches(split, order, task=task, pad_id=pad_id, label_ids=None, visuals=visuals, device=device)
+    for batch in made if device.type == "cpu" else prefetched(made):
+        bar.update(len(batch.ids))
+        with autocast(device, precision):
+            results = each(batch.to(device))
+        found.update(zip(batch.ids, results, strict=True))
+        between()
+    bar.close()
+    return [found[i] for i in range(len(split))]
 
 
 def predict_split(
@@ -30,26 +69,23 @@ def predict_split(
 ) -> list[list[str]]:
     """Return each sample's tags of ALL words (O beyond the length limit), or lists of one relation.
 
-    They are in the order of `split`. The model is put into evaluation mode. between: called after each batch.
+    They are in the order of `split`; see `over_split`.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    by_length = sorted(range(len(split)), key=lambda i: len(split.texts[i].input_ids))
-    order = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-    task = model.config.task
-    result: list[list[str]] = [[] for _ in range(len(split))]
-    bar = tools.bar(len(split), f"predict {split.name}", "sample")
-    made = batches(split, order, task=task, pad_id=pad_id, label_ids=None, visuals=visuals, device=device)
-    for batch in made if device.type == "cpu" else prefetched(made):
-        bar.update(len(batch.ids))
-        with autocast(device, precision):
-            predicted = model.predict(batch.to(device))
-        for i, labels in zip(batch.ids, predicted, strict=True):
-            missing = len(split.gold[i]) - len(labels)
-            result[i] = [*labels, *["O"] * missing]
-        between()
-    bar.close()
-    return result
+    predicted = over_split(
+        model,
+        split,
+        model.predict,
+        visuals=visuals,
+        pad_id=pad_id,
+        precision=precision,
+        tools=tools,
+        batch_size=batch_size,
+        between=between,
+    )
+    return [
+        [*labels, *["O"] * (len(gold) - len(labels))]
+        for labels, gold in zip(predicted, split.gold, strict=True)
+    ]
 
 
 def score_split(

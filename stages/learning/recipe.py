@@ -1,7 +1,7 @@
 """What a training is given: its recipe, which run.toml holds, and its job, which a stage makes from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,7 @@ class TrainingJob:
     folder: where the model is written.
     checkpoints: where an interrupted training keeps its state.
     logs: TensorBoard's folder, or None. negative: the negative relation that run.toml names; "": none.
+    made_by: how each stage made what the model reads; see stages.learning.made_by.
     """
 
     name: str
@@ -223,3 +224,4 @@ class TrainingJob:
     logs: Path | None
     checkpoint_seconds: float = 60.0
     negative: str = ""
+    made_by: Mapping[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from ..base.tools import Tools
 from ..systems.registry import SUBWORDS, SystemInfo, system_for
 from ..text.encoders.files import resolve_encoder
 from .causes import checkpoint_folder, compare_models, model_scores, recipe_parameters, training_progress
+from .made_by import made_by
 from .negative import negative_of
 from .recipe import TrainingJob, TrainSettings
 
@@ -88,7 +89,12 @@ class Training(Stage):
             checkpoints=self._checkpoints(causes),
             logs=self.run.logs(self.name) if self.settings.tensorboard else None,
             checkpoint_seconds=tools.checkpoint_seconds,
+            made_by=self.made_by(),
         )
+
+    def made_by(self) -> dict[str, Any]:
+        """Return how each stage made what the model will read."""
+        return made_by(self.run, self.before())
 
     def _checkpoints(self, causes: StageRecord) -> Path:
         return checkpoint_folder(self.run.work(self.name), causes)

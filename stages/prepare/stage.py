@@ -18,8 +18,8 @@ from ..base.ahead import in_threads
 from ..base.stage import Rerun, Stage, changed_outputs, given_settings, problem_reasons
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.negative import NO_NEGATIVE, negative_relation
-from ..vision.images import UnusableImage, image_bytes, image_facts
-from .folder import Found, ImageFolder
+from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
+from ..vision.images import UnusableImage, image_bytes
 from .formats.rows import TextFile
 from .identity import identify
 from .readers import SPLITS, ProblemRow, SampleRow, Texts, find_texts, samples_of
@@ -251,13 +251,13 @@ class Prepare(Stage):
                 data = image_bytes(path)
             except UnusableImage as error:
                 key = digest_file(path)
-                inspected.setdefault(key, {**_unreadable(path, error), "key": key})
+                inspected.setdefault(key, {**unreadable_row(path, error), "key": key})
                 return key
             key = hashlib.sha256(data).hexdigest()
             row: dict[str, Any] = {}
             # The first thread that meets a content claims it: files of equal content are decoded once.
             if key not in decoded and inspected.setdefault(key, row) is row:
-                row.update(_image_row(path, data))
+                row.update(image_row(path, data))
             return key
 
         known = self.run.path / "stages" / f"{self.name}.seen.parquet"
@@ -318,31 +318,16 @@ class _Sources:
     digests: dict[str, str]
 
 
-def _image_row(path: Path, data: bytes) -> dict[str, Any]:
-    """Return the row of IMAGES for a file of these bytes."""
-    key = hashlib.sha256(data).hexdigest()
-    try:
-        facts = image_facts(data)
-    except UnusableImage as error:
-        return {**_unreadable(path, error), "key": key}
-    size = {"width": facts.width, "height": facts.height}
-    return {"key": key, "path": str(path), **size, "status": "ok", "reason": None}
-
-
 def _known_image_row(image: tuple[str, Path]) -> dict[str, Any]:
     """Return the row of IMAGES for a file of known digest. Raises StageError where the file has changed."""
     key, path = image
     try:
-        row = _image_row(path, image_bytes(path))
+        row = image_row(path, image_bytes(path))
     except UnusableImage as error:
-        return {**_unreadable(path, error), "key": key}
+        return {**unreadable_row(path, error), "key": key}
     if row["key"] != key:
         raise StageError(f"{path} was changed while prepare was reading it; run `hmnet-pipe prepare` again")
     return row
-
-
-def _unreadable(path: Path, error: UnusableImage) -> dict[str, Any]:
-    return {"path": str(path), "width": 0, "height": 0, "status": "unreadable", "reason": str(error)}
 
 
 def _labels(samples: list[SampleRow]) -> dict[str, dict[str, int]]:

@@ -17,7 +17,8 @@ class ModelConfig:
     labels: BIO tags or relations in the order of the scores. levels: channels of the pyramid (empty: text
     only). encoder: the transformers configuration, or the sizes of a table of words. features: the
     FeatureSpec, as a mapping, that the model was trained on. options: what this system alone is built with,
-    the vocabulary of its objects for example.
+    the vocabulary of its objects for example. made_by: how each stage made what the model reads (see
+    stages.learning.made_by), so that posts can be made into the same; empty where it is not known.
     """
 
     system: str
@@ -29,6 +30,7 @@ class ModelConfig:
     encoder: dict[str, Any]
     features: dict[str, Any] | None
     options: dict[str, Any] = field(default_factory=dict)
+    made_by: dict[str, Any] = field(default_factory=dict)
 
     @property
     def qualifiers(self) -> list[str]:

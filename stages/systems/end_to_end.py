@@ -5,8 +5,10 @@
 The backbone is extract's own, so that frozen and in fp32 it gives what the cache holds.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -83,6 +85,10 @@ class EndToEnd(Model):
     @torch.inference_mode()
     def explain(self, batch: Batch) -> Explanation:
         return self.system.explain(self.with_features(batch))
+
+    def set_made_by(self, made_by: Mapping[str, Any]) -> None:
+        self.system.set_made_by(made_by)
+        self.config = self.system.config
 
     def part_of(self, parameter: str) -> str:
         module, rest = parameter.split(".", 1)

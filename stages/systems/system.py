@@ -6,7 +6,7 @@ A system is a subclass with one method of its own, `states`, and an entry in the
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +53,10 @@ class Model(nn.Module):
     """What training, prediction and scoring ask of a model: a system, or one together with its backbone."""
 
     config: ModelConfig
+
+    def set_made_by(self, made_by: Mapping[str, Any]) -> None:
+        """Note in the configuration how each stage made what the model reads."""
+        self.config = replace(self.config, made_by=dict(made_by))
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
@@ -191,6 +195,7 @@ class System(Model):
         with atomic_path(folder / "model.safetensors") as temporary, writing(temporary):
             save_file(weights, temporary)
         values = asdict(self.config)
-        if not self.config.options:
-            del values["options"]  # models without any are what they were before there were options
+        for name in ("options", "made_by"):  # models without any are what they were before there were these
+            if not values[name]:
+                del values[name]
         write_text(folder / "config.json", json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -22,10 +22,10 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.stages.base.tools import Tools
-from hmnet_pipe.stages.prepare import stage as prepare_stage
 from hmnet_pipe.stages.prepare.identity import identify
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from hmnet_pipe.stages.prepare.stage import Prepare
+from hmnet_pipe.stages.vision import folder as image_folder
 from hmnet_pipe.stages.vision.images import ImageFacts, image_facts
 from PIL import Image
 
@@ -381,7 +381,7 @@ def test_files_of_equal_content_share_a_key_and_are_decoded_once(
         decoded.append(data)
         return image_facts(data)
 
-    monkeypatch.setattr(prepare_stage, "image_facts", counted)
+    monkeypatch.setattr(image_folder, "image_facts", counted)
     causes = prepare.causes()
     prepare.compute(causes, Tools())
     samples, images, _ = tables(prepare)

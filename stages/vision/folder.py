@@ -1,8 +1,9 @@
-"""The image folder: which file a name refers to, and a digest of each file.
+"""The image folder: which file a name refers to, a digest of each file, and its row of IMAGES.
 
 Only files that may have changed are read again.
 """
 
+import hashlib
 import os
 import stat
 import time
@@ -10,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -19,9 +20,9 @@ from ...manifests.fingerprint import SETTLING_NS, digest_file, is_settled
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.ahead import in_threads
 from ..base.tools import Tools
-from ..vision.images import UnusableImage
+from .images import UnusableImage, image_facts
 
-__all__ = ["Found", "ImageFolder"]
+__all__ = ["Found", "ImageFolder", "image_row", "unreadable_row"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -237,3 +238,19 @@ def _plain(name: str) -> str:
     while (suffix := PurePosixPath(name).suffix) and suffix.casefold() in _SUFFIXES:
         name = name.removesuffix(suffix)
     return name
+
+
+def image_row(path: Path, data: bytes) -> dict[str, Any]:
+    """Return the row of IMAGES for a file of these bytes."""
+    key = hashlib.sha256(data).hexdigest()
+    try:
+        facts = image_facts(data)
+    except UnusableImage as error:
+        return {**unreadable_row(path, error), "key": key}
+    size = {"width": facts.width, "height": facts.height}
+    return {"key": key, "path": str(path), **size, "status": "ok", "reason": None}
+
+
+def unreadable_row(path: Path, error: UnusableImage) -> dict[str, Any]:
+    """Return the row of IMAGES for a file that cannot be used, but for its key."""
+    return {"path": str(path), "width": 0, "height": 0, "status": "unreadable", "reason": str(error)}

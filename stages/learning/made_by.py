@@ -1,0 +1,66 @@
+"""How each stage made what a model reads: kept in its config.json, so that posts are made into the same.
+
+It is no part of config.json's digest: the network is the same wherever its files lay.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ...manifests.files import read_text
+from ...manifests.fingerprint import digest_file
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+
+__all__ = ["CONFIG", "made_by", "made_differently", "output_digest"]
+
+CONFIG = "config.json"
+"""The file of a model's configuration in its folder."""
+
+# How a stage computes and stores: it moves the last bits of numbers, and where they come from it not at all.
+_ROUNDING = ("precision", "kernels", "dtype")
+
+
+def made_by(run: RunFolder, stages: Iterable[str]) -> dict[str, Any]:
+    """Return how these stages of a run made what they made, by the kind of each: "extract" for any set.
+
+    parameters: what decided the result. weights: the digests of what computed it. settings: those that were
+    given; a path in them is where the weights came from. carried: what a stage learned from this run's data.
+    """
+    found: dict[str, Any] = {}
+    for stage in stages:
+        record = StageRecord.known(run.record(stage))
+        if record is not None:
+            facts = {name: record.facts[name] for name in ("settings", "carried") if name in record.facts}
+            kind = "extract" if stage.startswith("extract") else stage
+            found[kind] = {"parameters": record.parameters, "weights": record.weights, **facts}
+    return found
+
+
+def made_differently(one: dict[str, Any], causes: StageRecord) -> tuple[list[str], list[str]]:
+    """Return what differs between how a stage made what a model reads and how it would make it now.
+
+    one: the stage's part of `made_by`. The first list is of what decides the result, the second of how it is
+    rounded.
+    """
+    then = StageRecord(causes.stage, 0, one.get("parameters", {}), {}, one.get("weights", {}), {})
+    now = StageRecord(causes.stage, 0, causes.parameters, {}, causes.weights, {})
+    changes = then.changes(now)
+    rounding = [change for change in changes if change.split(":")[0] in _ROUNDING]
+    return [change for change in changes if change not in rounding], rounding
+
+
+def output_digest(path: Path) -> str:
+    """Return the digest of a file of a model's folder; of its config.json without what `made_by` returned."""
+    if path.name != CONFIG:
+        return digest_file(path)
+    text = read_text(path)
+    try:
+        values = json.loads(text)
+        if values.pop("made_by", None) is not None:
+            text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    except (ValueError, AttributeError, RecursionError):  # a damaged file has another digest
+        pass
+    return hashlib.sha256(text.encode()).hexdigest()
