@@ -9,6 +9,7 @@ from ...cache.reader import FeatureCache
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.run import RunFolder
+from ...manifests.schemas import SCENE_GRAPH
 from ..base.arithmetic import resolve_device, resolve_precision
 from ..base.tools import Tools
 from ..systems.batch import ModelConfig
@@ -104,7 +105,13 @@ def _check(where: str, spec: FeatureSpec, trained_on: dict[str, Any] | None, but
     made, wanted = spec.to_json(), FeatureSpec.from_json(trained_on).to_json()
     for field, value in wanted.items():
         if field not in (*but, "precision") and made[field] != value:
+            remedy = "extract them with the model's settings first"
+            if field == "weights" and spec.backbone == SCENE_GRAPH:
+                remedy = (
+                    "if one tool made both, name it in each record of both files of scene graphs "
+                    '(`"tool": "name version"`), run `hmnet-pipe scenes` on both, and train again'
+                )
             raise StageError(
                 f"the features of {where} have {field} {made[field]!r}, "
-                f"and the model was trained on {value!r}; extract them with the model's settings first"
+                f"and the model was trained on {value!r}; {remedy}"
             )

@@ -82,14 +82,19 @@ def _checked(path: Path, found: Any, shape: Iterable[int], floats: bool) -> Obje
     return ObjectFeatures(found, shape)
 
 
-def write_features(folder: Path, features: ObjectFeatures, scenes: Mapping[str, Scene], most: int) -> None:
+def write_features(
+    folder: Path, features: ObjectFeatures, scenes: Mapping[str, Scene], most: int, made_by: str
+) -> None:
     """Write the feature set of the objects of these scenes, by image key; each has at most `most`.
 
-    The view of an object is its row of `features`, in float16; there is no view of the whole image.
+    The view of an object is its row of `features`, in float16; there is no view of the whole image. made_by:
+    what the features are, as far as that is known; it tells them from others of their width.
     """
     # No pixels were read here; a spec must have a transform, and the same one every time.
     transform = Transform(1, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
-    spec = FeatureSpec(SCENE_GRAPH, "", transform, (features.shape[1],), 1, most, "float16", regions=OBJECTS)
+    spec = FeatureSpec(
+        SCENE_GRAPH, made_by, transform, (features.shape[1],), 1, most, "float16", regions=OBJECTS
+    )
     keys = sorted(scenes)
     index: list[IndexRow] = []
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,11 @@
 
     {"schema": "scene-graph/1", "image": "<file name or content key>", "width": 800, "height": 533,
      "objects": [{"box": [x0, y0, x1, y1], "label": "man", "score": 0.93, "feature": 0}],
-     "relations": [{"subject": 0, "predicate": "holding", "object": 1, "score": 0.71}]}
+     "relations": [{"subject": 0, "predicate": "holding", "object": 1, "score": 0.71}],
+     "tool": "<name and version>"}
 
-Boxes are in pixels of the original image. `feature` is optional: a row of the features file.
+Boxes are in pixels of the original image. `feature` is optional: a row of the features file. `tool` is what
+made objects and features, and optional.
 """
 
 import json
@@ -48,6 +50,11 @@ class Record:
         """Return the image that it names, for the failure table."""
         name = self.values.get("image") if isinstance(self.values, dict) else None
         return name if isinstance(name, str) else ""
+
+    @property
+    def tool(self) -> str:
+        """Return the tool that made it, or "" where it does not say."""
+        return str(self.values.get("tool") or "")
 
 
 def read_records(path: Path, images: KnownImages) -> Iterator[Record]:
@@ -105,6 +112,8 @@ def scene_of(
         raise BadRecord(f"a JSON object is expected, not {shown(values)}")
     if values.get("schema") != SCHEMA:
         raise BadRecord(f"schema must be {SCHEMA!r}, not {shown(values.get('schema'))}")
+    if not isinstance(values.get("tool", ""), str):
+        raise BadRecord(f"tool must be a text, not {shown(values['tool'])}")
     key = images.key(values.get("image"))
     size = images.sizes[key]
     told = (values.get("width"), values.get("height"))

@@ -103,15 +103,16 @@ class Scenes(WholeStage):
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         remove_temporaries(self.run.path, self.run.scenes.name)
         images = [row for row in read_table(self.run.images, IMAGES).to_pylist() if row["status"] == "ok"]
-        given: dict[str, Scene] = {}
-        problems: list[dict[str, Any]] = []
         if not self.settings.features:
-            given, problems = self._given(images, None)
+            given, problems, _ = self._given(images, None)
             shutil.rmtree(self.run.features(SCENE_SET), ignore_errors=True)
         else:
             with open_features(_files(self.settings)["features"]) as features:
-                given, problems = self._given(images, features)
-                write_features(self.run.features(SCENE_SET), features, given, self.settings.objects)
+                given, problems, tools_of = self._given(images, features)
+                # Two files of one tool hold features of one kind; of unknown tools, only one file does.
+                made_by = " + ".join(sorted(tools_of)) if all(tools_of) else causes.inputs["features"]
+                place, most = self.run.features(SCENE_SET), self.settings.objects
+                write_features(place, features, given, most, made_by)
         seen = Counter[str]()
         objects = relations = 0
         parts, rows_of_part = [], []
@@ -144,15 +145,19 @@ class Scenes(WholeStage):
 
     def _given(
         self, images: list[dict[str, Any]], features: ObjectFeatures | None
-    ) -> tuple[dict[str, Scene], list[dict[str, Any]]]:
-        """Return the user's scenes by image key, and a row of PROBLEMS for each record that is none."""
+    ) -> tuple[dict[str, Scene], list[dict[str, Any]], set[str]]:
+        """Return the user's scenes by image key, a row of PROBLEMS for each record that is none, and tools.
+
+        The tools are those that made the scenes; "" is among them where a record does not say.
+        """
         if not self.settings.graphs:
-            return {}, []
+            return {}, [], set()
         samples = read_table(self.run.samples, SAMPLES, columns=["image", "image_key"]).to_pylist()
         known = KnownImages.of(images, samples)
         scenes: dict[str, Scene] = {}
         problems: list[dict[str, Any]] = []
         places: dict[str, str] = {}
+        made_by: set[str] = set()
         path = _files(self.settings)["graphs"]
         for record in read_records(path, known):
             try:
@@ -164,10 +169,11 @@ class Scenes(WholeStage):
                 problems.append({**named, "reason": str(error)})
             else:
                 places[key], scenes[key] = record.where, scene
+                made_by.add(record.tool)
         if not scenes:
             why = problems[0]["where"] + ": " + problems[0]["reason"] if problems else "it holds no record"
             raise InputError(f"{path} has no scene graph for any of the {len(images)} images ({why})")
-        return scenes, problems
+        return scenes, problems, made_by
 
     def _scenes(self, keys: list[str], given: Mapping[str, Scene]) -> Iterator[tuple[str, Scene]]:
         """Yield the scene of every usable image, in the order of the keys."""

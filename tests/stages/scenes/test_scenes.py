@@ -149,6 +149,7 @@ ON = {"subject": 0, "predicate": "on", "object": 1, "score": 0.5}
         (a_record("elsewhere.jpg"), "the image 'elsewhere.jpg' is not one of this run"),
         (a_record("b" * 63), "is not one of this run"),
         (a_record(image=7), "image must be a file name"),
+        (a_record(tool=7), "tool must be a text, not 7"),
         (a_record(width=400), "width and height are 400 and 100, and those of the image 200 and 100"),
         (a_record(objects=[{**THING, "box": [0, 0, 300, 50]}]), "lies outside the image of 200 x 100"),
         (a_record(objects=[{**THING, "box": [-5, 0, 20, 50]}]), "lies outside the image"),

@@ -68,8 +68,10 @@ def test_geometry_and_a_chain_stand_in_the_name_and_scores_come_again(run: Path)
     assert bring_up_to_date(run, "train", trial=MEGA).state == "done"
 
 
-def graphs_of(run: Path, folder: Path) -> dict[str, Any]:
+def graphs_of(run: Path, folder: Path, tool: str = "", seed: int = 0) -> dict[str, Any]:
     """Write a scene graph of every image, of two objects with features of width 5; return their options."""
+    folder.mkdir(exist_ok=True)
+    named = {"tool": tool} if tool else {}
     lines = []
     for number, image in enumerate(read_table(RunFolder(run).images, IMAGES).to_pylist()):
         size = {"width": image["width"], "height": image["height"]}
@@ -79,9 +81,9 @@ def graphs_of(run: Path, folder: Path) -> dict[str, Any]:
         ]
         riding = [{"subject": 0, "predicate": "riding", "object": 1, "score": 0.5}]
         record = {"schema": "scene-graph/1", "image": image["key"], **size, "objects": things}
-        lines.append(json.dumps({**record, "relations": riding}))
+        lines.append(json.dumps({**record, "relations": riding, **named}))
     (folder / "graphs.jsonl").write_text("\n".join(lines))
-    values = np.random.default_rng(0).normal(size=(2 * len(lines), 5)).astype(np.float32)
+    values = np.random.default_rng(seed).normal(size=(2 * len(lines), 5)).astype(np.float32)
     save_file({"object_features": values}, folder / "features.safetensors")
     return {"graphs": str(folder / "graphs.jsonl"), "features": str(folder / "features.safetensors")}
 
@@ -103,6 +105,29 @@ def test_the_users_scene_graphs_are_read_with_their_own_features(run: Path, tmp_
     names = [stage.name for stage in stages_of(RunConfig.read(run / "run.toml"), RunFolder(run))]
     assert names.count("scenes") == 1
     assert "extract-scenes" not in names
+
+
+def test_features_of_another_tool_are_told_from_those_that_a_model_was_trained_on(
+    run: Path, tmp_path: Path
+) -> None:
+    """Their width is the same: only the tool that the records name, or the file, tells them apart."""
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    trial = replace(Trial("bert-sg"), features="scenes")
+
+    def scored(trained_on: dict[str, Any], given: dict[str, Any]) -> None:
+        bring_up_to_date(run, "scenes", **trained_on)
+        bring_up_to_date(run, "train", trial=trial)
+        bring_up_to_date(other, "scenes", **given)
+        evaluate(model_of(run, trial), RunFolder(other), feature_set="scenes", precision="fp32")
+
+    unnamed = graphs_of(run, tmp_path / "a")
+    scored(unnamed, unnamed)
+    with pytest.raises(StageError, match=r"have weights '\w{64}', and the model was trained on .*\"tool\""):
+        scored(unnamed, graphs_of(run, tmp_path / "b", seed=1))
+    motifs = graphs_of(run, tmp_path / "c", "motifs 1")
+    scored(motifs, graphs_of(run, tmp_path / "d", "motifs 1", seed=1))
+    with pytest.raises(StageError, match="have weights 'vctree 1', and the model was trained on 'motifs 1'"):
+        scored(motifs, graphs_of(run, tmp_path / "e", "vctree 1"))
 
 
 def test_objects_are_never_paired_with_features_of_others(run: Path, tmp_path: Path) -> None:
