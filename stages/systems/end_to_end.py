@@ -26,7 +26,7 @@ from ..vision.views import normalise
 from .batch import Batch, ModelConfig
 from .folder import load_system
 from .registry import BACKBONE_FILE
-from .system import Explanation, Model, System
+from .system import Explanation, Model, Scored, System
 
 __all__ = ["EndToEnd"]
 
@@ -81,6 +81,10 @@ class EndToEnd(Model):
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[list[str]]:
         return self.system.predict(self.with_features(batch))
+
+    @torch.inference_mode()
+    def scored(self, batch: Batch, temperature: float = 1.0) -> Scored:
+        return self.system.scored(self.with_features(batch), temperature)
 
     @torch.inference_mode()
     def explain(self, batch: Batch) -> Explanation:

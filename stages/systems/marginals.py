@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchcrf import CRF
 
-__all__ = ["Chain", "chain_of", "span_types"]
+__all__ = ["Chain", "chain_of", "in_doubles", "span_types"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Chain:
 
     emissions, forward, backward: (B, T, K). forward: of all beginnings that end with a tag at a word, its
     emission included. backward: of all continuations after a tag at a word. total: (B,), of all sequences.
-    transitions: (K, K). mask: (B, T).
+    start, end: (K,). transitions: (K, K). mask: (B, T), true first.
     """
 
     emissions: Tensor
+    start: Tensor
     transitions: Tensor
+    end: Tensor
     mask: Tensor
     forward: Tensor
     backward: Tensor
@@ -36,6 +38,27 @@ class Chain:
         """Return the probability of each tag of each word, (B, T, K); zero beyond a text's end."""
         found = (self.forward + self.backward - self.total[:, None, None]).exp()
         return torch.where(self.mask[..., None], found, 0.0)
+
+    def at(self, temperature: float) -> "Chain":
+        """Return the sums with all scores divided by `temperature` (Guo et al. 2017), here 1 before."""
+        return _chain(
+            self.emissions / temperature,
+            self.start / temperature,
+            self.transitions / temperature,
+            self.end / temperature,
+            self.mask,
+        )
+
+    def likelihoods(self, tags: Tensor) -> Tensor:
+        """Return the logarithm of the probability of one label sequence of each text, (B,).
+
+        tags: (B, T), any number beyond a text's end.
+        """
+        steps = self.emissions.gather(2, tags[..., None]).squeeze(2)  # shape: (B, T)
+        steps[:, 1:] += self.transitions[tags[:, :-1], tags[:, 1:]]
+        last = tags.gather(1, self.mask.sum(dim=1, keepdim=True) - 1).squeeze(1)
+        within = steps.where(self.mask, 0.0).sum(dim=1)
+        return self.start[tags[:, 0]] + within + self.end[last] - self.total
 
     def spans(self, begin: int, inside: int | None) -> Tensor:
         """Return the probability of exactly each span of one type, (B, T, T).
@@ -78,13 +101,23 @@ class Chain:
         return torch.where(final, self.backward[..., last], following)
 
 
+def in_doubles(scores: Tensor) -> Tensor:
+    """Return scores in float64: on the CPU where their device has no such numbers."""
+    return (scores.cpu() if scores.device.type == "mps" else scores).detach().double()
+
+
 @torch.no_grad()
-def chain_of(crf: CRF, emissions: Tensor, mask: Tensor) -> Chain:
-    """Return the sums of a batch under the CRF. emissions: (B, T, K). mask: (B, T) bool, true first."""
-    scores = emissions.double()
-    start, transitions, end = (
-        value.detach().double() for value in (crf.start_transitions, crf.transitions, crf.end_transitions)
-    )
+def chain_of(crf: CRF, emissions: Tensor, mask: Tensor, temperature: float = 1.0) -> Chain:
+    """Return the sums of a batch under the CRF, all of whose scores are divided by `temperature`.
+
+    emissions: (B, T, K). mask: (B, T) bool, true first.
+    """
+    parts = (emissions, crf.start_transitions, crf.transitions, crf.end_transitions)
+    scores, start, transitions, end = (in_doubles(value) / temperature for value in parts)
+    return _chain(scores, start, transitions, end, mask.to(scores.device))
+
+
+def _chain(scores: Tensor, start: Tensor, transitions: Tensor, end: Tensor, mask: Tensor) -> Chain:
     forward = [start + scores[:, 0]]
     for word in range(1, scores.shape[1]):
         step = (forward[-1][:, :, None] + transitions).logsumexp(dim=1) + scores[:, word]
@@ -94,9 +127,8 @@ def chain_of(crf: CRF, emissions: Tensor, mask: Tensor) -> Chain:
         step = (transitions + (scores[:, word] + backward[-1])[:, None, :]).logsumexp(dim=-1)
         backward.append(torch.where(mask[:, word, None], step, backward[-1]))
     total = (forward[-1] + end).logsumexp(dim=-1)
-    return Chain(
-        scores, transitions, mask, torch.stack(forward, dim=1), torch.stack(backward[::-1], dim=1), total
-    )
+    sums = torch.stack(forward, dim=1), torch.stack(backward[::-1], dim=1), total
+    return Chain(scores, start, transitions, end, mask, *sums)
 
 
 def span_types(labels: Sequence[str]) -> dict[str, tuple[int, int | None]]:

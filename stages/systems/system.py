@@ -22,8 +22,9 @@ from ..text.reader import TextReader
 from ..text.vectors import Vectors
 from .batch import Batch, ModelConfig
 from .heads import best_tags, bio_crf, tag_loss
+from .marginals import Chain, chain_of, in_doubles
 
-__all__ = ["OVER", "Explanation", "Model", "System"]
+__all__ = ["OVER", "Explanation", "Model", "Scored", "System"]
 
 
 OVER = ("views", "cells", "objects")
@@ -49,6 +50,20 @@ class Explanation:
     word_gates: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a model finds in a batch, and how sure it is.
+
+    labels: as `predict` returns them. chain: of entities, the sums over all label sequences, which give the
+    probability of each tag and of each span; None for relations. probabilities: of relations, the softmax of
+    equation 11, (B, labels); None for entities. Both are in float64.
+    """
+
+    labels: list[list[str]]
+    chain: Chain | None = None
+    probabilities: Tensor | None = None
+
+
 class Model(nn.Module):
     """What training, prediction and scoring ask of a model: a system, or one together with its backbone."""
 
@@ -65,6 +80,14 @@ class Model(nn.Module):
     @abstractmethod
     def predict(self, batch: Batch) -> list[list[str]]:
         """Return the best label sequence of each sample's kept words, or a list of one relation."""
+
+    @abstractmethod
+    def scored(self, batch: Batch, temperature: float = 1.0) -> Scored:
+        """Return the labels that `predict` finds, and their probabilities, by one forward pass.
+
+        temperature: what all scores are divided by before they become probabilities (Guo et al. 2017). It
+        changes no label.
+        """
 
     @abstractmethod
     def explain(self, batch: Batch) -> Explanation:
@@ -168,7 +191,18 @@ class System(Model):
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[list[str]]:
+        return self._best(self(batch), batch)
+
+    @torch.inference_mode()
+    def scored(self, batch: Batch, temperature: float = 1.0) -> Scored:
         scores = self(batch)
+        found = self._best(scores, batch)
+        if self.config.task == "ner":
+            return Scored(found, chain=chain_of(self.crf, scores, batch.position_mask, temperature))
+        return Scored(found, probabilities=(in_doubles(scores) / temperature).softmax(dim=-1))
+
+    def _best(self, scores: Tensor, batch: Batch) -> list[list[str]]:
+        """Return the best labels by what `forward` has returned."""
         if self.config.task == "re":
             return [[self.config.labels[i]] for i in scores.argmax(dim=-1).tolist()]
         paths = best_tags(self.crf, scores, batch.position_mask)

@@ -31,7 +31,7 @@ from hmnet_pipe.stages.learning.batches import batches
 from hmnet_pipe.stages.learning.fit import labels_of
 from hmnet_pipe.stages.learning.recipe import TrainSettings
 from hmnet_pipe.stages.learning.splits import encode_split
-from hmnet_pipe.stages.systems.batch import ModelConfig
+from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
 from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.end_to_end import EndToEnd
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
@@ -130,10 +130,20 @@ def scores_both_ways(
             assert torch.equal(cached.view_mask, on_pixels.view_mask)
             found[0].append(model(cached))
             found[1].append(end_to_end(on_pixels))
+            check_scored(end_to_end, on_pixels)
             cached.view_mask[:] = False
             found[2].append(model(cached))
     first, second, third = (torch.cat([part.flatten() for part in parts]) for parts in found)
     return first, second, third
+
+
+def check_scored(model: EndToEnd, batch: Batch) -> None:
+    found, expected = model.scored(batch, 2.0), model.system.scored(model.with_features(batch), 2.0)
+    assert found.labels == expected.labels == model.predict(batch)
+    if found.chain is not None and expected.chain is not None:
+        torch.testing.assert_close(found.chain.tags(), expected.chain.tags(), rtol=0, atol=0)
+    else:
+        torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -174,6 +174,29 @@ def test_what_is_absent_or_padding_has_no_influence(read: Read) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+@every_system
+def test_labels_have_the_probabilities_of_their_scores(read: Read) -> None:
+    batch = with_absent_images(read.batch(list(range(FEW))))
+    for temperature in (1.0, 2.0):
+        found = read.model.scored(batch, temperature)
+        assert found.labels == read.model.predict(batch)
+        scores = read.scores(batch)
+        if read.model.config.task == "re":
+            assert found.probabilities is not None
+            expected = (scores / temperature).exp() / (scores / temperature).exp().sum(dim=1, keepdim=True)
+            torch.testing.assert_close(found.probabilities, expected, rtol=0, atol=1e-9)
+        else:
+            assert found.chain is not None
+            numbers = [[read.model.config.labels.index(tag) for tag in tags] for tags in found.labels]
+            words = batch.position_mask.shape[1]
+            tags = torch.tensor([[*row, *[0] * (words - len(row))] for row in numbers])
+            by_crf = read.model.crf(scores, tags, mask=batch.position_mask, reduction="none")
+            if temperature == 1:
+                torch.testing.assert_close(found.chain.likelihoods(tags), by_crf, rtol=0, atol=1e-9)
+            else:
+                assert (found.chain.likelihoods(tags) < by_crf).all()  # of the best, it takes away
+
+
 def with_absent_images(batch: Batch) -> Batch:
     """Return the batch with one sample that has no image, and one that lacks its last object."""
     changed: dict[str, Any] = {}

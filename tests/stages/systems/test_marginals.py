@@ -74,6 +74,33 @@ def test_probabilities_of_spans_are_those_of_the_enumeration(scale: float, tags:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [0.3, 2.0, 12.0])
+def test_likelihoods_are_those_of_the_enumeration(scale: float) -> None:
+    crf, emissions, mask = batch_of(scale)
+    chain = chain_of(crf, emissions, mask)
+    tags = torch.tensor(best_tags(crf, emissions, mask)[-1]).expand(mask.shape)
+    found = chain.likelihoods(tags)
+    for text, length in enumerate(LENGTHS):
+        sequences = probabilities_of_sequences(crf, emissions[text, :length])
+        expected = sequences[tuple(tags[text, :length].tolist())]
+        assert expected > 0
+        assert found[text].exp().item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_temperature_divides_every_score() -> None:
+    crf, emissions, mask = batch_of(3.0)
+    cooled = bio_crf(TAGS).double()
+    with torch.no_grad():
+        for parameter, value in zip(cooled.parameters(), crf.parameters(), strict=True):
+            parameter.copy_(value / 1.7)
+    expected = chain_of(cooled, emissions / 1.7, mask)
+    for found in (chain_of(crf, emissions, mask, 1.7), chain_of(crf, emissions, mask).at(1.7)):
+        torch.testing.assert_close(found.tags(), expected.tags(), rtol=0, atol=1e-9)
+        for begin, inside in span_types(TAGS).values():
+            spans = found.spans(begin, inside)
+            torch.testing.assert_close(spans, expected.spans(begin, inside), rtol=0, atol=1e-9)
+
+
 def test_probabilities_of_tags_are_the_gradient_of_the_sum_over_sequences() -> None:
     crf, emissions, mask = batch_of(2.0)
     emissions.requires_grad_()
