@@ -6,7 +6,7 @@ from pathlib import Path
 from ...manifests.schemas import TASKS
 from ..base.settings import check_settings, setting
 from ..learning.negative import NEGATIVE_NAMES
-from ..text.words import WORD_RULES
+from ..text.words import AUTO, WORD_RULES, WORD_SETTINGS, rule_for
 from .formats.rows import LABELS
 from .readers import FORMATS, Reading
 
@@ -24,7 +24,9 @@ class PrepareSettings:
         "auto", f"one of {', '.join(FORMATS)}; auto decides by the files' names", one_of=FORMATS
     )
     words: str = setting(
-        "auto", f"how a raw text becomes words, one of {', '.join(WORD_RULES)}", one_of=tuple(WORD_RULES)
+        AUTO,
+        f"how raw text becomes words: {', '.join(WORD_RULES)}; auto: simple for JSON texts, otherwise tweet",
+        one_of=WORD_SETTINGS,
     )
     strict_spans: bool = setting(False, "refuse spans of characters that are not whole words")
     column: int = setting(
@@ -41,4 +43,4 @@ class PrepareSettings:
     @property
     def reading(self) -> Reading:
         """Return what these settings say about how texts are read."""
-        return Reading(self.words, self.strict_spans, self.column, self.labels)
+        return Reading(rule_for(self.words, "jsonl"), self.strict_spans, self.column, self.labels)

@@ -18,6 +18,7 @@ from ..base.ahead import in_threads
 from ..base.stage import Rerun, Stage, changed_outputs, given_settings, problem_reasons
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.negative import NO_NEGATIVE, negative_relation
+from ..text.words import AUTO, recorded_rule
 from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
 from ..vision.images import UnusableImage, image_bytes
 from .formats.rows import TextFile
@@ -52,11 +53,13 @@ class Prepare(Stage):
     def parameters(self) -> dict[str, Any]:
         """Return the settings, with the format that was found.
 
-        So naming a format changes nothing where "auto" finds the same one. The rule for words is there where
-        the format may hold raw texts. `strict_spans` refuses or changes nothing.
+        So naming a format changes nothing where "auto" finds the same one, and so it is with the rule for
+        words. This is there where the format may hold raw texts or the rule is not the format's own, as a
+        model reads raw texts by it later. `strict_spans` refuses or changes nothing.
         """
         found = self._texts().format
-        reading: dict[str, Any] = {"words": self.settings.words} if found == "jsonl" else {}
+        words = recorded_rule(self.settings.words, found)
+        reading: dict[str, Any] = {"words": words} if found == "jsonl" or words != AUTO else {}
         if found == "twitter":
             # At their defaults they were no settings once, and read what could be read then as they do now.
             if self.settings.column:

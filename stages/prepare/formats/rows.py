@@ -48,7 +48,7 @@ class Reading:
     labels: which labels such a file may have, one of LABELS.
     """
 
-    words: str = "auto"
+    words: str = "simple"
     strict_spans: bool = False
     column: int = 0
     labels: str = "auto"

@@ -247,6 +247,22 @@ def test_moved_spans_are_counted_and_the_rule_for_words_is_a_cause(workplace: Pa
         prepare.causes()
 
 
+def test_a_rule_under_the_name_that_it_had_before_is_no_change(workplace: Path) -> None:
+    """A run of before has words = "auto" or "spaces", and says so in its record."""
+    prepare = stage(workplace, with_images=False)
+    (workplace / "text" / "train.jsonl").write_text(json.dumps({"text": "abc de", "spans": []}))
+    for words, recorded in (("auto", "auto"), ("simple", "auto"), ("spaces", "spaces"), ("tweet", "tweet")):
+        prepare.settings = replace(prepare.settings, words=words)
+        assert prepare.parameters() == {"task": "ner", "format": "jsonl", "words": recorded}
+    (workplace / "text" / "train.jsonl").unlink()
+    (workplace / "text" / "train.txt").write_text(tweet("1"))
+    for words in ("auto", "tweet"):  # what such texts have anyhow
+        prepare.settings = replace(prepare.settings, words=words)
+        assert prepare.parameters() == {"task": "ner", "format": "twitter"}
+    prepare.settings = replace(prepare.settings, words="simple")
+    assert prepare.parameters() == {"task": "ner", "format": "twitter", "words": "simple"}
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

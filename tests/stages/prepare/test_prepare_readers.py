@@ -619,12 +619,14 @@ def test_a_text_without_spaces_is_read_by_the_rule_that_the_user_names(tmp_path:
     write(tmp_path, train_jsonl=lines({"text": "\u6211ab", "spans": spans_of((1, 2))}))
     found = {rule: read_samples(tmp_path, "ner", reading=Reading(words=rule))[0][0] for rule in WORD_RULES}
     assert {rule: sample.tokens for rule, sample in found.items()} == {
-        "auto": ["\u6211", "ab"],
-        "spaces": ["\u6211ab"],
+        "space": ["\u6211ab"],
+        "punctuation": ["\u6211ab"],
+        "simple": ["\u6211", "ab"],
+        "tweet": ["\u6211", "ab"],
         "characters": ["\u6211", "a", "b"],
     }
     assert found["characters"].tags == ["O", "B-T", "O"]
-    with pytest.raises(InputError, match="words must be one of auto, spaces, characters, not 'jieba'"):
+    with pytest.raises(InputError, match=f"words must be one of {', '.join(WORD_RULES)}, not 'jieba'"):
         Reading(words="jieba")
 
 
