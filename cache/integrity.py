@@ -57,6 +57,7 @@ def find_damage(folder: Path) -> list[Damage]:
             if there != (key, checksum) and number not in damaged:
                 found.append(Damage(path, f"row {number} is not image {key} as the index has it"))
     for path in sorted(folder.glob("*.h5")):
-        if path.name not in promised and not path.name.startswith(TEMPORARY_PREFIX):
+        # A folder of such a name is nothing that extract made, and harms nothing.
+        if path.name not in promised and not path.is_dir() and not path.name.startswith(TEMPORARY_PREFIX):
             found.append(Damage(path, "the index does not name it"))
     return found

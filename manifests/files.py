@@ -14,6 +14,7 @@ from .errors import StageError
 __all__ = [
     "TEMPORARY_PREFIX",
     "atomic_path",
+    "check_file",
     "check_folder",
     "check_regular",
     "disk_error",
@@ -22,6 +23,7 @@ __all__ = [
     "make_folder",
     "read_text",
     "reason_of",
+    "remove_file",
     "remove_scratch",
     "remove_temporaries",
     "scratch_folder",
@@ -58,6 +60,20 @@ def check_folder(path: Path) -> None:
             )
 
 
+def check_file(path: Path) -> None:
+    """Raise StageError where a folder has the name of a file that is to be written."""
+    if path.is_dir() and not path.is_symlink():
+        raise StageError(
+            f"{path} is a folder, and a file of this name is to be written; move it away or remove it"
+        )
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there. A folder of its name stays: no stage has made it."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it. Raises as `check_folder` does."""
     try:
@@ -77,10 +93,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     file. Raises StageError where a folder has the name of the file, or a file that of its folder.
     """
     make_folder(path.parent)
-    if path.is_dir() and not path.is_symlink():
-        raise StageError(
-            f"{path} is a folder, and a file of this name is to be written; move it away or remove it"
-        )
+    check_file(path)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -212,4 +225,4 @@ def remove_temporaries(folder: Path, name: str = "*") -> None:
     Only the holder of the stage's lock may call this: it alone writes these files.
     """
     for path in folder.glob(f"{TEMPORARY_PREFIX}[0-9]*-{name}"):
-        path.unlink(missing_ok=True)
+        remove_file(path)

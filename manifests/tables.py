@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .advice import typed
 from .errors import StageError
 from .files import atomic_path
 from .fingerprint import digest_batches, digested, remembered
@@ -79,7 +80,7 @@ def read_batches(
 
 
 def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
-    remedy = f"; run `hmnet-pipe {made_by}` first" if made_by else ""
+    remedy = f"; run `{typed(made_by)}` first" if made_by else ""
     if not path.is_file():
         raise StageError(f"{path} does not exist{remedy}")
     with _parquet_errors(path):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from ...manifests.advice import typed
 from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
@@ -111,7 +112,7 @@ def run_status(run: RunFolder, *, sized_files: int = _SIZED_FILES) -> RunStatus:
     rows = [_stage_status(stage) for stage in stages]
     commands = [stage.command() for stage, row in zip(stages, rows, strict=True) if row.state != "fresh"]
     if not any(stage.repeats_whole for stage in stages):
-        commands.append(f"hmnet-pipe train {run.path}")
+        commands.append(typed("train", run.path))
     parts, estimated = _sizes(run, sized_files)
     return RunStatus(
         str(run.path), config.task, rows, sum(parts.values()), parts, estimated, next(iter(commands), None)

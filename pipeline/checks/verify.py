@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...manifests.advice import typed
 from ...manifests.errors import HmnetPipeError, StageError
-from ...manifests.files import scratch_folder
+from ...manifests.files import remove_file, scratch_folder
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...stages.base.stage import Rerun, Stage, changed_outputs
@@ -64,7 +65,7 @@ class Verification:
         if not self.problems:
             return f"verify: everything in {self.run.path} is as recorded"
         them = "it" if len(self.problems) == 1 else "them"
-        remedy = "" if self.fixed else f"; mend {them} with `hmnet-pipe verify {self.run.path} --fix`"
+        remedy = "" if self.fixed else f"; mend {them} with `{typed('verify', self.run.path, '--fix')}`"
         return f"verify: {counted(len(self.problems), 'problems')} found, {len(self.left)} left{remedy}"
 
 
@@ -152,7 +153,7 @@ def mend_run(run: RunFolder, problems: list[Problem], tools: Tools) -> list[Repo
     """
     for problem in problems:
         if problem.spoilt is not None:
-            problem.spoilt.unlink(missing_ok=True)
+            remove_file(problem.spoilt)
     wrong = {problem.stage for problem in problems}
     return [
         run_stage(stage, tools) for stage in stages_of(RunConfig.read(run.config), run) if stage.name in wrong

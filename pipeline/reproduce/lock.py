@@ -14,6 +14,7 @@ from typing import Any
 
 import tomlkit
 
+from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.fingerprint import digest_json
@@ -181,7 +182,7 @@ def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Sta
     if begun := sorted(path.stem for path in (run.path / "stages").glob("*.parts")):
         raise StageError(
             f"{begun[0]} of {run.path} is not finished; "
-            f"run it to its end and lock again (hmnet-pipe status {run.path})"
+            f"run it to its end and lock again (`{typed('status', run.path)}`)"
         )
     finished = []
     for stage in stages_of(config, run):

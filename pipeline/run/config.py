@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import tomlkit
 
+from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError, unknown_name
 from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.run import RunFolder
@@ -104,7 +105,7 @@ class RunConfig:
             values = tomllib.loads(read_text(path))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StageError(
-                f"{path.parent} is not a run (no {path.name}); run `hmnet-pipe prepare {path.parent}` first"
+                f"{path.parent} is not a run (no {path.name}); run `{typed('prepare', path.parent)}` first"
             ) from error
         except OSError as error:
             raise InputError(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ...manifests.advice import typed
 from ...manifests.errors import InputError
 from ...manifests.run import RunFolder
 from ...manifests.trial import PRETRAINED, Trial
@@ -41,7 +42,8 @@ def evaluate_trial(
     plan = view_source(scored, data, trial.features).plan() if finetuned else None
     folder = _finetuned(run, config, trial) if finetuned else run.model(trial)
     if not folder.is_dir():
-        raise InputError(f"{folder} does not exist; run `hmnet-pipe train {run.path} {trial.options}` first")
+        train = typed("train", run.path, *trial.options.split())
+        raise InputError(f"{folder} does not exist; run `{train}` first")
     return evaluate(
         folder,
         data,
@@ -71,7 +73,7 @@ def _finetuned(run: RunFolder, config: RunConfig, trial: Trial) -> Path:
     if not found:
         raise InputError(
             f"{run.finetuned(trial)} does not exist, nor does the same from another start; "
-            f"run `hmnet-pipe finetune {run.path} {trial.options}` first"
+            f"run `{typed('finetune', run.path, *trial.options.split())}` first"
         )
     if len(found) == 1:
         return next(iter(found.values()))

@@ -173,6 +173,7 @@ def run_together(
             if state == "fresh":
                 reports[stage.name] = _noted(stage, started, started_at)
                 continue
+            stage.check_places()
             why += [f"{stage.name} runs again because of {reason}" for reason in reasons]
             works.append((stage, causes[stage.name]))
         if works:

@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...manifests.advice import typed
 from ...manifests.errors import StageError
+from ...manifests.files import check_file, check_folder
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import DONE, MISSED, OUTCOMES, PROBLEMS
@@ -85,6 +87,7 @@ class Stage(ABC):
     repeats_whole: whether computing it again for comparison takes as long as the stage itself.
     inputs_outside: whether its inputs lie outside the run.
     failures_are: how `status` calls what `failures` counts.
+    files: the names, for `output_path`, of the files that it writes at its end.
     """
 
     kind: ClassVar[str]
@@ -92,6 +95,7 @@ class Stage(ABC):
     repeats_whole: ClassVar[bool] = False
     inputs_outside: ClassVar[bool] = False
     failures_are: ClassVar[str] = "failed"
+    files: ClassVar[tuple[str, ...]]
     run: RunFolder
 
     @property
@@ -135,6 +139,13 @@ class Stage(ABC):
     def output_path(self, output: str) -> Path:
         """Return the file whose existence shows that an output named in a record is there."""
 
+    def check_places(self) -> None:
+        """Raise StageError where something stands in the way of a file that it will write at its end."""
+        for name in self.files:
+            path = self.output_path(name)
+            check_folder(path.parent)
+            check_file(path)
+
     @property
     @abstractmethod
     def place(self) -> Path:
@@ -173,7 +184,7 @@ class Stage(ABC):
 
     def command(self) -> str:
         """Return the command that brings the stage up to date."""
-        return f"hmnet-pipe {self.kind} {self.run.path}"
+        return typed(self.kind, self.run.path)
 
     # What can be said about its state.
 

@@ -36,6 +36,7 @@ class Dependencies(WholeStage):
     settings: DependencySettings
 
     kind = "dependencies"
+    files = ("dependencies", "problems")
     schema_version = 1
 
     def parameters(self) -> dict[str, Any]:

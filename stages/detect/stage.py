@@ -50,6 +50,7 @@ class Detect(Stage):
     settings: DetectSettings
 
     kind = "detect"
+    files = ("detections", "outcomes")
     schema_version = 1
     optional = True
 

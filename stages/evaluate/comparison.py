@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import reason_of
 from ...manifests.record import StageRecord
@@ -36,7 +37,7 @@ def check_recorded(folder: Path) -> None:
     name = f"{kind}-{trial.name}"
     record = StageRecord.read(RunFolder(models.parent).record(name))
     recorded = record.outputs if record is not None else {}
-    again = f"run `hmnet-pipe {kind} {models.parent} {trial.options}` again"
+    again = f"run `{typed(kind, models.parent, *trial.options.split())}` again"
     for file in ("config.json", "model.safetensors", "backbone.safetensors"):
         if file not in recorded:
             continue

@@ -20,7 +20,7 @@ from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
 from ...cache.shards import SCHEMA_VERSION, Shard, ShardError
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import StageError
-from ...manifests.files import check_folder, remove_temporaries
+from ...manifests.files import check_folder, remove_file, remove_temporaries
 from ...manifests.record import StageRecord
 from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
 from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES
@@ -59,6 +59,7 @@ class Extract(Stage):
     feature_set: FeatureSet = PYRAMID
 
     kind = "extract"
+    files = ("features", "outcomes")
     schema_version = SCHEMA_VERSION
     optional = True
 
@@ -175,7 +176,7 @@ class Extract(Stage):
         named = set(FeatureCache(self.place).shards())
         for path in self.place.glob("shard-*.h5"):
             if path.name not in named:
-                path.unlink()
+                remove_file(path)
         remove_temporaries(self.place)  # of a worker that was killed while this stage ran
 
     def progress(self, causes: StageRecord) -> Progress | None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError
 from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
@@ -22,7 +23,7 @@ from ...manifests.trial import PRETRAINED, TRAINED, Trial
 from ..base.settings import local_files
 from ..base.stage import Rerun, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.causes import model_outputs, text_weights
+from ..learning.causes import MODEL_FILES, model_outputs, text_weights
 from ..learning.made_by import made_by
 from ..learning.recipe import TrainSettings
 from ..learning.training import Training
@@ -51,6 +52,7 @@ class Finetune(Training):
     negative: str = ""
 
     kind = "finetune"
+    files = (*MODEL_FILES, BACKBONE_FILE, "outcomes")
 
     @property
     def place(self) -> Path:
@@ -74,9 +76,9 @@ class Finetune(Training):
         if self.trial.start == TRAINED:
             folder = self.run.model(self.trial.trained)
             if not (folder / "model.safetensors").is_file():
+                train = typed("train", self.run.path, *self.trial.trained.options.split())
                 raise InputError(
-                    f"--from: {folder} holds no trained model; run `hmnet-pipe train {self.run.path} "
-                    f"{self.trial.trained.options}` first, or use --from pretrained"
+                    f"--from: {folder} holds no trained model; run `{train}` first, or use --from pretrained"
                 )
             return folder
         if self.finetune.token() != self.trial.start:

@@ -21,12 +21,14 @@ from ..base.stage import Progress, Rerun, changed_outputs
 from ..systems.registry import SUBWORDS, SystemInfo, system_info
 from ..text.encoders.files import encoder_digest, resolve_encoder
 from ..text.vocabulary import VOCABULARY_FILE
+from .detected import DETECTED_FILE
 from .made_by import CONFIG, output_digest
 from .metrics import read_metrics
 from .recipe import TrainSettings, is_later_default
 from .words import vectors_digest
 
 __all__ = [
+    "MODEL_FILES",
     "checkpoint_folder",
     "compare_models",
     "model_outputs",
@@ -72,6 +74,20 @@ def text_weights(recipe: TrainSettings, info: SystemInfo) -> dict[str, str]:
     if info.text == SUBWORDS:
         return {"encoder": encoder_digest(resolve_encoder(recipe.encoder))}
     return vectors_digest(recipe)
+
+
+MODEL_FILES = (
+    "model.safetensors",
+    "config.json",
+    "metrics.json",
+    "predictions.parquet",
+    "history.parquet",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    VOCABULARY_FILE,
+    DETECTED_FILE,
+)
+"""The names of the files of a model's folder. Each system writes most of them."""
 
 
 def model_outputs(folder: Path, *more: str) -> dict[str, str]:

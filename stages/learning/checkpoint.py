@@ -13,7 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...manifests.errors import StageError
-from ...manifests.files import atomic_path, check_regular, reason_of, remove_temporaries, write_text
+from ...manifests.files import (
+    atomic_path,
+    check_regular,
+    reason_of,
+    remove_file,
+    remove_temporaries,
+    write_text,
+)
 from ..base.writing import writing
 from .scores import Scores
 
@@ -110,7 +117,7 @@ class Checkpoints:
             torch.save(state, file)
         for path in self.folder.glob("best-*.safetensors"):
             if path != self._best(best_epoch):
-                path.unlink()
+                remove_file(path)
         write_text(self.folder / "progress.json", json.dumps(progress) + "\n")
         self._saved = time.monotonic()
         self._cost = self._saved - started

@@ -9,15 +9,16 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...manifests.advice import typed
 from ...manifests.errors import StageError
 from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
 from ..base.tools import Tools
 
-__all__ = ["Detected", "check_detected", "detected_in", "keep_detected", "kept_detected"]
+__all__ = ["DETECTED_FILE", "Detected", "check_detected", "detected_in", "keep_detected", "kept_detected"]
 
-_FILE = "detector.json"
+DETECTED_FILE = "detector.json"
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def detected_in(run: RunFolder, feature_set: str | None = DEFAULT_SET) -> Detect
 def keep_detected(folder: Path, detected: Detected | None) -> None:
     """Write beside the model in `folder` what found its objects, or remove that file where it is unknown."""
     if detected is None:
-        (folder / _FILE).unlink(missing_ok=True)
+        (folder / DETECTED_FILE).unlink(missing_ok=True)
     else:
-        write_text(folder / _FILE, json.dumps(asdict(detected), indent=2) + "\n")
+        write_text(folder / DETECTED_FILE, json.dumps(asdict(detected), indent=2) + "\n")
 
 
 def kept_detected(folder: Path) -> Detected | None:
@@ -69,7 +70,7 @@ def kept_detected(folder: Path) -> Detected | None:
     A model that was trained before this was kept has the detector of the run that it lies in, unless detect
     has run there since.
     """
-    path = folder / _FILE
+    path = folder / DETECTED_FILE
     if os.path.lexists(path):
         try:
             found = Detected(**json.loads(read_text(path)))
@@ -102,9 +103,9 @@ def check_detected(folder: Path, data: RunFolder, feature_set: str | None, tools
         whose = whose if trained is None else f"the objects of {data.path}"
         tools.say(f"note: which detector found {whose} is not recorded, so it is not compared")
     elif trained != there:
+        options = ("--detector", trained.detector, "--min-score", trained.min_score)
+        detect = typed("detect", data.path, *options, "--objects", trained.objects)
         raise StageError(
             f"the objects of {data.path} were found by {there}, and the model in {folder} was trained on "
-            f"those of {trained}; run `hmnet-pipe detect {data.path} --detector {trained.detector} "
-            f"--min-score {trained.min_score} --objects {trained.objects}` with those weights, and extract "
-            "again"
+            f"those of {trained}; run `{detect}` with those weights, and extract again"
         )

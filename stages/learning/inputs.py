@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ...cache.reader import FeatureCache
 from ...cache.spec import ALL, FeatureSpec
+from ...manifests.advice import typed
 from ...manifests.errors import StageError
 from ...manifests.run import DEFAULT_SET, SCENE_SET, RunFolder, extract_name
 from ...manifests.schemas import (
@@ -61,7 +62,7 @@ def features_of(run: RunFolder, feature_set: str) -> FeatureCache:
     if feature_set in (DEFAULT_SET, SCENE_SET) or folder.exists():
         return FeatureCache(folder)
     raise StageError(
-        f"{folder} does not exist; run `hmnet-pipe extract {run.path} --features {feature_set}` first"
+        f"{folder} does not exist; run `{typed('extract', run.path, '--features', feature_set)}` first"
     )
 
 
@@ -120,10 +121,10 @@ def _check_scenes(info: SystemInfo, run: RunFolder, scenes: pa.Table, wanted: st
     if sources <= {wanted}:
         return
     if wanted == SCENE_GRAPH:
-        remedy = f"run `hmnet-pipe scenes {run.path}` with --graphs and --features"
+        remedy = f"run `{typed('scenes', run.path)}` with --graphs and --features"
     else:
         remedy = (
-            f"give the features of their objects to `hmnet-pipe scenes {run.path}` by --features, and train "
+            f"give the features of their objects to `{typed('scenes', run.path)}` by --features, and train "
             f"{info.name} with --features {SCENE_SET}; or leave out --graphs"
         )
     raise StageError(

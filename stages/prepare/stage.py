@@ -40,6 +40,7 @@ class Prepare(Stage):
     """
 
     kind = "prepare"
+    files = ("samples", "images", "problems")
     schema_version = 3
     inputs_outside = True
     failures_are = "in problems.parquet"  # their samples are used all the same

@@ -14,7 +14,7 @@ from ...cache.reader import IndexRow, write_index
 from ...cache.shards import write_shard
 from ...cache.spec import IMAGENET_MEAN, IMAGENET_STD, OBJECTS, FeatureSpec, Transform
 from ...manifests.errors import InputError
-from ...manifests.files import reason_of
+from ...manifests.files import reason_of, remove_file
 from ...manifests.fingerprint import digest_json
 from ...manifests.schemas import SCENE_GRAPH
 from .scene import Scene
@@ -99,7 +99,7 @@ def write_features(
     index: list[IndexRow] = []
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
-        old.unlink()
+        remove_file(old)
     for number, first in enumerate(range(0, len(keys), _SHARD_ROWS)):
         own = keys[first : first + _SHARD_ROWS]
         mask = np.zeros((len(own), most), bool)

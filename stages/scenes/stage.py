@@ -49,6 +49,7 @@ class Scenes(WholeStage):
     settings: SceneSettings
 
     kind = "scenes"
+    files = ("scenes", "problems")
     schema_version = 1
 
     def parameters(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ...manifests.trial import Trial
 from ..base.settings import local_files
 from ..base.stage import Rerun, given_settings
 from ..base.tools import SILENT, Counts, Tools
-from ..learning.causes import model_outputs, text_weights
+from ..learning.causes import MODEL_FILES, model_outputs, text_weights
 from ..learning.inputs import input_digests, inputs_of, makers
 from ..learning.recipe import TrainSettings
 from ..learning.training import Training
@@ -36,6 +36,7 @@ class Train(Training):
     negative: str = ""
 
     kind = "train"
+    files = MODEL_FILES
 
     @property
     def place(self) -> Path:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.spec import ALL, IMAGE, REGIONS, FeatureSpec, Transform
+from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError, unknown_name
 from ...manifests.run import SCENE_SET
 from .backbones import backbone_info
@@ -197,7 +198,7 @@ def derived(
     if first is None or not serves(held, wanted):
         raise StageError(
             f"the feature set {name} does not follow exactly from the one that is there; "
-            f"run `hmnet-pipe extract RUN --features {name}`"
+            f"run `{typed('extract', 'RUN', '--features', name)}`"
         )
     views = slice(first, first + wanted.views)
     ends = np.cumsum(held.levels)

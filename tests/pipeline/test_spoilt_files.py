@@ -6,6 +6,7 @@ That READERS is complete is read from the code: a module that reads files is in 
 
 import ast
 import json
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ import pytest
 import tomlkit
 import torch
 from click.testing import CliRunner
+from hmnet_pipe import FeatureCache
 from hmnet_pipe.cache.reader import read_index, write_index
 from hmnet_pipe.cache.shards import Shard, write_shard
 from hmnet_pipe.cache.spec import FeatureSpec, Transform
@@ -26,6 +28,7 @@ from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import OUTCOMES
 from hmnet_pipe.manifests.tables import read_batches, read_table, table_digest, table_of, write_table
+from hmnet_pipe.pipeline.checks.verify import mend_run, verify_run
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.reproduce.lock import read_lock
 from hmnet_pipe.pipeline.run.config import RunConfig
@@ -44,11 +47,12 @@ from hmnet_pipe.stages.text.encoders.bert import load_encoder, load_tokenizer
 from hmnet_pipe.stages.text.encoders.files import encoder_digest, resolve_encoder
 from hmnet_pipe.stages.text.subwords import Subwords
 
-from ..running import Demos
+from ..running import Demos, stage_of
 from ..spoilers import SPOILERS, absent, anothers, empty, huge, link_loop, pipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
+FEW = {"train": 4, "valid": 2, "test": 2}
 SCORES = {"f1": 0.5, "precision": 0.5, "recall": 0.5}
 STAGE = {
     "schema_version": 1,
@@ -395,6 +399,53 @@ def test_what_is_no_folder_where_a_stage_makes_one_is_one_sentence(
     for command in ("status", "evaluate"):
         done = CliRunner().invoke(main, [command, str(run.path)])
         assert done.exception is None or isinstance(done.exception, SystemExit), command
+
+
+@pytest.mark.parametrize(
+    "kind", ["prepare", "detect", "extract", "scenes", "dependencies", "train", "finetune"]
+)
+def test_a_folder_in_the_place_of_an_output_is_refused_before_anything_is_computed(
+    demos: Demos, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    settings: dict[str, Any] = {"train": {"encoder": str(tiny_encoder)}, "finetune": {"start": "pretrained"}}
+    run = Path(shutil.copytree(demos.run(sizes=FEW, **settings), tmp_path / "run"))
+    stage = stage_of(run, kind)
+
+    def compute(works: Any, tools: Any) -> Any:
+        pytest.fail("it was begun")
+
+    monkeypatch.setattr(type(stage), "compute_together", compute)
+    assert stage.files
+    for name in stage.files:
+        path: Path = stage.output_path(name)
+        path.unlink(missing_ok=True)
+        path.mkdir(parents=True)
+        with pytest.raises(StageError, match=f"^{re.escape(str(path))} is a folder"):
+            run_stage(stage, SILENT)
+        path.rmdir()
+    if path.parent == run:
+        return
+    path.parent.rename(tmp_path / "away")
+    path.parent.touch()
+    with pytest.raises((StageError, InputError), match=f"^{re.escape(str(path.parent))} is not a folder"):
+        run_stage(stage, SILENT)
+
+
+def test_a_folder_in_the_place_of_a_shard_is_left_alone_and_its_images_are_extracted_again(
+    demos: Demos, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(demos.run(sizes=FEW), tmp_path / "run"))
+    run, stage = RunFolder(folder), stage_of(folder, "extract")
+    shard = next(stage.place.glob("shard-*.h5"))
+    rows = FeatureCache(stage.place).digest()
+    shard.unlink()
+    shard.mkdir()
+    (shard / "mine").touch()
+    (problem,) = [problem for problem in verify_run(run) if problem.what == str(shard)]
+    mend_run(run, [problem], SILENT)
+    assert verify_run(run) == []
+    assert (shard / "mine").exists()
+    assert FeatureCache(stage.place).digest() == rows
 
 
 @pytest.mark.parametrize("name", ["stages", "features", "models", "crops", "logs", "refreshed"])
