@@ -78,7 +78,7 @@ def text_weights(recipe: TrainSettings, info: SystemInfo) -> dict[str, str]:
 
 MODEL_FILES = (
     "model.safetensors",
-    "config.json",
+    CONFIG,
     "metrics.json",
     "predictions.parquet",
     "history.parquet",
