@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from .files import check_regular
 
 __all__ = [
+    "ADDED",
     "NOT_DIGESTED",
     "SETTLING_NS",
     "canonical_json",
@@ -30,6 +31,9 @@ __all__ = [
 
 NOT_DIGESTED: Mapping[str, str] = {"digest": "no"}
 """The metadata of a schema's field that `digest_table` leaves out."""
+
+ADDED: Mapping[str, str] = {**NOT_DIGESTED, "absent": "null"}
+"""The metadata of a field that files of before lack. It is read as null, and in no digest: theirs stays."""
 
 SETTLING_NS = 2_000_000_000
 """How long a file may be written again without a change of its times: file systems' clocks tick coarsely."""

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from .fingerprint import NOT_DIGESTED
+from .fingerprint import ADDED, NOT_DIGESTED
 
 __all__ = [
     "CHAIN",
@@ -31,21 +31,22 @@ SPLITS = ("train", "valid", "test")
 DONE, FAILED, MISSED = "done", "failed", "missed"
 
 
-def _schema(*fields: tuple[str, pa.DataType], not_digested: tuple[str, ...] = ()) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field(name, kind, metadata=NOT_DIGESTED if name in not_digested else None)
-            for name, kind in fields
-        ]
-    )
+def _schema(
+    *fields: tuple[str, pa.DataType], not_digested: tuple[str, ...] = (), added: tuple[str, ...] = ()
+) -> pa.Schema:
+    marks = {**dict.fromkeys(not_digested, NOT_DIGESTED), **dict.fromkeys(added, ADDED)}
+    return pa.schema([pa.field(name, kind, metadata=marks.get(name)) for name, kind in fields])
 
 
-_RANGE = pa.list_(pa.int32(), 2)  # half-open [start, end) of word indices
+_RANGE = pa.list_(pa.int32(), 2)  # half-open [start, end) of words, or of characters
 
 # One row per sample, in the order (split, id). `split` is one of SPLITS, `task` one of TASKS. `tags` is
 # filled for task "ner"; head, tail and relation for task "re". `groups` names, for each mention in the order
 # of the text (or for the one pair), a group whose scores are reported separately. `image` is the name that
 # the input gave, `image_key` the sha256 of that image's content, or null where there is no usable image.
+# `text` is the raw text that the input gave and `offsets` the range of each word in its characters, as Python
+# counts them (code points); both are null where it gave words. No stage reads them, so that they are in no
+# digest; `tokens` are.
 SAMPLES = _schema(
     ("id", pa.string()),
     ("split", pa.string()),
@@ -58,6 +59,9 @@ SAMPLES = _schema(
     ("groups", pa.list_(pa.string())),
     ("image", pa.string()),
     ("image_key", pa.string()),
+    ("text", pa.string()),
+    ("offsets", pa.list_(_RANGE)),
+    added=("text", "offsets"),
 )
 
 # One row per distinct image CONTENT, in the order of `key`. `width` and `height` are pixels after EXIF

@@ -4,10 +4,10 @@ Every table is one parquet file with a fixed schema (manifests.schemas), written
 of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from .advice import typed
 from .errors import StageError
 from .files import atomic_path
-from .fingerprint import digest_batches, digested, remembered
+from .fingerprint import ADDED, digest_batches, digested, remembered
 from .schemas import IMAGES
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
 # row group.
 _BATCH_ROWS = 2**14
 _GROUP_ROWS = 2**17
+
+_Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
 
 
 def table_of(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -60,11 +62,12 @@ def read_table(
     """Read the parquet file `path`, which must have `schema`: only `columns`, where these are given.
 
     `made_by` names the command that makes the file. Raises StageError where the file is missing, is not
-    parquet or has other columns.
+    parquet or has other columns. Columns that are ADDED and not there are null.
     """
-    _check_schema(path, schema, made_by)
+    lacking = _check_schema(path, schema, made_by)
     with _parquet_errors(path):
-        return pq.read_table(path, columns=columns)
+        table = pq.read_table(path, columns=_there(schema, columns, lacking))
+    return _with_nulls(table, schema, columns) if lacking else table
 
 
 def read_batches(
@@ -74,22 +77,46 @@ def read_batches(
 
     Raises StageError as `read_table` does.
     """
-    _check_schema(path, schema, made_by)
+    lacking = _check_schema(path, schema, made_by)
     with _open_parquet(path) as file:
-        yield from _batches(file, columns)
+        for batch in _batches(file, _there(schema, columns, lacking)):
+            yield _with_nulls(batch, schema, columns) if lacking else batch
 
 
-def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> None:
+def _there(schema: pa.Schema, columns: Sequence[str] | None, lacking: Set[str]) -> Sequence[str] | None:
+    """Return what to read of a file for `columns`: at least one, which says how many rows there are."""
+    if not lacking:
+        return columns
+    return [name for name in columns or schema.names if name not in lacking] or schema.names[:1]
+
+
+def _with_nulls(rows: _Rows, schema: pa.Schema, columns: Sequence[str] | None) -> _Rows:
+    """Return `columns`, or all of `schema`, of rows that lack some, which are null."""
+    wanted = list(columns or schema.names)
+    for name in wanted:
+        if name not in rows.schema.names:
+            rows = rows.append_column(schema.field(name), pa.nulls(rows.num_rows, schema.field(name).type))
+    return rows.select(wanted)
+
+
+def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> Set[str]:
+    """Return the ADDED columns that the file lacks. Raises StageError for any other difference."""
     remedy = f"; run `{typed(made_by)}` first" if made_by else ""
     if not path.is_file():
         raise StageError(f"{path} does not exist{remedy}")
     with _parquet_errors(path):
         found = pq.read_schema(path)
-    if not found.equals(schema):
+    lacking = {field.name for field in schema if _is_added(field) and field.name not in found.names}
+    if not found.equals(pa.schema([field for field in schema if field.name not in lacking])):
         raise StageError(
             f"{path} has the columns {found.names}, expected {schema.names}; "
             "delete it and run its stage again"
         )
+    return lacking
+
+
+def _is_added(field: pa.Field) -> bool:
+    return {name.decode(): value.decode() for name, value in (field.metadata or {}).items()} == ADDED
 
 
 @contextmanager

@@ -128,9 +128,9 @@ def _problems(stage: Stage) -> Iterator[Problem]:
             )
         return
     damage = stage.damage()
-    # An index that is damaged, and tables, are made again as they are; only a shard would be kept as it is.
+    # An index that is damaged is made again as it is; a shard, and what is in no digest, would be kept.
     yield from (
-        Problem(stage.name, str(path), reason, spoilt=path if path.suffix == ".h5" else None)
+        Problem(stage.name, str(path), reason, spoilt=None if path.name == "index.parquet" else path)
         for path, reason in damage
     )
     try:

@@ -170,6 +170,8 @@ def samples_of(
             relation=draft.relation,
             groups=draft.groups,
             image=draft.image,
+            text=draft.text,
+            offsets=draft.offsets,
         )
         for split, name, draft in rows
     ]

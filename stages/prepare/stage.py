@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import make_folder, remove_temporaries
 from ...manifests.fingerprint import SETTLING_NS, digest_file, digest_json, digest_table
@@ -16,7 +18,7 @@ from ...manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from ...manifests.tables import read_batches, read_table, sound_digests, table_of, write_table
 from ..base.ahead import in_threads
 from ..base.stage import Rerun, Stage, changed_outputs, given_settings, problem_reasons
-from ..base.tools import SILENT, Counts, Tools
+from ..base.tools import SILENT, Counts, Tools, counted
 from ..learning.negative import NO_NEGATIVE, negative_relation
 from ..text.words import AUTO, recorded_rule
 from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
@@ -131,6 +133,24 @@ class Prepare(Stage):
 
     def failures(self) -> dict[str, int]:
         return problem_reasons(self.run.problems)
+
+    def damage(self) -> list[tuple[Path, str]]:
+        """Return the table of samples where a word is not what its offsets cut from the text.
+
+        Neither is in a digest, but the words are.
+        """
+        if "samples" not in self.outputs():  # missing or unreadable, which needs no closer look
+            return []
+        wrong = 0
+        try:
+            for batch in read_batches(self.run.samples, SAMPLES, columns=["tokens", "text", "offsets"]):
+                texts = batch.filter(pc.is_valid(batch.column("text")))
+                for tokens, text, offsets in zip(*texts.to_pydict().values(), strict=True):
+                    wrong += tokens != [text[start:end] for start, end in offsets or ()]
+        except StageError as error:
+            return [(self.run.samples, str(error))]
+        reason = f"{counted(wrong, 'samples')} whose words are not those of their texts"
+        return [(self.run.samples, reason)] if wrong else []
 
     def again(
         self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools

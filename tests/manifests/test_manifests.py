@@ -26,7 +26,14 @@ from hmnet_pipe.manifests.fingerprint import canonical_json, digest_table
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, OUTCOMES, SAMPLES
-from hmnet_pipe.manifests.tables import read_table, table_digest, table_of, usable_images, write_table
+from hmnet_pipe.manifests.tables import (
+    read_batches,
+    read_table,
+    table_digest,
+    table_of,
+    usable_images,
+    write_table,
+)
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 
 from ..spoilers import forbidden
@@ -249,6 +256,32 @@ def test_a_scratch_folder_goes_at_its_end_and_before_where_the_process_ends(tmp_
         (folder / "inside").touch()
         remove_scratch()
         assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_from_before_texts_were_kept_are_read_and_have_the_digest_that_they_had(
+    tmp_path: Path,
+) -> None:
+    rows = [{"id": name, "split": "train", "task": "ner", "tokens": ["\u00e9", "b"]} for name in "xyz"]
+    kept = [{**row, "text": "\u00e9 b", "offsets": [[0, 1], [2, 3]]} for row in rows]
+    old = table_of(SAMPLES, rows).select(SAMPLES.names[:-2])
+    paths = [tmp_path / name for name in ("old.parquet", "words.parquet", "texts.parquet")]
+    for path, table in zip(paths, (old, table_of(SAMPLES, rows), table_of(SAMPLES, kept)), strict=True):
+        write_table(path, table)
+    assert {table_digest(path, SAMPLES) for path in paths} == {digest_table(pq.read_table(paths[0]))}
+    assert digest_table(table_of(SAMPLES, kept)) == digest_table(old)
+    whole = read_table(paths[0], SAMPLES)
+    assert whole.schema == SAMPLES
+    assert whole.equals(read_table(paths[1], SAMPLES))
+    for columns in (None, ["text"], ["offsets", "id"], ["id"]):
+        expected = whole.select(columns or SAMPLES.names)
+        assert read_table(paths[0], SAMPLES, columns=columns).equals(expected)
+        assert pa.Table.from_batches(read_batches(paths[0], SAMPLES, columns=columns)).equals(expected)
+    assert read_table(paths[2], SAMPLES).to_pylist() == [
+        {**dict.fromkeys(SAMPLES.names), **row} for row in kept
+    ]
+    write_table(tmp_path / "other.parquet", old.drop_columns("image"))
+    with pytest.raises(StageError, match=r"other\.parquet has the columns"):
+        read_table(tmp_path / "other.parquet", SAMPLES)
 
 
 def test_samples_without_a_pair_are_read_beside_those_with_one(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def _from_spans(line: Line, record: dict[str, Any], reading: Reading) -> dict[st
             kept.append(index)
             free = last
     return {
-        "tokens": words.tokens,
+        **words.columns,
         "tags": tags,
         "groups": groups and [groups[index] for index in kept],
         "moved": words.moved,
@@ -226,13 +226,14 @@ def _relation(line: Line, record: dict[str, Any], reading: Reading) -> dict[str,
         text = line.text("text", record["text"])
         head, tail = (line.span(name, record[name], len(text), "characters") for name in ("head", "tail"))
         words = _Words(line, text, reading)
-        tokens, moved = words.tokens, words.moved
+        content, moved = words.columns, words.moved
         head, tail = words.covering("head", head), words.covering("tail", tail)
     else:
         tokens = line.tokens("tokens", record["tokens"])
         head, tail = (line.span(name, record[name], len(tokens), "words") for name in ("head", "tail"))
+        content = {"tokens": tokens}
     return {
-        "tokens": tokens,
+        **content,
         "head": head,
         "tail": tail,
         "relation": line.text("relation", record["relation"]),
@@ -263,6 +264,11 @@ class _Words:
         self.moved: list[tuple[Line, str]] = []
         if not self.tokens:
             line.fail("text", "more than white space", text)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Return what a sample keeps of the text: itself, its words, and where they stand in it."""
+        return {"tokens": self.tokens, "text": self._text, "offsets": [list(word) for word in self._bounds]}
 
     def covering(self, name: str, span: list[int], free: int = 0) -> list[int]:
         """Return the smallest half-open range of words that covers a span of characters.

@@ -79,6 +79,8 @@ class SampleRow:
     groups: list[str] | None = None
     image: str | None = None
     image_key: str | None = None
+    text: str | None = None
+    offsets: list[list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,8 @@ class Draft:
     relation: str | None = None
     groups: list[str] | None = None
     image: str | None = None
+    text: str | None = None
+    offsets: list[list[int]] | None = None
     given: bool = False
     repairs: list[tuple[Line, str]] = field(default_factory=list)
     moved: list[tuple[Line, str]] = field(default_factory=list)

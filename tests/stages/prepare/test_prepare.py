@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.manifests.errors import InputError
@@ -21,10 +22,14 @@ from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
+from hmnet_pipe.pipeline.checks.verify import mend_run, verify_run
+from hmnet_pipe.pipeline.run.new import prepare_run
+from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.prepare.identity import identify
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from hmnet_pipe.stages.prepare.stage import Prepare
+from hmnet_pipe.stages.text.words import WORD_RULES
 from hmnet_pipe.stages.vision import folder as image_folder
 from hmnet_pipe.stages.vision.images import ImageFacts, image_facts
 from PIL import Image
@@ -245,6 +250,57 @@ def test_moved_spans_are_counted_and_the_rule_for_words_is_a_cause(workplace: Pa
     prepare.settings = replace(prepare.settings, words="auto", strict_spans=True)
     with pytest.raises(InputError, match="is not whole words"):
         prepare.causes()
+
+
+# Right to left, marks, scripts without spaces, emoji, and what only some call white space.
+TEXTS = (
+    "  plain  ",
+    "\u05e9\u05dc\u05d5\u05dd \u200f\u05e2\u05d5\u05dc\u05dd! \u0645\u0631\u062d\u0628\u0627 x",
+    "e\u0301t\u00e9 \u0939\u093f\u0928\u094d\u0926\u0940\u0964\u6211\u7231",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f44d\U0001f3fd",
+    "\U0001f1eb\U0001f1f7 1\ufe0f\u20e3\u2028 @a\u2026 \x00b",
+)
+
+
+@pytest.mark.parametrize("rule", WORD_RULES)
+def test_offsets_lead_from_each_word_to_its_place_in_the_text(workplace: Path, rule: str) -> None:
+    records = [{"id": str(number), "text": text, "spans": []} for number, text in enumerate(TEXTS)]
+    (workplace / "text" / "train.jsonl").write_text("\n".join(map(json.dumps, records)))
+    prepare = stage(workplace, with_images=False)
+    prepare.settings = replace(prepare.settings, words=rule)
+    prepare.compute(prepare.causes(), Tools())
+    samples = tables(prepare)[0]
+    assert [sample["text"] for sample in samples] == list(TEXTS)
+    for sample in samples:
+        assert [sample["text"][start:end] for start, end in sample["offsets"]] == sample["tokens"]
+    assert prepare.damage() == []
+
+
+def test_texts_are_in_no_digest_and_damaged_ones_are_found_and_mended(workplace: Path) -> None:
+    config = preset("custom", task="ner", text=workplace / "text", images=None, format="auto")
+    (workplace / "text" / "train.jsonl").write_text(json.dumps({"text": "a b", "spans": []}))
+    run = RunFolder(workplace / "run")
+    prepare_run(run, config, Tools())
+    before = StageRecord.known(run.record("prepare"))
+    sound = read_table(run.samples, SAMPLES)
+    offsets = pa.array([[[0, 1], [1, 2]]], SAMPLES.field("offsets").type)
+    write_table(run.samples, sound.set_column(sound.num_columns - 1, SAMPLES.field("offsets"), offsets))
+    assert [(problem.what, problem.reason) for problem in verify_run(run)] == [
+        (str(run.samples), "1 sample whose words are not those of their texts")
+    ]
+    mend_run(run, verify_run(run), Tools())
+    assert verify_run(run) == []
+    assert read_table(run.samples, SAMPLES).equals(sound)
+    (workplace / "text" / "train.jsonl").write_text(
+        json.dumps({"id": sound["id"][0].as_py(), "text": "a  b", "spans": []})
+    )
+    prepare_run(run, config, Tools())
+    after = StageRecord.known(run.record("prepare"))
+    assert before is not None
+    assert after is not None
+    assert before.outputs == after.outputs
+    assert before.inputs != after.inputs
+    assert read_table(run.samples, SAMPLES)["offsets"].to_pylist() == [[[0, 1], [3, 4]]]
 
 
 def test_a_rule_under_the_name_that_it_had_before_is_no_change(workplace: Path) -> None:
