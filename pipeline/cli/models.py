@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ...manifests.errors import InputError
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SPLITS
 from ...manifests.trial import Trial
@@ -32,6 +33,18 @@ __all__: list[str] = []
 )
 @click.option("--explain", is_flag=True, help="Also write gates and attention to views, for figures.")
 @click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Also say how far probabilities can be trusted, and fit a temperature on the validation split.",
+)
+@click.option(
+    "--keep-temperature",
+    "keep",
+    is_flag=True,
+    help="With --calibrate: keep that temperature in the model's folder, for the probabilities of later "
+    "predictions. No label changes.",
+)
+@click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     shell_complete=runs,
@@ -50,6 +63,8 @@ def evaluate(
     split: str,
     shuffle_images: bool,
     explain: bool,
+    calibrate: bool,
+    keep: bool,
     data: Path | None,
     as_json: bool,
 ) -> None:
@@ -58,14 +73,18 @@ def evaluate(
     Reads models/SYSTEM/seed-N/, samples.parquet and features/. Writes evaluation-SPLIT.json and .parquet
     (gold and predicted labels) into the model's folder, and prints precision, recall and F1: overall, per
     type and per group. --explain also writes explanation-SPLIT.parquet: each layer's gate probabilities and
-    each word's attention to each view.
+    each word's attention to each view. --calibrate adds the expected calibration error and the reliability
+    table of the model's probabilities, as they are and with the temperature that fits the validation split;
+    --keep-temperature writes it into temperature.json.
 
     \b
     Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
     """
-    from ..report.text import score_table
+    from ..report.text import calibration_table, score_table
     from ..run.evaluate import evaluate_trial
 
+    if keep and not calibrate:
+        raise InputError("--keep-temperature: there is none without --calibrate; give both")
     trial = Trial(system, seed, shots, subset_seed if shots else 1, features=features, recipe=recipe)
     with lent_tools(quiet=as_json) as tools:
         scores, path = evaluate_trial(
@@ -76,13 +95,16 @@ def evaluate(
             split=split,
             shuffle_images=shuffle_images,
             explain=explain,
+            calibrate=calibrate,
+            keep=keep,
             tools=tools,
         )
     if as_json:
         print_json({"scores": scores, "output": str(path)})
         return
     what = f"evaluate: {split}{' with shuffled images' if shuffle_images else ''} -> {path}"
-    show(*score_table(scores).split("\n"), what)
+    tables = [score_table(scores), *([calibration_table(scores["calibration"])] if calibrate else [])]
+    show(*"\n\n".join(tables).split("\n"), what)
 
 
 @command()

@@ -1,6 +1,7 @@
 """Scores as text tables."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from statistics import mean, stdev
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..run.trainings import setting_of
 Scores = Mapping[str, Any]
 """As stages.learning.scores makes them; repeated here, since that module imports scikit-learn."""
 
-__all__ = ["demo_table", "score_table", "text_table", "trials_table"]
+__all__ = ["calibration_table", "demo_table", "score_table", "text_table", "trials_table"]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -103,3 +104,24 @@ def score_table(scores: Scores) -> str:
         [[name, row["precision"], row["recall"], row["f1"], row["support"]] for name, row in named],
     )
     return _with_note(table, [scores])
+
+
+def calibration_table(report: Mapping[str, Any]) -> str:
+    """Return a reliability table, as stages.learning.calibration makes it, and the errors below it.
+
+    The right half is with the temperature, where there is one.
+    """
+    halves = [half for half in (report["as_it_is"], report["with_temperature"]) if half is not None]
+    columns = ["found", "confidence", "right"]
+    rows = []
+    for bins in zip(*(half["bins"] for half in halves), strict=True):
+        cells = [[one["count"], one["confidence"], one["accuracy"]] for one in bins]
+        rows.append([f"{bins[0]['from']:.1f} to {bins[0]['to']:.1f}", *chain.from_iterable(cells)])
+    lines = [text_table(["probability", *columns * len(halves)], rows)]
+    if (error := halves[0]["error"]) is None:
+        return f"{lines[0]}\nnothing was found: there is no probability to judge"
+    lines.append(f"expected calibration error: {error:.4f}")
+    if report["temperature"] is not None:
+        what = f"temperature {report['temperature']:.3f}, fitted on {report['fitted_on']}"
+        lines.append(f"with {what} (right half): {halves[1]['error']:.4f}")
+    return "\n".join(lines)

@@ -27,12 +27,15 @@ def evaluate_trial(
     split: str = "test",
     shuffle_images: bool = False,
     explain: bool = False,
+    calibrate: bool = False,
+    keep: bool = False,
     tools: Tools = SILENT,
 ) -> tuple[dict[str, Any], Path]:
     """Score the model of a trial on a split of the run `data`; return the scores and their file.
 
-    finetuned: score the model that finetune made, on the views that extract would see of `data`. Raises
-    InputError or StageError where it cannot be scored; see stages.evaluate.evaluation.
+    finetuned: score the model that finetune made, on the views that extract would see of `data`. calibrate
+    and keep: see stages.evaluate.evaluation. Raises InputError or StageError where it cannot be scored; see
+    stages.evaluate.evaluation.
     """
     from ...stages.evaluate.evaluation import evaluate
 
@@ -50,6 +53,8 @@ def evaluate_trial(
         split=split,
         shuffle_images=shuffle_images,
         explain=explain,
+        calibrate=calibrate,
+        keep=keep,
         plan=plan,
         feature_set=system_info(trial.system).feature_set(trial.features),
         task=scored.task,

@@ -11,9 +11,10 @@ from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
 from ..learning.batches import Visuals
+from ..learning.calibration import Found, calibration, found_in, keep_temperature
 from ..learning.inputs import open_extras
 from ..learning.opened import OpenModel, open_model, open_visuals
-from ..learning.predictions import predict_split, predictions_table, score_split
+from ..learning.predictions import of_all_words, predict_split, predictions_table, score_split
 from ..learning.scores import Scores
 from ..learning.splits import Split, encode_split, shuffled_images
 from ..systems.registry import system_info
@@ -33,6 +34,8 @@ def evaluate(
     shuffle_images: bool = False,
     shuffle_seed: int = 0,
     explain: bool = False,
+    calibrate: bool = False,
+    keep: bool = False,
     plan: ViewPlan | None = None,
     feature_set: str | None = DEFAULT_SET,
     task: str = "",
@@ -46,12 +49,15 @@ def evaluate(
     Return the scores and the file that holds them.
 
     The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and
-    .parquet, and with `explain` what the model looked at as explanation-<split>[-shuffled].parquet. A model
-    that finetune made sees pixels: it needs `plan`, the views that extract would see of `data`. feature_set:
-    the one of `data` that another model reads. task and negative: what
-    run.toml of `data` says; "": not known.
+    .parquet, and with `explain` what the model looked at as explanation-<split>[-shuffled].parquet. With
+    `calibrate` the scores hold how far the model's probabilities can be trusted, as "calibration" (see
+    stages.learning.calibration), with a temperature fitted on the validation split of `data`; `keep` writes
+    it into the model's folder. A model that finetune made sees pixels: it needs `plan`, the views that
+    extract would see of `data`. feature_set: the one of `data` that another model reads. task and negative:
+    what run.toml of `data` says; "": not known.
 
-    Raises InputError where the split has no sample or the samples are of another task, and StageError where
+    Raises InputError where the split has no sample or the samples are of another task, or where there is no
+    temperature to keep, and StageError where
     features, boxes or labels are not those that the model was trained on, or its files have changed since.
     """
     own = data.path.resolve() in folder.resolve().parents
@@ -71,9 +77,23 @@ def evaluate(
     chosen = replace(chosen, extras=extras)
     if shuffle_images:
         chosen = shuffled_images(chosen, shuffle_seed)
-    predicted = _predict(opened, chosen, visuals, tools)
+    found = _found(opened, chosen, visuals, tools) if calibrate else None
+    if found is not None:
+        predicted = of_all_words(chosen, found.labels)
+    else:
+        predicted = _predict(opened, chosen, visuals, tools)
     explained = _explain(opened, chosen, visuals, tools) if explain else None
     scores = score_split(chosen, predicted, opened.config.task, counted_out)
+    if found is not None:
+        valid = replace(_encoded(opened, samples, "valid"), extras=extras)
+        fitted_on = _found(opened, valid, visuals, tools) if len(valid) else None
+        scores["calibration"] = calibration(found, fitted_on, tools)
+        if keep and scores["calibration"]["temperature"] is None:
+            raise InputError(
+                f"{data.samples} has no valid split whose labels the model knows: no temperature can be kept"
+            )
+        if keep:
+            keep_temperature(folder, scores["calibration"])
     other = None if own else data.path.resolve().name
     name = evaluation_name(split, shuffled_images=shuffle_images, other_run=other)
     read = feature_set if info.reads else None
@@ -90,17 +110,25 @@ def _read(
 
     Raises InputError where it has none, and StageError where their labels are not the model's.
     """
-    config = opened.config
-
-    def encoded(name: str) -> Split:
-        return encode_split(samples, name, opened.reader, task=config.task, max_length=config.max_length)
-
-    chosen = encoded(split)
+    chosen = _encoded(opened, samples, split)
     if not len(chosen):
         there = ", ".join(sorted(set(samples.column("split").to_pylist())))
         raise InputError(f"{data.samples} has no {split} split; it has {there}")
-    check_labels(config, opened.folder, chosen, encoded("train") if own else None, tools)
+    trained_on = _encoded(opened, samples, "train") if own else None
+    check_labels(opened.config, opened.folder, chosen, trained_on, tools)
     return chosen
+
+
+def _encoded(opened: OpenModel, samples: pa.Table, name: str) -> Split:
+    config = opened.config
+    return encode_split(samples, name, opened.reader, task=config.task, max_length=config.max_length)
+
+
+def _found(opened: OpenModel, split: Split, visuals: Visuals | None, tools: Tools) -> Found:
+    pad_id = opened.reader.pad_id
+    return found_in(
+        opened.model, split, visuals=visuals, pad_id=pad_id, precision=opened.precision, tools=tools
+    )
 
 
 def _predict(opened: OpenModel, split: Split, visuals: Visuals | None, tools: Tools) -> list[list[str]]:

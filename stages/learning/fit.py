@@ -24,6 +24,7 @@ from ..text.reader import TextReader
 from ..text.subwords import Subwords
 from ..text.vectors import Vectors
 from .batches import Visuals
+from .calibration import TEMPERATURE_FILE
 from .checkpoint import Checkpoints
 from .detected import detected_in, keep_detected
 from .inputs import new_options, open_extras
@@ -169,6 +170,7 @@ def _finished(
     remove_temporaries(job.folder)
     model.set_made_by(job.made_by)
     model.save_pretrained(job.folder, data.reader)
+    (job.folder / TEMPERATURE_FILE).unlink(missing_ok=True)  # it was the one of another model
     info, run = system_info(job.trial.system), RunFolder(job.config.parent)
     found = detected_in(run, info.feature_set(job.trial.features)) if info.is_visual else None
     keep_detected(job.folder, found)

@@ -16,7 +16,7 @@ from .batches import Visuals, batches
 from .scores import Scores, score_entities, score_relations
 from .splits import Split
 
-__all__ = ["over_split", "predict_split", "predictions_table", "score_split"]
+__all__ = ["of_all_words", "over_split", "predict_split", "predictions_table", "score_split"]
 
 R = TypeVar("R")
 
@@ -82,6 +82,11 @@ def predict_split(
         batch_size=batch_size,
         between=between,
     )
+    return of_all_words(split, predicted)
+
+
+def of_all_words(split: Split, predicted: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return predictions in the order of `split` with an O for each word beyond the length limit."""
     return [
         [*labels, *["O"] * (len(gold) - len(labels))]
         for labels, gold in zip(predicted, split.gold, strict=True)
