@@ -34,6 +34,8 @@ def made_by(run: RunFolder, stages: Iterable[str]) -> dict[str, Any]:
         record = StageRecord.known(run.record(stage))
         if record is not None:
             facts = {name: record.facts[name] for name in ("settings", "carried") if name in record.facts}
+            if stage == "prepare" and "settings" in facts:  # posts come from elsewhere than its texts
+                facts["settings"] = {"words": facts["settings"].get("words", "auto")}
             kind = "extract" if stage.startswith("extract") else stage
             found[kind] = {"parameters": record.parameters, "weights": record.weights, **facts}
     return found

@@ -1,0 +1,1 @@
+"""The predict stage: entities and relations of new posts."""

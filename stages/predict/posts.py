@@ -1,0 +1,92 @@
+"""A post, as people give it, and as words with their characters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from ...manifests.errors import InputError
+from ..text.limits import Span
+from ..text.words import split_words
+
+__all__ = ["Post", "Words", "words_of"]
+
+
+@dataclass(frozen=True)
+class Post:
+    """A text with an image, or without.
+
+    text or tokens: the text, or its words. image: a path, the bytes of an image file, or an image of Pillow.
+    head, tail: for relations of a given pair, half-open ranges of characters of the text, or of words where
+    there are words. more: whatever else it came with, which the result has too.
+    """
+
+    text: str | None = None
+    tokens: Sequence[str] | None = None
+    image: Any = None
+    id: str | None = None
+    head: Span | None = None
+    tail: Span | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a post, with the half-open range of characters of each in `text`."""
+
+    text: str
+    tokens: list[str]
+    offsets: list[Span]
+    given: bool
+
+    def covering(self, name: str, span: Span) -> Span:
+        """Return the smallest range of words that covers a span of a post, as the post gives it.
+
+        Raises InputError for a span that is not in the text, or that covers no word.
+        """
+        start, end = span
+        length = len(self.tokens) if self.given else len(self.text)
+        if not 0 <= start < end <= length:
+            unit = "words" if self.given else "characters"
+            raise InputError(f"{name} {start, end} is no range of the text's {length} {unit}")
+        if self.given:
+            return start, end
+        covered = [i for i, (first, last) in enumerate(self.offsets) if first < end and start < last]
+        if not covered:
+            raise InputError(f"{name} {start, end} covers white space only")
+        return covered[0], covered[-1] + 1
+
+    def characters(self, span: Span) -> Span:
+        """Return the range of characters of a range of words."""
+        return self.offsets[span[0]][0], self.offsets[span[1] - 1][1]
+
+
+def words_of(post: Post, rule: str) -> Words:
+    """Return the words of a post, by the rule of the model where it was given as a text.
+
+    Raises InputError, without the name of the post, where it has no words.
+    """
+    if post.tokens is not None:
+        tokens = list(post.tokens)
+        if not tokens or not all(isinstance(token, str) and token.strip() for token in tokens):
+            raise InputError("its tokens are no list of words, none of them empty")
+        _check(" ".join(tokens))
+        ends = list(accumulate(len(token) + 1 for token in tokens))
+        offsets = [(end - 1 - len(token), end - 1) for token, end in zip(tokens, ends, strict=True)]
+        return Words(" ".join(tokens), tokens, offsets, given=True)
+    if not isinstance(post.text, str):
+        raise InputError("it has no text")
+    _check(post.text)
+    offsets = split_words(post.text, rule)
+    if not offsets:
+        raise InputError("its text is empty" if not post.text else "its text is white space only")
+    return Words(post.text, [post.text[start:end] for start, end in offsets], offsets, given=False)
+
+
+def _check(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"its text holds half a character (a lone surrogate) at place {error.start}; write the text in UTF-8"
+        ) from error
