@@ -248,6 +248,8 @@ def _computed(
     reports = {}
     for (stage, causes), counts in zip(works, all_counts, strict=True):
         facts = {**_facts(counts, seconds), "settings": stage.given()}
+        if carried := stage.carried():
+            facts["carried"] = carried
         path = stage.run.record(stage.name)
         replace(causes, outputs=stage.outputs(), facts=facts).write(path)
         # A source that was changed while the stage ran is newer than its record.

@@ -210,6 +210,10 @@ class Stage(ABC):
             return {}
         return count_reasons(table.filter(wanted(table.column("status"))).column("reason"))
 
+    def carried(self) -> dict[str, Any]:
+        """Return what it learned from the run's data and a model on other data needs, as JSON values."""
+        return {}
+
     def damage(self) -> list[tuple[Path, str]]:
         """Return each output file that fails its own checksums, with the reason."""
         return []

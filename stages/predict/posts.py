@@ -88,5 +88,5 @@ def _check(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"its text holds half a character (a lone surrogate) at place {error.start}; write the text in UTF-8"
+            f"its text holds half a character (a lone surrogate) at place {error.start}; write it in UTF-8"
         ) from error

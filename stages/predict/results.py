@@ -38,8 +38,8 @@ class Relation:
     """A relation between two mentions.
 
     head, tail: numbers of entities, or half-open ranges of characters that were given. score: the product of
-    the probabilities of the head, of the tail and of the relation, which are the factors; of a given pair, that
-    of the relation alone. negative: the probability of the negative relation, where the model has one.
+    the probabilities of the head, of the tail and of the relation, which are the factors; of a given pair,
+    that of the relation alone. negative: the probability of the negative relation, where the model has one.
     """
 
     relation: str
@@ -90,8 +90,8 @@ class PostImage:
 class Result:
     """What is found in one post.
 
-    truncated: whether the model read less than the whole text. error: why nothing was looked for; "" where all
-    is well. left_out: pairs of mentions beyond --max-pairs. more: whatever else the post came with.
+    truncated: whether the model read less than the whole text. error: why nothing was looked for; "" where
+    all is well. left_out: pairs of mentions beyond --max-pairs. more: whatever else the post came with.
     """
 
     text: str

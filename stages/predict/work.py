@@ -25,7 +25,7 @@ __all__ = ["Given", "Mention", "PairFound", "find_mentions", "find_relations", "
 
 @dataclass(frozen=True)
 class Given:
-    """What a model is given of some posts, in parallel lists. keys: of their images; None: none to be used."""
+    """What a model is given of some posts, in parallel lists. keys: of their images, None where none is."""
 
     ids: Sequence[str]
     words: Sequence[Words]
@@ -122,9 +122,7 @@ def _mentions(
     return sorted(kept, key=lambda one: one.span)
 
 
-def find_relations(
-    model: OpenModel, given: Given, pairs: list[tuple[int, Span, Span]]
-) -> list[PairFound]:
+def find_relations(model: OpenModel, given: Given, pairs: list[tuple[int, Span, Span]]) -> list[PairFound]:
     """Return what the model says of each pair: the number of its post, and the words of head and tail."""
     if not pairs:
         return []
@@ -151,5 +149,3 @@ def pairs_of(mentions: Sequence[Mention], most: int) -> tuple[list[tuple[int, in
     pairs = list(combinations(range(len(mentions)), 2))
     ranked = sorted(pairs, key=lambda pair: (-mentions[pair[0]].score * mentions[pair[1]].score, pair))
     return sorted(ranked[:most]), max(0, len(pairs) - most)
-
-

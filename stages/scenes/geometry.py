@@ -14,7 +14,7 @@ from ..vision.plan import Box
 from .scene import Relation, Scene, Thing
 from .settings import SceneSettings
 
-__all__ = ["association", "geometric_scene", "spatial_relation"]
+__all__ = ["Association", "association", "geometric_scene", "spatial_relation"]
 
 Association = Mapping[tuple[str, str], float]
 """The PPMI of two labels in alphabetical order; pairs that are not associated are left out."""

@@ -22,12 +22,20 @@ from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import SCENE_SET, RunFolder
 from ...manifests.schemas import DETECTIONS, IMAGES, PROBLEMS, SAMPLES, SCENES
-from ...manifests.tables import read_batches, read_table, sound_digests, table_digest, table_of, write_table
+from ...manifests.tables import (
+    read_batches,
+    read_table,
+    sound_digests,
+    table_digest,
+    table_of,
+    usable_images,
+    write_table,
+)
 from ..base.tools import SILENT, Counts, Tools
 from ..base.whole import WholeStage
 from .benchmark import INFO
 from .features import ObjectFeatures, open_features, write_features
-from .geometry import association, geometric_scene
+from .geometry import Association, association, geometric_scene
 from .known import BadRecord, KnownImages
 from .records import read_records, scene_of
 from .scene import EMPTY_SCENE, Scene, Thing
@@ -43,10 +51,14 @@ _GEOMETRIC = ("inside", "overlap", "near", "cooccurrence", "edges")
 
 @dataclass(frozen=True)
 class Scenes(WholeStage):
-    """From detections.parquet, or the user's scene graphs, to scenes.parquet. See Stage for the contract."""
+    """From detections.parquet, or the user's scene graphs, to scenes.parquet. See Stage for the contract.
+
+    associated: which labels go together, for images of posts; None: what the training images say.
+    """
 
     run: RunFolder
     settings: SceneSettings
+    associated: Association | None = None
 
     kind = "scenes"
     files = ("scenes", "problems")
@@ -181,15 +193,25 @@ class Scenes(WholeStage):
         if not self._detections_count:
             yield from ((key, given.get(key, EMPTY_SCENE)) for key in keys)
             return
+        associated = self._associated(keys) if self.associated is None else self.associated
+        for key, things in self._detected(keys):
+            yield key, given.get(key) or geometric_scene(things, associated, self.settings)
+
+    def _associated(self, keys: list[str]) -> dict[tuple[str, str], float]:
+        """Return which labels go together in the images of the training split."""
         samples = read_table(self.run.samples, SAMPLES, columns=["split", "image_key"]).to_pylist()
         training = {row["image_key"] for row in samples if row["split"] == "train"}
-        associated = association(
+        return association(
             [thing.label for thing in things[: self.settings.objects]]
             for key, things in self._detected(keys)
             if key in training
         )
-        for key, things in self._detected(keys):
-            yield key, given.get(key) or geometric_scene(things, associated, self.settings)
+
+    def carried(self) -> dict[str, Any]:
+        if not self._detections_count:
+            return {}
+        keys = usable_images(self.run.images).column("key").to_pylist()
+        return {"associated": [[*pair, value] for pair, value in sorted(self._associated(keys).items())]}
 
     def _detected(self, keys: list[str]) -> Iterator[tuple[str, list[Thing]]]:
         """Yield the detections of every usable image, best first, in the order of the keys."""

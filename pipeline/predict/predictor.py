@@ -1,0 +1,336 @@
+"""Entities and relations of new posts, from the folder of a trained model alone.
+
+find = Predictor.from_pretrained("runs/twitter2015/models/hmnet/seed-1")
+find("Messi arrives in Paris", image="photo.jpg").entities
+for result in find.stream(posts, batch_size=64): ...
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, overload
+
+from ...manifests.errors import InputError
+from ...manifests.run import RunFolder
+from ...stages.base.tools import SILENT, Tools
+from ...stages.learning.negative import negative_relation
+from ...stages.learning.opened import OpenModel, open_model
+from ...stages.predict.posts import Post, Words, words_of
+from ...stages.predict.results import NONE, UNREADABLE, UNUSED, Entity, PostImage, Result, Seen
+from ...stages.predict.work import (
+    Given,
+    Mention,
+    find_mentions,
+    find_relations,
+)
+from ...stages.systems.registry import system_info
+from ...stages.text.limits import Span
+from .images import given_images
+from .relations import Asked, answers, questions
+from .visual import ImageRun
+
+__all__ = ["PredictOptions", "Predictor"]
+
+Posts = str | Post | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What a user may choose.
+
+    min_score: mentions of less probability are left out. recall: mentions of at least this probability are
+    added. max_pairs: the pairs of mentions of a text that are looked at. types: whether relations whose names
+    say the types of their arguments are restricted to them. batch_size: texts that go through a model
+    together.
+    """
+
+    min_score: float = 0.0
+    recall: float | None = None
+    max_pairs: int = 20
+    types: bool = True
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model of entities, one of relations, or both, with what makes the images of posts into features.
+
+    weights: files in the place of those that the models were made with, "detector" and "backbone".
+    """
+
+    entities: OpenModel | None
+    relations: OpenModel | None
+    words: str
+    options: PredictOptions = field(default_factory=PredictOptions)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    device: str = "auto"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: Path | str,
+        *,
+        relations: Path | str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        words: str = "",
+        detector_weights: str = "",
+        backbone_weights: str = "",
+        **options: Any,
+    ) -> "Predictor":
+        """Open a model of entities or of relations; `relations` is one of relations beside it.
+
+        words: the rule by which raw texts become words, in the place of the model's own. options: those of
+        PredictOptions. Raises WeightsError where a folder holds no model, and InputError where a model cannot
+        be used on posts.
+        """
+        first = open_model(Path(model), device=device, precision=precision)
+        second = (
+            None if relations is None else open_model(Path(relations), device=device, precision=precision)
+        )
+        if second is not None and (first.config.task, second.config.task) != ("ner", "re"):
+            raise InputError(
+                f"{model} is to find entities and {relations} relations, and they were trained for "
+                f"{first.config.task} and {second.config.task}; give the model of entities first"
+            )
+        entities, pairs = (first, second) if first.config.task == "ner" else (None, first)
+        chosen = PredictOptions(**options)
+        weights = {"detector": detector_weights, "backbone": backbone_weights}
+        rule = words or _words_of(first)
+        found = cls(entities, pairs, rule, chosen, weights, device)
+        for run in found._runs(Path()):
+            run.check()
+        return found
+
+    @property
+    def models(self) -> list[OpenModel]:
+        return [model for model in (self.entities, self.relations) if model is not None]
+
+    @property
+    def reads_images(self) -> bool:
+        return any(system_info(model.config.system).is_visual for model in self.models)
+
+    @overload
+    def __call__(
+        self,
+        posts: Posts,
+        image: Any = None,
+        *,
+        head: Span | None = None,
+        tail: Span | None = None,
+    ) -> Result: ...
+    @overload
+    def __call__(self, posts: list[Posts], image: Sequence[Any] | None = None) -> list[Result]: ...
+    def __call__(
+        self,
+        posts: Posts | list[Posts],
+        image: Any = None,
+        *,
+        head: Span | None = None,
+        tail: Span | None = None,
+    ) -> Result | list[Result]:
+        """Return what is found in a post, or in each of a list of posts.
+
+        posts: texts, Posts, or mappings with the keys of Post. image: that of the post, or one for each.
+        head, tail: half-open ranges of characters of a text, between which a relation is looked for. A post
+        in which nothing can be looked for has a result with its `error`.
+        """
+        if isinstance(posts, str | Post | Mapping):
+            post = _post(posts)
+            post = replace(
+                post,
+                image=post.image if image is None else image,
+                head=post.head if head is None else head,
+                tail=post.tail if tail is None else tail,
+            )
+            return self.found([post])[0]
+        many = [_post(post) for post in posts]
+        if image is not None:
+            if isinstance(image, str | bytes) or len(image) != len(many):
+                raise InputError(f"{len(many)} posts are given with another number of images")
+            many = [replace(post, image=one) for post, one in zip(many, image, strict=True)]
+        return self.found(many)
+
+    def stream(self, posts: Iterable[Posts], batch_size: int = 64) -> Iterator[Result]:
+        """Yield what is found in each post, in their order, holding `batch_size` of them at a time."""
+        source = iter(posts)
+        while group := [_post(post) for post in islice(source, batch_size)]:
+            yield from self.found(group)
+
+    def found(self, posts: Sequence[Post], tools: Tools = SILENT) -> list[Result]:
+        """Return what is found in each post; their images are computed in a folder that is then removed."""
+        with TemporaryDirectory(prefix="hmnet-pipe-") as name:
+            folder = Path(name)
+            wanted = [post.image if self.reads_images else None for post in posts]
+            images, rows = given_images(wanted, folder / "images")
+            worded = [self._words(post) for post in posts]
+            runs = self._runs(folder)
+            samples = _samples(posts, worded, images)
+            for run in _distinct(runs):
+                run.make(rows, samples, tools)
+            return self.over(posts, worded, images, runs, tools)
+
+    def _runs(self, folder: Path) -> list[ImageRun]:
+        """Return the run of each model; models whose images become the same share one folder."""
+        runs = []
+        for model in self.models:
+            run = ImageRun(RunFolder(folder), model, self.weights, self.device)
+            runs.append(replace(run, run=RunFolder(folder / run.identity)))
+        return runs
+
+    def _words(self, post: Post) -> Words | InputError:
+        try:
+            return words_of(post, self.words)
+        except InputError as error:
+            return error
+
+    def over(
+        self,
+        posts: Sequence[Post],
+        worded: Sequence[Words | InputError],
+        images: Sequence[PostImage],
+        runs: Sequence[ImageRun],
+        tools: Tools = SILENT,
+    ) -> list[Result]:
+        """Return what is found in each post, whose image lies in the runs, one for each model."""
+        ids = [str(number) for number in range(len(posts))]
+        sound = [i for i, words in enumerate(worded) if isinstance(words, Words)]
+        failed: dict[str, str] = {}
+        objects: dict[str, list[dict[str, Any]]] = {}
+        given: list[Given] = []
+        words = [one for one in worded if isinstance(one, Words)]
+        for run in runs:
+            failed |= run.failed()
+            objects = objects or run.objects()
+            visuals, extras = run.open(tools)
+            keys = [images[i].key for i in sound]
+            given.append(
+                Given([ids[i] for i in sound], words, keys, visuals, extras, self.options.batch_size)
+            )
+        mentions: list[tuple[list[Mention], bool]] = [([], True) for _ in sound]
+        if self.entities is not None:
+            mentions = find_mentions(
+                self.entities, given[0], min_score=self.options.min_score, recall=self.options.recall
+            )
+        found = {
+            number: self._result(posts[number], words[place], *mentions[place])
+            for place, number in enumerate(sound)
+        }
+        if self.relations is not None:
+            self._relate(posts, words, sound, mentions, given[-1], found)
+        results = []
+        for number, post in enumerate(posts):
+            result = found.get(number) or Result(
+                post.text if isinstance(post.text, str) else " ".join(map(str, post.tokens or ())),
+                post.id,
+                error=str(worded[number]),
+                more=post.more,
+            )
+            image = self._image(post, images[number], failed)
+            seen = tuple(map(_seen, objects.get(image.key or "", ())))
+            results.append(replace(result, image=image, objects=seen))
+        return results
+
+    def _image(self, post: Post, image: PostImage, failed: Mapping[str, str]) -> PostImage:
+        if not self.reads_images:
+            return PostImage(NONE if post.image is None else UNUSED)
+        if image.key is not None and image.key in failed:
+            return PostImage(UNREADABLE, failed[image.key])
+        return image
+
+    def _result(self, post: Post, words: Words, mentions: Sequence[Mention], whole: bool) -> Result:
+        entities = []
+        for one in mentions:
+            start, end = words.characters(one.span)
+            own = one.span if words.given else (None, None)
+            entities.append(Entity(one.type, words.text[start:end], start, end, one.score, *own))
+        tokens = tuple(words.tokens) if words.given else None
+        return Result(words.text, post.id, tokens, tuple(entities), truncated=not whole, more=post.more)
+
+    def _relate(
+        self,
+        posts: Sequence[Post],
+        words: Sequence[Words],
+        sound: Sequence[int],
+        mentions: Sequence[tuple[list[Mention], bool]],
+        given: Given,
+        found: dict[int, Result],
+    ) -> None:
+        """Add to the results the relations of the pairs that are given, or of all pairs of mentions."""
+        assert self.relations is not None
+        asked: dict[int, list[Asked]] = {}
+        for place, number in enumerate(sound):
+            own = mentions[place][0] if self.entities is not None else None
+            try:
+                asked[place], left_out = questions(posts[number], words[place], own, self.options.max_pairs)
+                found[number] = replace(found[number], left_out=left_out)
+            except InputError as error:
+                found[number] = replace(found[number], error=str(error))
+        pairs = [(place, pair.head, pair.tail) for place, some in asked.items() for pair in some]
+        said = iter(find_relations(self.relations, given, pairs))
+        negative = negative_relation(self.relations.config.labels)
+        for place, some in asked.items():
+            own_said = list(islice(said, len(some)))
+            result = found[sound[place]]
+            found[sound[place]] = replace(
+                result,
+                relations=tuple(
+                    answers(
+                        some,
+                        own_said,
+                        words[place],
+                        mentions[place][0],
+                        negative,
+                        types=self.options.types,
+                    )
+                ),
+                truncated=result.truncated or not all(one.whole for one in own_said),
+            )
+
+
+def _words_of(model: OpenModel) -> str:
+    """Return the rule by which the raw texts of a model's training became words."""
+    return str(model.config.made_by.get("prepare", {}).get("settings", {}).get("words", "auto"))
+
+
+def _post(value: Posts) -> Post:
+    """Return a post as it may be given. Raises InputError for anything else."""
+    if isinstance(value, Post):
+        return value
+    if isinstance(value, str):
+        return Post(value)
+    if isinstance(value, Mapping):
+        own = ("text", "tokens", "image", "id", "head", "tail")
+        more = {name: one for name, one in value.items() if name not in own}
+        return Post(**{name: value[name] for name in own if value.get(name) is not None}, more=more)
+    raise InputError(
+        f"a post is a text, a Post, or a mapping with text or tokens, not {type(value).__name__}"
+    )
+
+
+def _samples(
+    posts: Sequence[Post], worded: Sequence[Words | InputError], images: Sequence[PostImage]
+) -> list[dict[str, Any]]:
+    """Return the posts as rows of SAMPLES without labels."""
+    return [
+        {
+            "id": str(number),
+            "split": "test",
+            "task": "ner",
+            "tokens": words.tokens,
+            "image_key": images[number].key,
+        }
+        for number, words in enumerate(worded)
+        if isinstance(words, Words)
+    ]
+
+
+def _distinct(runs: Sequence[ImageRun]) -> list[ImageRun]:
+    """Return the runs, those that share a folder once."""
+    return list({run.run.path: run for run in runs}.values())
+
+
+def _seen(row: Mapping[str, Any]) -> Seen:
+    return Seen(row["label"], row["score"], (row["x0"], row["y0"], row["x1"], row["y1"]))
