@@ -16,37 +16,35 @@ from ...manifests.errors import InputError, StageError, WeightsError
 from ...manifests.files import make_folder
 from ...manifests.fingerprint import digest_json
 from ...manifests.run import SCENE_SET, RunFolder
-from ...manifests.schemas import DETECTIONS, IMAGES, SAMPLES
+from ...manifests.schemas import DETECTIONS, DONE, IMAGES, OUTCOMES, SAMPLES
 from ...manifests.tables import any_usable, read_table, table_of, write_table
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools
-from ...stages.dependencies.settings import CONLLU, DependencySettings
-from ...stages.dependencies.stage import Dependencies
-from ...stages.detect.settings import DetectSettings
-from ...stages.detect.stage import Detect
-from ...stages.extract.settings import ExtractSettings
-from ...stages.extract.stage import Extract
+from ...stages.dependencies.settings import CONLLU
 from ...stages.learning.batches import Visuals
 from ...stages.learning.extras import Extra
 from ...stages.learning.inputs import open_extras
-from ...stages.learning.made_by import made_differently
+from ...stages.learning.made_by import CONFIG, made_differently
 from ...stages.learning.opened import OpenModel, open_visuals
-from ...stages.scenes.settings import SceneSettings
-from ...stages.scenes.stage import Scenes
 from ...stages.systems.registry import SystemInfo, system_info
 from ...stages.vision.sets import FeatureSet
+from ..run.config import RunConfig
+from ..run.graph import SETTINGS, build_stage, view_source
 from ..run.runner import run_stage
 
 __all__ = ["ImageRun", "NoImages"]
 
 _SET = "posts"  # the feature set in a run of posts
 
-_SETTINGS: dict[str, type[Any]] = {
-    "detect": DetectSettings,
-    "extract": ExtractSettings,
-    "scenes": SceneSettings,
-    "dependencies": DependencySettings,
+# The setting that names the weights of each stage, and what they are of.
+_WEIGHTS = {
+    "detect": ("weights", "detector"),
+    "extract": ("weights", "backbone"),
+    "dependencies": ("model", "parser"),
 }
+
+# The stages of which a run has one for each feature set.
+_SETS = frozenset({"extract"})
 
 
 class NoImages:
@@ -67,7 +65,8 @@ class NoImages:
 class ImageRun:
     """A run of posts, in which their images become what one model reads.
 
-    weights: files to be used in the place of those that the model was made with, "detector" and "backbone".
+    weights: files to be used in the place of those that the model was made with: those of its "detector",
+    "backbone" and "parser".
     device: where the networks compute.
     """
 
@@ -89,7 +88,7 @@ class ImageRun:
     @property
     def identity(self) -> str:
         """Return a name that two models share where their images become the same."""
-        made = {kind: value for kind, value in self.model.config.made_by.items() if kind in _SETTINGS}
+        made = {kind: self.model.config.made_by.get(kind) for kind in self._kinds()}
         features, weights = self.model.config.features, dict(self.weights)
         return digest_json([made, features, self.model.from_pixels, weights])[:12]
 
@@ -117,16 +116,38 @@ class ImageRun:
 
     def _kinds(self) -> list[str]:
         """Return the stages that make what the model reads, in their order."""
-        visual = self.info.is_visual
         return [
-            *(["detect"] if visual else []),
-            *(kind for kind in ("scenes", "dependencies") if kind in self.info.graphs),
+            *(["detect"] if self.info.is_visual else []),
+            *self.info.graphs,
             *(["extract"] if self.spec is not None else []),
         ]
 
     def _given(self, kind: str) -> dict[str, Any]:
+        """Return the settings of a stage of the model's run."""
         settings: dict[str, Any] = self.model.config.made_by.get(kind, {}).get("settings", {})
         return settings
+
+    @cached_property
+    def _config(self) -> RunConfig:
+        """Return the configuration of the run: the settings that what the model reads was made with."""
+        tables: dict[str, Any] = {}
+        for kind in self._kinds():
+            known = {each.name for each in fields(SETTINGS[kind])}
+            given = {name: value for name, value in self._given(kind).items() if name in known}
+            name, of = _WEIGHTS.get(kind, ("", ""))
+            own = {
+                "device": self.device,
+                "crops": False,
+                **({name: self.weights.get(of) or None} if name else {}),
+            }
+            tables[kind] = given | {
+                name: value for name, value in own.items() if name in known and value is not None
+            }
+        if self.spec is not None:
+            of_set = FeatureSet(_SET, self.spec.numbers, self.spec.pooled, self.spec.regions)
+            tables["features"] = {_SET: of_set.to_table()}
+        values = {"task": self.model.config.task, "prepare": {"text": "."}, **tables}
+        return RunConfig.of_values(values, self.model.folder / CONFIG)
 
     def make(
         self, images: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]], tools: Tools
@@ -138,60 +159,27 @@ class ImageRun:
         make_folder(self.run.path / "stages")
         for path, schema, rows in ((self.run.images, IMAGES, images), (self.run.samples, SAMPLES, samples)):
             write_table(path, table_of(schema, rows))
-        for kind in self._kinds():
-            stage = self._stage(kind)
-            if kind == "extract" and (self.model.from_pixels or not any_usable(self.run.images)):
-                continue
+        kinds = self._kinds()
+        if self.spec is not None and (self.model.from_pixels or not any_usable(self.run.images)):
+            kinds.remove("extract")
+        for kind in kinds:
+            stage = build_stage(self._config, self.run, kind, _SET if kind in _SETS else None)
+            stage = stage.with_carried(self.model.config.made_by[kind].get("carried", {}))
             self._check(kind, stage, tools)
             run_stage(stage, tools)
-
-    def _stage(self, kind: str) -> Stage:
-        """Return a stage of the run, with the settings that the model's was made with."""
-        known = {each.name for each in fields(_SETTINGS[kind])}
-        given = {name: value for name, value in self._given(kind).items() if name in known}
-        weights = {"detect": "detector", "extract": "backbone"}.get(kind, "")
-        if self.weights.get(weights):
-            given["weights"] = self.weights[weights]
-        if "device" in known:
-            given["device"] = self.device
-        if kind == "detect":
-            return Detect(self.run, DetectSettings(**{**given, "crops": False}))
-        if kind == "extract":
-            return self._extract(ExtractSettings(**given))
-        if kind == "scenes":
-            carried = self.model.config.made_by[kind].get("carried", {}).get("associated", [])
-            associated = {(one, other): value for one, other, value in carried}
-            return Scenes(self.run, SceneSettings(**given), associated)
-        return Dependencies(self.run, DependencySettings(**given))
-
-    def _extract(self, settings: ExtractSettings) -> Extract:
-        assert self.spec is not None
-        spec = self.spec
-        objects = self._given("detect").get("objects", 0)
-        return Extract(self.run, settings, objects, FeatureSet(_SET, spec.numbers, spec.pooled, spec.regions))
 
     def _check(self, kind: str, stage: Stage, tools: Tools) -> None:
         """Compare how a stage works here with how it worked for the model.
 
         Features are compared where they are opened.
         """
-        if not any_usable(self.run.images) and kind in ("detect", "extract"):
-            return
-        causes = stage.causes(tools)
-        decides, rounds = made_differently(self.model.config.made_by[kind], causes)
-        if kind == "extract":  # the set has another name and other facts here
-            decides = [change for change in decides if change.startswith("weights.")]
-        name = {"detect": "detector", "extract": "backbone"}.get(kind, "parser")
+        decides, rounds = made_differently(self.model.config.made_by[kind], stage.causes(tools))
+        key, name = _WEIGHTS.get(kind, ("", ""))
         if weights := [change for change in decides if change.startswith("weights.")]:
-            source = self._given(kind).get("weights", self._given(kind).get("model", ""))
-            remedy = (
-                f"give the file with --{name}-weights"
-                if name != "parser"
-                else "install that model of the parser"
-            )
             raise WeightsError(
-                f"the {name} that {self.model.folder} was made with had other weights ({weights[0]}), "
-                f"from {source!r}; {remedy}"
+                f"the {name} that {self.model.folder} was made with had other weights ({weights[0]}), from "
+                f"{self._given(kind).get(key, '')!r}; give the file or folder of its weights with "
+                f"--{name}-weights"
             )
         if decides:
             raise StageError(
@@ -210,9 +198,7 @@ class ImageRun:
         elif self.info.is_visual:
             plan = None
             if self.model.from_pixels:
-                stage = self._stage("extract")
-                assert isinstance(stage, Extract)
-                plan = stage.plan()
+                plan = view_source(self._config, self.run, _SET).plan()
             visuals = open_visuals(self.model, self.run, plan, _SET if self.spec is not None else None, tools)
         extras = open_extras(self.info, self.run, config.options, self.model.reader, config.max_length)
         return visuals, extras
@@ -234,8 +220,6 @@ class ImageRun:
 
     def failed(self) -> dict[str, str]:
         """Return why an image was not used although it could be read, by its key."""
-        from ...manifests.schemas import DONE, OUTCOMES
-
         found: dict[str, str] = {}
         for stage in ("detect", f"extract-{_SET}"):
             path = self.run.outcomes(stage)

@@ -214,6 +214,10 @@ class Stage(ABC):
         """Return what it learned from the run's data and a model on other data needs, as JSON values."""
         return {}
 
+    def with_carried(self, carried: Mapping[str, Any]) -> Self:
+        """Return the stage as it works with what `carried` returned in another run."""
+        return self
+
     def damage(self) -> list[tuple[Path, str]]:
         """Return each output file that fails its own checksums, with the reason."""
         return []

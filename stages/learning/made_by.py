@@ -45,11 +45,12 @@ def made_differently(one: dict[str, Any], causes: StageRecord) -> tuple[list[str
     """Return what differs between how a stage made what a model reads and how it would make it now.
 
     one: the stage's part of `made_by`. The first list is of what decides the result, the second of how it is
-    rounded.
+    rounded. A fact that one of them lacks depends on the name of a feature set, and on whether there is an
+    image at all: the features are compared where they are opened.
     """
     then = StageRecord(causes.stage, 0, one.get("parameters", {}), {}, one.get("weights", {}), {})
     now = StageRecord(causes.stage, 0, causes.parameters, {}, causes.weights, {})
-    changes = then.changes(now)
+    changes = [change for change in then.changes(now) if "absent" not in change]
     rounding = [change for change in changes if change.split(":")[0] in _ROUNDING]
     return [change for change in changes if change not in rounding], rounding
 

@@ -94,7 +94,8 @@ class Training(Stage):
 
     def made_by(self) -> dict[str, Any]:
         """Return how each stage made what the model will read."""
-        return made_by(self.run, self.before())
+        detect = ("detect",) if self.info.is_visual else ()
+        return made_by(self.run, dict.fromkeys((*detect, *self.before())))
 
     def _checkpoints(self, causes: StageRecord) -> Path:
         return checkpoint_folder(self.run.work(self.name), causes)

@@ -7,7 +7,7 @@ say.
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,9 @@ class Scenes(WholeStage):
             return {}
         keys = usable_images(self.run.images).column("key").to_pylist()
         return {"associated": [[*pair, value] for pair, value in sorted(self._associated(keys).items())]}
+
+    def with_carried(self, carried: Mapping[str, Any]) -> "Scenes":
+        return replace(self, associated={(a, b): value for a, b, value in carried.get("associated", ())})
 
     def _detected(self, keys: list[str]) -> Iterator[tuple[str, list[Thing]]]:
         """Yield the detections of every usable image, best first, in the order of the keys."""
