@@ -12,9 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, overload
 
-from ...manifests.errors import InputError
+from ...manifests.errors import InputError, unknown_name
 from ...manifests.run import RunFolder
 from ...stages.base.tools import SILENT, Tools
+from ...stages.learning.made_by import CONFIG
 from ...stages.learning.negative import negative_relation
 from ...stages.learning.opened import OpenModel, open_model
 from ...stages.predict.posts import Post, Words, words_of
@@ -27,6 +28,7 @@ from ...stages.predict.work import (
 )
 from ...stages.systems.registry import system_info
 from ...stages.text.limits import Span
+from ...stages.text.words import WORD_RULES, rule_of_record
 from .images import given_images
 from .relations import Asked, answers, questions
 from .visual import ImageRun
@@ -98,6 +100,8 @@ class Predictor:
         entities, pairs = (first, second) if first.config.task == "ner" else (None, first)
         chosen = PredictOptions(**options)
         weights = {"detector": detector_weights, "backbone": backbone_weights}
+        if words and words not in WORD_RULES:
+            raise unknown_name("words", words, WORD_RULES)
         rule = words or _words_of(first)
         found = cls(entities, pairs, rule, chosen, weights, device)
         for run in found._runs(Path()):
@@ -291,8 +295,17 @@ class Predictor:
 
 
 def _words_of(model: OpenModel) -> str:
-    """Return the rule by which the raw texts of a model's training became words."""
-    return str(model.config.made_by.get("prepare", {}).get("settings", {}).get("words", "auto"))
+    """Return the rule by which the raw texts of a model's training became words.
+
+    Raises InputError where the model does not say it.
+    """
+    prepared = model.config.made_by.get("prepare")
+    if prepared is None:
+        raise InputError(
+            f"{model.folder / CONFIG} does not say how texts became words: the model was trained before that "
+            f"was kept; train it again, or name the rule with --words, one of {', '.join(WORD_RULES)}"
+        )
+    return rule_of_record(prepared["parameters"])
 
 
 def _post(value: Posts) -> Post:

@@ -14,10 +14,13 @@ from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 
-__all__ = ["CONFIG", "made_by", "made_differently", "output_digest"]
+__all__ = ["CONFIG", "SOURCES", "made_by", "made_differently", "output_digest"]
 
 CONFIG = "config.json"
 """The file of a model's configuration in its folder."""
+
+SOURCES = frozenset({"prepare"})
+"""The stages whose settings say where a run's own data lie: no post comes from there."""
 
 # How a stage computes and stores: it moves the last bits of numbers, and where they come from it not at all.
 _ROUNDING = ("precision", "kernels", "dtype")
@@ -34,8 +37,8 @@ def made_by(run: RunFolder, stages: Iterable[str]) -> dict[str, Any]:
         record = StageRecord.known(run.record(stage))
         if record is not None:
             facts = {name: record.facts[name] for name in ("settings", "carried") if name in record.facts}
-            if stage == "prepare" and "settings" in facts:  # posts come from elsewhere than its texts
-                facts["settings"] = {"words": facts["settings"].get("words", "auto")}
+            if stage in SOURCES:
+                facts.pop("settings", None)
             kind = "extract" if stage.startswith("extract") else stage
             found[kind] = {"parameters": record.parameters, "weights": record.weights, **facts}
     return found

@@ -7,7 +7,7 @@ from hmnet_pipe.stages.predict.posts import Post, words_of
 from hmnet_pipe.stages.predict.work import Mention, PairFound, pairs_of
 
 POST = Post("Ada met Bob in Oslo")
-WORDS = words_of(POST, "auto")
+WORDS = words_of(POST, "simple")
 ADA, BOB, OSLO = (
     Mention("PER", (0, 1), 0.9),
     Mention("PER", (2, 3), 0.5),

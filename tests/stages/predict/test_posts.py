@@ -10,7 +10,7 @@ EMOJI = "\N{PARTY POPPER} Zoe\N{COMBINING DIAERESIS} \N{FAMILY} in Oslo"
 
 @pytest.mark.parametrize("text", ["Messi arrives in Paris!", EMOJI, "שלום פריז", "  two  spaces "])
 def test_characters_of_words_are_those_of_the_text(text: str) -> None:
-    words = words_of(Post(text), "auto")
+    words = words_of(Post(text), "simple")
     assert [text[start:end] for start, end in words.offsets] == words.tokens
     assert words.characters((0, len(words.tokens))) == (
         text.index(words.tokens[0]),
@@ -19,7 +19,7 @@ def test_characters_of_words_are_those_of_the_text(text: str) -> None:
 
 
 def test_words_that_are_given_stay_and_their_text_joins_them() -> None:
-    words = words_of(Post(tokens=["a", "b-c", "!"]), "auto")
+    words = words_of(Post(tokens=["a", "b-c", "!"]), "simple")
     assert words.text == "a b-c !"
     assert [words.text[start:end] for start, end in words.offsets] == ["a", "b-c", "!"]
     assert words.covering("head", (1, 2)) == (1, 2)
@@ -40,7 +40,7 @@ def test_words_that_are_given_stay_and_their_text_joins_them() -> None:
 )
 def test_what_has_no_words_is_refused_with_the_reason(post: Post, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        words_of(post, "auto")
+        words_of(post, "simple")
 
 
 def test_a_result_has_the_keys_of_hugging_face_and_what_the_post_came_with() -> None:
