@@ -15,14 +15,16 @@ __all__ = [
     "IMAGENET_STD",
     "OBJECTS",
     "REGIONS",
+    "SCENE",
     "STORAGE_DTYPES",
     "FeatureSpec",
     "Transform",
     "as_numbers",
 ]
 
-# What the views of a row show: the whole image and then its objects, the image alone, or the objects alone.
-ALL, IMAGE, OBJECTS = REGIONS = ("all", "image", "objects")
+# What the views of a row show: the whole image and then its detected objects, the image alone, those objects
+# alone, or the objects of its scene graph alone.
+ALL, IMAGE, OBJECTS, SCENE = REGIONS = ("all", "image", "objects", "scene")
 
 # The statistics of ImageNet's pixels, red, green and blue from 0 to 1: most backbones were trained with them.
 IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)

@@ -108,7 +108,8 @@ def detect(run: Path, scheduler: str | None, workers: int | None, as_json: bool,
     default=(DEFAULT_SET,),
     metavar="SET",
     shell_complete=feature_sets,
-    help="pyramid, grid, vector or a table [features.SET] of run.toml; one pass makes several.",
+    help="pyramid, grid, vector, scene-vector (objects of scene graphs) or a table [features.SET] of "
+    "run.toml; one pass makes several.",
 )
 @settings_options("extract")
 @cluster_options
@@ -123,9 +124,9 @@ def extract(
 ) -> None:
     """Compute feature sets, such as the pooled pyramid of every image and of its objects.
 
-    Reads images.parquet, detections.parquet and the images. Writes features/SET/ (HDF5 shards and
-    index.parquet) and stages/extract.parquet (what failed, and why; stages/extract-SET.parquet for sets other
-    than pyramid). If killed, it resumes where it was.
+    Reads images.parquet, detections.parquet (for scene-vector: scenes.parquet) and the images. Writes
+    features/SET/ (HDF5 shards and index.parquet) and stages/extract.parquet (what failed, and why;
+    stages/extract-SET.parquet for sets other than pyramid). If killed, it resumes where it was.
 
     \b
     Example: hmnet-pipe extract runs/twitter2015 --backbone resnet50 --workers 2

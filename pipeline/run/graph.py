@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from ...cache.spec import SCENE
 from ...manifests.errors import InputError
 from ...manifests.run import DEFAULT_SET, SCENE_SET, RunFolder, extract_name
 from ...manifests.trial import Trial
@@ -70,7 +71,6 @@ class Kind:
 
 def view_source(tables: Tables, run: RunFolder, name: str | None = None) -> Extract:
     """Return the stage that makes a feature set, which knows the views of every image."""
-    objects = tables.of(DetectSettings).objects
     try:
         chosen = feature_set(name or DEFAULT_SET, tables.sets)
     except InputError as error:
@@ -81,6 +81,8 @@ def view_source(tables: Tables, run: RunFolder, name: str | None = None) -> Extr
             f"[features.{name}] back, or delete {run.features(name or DEFAULT_SET)} and "
             f"{run.record(extract_name(name or DEFAULT_SET))}"
         ) from error
+    detected, of_scenes = tables.of(DetectSettings).objects, tables.of(SceneSettings).objects
+    objects = of_scenes if chosen.views == SCENE else detected
     return Extract(run, tables.of(ExtractSettings), objects, chosen)
 
 
@@ -135,7 +137,6 @@ def _trial_named(kind: str) -> Callable[[str], Trial | None]:
 KINDS: tuple[Kind, ...] = (
     Kind("prepare", PrepareSettings, lambda tables, run, _: Prepare(run, tables.of(PrepareSettings))),
     Kind("detect", DetectSettings, lambda tables, run, _: Detect(run, tables.of(DetectSettings))),
-    Kind("extract", ExtractSettings, view_source, _feature_sets, _set_named),
     Kind(
         "scenes",
         SceneSettings,
@@ -148,6 +149,7 @@ KINDS: tuple[Kind, ...] = (
         lambda tables, run, _: Dependencies(run, tables.of(DependencySettings)),
         lambda run: _begun(run, "dependencies"),
     ),
+    Kind("extract", ExtractSettings, view_source, _feature_sets, _set_named),
     Kind("train", TrainSettings, _train, _trials("train"), _trial_named("train")),
     Kind(
         "finetune",

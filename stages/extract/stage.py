@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from ...cache.integrity import find_damage
 from ...cache.reader import FeatureCache, IndexRow, read_index, write_index
 from ...cache.shards import SCHEMA_VERSION, Shard, ShardError
-from ...cache.spec import FeatureSpec
+from ...cache.spec import SCENE, FeatureSpec
 from ...manifests.errors import StageError
 from ...manifests.files import check_folder, remove_file, remove_temporaries
 from ...manifests.record import StageRecord
 from ...manifests.run import DEFAULT_SET, RunFolder, extract_name
-from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES
+from ...manifests.schemas import DETECTIONS, IMAGES, OUTCOMES, SCENES
 from ...manifests.tables import (
     any_usable,
     sound_digests,
@@ -39,7 +39,7 @@ from ..base.stage import Progress, Rerun, Stage, given_settings, sample_of
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
 from ..vision.backbones import backbone_info
 from ..vision.outcomes import Failure, Failures, outcome
-from ..vision.plan import ImageUnit, ViewPlan, planned_images
+from ..vision.plan import ImageUnit, ViewPlan, planned_images, scene_images
 from ..vision.sets import PYRAMID, FeatureSet
 from ..vision.weights import weights_of
 from .comparison import Apart, feature_distance, feature_probes
@@ -51,7 +51,11 @@ __all__ = ["Extract", "planned_units"]
 
 @dataclass(frozen=True)
 class Extract(Stage):
-    """From images.parquet and detections.parquet to features/<set>/. See Stage for the contract."""
+    """From images.parquet and detections.parquet to features/<set>/. See Stage for the contract.
+
+    A set whose views are the objects of scene graphs reads scenes.parquet for detections.parquet. objects:
+    the most that an image has of either.
+    """
 
     run: RunFolder
     settings: ExtractSettings
@@ -96,10 +100,15 @@ class Extract(Stage):
         )
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
-        return {
-            "images": table_digest(self.run.images, IMAGES, "prepare"),
-            "detections": table_digest(self.run.detections, DETECTIONS, "detect"),
-        }
+        images = {"images": table_digest(self.run.images, IMAGES, "prepare")}
+        if self._of_scenes:
+            return {**images, "scenes": table_digest(self.run.scenes, SCENES, "scenes")}
+        return {**images, "detections": table_digest(self.run.detections, DETECTIONS, "detect")}
+
+    @property
+    def _of_scenes(self) -> bool:
+        """Return whether its views are the objects of scene graphs."""
+        return self.feature_set.views == SCENE
 
     def weights(self) -> dict[str, str]:
         if not any_usable(self.run.images):
@@ -125,7 +134,7 @@ class Extract(Stage):
         return self.run.features(self.feature_set.name)
 
     def before(self) -> tuple[str, ...]:
-        return ("prepare", "detect")
+        return ("prepare", "scenes" if self._of_scenes else "detect")
 
     def given(self) -> dict[str, Any]:
         return given_settings(self.settings, objects=self.objects)
@@ -155,21 +164,24 @@ class Extract(Stage):
         first = works[0][0]
         if remark := first.arithmetic.remark:
             tools.say(remark)
-        images = first.images()
-        begun = [
-            _Begun(stage, *stage._reusable(images, causes), Failures(stage.name, len(images)))
-            for stage, causes in works
-        ]
-        passes: dict[frozenset[str], list[_Begun]] = {}
+        # Sets of other boxes are other passes: an image is its boxes, all of which go through together.
+        planned = {stage._of_scenes: stage.images() for stage, _ in works}
+        begun = []
+        for stage, causes in works:
+            images = planned[stage._of_scenes]
+            failures = Failures(stage.name, len(images))
+            begun.append(_Begun(stage, images, *stage._reusable(images, causes), failures))
+        passes: dict[tuple[bool, frozenset[str]], list[_Begun]] = {}
         for one in begun:
             remove_temporaries(one.stage.place)
-            passes.setdefault(frozenset(one.kept), []).append(one)
-        for kept, together in passes.items():
+            passes.setdefault((one.stage._of_scenes, frozenset(one.kept)), []).append(one)
+        for (of_scenes, kept), together in passes.items():
+            images = planned[of_scenes]
             todo = [image for image in images if image.key not in kept] if kept else images
             _make(together, todo, tools)
         for one in begun:
             one.failures.check()
-        return [one.commit(images) for one in begun]
+        return [one.commit() for one in begun]
 
     def finish(self) -> None:
         """Remove shards that the index does not name: they are leftovers of older features."""
@@ -261,6 +273,8 @@ class Extract(Stage):
 
     def images(self) -> Made[ImageUnit]:
         """Return every usable image with the boxes that are its views."""
+        if self._of_scenes:
+            return scene_images(self.run.images, self.run.scenes, self.objects)
         return planned_images(self.run.images, self.run.detections, self.objects)
 
     def plan(self) -> ViewPlan:
@@ -326,12 +340,13 @@ class _Begun:
     """A feature set in the making: what is kept of it, the taken names of shards, and what has arrived."""
 
     stage: Extract
+    images: Sequence[ImageUnit]
     kept: dict[str, IndexRow]
     taken: set[str]
     failures: Failures
     rows: list[IndexRow] = field(default_factory=list)
 
-    def commit(self, images: Sequence[ImageUnit]) -> Counts:
+    def commit(self) -> Counts:
         """Write the outcomes and the index. From then on the set has exactly these rows."""
         stage, rows = self.stage, [*self.kept.values(), *self.rows]
         outcomes = [*(outcome(row.image_key) for row in rows), *self.failures.rows()]
@@ -343,7 +358,7 @@ class _Begun:
         made = {row.image_key for row in self.rows}
         views = sum(
             stage.feature_set.views_of(len(image.boxes), stage.objects)
-            for image in (images if made else ())
+            for image in (self.images if made else ())
             if image.key in made
         )
         return Counts(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...cache.reader import IndexRow
 from ...cache.shards import Shard, ShardError, write_shard
-from ...cache.spec import OBJECTS, STORAGE_DTYPES, Transform
+from ...cache.spec import ALL, IMAGE, STORAGE_DTYPES, Transform
 from ..base.ahead import decoders, in_threads
 from ..base.arithmetic import Arithmetic, autocast
 from ..vision.backbones.backbone import Backbone
@@ -83,7 +83,7 @@ class _Shard:
         spec, rows = self.target.spec, []
         features = pooled_and_joined([maps[number - 1] for number in spec.numbers], spec.pooled).float().cpu()
         for views in features.split(list(counts)):
-            taken = (views[1:] if spec.regions == OBJECTS else views)[: spec.views]
+            taken = (views if spec.regions in (ALL, IMAGE) else views[1:])[: spec.views]
             row = np.zeros(spec.row_shape, STORAGE_DTYPES[spec.dtype])
             row[: len(taken)] = stored(taken, spec.dtype)
             rows.append((row, np.arange(spec.views) < len(taken)))

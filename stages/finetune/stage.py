@@ -17,7 +17,7 @@ from ...manifests.errors import InputError, StageError
 from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DETECTIONS, IMAGES, MISSED, OUTCOMES, SAMPLES
+from ...manifests.schemas import MISSED, OUTCOMES, SAMPLES
 from ...manifests.tables import read_table, sound_digests, table_digest, usable_images
 from ...manifests.trial import PRETRAINED, TRAINED, Trial
 from ..base.settings import local_files
@@ -108,8 +108,7 @@ class Finetune(Training):
         self._check_system()
         return {
             "samples": table_digest(self.run.samples, SAMPLES, "prepare"),
-            "images": table_digest(self.run.images, IMAGES, "prepare"),
-            "detections": table_digest(self.run.detections, DETECTIONS, "detect"),
+            **self.source.inputs(),
         }
 
     def _check_system(self) -> None:
@@ -156,7 +155,7 @@ class Finetune(Training):
 
     def before(self) -> tuple[str, ...]:
         trained = (f"train-{self.trial.trained.name}",) if self.trial.start == TRAINED else ()
-        return ("prepare", "detect", *trained)
+        return (*self.source.before(), *trained)
 
     def given(self) -> dict[str, Any]:
         tables = {"finetune": asdict(self.finetune), "extract": self.source.given()}
@@ -185,12 +184,9 @@ class Finetune(Training):
         self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
     ) -> Rerun:
         again = replace(self, run=scratch)
-        for there, here in (
-            (self.run.samples, scratch.samples),
-            (self.run.images, scratch.images),
-            (self.run.detections, scratch.detections),
-        ):
-            here.symlink_to(there.resolve())
+        for table in (self.run.samples, self.run.images, self.run.detections, self.run.scenes):
+            if table.exists():
+                (scratch.path / table.name).symlink_to(table.resolve())
         if self.trial.start == TRAINED:
             scratch.model(self.trial.trained).parent.mkdir(parents=True)
             scratch.model(self.trial.trained).symlink_to(self.run.model(self.trial.trained).resolve())

@@ -47,6 +47,9 @@ def detected_in(run: RunFolder, feature_set: str | None = DEFAULT_SET) -> Detect
     """
     detect = StageRecord.read(run.record("detect"))
     extract = StageRecord.read(run.record(extract_name(feature_set))) if feature_set is not None else None
+    # Boxes of scenes come from where the scenes do.
+    if extract is not None and "scenes" in extract.inputs:
+        extract = StageRecord.read(run.record("scenes"))
     if detect is None or ("detector" not in detect.weights and detect.parameters.get("objects") != 0):
         return None
     if extract is not None and extract.inputs.get("detections") != detect.outputs.get("detections"):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ...cache.reader import FeatureCache
-from ...cache.spec import ALL, FeatureSpec
+from ...cache.spec import ALL, SCENE, FeatureSpec
 from ...manifests.advice import typed
 from ...manifests.errors import StageError
+from ...manifests.record import StageRecord
 from ...manifests.run import DEFAULT_SET, SCENE_SET, RunFolder, extract_name
 from ...manifests.schemas import (
     CHAIN,
@@ -26,6 +27,7 @@ from ...manifests.schemas import (
 )
 from ...manifests.tables import read_table, table_digest
 from ..systems.registry import SystemInfo
+from ..vision.sets import SCENE_VECTOR
 
 if TYPE_CHECKING:
     from ..text.reader import TextReader
@@ -53,6 +55,13 @@ def input_digests(info: SystemInfo, run: RunFolder, feature_set: str | None) -> 
         digests["detections"] = table_digest(run.detections, DETECTIONS, "detect")
     for stage, (path, schema) in _graphs(info, run).items():
         digests[stage] = table_digest(path, schema, stage)
+    if feature_set is not None and "scenes" in digests:
+        made_from = StageRecord.known(run.record(extract_name(feature_set)))
+        if made_from is not None and made_from.inputs.get("scenes", digests["scenes"]) != digests["scenes"]:
+            raise StageError(
+                f"{run.features(feature_set)} shows the objects of other scenes than {run.scenes} holds now; "
+                f"run `{typed('extract', run.path, '--features', feature_set)}` again"
+            )
     return digests
 
 
@@ -106,26 +115,38 @@ def new_options(
 
         scenes = read_table(run.scenes, SCENES, "scenes")
         options["objects"] = most = objects or 0
-        options["scene"] = GEOMETRY if spec is None or spec.backbone != SCENE_GRAPH else SCENE_GRAPH
+        options["scene"] = _described(spec)
         options["object_labels"], options["predicates"] = scene_vocabularies(scenes, keys, most)
         options["qualifiers"] = _replaced(info, scenes, run)
     return options
 
 
+def _described(spec: FeatureSpec | None) -> str:
+    """Return whose objects features describe: those of scenes from SCENE_GRAPH or GEOMETRY, or any (SCENE).
+
+    Of the user's scene graphs it is what the user gave, and of geometry the detections.
+    """
+    if spec is not None and spec.regions == SCENE:
+        return SCENE
+    return SCENE_GRAPH if spec is not None and spec.backbone == SCENE_GRAPH else GEOMETRY
+
+
 def _check_scenes(info: SystemInfo, run: RunFolder, scenes: pa.Table, wanted: str) -> None:
     """Raise StageError where the objects of scenes are not those whose features a model reads.
 
-    wanted: SCENE_GRAPH where it reads those of the user's scene graphs, or GEOMETRY, of the detections.
+    wanted: as _described says.
     """
     sources = set(scenes["source"].to_pylist()) - {""}
-    if sources <= {wanted}:
+    if wanted == SCENE or sources <= {wanted}:
         return
     if wanted == SCENE_GRAPH:
         remedy = f"run `{typed('scenes', run.path)}` with --graphs and --features"
     else:
+        own = SCENE_VECTOR.name
         remedy = (
-            f"give the features of their objects to `{typed('scenes', run.path)}` by --features, and train "
-            f"{info.name} with --features {SCENE_SET}; or leave out --graphs"
+            f"run `{typed('extract', run.path, '--features', own)}` and train {info.name} with --features "
+            f"{own}; or give features of your own to `hmnet-pipe scenes` by --features, and train it with "
+            f"--features {SCENE_SET}"
         )
     raise StageError(
         f"{run.scenes} holds scenes of {' and '.join(sorted(sources))}, and {info.name} is to read features "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...cache.spec import ALL, IMAGE
+from ...cache.spec import ALL, IMAGE, OBJECTS, SCENE
 from ...manifests.errors import InputError
 from .batch import Batch, ModelConfig
 
@@ -55,7 +55,8 @@ def check_regions(config: ModelConfig, wanted: str) -> None:
     wanted: cache.spec.IMAGE, the whole image, or OBJECTS.
     """
     shown = (config.features or {}).get("regions", ALL)
-    if shown not in (ALL, wanted):
+    fitting_sets = (ALL, OBJECTS, SCENE) if wanted == OBJECTS else (ALL, wanted)
+    if shown not in fitting_sets:
         what, fitting = ("the whole image", "grid") if wanted == IMAGE else ("objects", "vector")
         raise InputError(
             f"{config.system} looks at {what}, which its features do not show (their views: {shown!r}); "

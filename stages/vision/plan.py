@@ -8,14 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...cache.spec import FeatureSpec
 from ...manifests.fingerprint import digest_json
-from ...manifests.schemas import DETECTIONS
+from ...manifests.schemas import DETECTIONS, IMAGES, SCENES
 from ...manifests.tables import read_batches, read_table, usable_images
 from ..base.ahead import Made
 
-__all__ = ["SIDES", "Box", "ImageUnit", "ViewPlan", "ViewSource", "planned_images"]
+__all__ = ["SIDES", "Box", "ImageUnit", "ViewPlan", "ViewSource", "planned_images", "scene_images"]
 
 SIDES = ("x0", "y0", "x1", "y1")
 
@@ -56,6 +57,14 @@ class ViewSource(Protocol):
         """Return what decides the features, for a fingerprint."""
         ...
 
+    def inputs(self) -> dict[str, str]:
+        """Return the digest of each table of the run that it reads."""
+        ...
+
+    def before(self) -> tuple[str, ...]:
+        """Return the names of the stages that make them."""
+        ...
+
     def weights(self) -> dict[str, str]:
         """Return the digest of the backbone's weights."""
         ...
@@ -71,6 +80,22 @@ class ViewSource(Protocol):
     def plan(self) -> ViewPlan:
         """Return the images, boxes and views that are extracted."""
         ...
+
+
+def scene_images(images_table: Path, scenes: Path, objects: int) -> Made[ImageUnit]:
+    """Return every usable image with the boxes of its scene's best `objects`, in the order of the keys."""
+    images = read_table(images_table, IMAGES, "prepare", ["key", "path", "width", "height", "status"])
+    images = images.filter(pc.equal(images["status"], "ok"))
+    boxes = read_table(scenes, SCENES, "scenes", columns=["image_key", "boxes"])
+    rows = pc.index_in(images["key"], boxes["image_key"].combine_chunks()).to_pylist()
+
+    def make(i: int) -> ImageUnit:
+        key, path, width, height, _ = (column[i].as_py() for column in images.columns)
+        shares = [] if rows[i] is None else boxes["boxes"][rows[i]].as_py()[:objects]
+        own = ((x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in shares)
+        return ImageUnit(key, path, tuple(own))
+
+    return Made(images.num_rows, make)
 
 
 def planned_images(images_table: Path, detections: Path, objects: int) -> Made[ImageUnit]:

@@ -1,11 +1,12 @@
 """Named feature sets: which levels of a backbone, pooled to which side, of which views; needs no torch.
 
-`pyramid`, `grid` and `vector` are built in; others are tables [features.NAME] of run.toml:
+`pyramid`, `grid`, `vector` and `scene-vector` are built in; others are tables [features.NAME] of run.toml:
 
     [features.coarse]
     levels = [3, 4]     # counted from 1, the finest, or from -1, the last; all where there is none
     side = 1
-    views = "objects"   # "all" (the image, then its objects), "image" or "objects"
+    views = "objects"   # "all" (the image, then its objects), "image", "objects", or "scene": those of the
+                        # image's scene graph, whatever made it
 """
 
 import re
@@ -16,13 +17,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...cache.spec import ALL, IMAGE, REGIONS, FeatureSpec, Transform
+from ...cache.spec import ALL, IMAGE, OBJECTS, REGIONS, SCENE, FeatureSpec, Transform
 from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError, unknown_name
 from ...manifests.run import SCENE_SET
 from .backbones import backbone_info
 
-__all__ = ["GRID", "MOST_SIDE", "PYRAMID", "SETS", "VECTOR", "FeatureSet", "derived", "feature_set", "serves"]
+__all__ = [
+    "GRID",
+    "MOST_SIDE",
+    "PYRAMID",
+    "SCENE_VECTOR",
+    "SETS",
+    "VECTOR",
+    "FeatureSet",
+    "derived",
+    "feature_set",
+    "serves",
+]
 
 MOST_SIDE = 64
 """The largest side of a pooled level: more than the finest level of a view of 224 pixels has."""
@@ -121,7 +133,8 @@ _KINDS = {"levels": "a list of numbers", "side": "a number", "views": "a text"}
 PYRAMID = FeatureSet("pyramid")
 GRID = FeatureSet("grid", levels=(-1,), side=7, views=IMAGE)
 VECTOR = FeatureSet("vector", levels=(-1,), side=1)
-SETS = {one.name: one for one in (PYRAMID, GRID, VECTOR)}
+SCENE_VECTOR = FeatureSet("scene-vector", levels=(-1,), side=1, views=SCENE)
+SETS = {one.name: one for one in (PYRAMID, GRID, VECTOR, SCENE_VECTOR)}
 
 
 def feature_set(name: str, own: Mapping[str, FeatureSet] | None = None) -> FeatureSet:
@@ -160,7 +173,9 @@ def serves(held: FeatureSpec, wanted: FeatureSpec) -> bool:
 def _first_view(held: FeatureSpec, wanted: FeatureSpec) -> int | None:
     """Return which view of `held` is the first of `wanted`, or None where it does not hold them all."""
     first = (
-        0 if wanted.regions == held.regions else {ALL: {IMAGE: 0}.get(wanted.regions, 1)}.get(held.regions)
+        0
+        if wanted.regions == held.regions
+        else {ALL: {IMAGE: 0, OBJECTS: 1}}.get(held.regions, {}).get(wanted.regions)
     )
     return first if first is not None and first + wanted.views <= held.views else None
 

@@ -11,8 +11,10 @@ from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
-from hmnet_pipe.pipeline.reproduce.lock import lock_run
+from hmnet_pipe.pipeline.reproduce.lock import lock_run, read_lock
 from hmnet_pipe.pipeline.reproduce.reproduce import Reproduction, reproduce
+from hmnet_pipe.pipeline.run.config import RunConfig
+from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
 from safetensors.numpy import save_file
 
@@ -52,7 +54,11 @@ def test_graphs_and_trees_are_compared_first_and_named_by_options_where_they_lie
     graphs: dict[str, Any] = {"graphs": places["graphs"], "features": places["graph_features"]}
     bring_up_to_date(run.path, "scenes", **graphs)
     bring_up_to_date(run.path, "dependencies", parser="conllu", model=places["parser_model"])
+    config = RunConfig.read(run.config).override("extract", {"precision": "fp32"})
+    config.write(run.config)
+    run_stage(config.stage("extract", run, "scene-vector"), SILENT)
     lock = lock_run(run, tmp_path / "a.lock")
+    assert list(read_lock(lock)["stages"]) == ["prepare", "scenes", "dependencies", "extract-scene-vector"]
     assert str(tmp_path) not in lock.read_text()
     shutil.move(here, there)
     monkeypatch.chdir(tmp_path)

@@ -67,7 +67,15 @@ def test_features_that_do_not_show_what_a_system_looks_at_are_refused_with_those
         check_regions(of_image_alone, OBJECTS)
     with pytest.raises(InputError, match=r"looks at the whole image, which .* 'objects'.*--features grid"):
         check_regions(of_objects_alone, IMAGE)
-    for config, wanted in ((of_image_alone, IMAGE), (of_objects_alone, OBJECTS), (CONFIG, IMAGE)):
+    of_scene = replace(CONFIG, features={"regions": "scene"})
+    with pytest.raises(InputError, match=r"looks at the whole image, which .* 'scene'.*--features grid"):
+        check_regions(of_scene, IMAGE)
+    for config, wanted in (
+        (of_scene, OBJECTS),
+        (of_image_alone, IMAGE),
+        (of_objects_alone, OBJECTS),
+        (CONFIG, IMAGE),
+    ):
         check_regions(config, wanted)
 
 

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hmnet_pipe.cache.reader import FeatureCache, read_index
 from hmnet_pipe.manifests.errors import StageError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, SCENES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.checks.status import run_status
+from hmnet_pipe.pipeline.checks.verify import verify_run
 from hmnet_pipe.pipeline.report.text import trials_table
 from hmnet_pipe.pipeline.run.config import RunConfig
-from hmnet_pipe.pipeline.run.graph import stages_of
-from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.pipeline.run.graph import stages_of, view_source
+from hmnet_pipe.pipeline.run.runner import run_stage, run_together
 from hmnet_pipe.pipeline.run.trainings import finished_trainings
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
@@ -130,7 +133,57 @@ def test_features_of_another_tool_are_told_from_those_that_a_model_was_trained_o
         scored(motifs, graphs_of(run, tmp_path / "e", "vctree 1"))
 
 
+def boxes_of(run: RunFolder) -> dict[str, list[Any]]:
+    """Return the boxes of each image's scene in pixels."""
+    images = read_table(run.images, IMAGES).to_pylist()
+    sides = {row["key"]: (row["width"], row["height"]) * 2 for row in images}
+    found = {}
+    for row in read_table(run.scenes, SCENES).to_pylist():
+        key = row["image_key"]
+        found[key] = [[x * side for x, side in zip(b, sides[key], strict=True)] for b in row["boxes"]]
+    return found
+
+
+def test_scene_graphs_without_features_get_those_of_their_own_boxes(run: Path, tmp_path: Path) -> None:
+    """Some images have a graph and the others their geometry: each box is seen by the backbone itself."""
+    folder, trial = RunFolder(run), replace(Trial("bert-sg-edges"), features="scene-vector")
+    graphs = Path(graphs_of(run, tmp_path)["graphs"])
+    graphs.write_text("\n".join(graphs.read_text().splitlines()[::2]))
+    bring_up_to_date(run, "scenes", graphs=str(graphs), missing="geometry")
+    with pytest.raises(StageError, match=r"hmnet-pipe extract .* --features scene-vector` first"):
+        bring_up_to_date(run, "train", trial=trial)
+    config = RunConfig.read(folder.config)
+    stages = [view_source(config, folder, name) for name in ("grid", "scene-vector", "vector")]
+    run_together(stages, Tools())
+    cache = FeatureCache(folder.features("scene-vector"))
+    assert (cache.spec.regions, cache.spec.views, cache.spec.pooled) == ("scene", 10, 1)
+    units, boxes = {unit.key: unit for unit in stages[1].images()}, boxes_of(folder)
+    assert {key: [list(box) for box in unit.boxes] for key, unit in units.items()} == boxes
+    # In one pass, each set has the boxes that it is of.
+    for stage in stages:
+        made_from = {row.image_key: row.inputs for row in read_index(stage.place)[1]}
+        assert made_from == {unit.key: unit.inputs for unit in stage.images()}
+    _, mask = cache.gather(sorted(boxes))
+    assert mask.sum(axis=1).tolist() == [len(boxes[key]) for key in sorted(boxes)]
+    bring_up_to_date(run, "train", trial=trial)
+    metrics = json.loads((model_of(run, trial) / "metrics.json").read_text())
+    assert metrics["qualifiers"] == ["scene-graph+geometry"]
+    scores = evaluate(model_of(run, trial), folder, feature_set="scene-vector", precision="fp32")[0]
+    assert scores == metrics["test"]
+    names = [stage.name for stage in stages_of(RunConfig.read(folder.config), folder)]
+    assert names.index("scenes") < names.index("extract-scene-vector")
+    assert {one.state for one in run_status(folder).stages} == {"fresh"}
+    assert verify_run(folder) == []
+    # With other scenes, these features are those of other objects until they are computed again.
+    bring_up_to_date(run, "scenes", missing="empty")
+    with pytest.raises(StageError, match="shows the objects of other scenes"):
+        bring_up_to_date(run, "train", trial=trial)
+    report = run_stage(config.stage("extract", folder, "scene-vector"), Tools())
+    assert 0 < report.done < len(units)
+    assert bring_up_to_date(run, "train", trial=trial).state == "done"
+
+
 def test_objects_are_never_paired_with_features_of_others(run: Path, tmp_path: Path) -> None:
     bring_up_to_date(run, "scenes", **graphs_of(run, tmp_path))
-    with pytest.raises(StageError, match="train bert-sg with --features scenes"):
+    with pytest.raises(StageError, match="train bert-sg with --features scene-vector"):
         bring_up_to_date(run, "train", trial=Trial("bert-sg"))

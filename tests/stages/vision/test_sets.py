@@ -14,6 +14,7 @@ from hmnet_pipe.stages.vision.pooling import pooled_and_joined
 from hmnet_pipe.stages.vision.sets import (
     GRID,
     PYRAMID,
+    SCENE_VECTOR,
     SETS,
     VECTOR,
     FeatureSet,
@@ -35,6 +36,7 @@ def test_the_built_in_sets_are_what_the_systems_read() -> None:
         "pyramid": ((1, 2, 3, 4), "all", (4, 3840, 2, 2), 122_880),
         "grid": ((4,), "image", (1, 2048, 7, 7), 200_704),
         "vector": ((4,), "all", (4, 2048, 1, 1), 16_384),
+        "scene-vector": ((4,), "scene", (3, 2048, 1, 1), 12_288),
     }
     for name, (numbers, regions, shape, size) in expected.items():
         spec = spec_of(feature_set(name))
@@ -81,7 +83,9 @@ def test_a_wrong_table_is_named(table: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_sets_names_and_levels_are_named() -> None:
-    with pytest.raises(InputError, match=r"'grids' is not one of pyramid, grid, vector; did you mean grid\?"):
+    with pytest.raises(
+        InputError, match=r"'grids' is not one of pyramid, grid, vector, scene-vector; did you mean grid\?"
+    ):
         feature_set("grids")
     with pytest.raises(InputError, match="small letters"):
         FeatureSet("../x")
@@ -130,6 +134,10 @@ def test_what_serves_is_of_the_same_making_and_holds_the_levels_and_views() -> N
     assert not serves(spec_of(PYRAMID), spec_of(VECTOR))  # the middle cells of 7 x 7 would count twice
     assert not serves(spec_of(PYRAMID), spec_of(GRID))
     assert not serves(spec_of(GRID), spec_of(VECTOR))  # no objects
+    whole_scene = replace(spec_of(SCENE_VECTOR), views=3)  # as many objects, which are others
+    assert not serves(spec_of(FeatureSet("x", side=1)), whole_scene)
+    assert not serves(whole_scene, spec_of(FeatureSet("x", (-1,), side=1, views="objects")))
+    assert serves(whole_scene, whole_scene)
     assert not serves(spec_of(VECTOR), spec_of(PYRAMID))
     assert not serves(spec_of(PYRAMID), spec_of(PYRAMID, objects=4))
     assert not serves(spec_of(FeatureSet("x", views="objects")), spec_of(FeatureSet("x", views="image")))
