@@ -1,4 +1,4 @@
-"""The commands about systems and their trained models: evaluate, table and systems."""
+"""The commands about systems and their trained models: evaluate, table, push and systems."""
 
 from pathlib import Path
 
@@ -144,6 +144,77 @@ def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], against: 
         print_json({"trainings": metrics, "differences": tested} if against else metrics)
     else:
         show(*trials_table(metrics, tested).split("\n"))
+
+
+@command()
+@click.argument("model", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("name", metavar="USER/NAME")
+@click.option(
+    "--private", is_flag=True, help="Make a repository that its owner alone sees, where there is none."
+)
+@click.option("--dry-run", is_flag=True, help="Send nothing: list what would be sent.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="With --dry-run: also write what would be sent into this folder.",
+)
+@click.option("--message", default="", help="What the commit says.")
+@click.option("--revision", default=None, help="The branch to send to, made where there is none.")
+@click.option(
+    "--predictions",
+    is_flag=True,
+    help="Also send predictions.parquet, with the texts of the test split.",
+)
+@json_option
+def push(
+    model: Path,
+    name: str,
+    private: bool,
+    dry_run: bool,
+    output: Path | None,
+    message: str,
+    revision: str | None,
+    predictions: bool,
+    as_json: bool,
+) -> None:
+    """Send a trained model to the Hugging Face hub.
+
+    Reads the model's folder. Writes one commit in the repository USER/NAME, which is made where there is
+    none: weights, configuration, what reads texts, scores and the model card. No text of your data is sent
+    without --predictions, and nothing at all with --dry-run. The token is that of HF_TOKEN or of `hf auth
+    login`.
+
+    \b
+    Example: hmnet-pipe push runs/twitter2015/models/hmnet/seed-1 user/hmnet-twitter2015 --dry-run
+    """
+    from ...stages.systems.hub import check_hub_name, files_to_push, push_model, write_files
+
+    if output is not None and not dry_run:
+        raise InputError("--output is for --dry-run; give both, or neither")
+    if not dry_run:
+        made = push_model(
+            model,
+            name,
+            private=private,
+            message=message,
+            revision=revision,
+            predictions=predictions,
+        )
+        if as_json:
+            print_json({"output": made})
+        else:
+            show(f"push: {model} -> {made}")
+        return
+    check_hub_name(name)
+    files = files_to_push(model, predictions=predictions)
+    if output is not None:
+        write_files(files, output)
+    sizes = {path: len(one) if isinstance(one, bytes) else one.stat().st_size for path, one in files.items()}
+    if as_json:
+        print_json({"files": sizes, "output": str(output) if output is not None else None})
+        return
+    show(*(f"{size:>12,}  {path}" for path, size in sizes.items()))
+    show(f"push: nothing was sent; {len(sizes)} files, {sum(sizes.values()):,} bytes would go to {name}")
 
 
 @command()

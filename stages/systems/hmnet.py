@@ -20,6 +20,7 @@ from ..text.prefix import LayerPrefix
 from .batch import Batch, ModelConfig
 from .folder import load_system
 from .fusion import VisualPrefix
+from .hub import model_folder
 from .objects import check_regions, first_object
 from .system import Explanation, System
 from .variants import VARIANTS
@@ -88,12 +89,21 @@ class HMNeT(System):
         return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers), present)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> "HMNeT":
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: Path | str | None = None,
+    ) -> "HMNeT":
         """Return the model that `save_pretrained` wrote, in evaluation mode.
 
-        Raises WeightsError where the folder does not hold one, or one of another system.
+        name: its folder, or "user/name" on the hub; see `model_folder`, which the other arguments are for.
+        Raises InputError where it is neither, and WeightsError where there is no model, or one of another
+        system.
         """
-        model = load_system(folder)
+        model = load_system(model_folder(name, revision=revision, token=token, cache_dir=cache_dir))
         if not isinstance(model, cls):
-            raise WeightsError(f"{folder} holds a {model.config.system}; open it with `load_system`")
+            raise WeightsError(f"{name} holds a {model.config.system}; open it with `load_system`")
         return model
