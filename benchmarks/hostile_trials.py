@@ -125,13 +125,17 @@ def readers_of(path: str) -> list[str]:
     if name in ("metrics.json", "history.parquet", "predictions.parquet") or name.startswith("evaluation"):
         return ["table {run}", "verify {run}"]
     if path.startswith("models/"):
-        return ["evaluate {run}"]
+        return ["evaluate {run}", "finetune {run} --from train"]
     if path.startswith("features/"):
         return ["verify {run}", "extract {run}"]
     if path.startswith("stages/detect") or name == "detections.parquet":
         return ["status {run}", VISUAL[0]]
     if path.startswith("stages/extract"):
         return ["status {run}", VISUAL[1]]
+    if path.startswith("stages/train"):
+        seed = path.split("-seed-")[1][0]
+        train = LONG if seed == "2" else f"train {{run}} {TRAIN} {{encoder}}"
+        return ["status {run}", train]
     return ["status {run}", "prepare {run}"]
 
 

@@ -161,6 +161,7 @@ def is_utf8(name: str) -> bool:
 def reason_of(error: BaseException) -> str:
     """Return why a file could not be read, in one line and without the file's name."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = f"it lacks {error}" if isinstance(error, KeyError) else text
     return " ".join((text or type(error).__name__).split())[:300]
 
 

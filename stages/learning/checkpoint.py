@@ -140,7 +140,7 @@ class Checkpoints:
 
     def damaged(self, error: Exception, path: Path | None = None) -> StageError:
         """Return the error for a file of the checkpoint, the state itself if None, that cannot be used."""
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else reason_of(error)
+        reason = reason_of(error)
         if isinstance(error, UnpicklingError):  # whose own advice is to unpickle whatever it is
             reason = "it is damaged or holds more than tensors"
         return StageError(

@@ -23,7 +23,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         metrics: dict[str, Any] = json.loads(read_text(path))
         _check(metrics)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else reason_of(error)
+        reason = reason_of(error)
         raise StageError(
             f"{path} cannot be read as the scores of a training ({reason}); "
             "delete it and run `hmnet-pipe train` with this system and seed again"

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from ...manifests.errors import HmnetPipeError, WeightsError, in_one_line
 from ...manifests.files import check_regular, read_text, reason_of
+from ..text.encoders.files import damaged_file
 from .batch import ModelConfig
 from .build import build_system, empty_encoder
 from .system import System
@@ -39,6 +40,9 @@ def load_system(folder: Path | str) -> System:
             f"{error.filename or folder} cannot be read ({reason_of(error)}); train the model again"
         ) from error
     except Exception as error:  # damaged files break their readers in any way
+        if (damaged := damaged_file(folder)) is not None:
+            path, reason = damaged
+            raise WeightsError(f"{path} is damaged ({reason}); train the model again") from error
         raise WeightsError(
             f"{folder} holds a model that is damaged or of another version ({in_one_line(error)}); "
             "train it again"

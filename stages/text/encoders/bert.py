@@ -20,10 +20,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging
 
-from ....manifests.errors import WeightsError, in_one_line
+from ....manifests.errors import WeightsError
+from ....manifests.files import reason_of
 from ...base.writing import writing
 from ..prefix import LayerPrefix, probabilities
-from .files import check_readable
+from .files import check_readable, damaged_file
 
 __all__ = [
     "encode",
@@ -242,7 +243,10 @@ def _unreadable(folder: Path, what: str, error: Exception) -> WeightsError:
             f"{folder} needs code of its own, which is never run here; use an encoder of a type that "
             "transformers itself has"
         )
-    return WeightsError(f"{folder} cannot be loaded as a {what} ({in_one_line(error)})")
+    if (damaged := damaged_file(folder)) is not None:
+        path, reason = damaged
+        return WeightsError(f"{path} is damaged ({reason}); put the encoder's own file there")
+    return WeightsError(f"{folder} cannot be loaded as a {what} ({reason_of(error)})")
 
 
 def _checked(encoder: nn.Module) -> nn.Module:

