@@ -25,7 +25,8 @@ class PrepareSettings:
     )
     words: str = setting(
         AUTO,
-        f"how raw text becomes words: {', '.join(WORD_RULES)}; auto: simple for JSON texts, otherwise tweet",
+        f"how raw text becomes words: {', '.join(WORD_RULES)}; "
+        "auto: tweet for the layouts of Twitter and MNRE, otherwise simple",
         one_of=WORD_SETTINGS,
     )
     strict_spans: bool = setting(False, "refuse spans of characters that are not whole words")

@@ -36,6 +36,8 @@ _FORMER = {"spaces": "punctuation"}
 WORD_SETTINGS = (AUTO, *WORD_RULES, *_FORMER)
 """What the setting `words` may be: a rule, its former name, or AUTO."""
 
+_OF_TWEETS = ("twitter", "mnre")  # formats, whose texts come as words
+
 # The scripts written without spaces between words, as first and last code points. Python knows no scripts.
 _SCRIPTS = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -64,10 +66,10 @@ def rule_for(words: str, format: str) -> str:
     """Return the rule, one of WORD_RULES, that the setting `words` stands for where texts have this format.
 
     AUTO is "tweet" for the formats of the published corpora of tweets, whose words were made like that, and
-    "simple" for JSON texts.
+    "simple" for others.
     """
     if words == AUTO:
-        return "simple" if format == "jsonl" else "tweet"
+        return "tweet" if format in _OF_TWEETS else "simple"
     return _FORMER.get(words, words)
 
 

@@ -17,19 +17,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.pipeline.checks.verify import mend_run, verify_run
+from hmnet_pipe.pipeline.cli import main
+from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.new import prepare_run
 from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.prepare.identity import identify
 from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from hmnet_pipe.stages.prepare.stage import Prepare
-from hmnet_pipe.stages.text.words import WORD_RULES
+from hmnet_pipe.stages.text.words import WORD_RULES, rule_of_record
 from hmnet_pipe.stages.vision import folder as image_folder
 from hmnet_pipe.stages.vision.images import ImageFacts, image_facts
 from PIL import Image
@@ -250,6 +253,20 @@ def test_moved_spans_are_counted_and_the_rule_for_words_is_a_cause(workplace: Pa
     prepare.settings = replace(prepare.settings, words="auto", strict_spans=True)
     with pytest.raises(InputError, match="is not whole words"):
         prepare.causes()
+
+
+def test_the_rule_that_prepare_is_given_stays_with_the_run(workplace: Path) -> None:
+    (workplace / "text" / "train.jsonl").write_text(json.dumps({"text": "see t.co/x @a", "spans": []}))
+    run = RunFolder(workplace / "run")
+    new = ["prepare", str(run.path), "--task", "ner", "--text", str(workplace / "text"), "--words", "tweet"]
+    for words in (new, ["prepare", str(run.path)]):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+        record = StageRecord.known(run.record("prepare"))
+        assert record is not None
+        assert rule_of_record(record.parameters) == "tweet"
+        assert RunConfig.read(run.config).of(PrepareSettings).words == "tweet"
+        assert read_table(run.samples, SAMPLES)["tokens"].to_pylist() == [["see", "t.co/x", "@a"]]
 
 
 # Right to left, marks, scripts without spaces, emoji, and what only some call white space.

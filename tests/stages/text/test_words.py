@@ -140,7 +140,7 @@ def test_mnre_is_split_almost_as_it_was(data: Path) -> None:
 
 
 def test_a_rule_follows_from_the_setting_and_the_format() -> None:
-    assert rule_for("auto", "jsonl") == "simple"
+    assert rule_for("auto", "jsonl") == rule_for("auto", "a format of your own") == "simple"
     assert {rule_for("auto", format) for format in ("twitter", "mnre")} == {"tweet"}
     assert [rule_for(rule, "twitter") for rule in WORD_RULES] == list(WORD_RULES)
     assert rule_for("spaces", "jsonl") == "punctuation"
