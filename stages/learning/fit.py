@@ -29,6 +29,7 @@ from .checkpoint import Checkpoints
 from .detected import detected_in, keep_detected
 from .inputs import new_options, open_extras
 from .loop import Task, Trainer
+from .made_by import TRAINED
 from .negative import NO_NEGATIVE, negative_relation
 from .predictions import predictions_table, score_split
 from .ranks import Ranks, current_ranks
@@ -168,7 +169,7 @@ def _finished(
     model, splits = trainer.model, data.splits
     details: dict[str, Any] = {"best epoch": trainer.progress.best_epoch}
     remove_temporaries(job.folder)
-    model.set_made_by(job.made_by)
+    model.set_made_by({**job.made_by, TRAINED: {"parameters": {"precision": trainer.precision}}})
     model.save_pretrained(job.folder, data.reader)
     (job.folder / TEMPERATURE_FILE).unlink(missing_ok=True)  # it was the one of another model
     info, run = system_info(job.trial.system), RunFolder(job.config.parent)

@@ -14,16 +14,22 @@ from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 
-__all__ = ["CONFIG", "SOURCES", "made_by", "made_differently", "output_digest"]
+__all__ = ["CONFIG", "SOURCES", "TRAINED", "made_by", "made_differently", "output_digest"]
 
 CONFIG = "config.json"
 """The file of a model's configuration in its folder."""
+
+TRAINED = "train"
+"""What says how the model itself was computed."""
 
 SOURCES = frozenset({"prepare"})
 """The stages whose settings say where a run's own data lie: no post comes from there."""
 
 # How a stage computes and stores: it moves the last bits of numbers, and where they come from it not at all.
 _ROUNDING = ("precision", "kernels", "dtype")
+
+# What a feature set keeps: the features are compared where they are opened, whatever their set is called.
+_OF_SETS = ("levels", "views")
 
 
 def made_by(run: RunFolder, stages: Iterable[str]) -> dict[str, Any]:
@@ -48,12 +54,15 @@ def made_differently(one: dict[str, Any], causes: StageRecord) -> tuple[list[str
     """Return what differs between how a stage made what a model reads and how it would make it now.
 
     one: the stage's part of `made_by`. The first list is of what decides the result, the second of how it is
-    rounded. A fact that one of them lacks depends on the name of a feature set, and on whether there is an
-    image at all: the features are compared where they are opened.
+    rounded. A fact that one of them lacks depends on whether there is an image at all.
     """
     then = StageRecord(causes.stage, 0, one.get("parameters", {}), {}, one.get("weights", {}), {})
     now = StageRecord(causes.stage, 0, causes.parameters, {}, causes.weights, {})
-    changes = [change for change in then.changes(now) if "absent" not in change]
+    changes = [
+        change
+        for change in then.changes(now)
+        if "absent" not in change and change.split(":")[0] not in _OF_SETS
+    ]
     rounding = [change for change in changes if change.split(":")[0] in _ROUNDING]
     return [change for change in changes if change not in rounding], rounding
 

@@ -24,6 +24,7 @@ from ..vision.plan import ViewPlan
 from .batches import Visuals
 from .detected import check_detected
 from .inputs import features_of
+from .made_by import TRAINED
 
 __all__ = ["OpenModel", "open_model", "open_visuals"]
 
@@ -47,11 +48,16 @@ class OpenModel:
 
 
 def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -> OpenModel:
-    """Open the model in `folder`. Raises WeightsError where the folder does not hold one."""
+    """Open the model in `folder`. Raises WeightsError where the folder does not hold one.
+
+    precision: "auto" is that of its training where that was exact, and otherwise the device's own.
+    """
     from_pixels = (folder / BACKBONE_FILE).is_file()
     model: Model = EndToEnd.from_pretrained(folder) if from_pixels else load_system(folder)
     there = resolve_device(device)
-    arithmetic = resolve_precision(precision, there)
+    trained = model.config.made_by.get(TRAINED, {}).get("parameters", {}).get("precision")
+    exact = precision == "auto" and trained == "fp32"
+    arithmetic = resolve_precision("fp32" if exact else precision, there)
     reader = reader_of(model.config, folder)
     return OpenModel(folder, model.to(there), reader, arithmetic, from_pixels)
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hmnet_pipe import Predictor
 from hmnet_pipe.manifests.errors import InputError, Stopped
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.schemas import IMAGES, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, write_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.status import run_status
@@ -38,6 +39,7 @@ from hmnet_pipe.stages.learning.metrics import read_metrics
 from hmnet_pipe.stages.learning.predictions import predict_split
 from hmnet_pipe.stages.learning.ranks import joined_ranks
 from hmnet_pipe.stages.learning.splits import Split
+from hmnet_pipe.stages.predict.posts import Post
 from hmnet_pipe.stages.systems.folder import load_system
 from hmnet_pipe.stages.systems.registry import SYSTEMS
 from hmnet_pipe.stages.systems.system import OVER, Model
@@ -126,6 +128,37 @@ def test_a_killed_training_ends_as_an_undisturbed_one_and_is_scored_and_recorded
     assert load_system(stage.place).config.system == name
     locked = read_lock(lock_run(run, tmp_path / "lock"))
     assert stage.name in locked["stages"]
+    assert_posts_are_read_as_samples(run, stage.place)
+
+
+def assert_posts_are_read_as_samples(run: RunFolder, model: Path) -> None:
+    """Compare what a model finds in the test split's texts and image files with its predictions there."""
+    paths = {row["key"]: row["path"] for row in read_table(run.images, IMAGES).to_pylist()}
+    samples = {row["id"]: row for row in read_table(run.samples, SAMPLES).to_pylist()}
+    predictions = read_table(model / "predictions.parquet", PREDICTIONS).to_pylist()
+    posts = [
+        Post(
+            tokens=row["tokens"],
+            image=paths.get(samples[row["id"]]["image_key"]),
+            head=samples[row["id"]]["head"],
+            tail=samples[row["id"]]["tail"],
+        )
+        for row in predictions
+    ]
+    found = Predictor.from_pretrained(model)(posts)
+    for row, result in zip(predictions, found, strict=True):
+        assert not result.error
+        if result.relations:
+            assert [relation.relation for relation in result.relations] == row["predicted"]
+            continue
+        tags = ["O"] * len(row["tokens"])
+        for entity in result.entities:
+            assert entity.token_start is not None
+            assert entity.token_end is not None
+            tags[entity.token_start] = f"B-{entity.entity_group}"
+            inside = range(entity.token_start + 1, entity.token_end)
+            tags[inside.start : inside.stop] = [f"I-{entity.entity_group}"] * len(inside)
+        assert tags == row["predicted"]
 
 
 @every_system
