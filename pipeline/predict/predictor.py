@@ -116,8 +116,8 @@ class Predictor:
     def reads_images(self) -> bool:
         return any(system_info(model.config.system).is_visual for model in self.models)
 
-    @overload
-    def __call__(
+    @overload  # a text is a sequence of texts, too
+    def __call__(  # type: ignore[overload-overlap]
         self,
         posts: Posts,
         image: Any = None,
@@ -126,10 +126,10 @@ class Predictor:
         tail: Span | None = None,
     ) -> Result: ...
     @overload
-    def __call__(self, posts: list[Posts], image: Sequence[Any] | None = None) -> list[Result]: ...
+    def __call__(self, posts: Sequence[Posts], image: Sequence[Any] | None = None) -> list[Result]: ...
     def __call__(
         self,
-        posts: Posts | list[Posts],
+        posts: Posts | Sequence[Posts],
         image: Any = None,
         *,
         head: Span | None = None,
