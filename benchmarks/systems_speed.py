@@ -1,11 +1,13 @@
 """Training speed of every system over the text-only one of its task, on the demonstration's corpora.
 
     python benchmarks/systems_speed.py [--task re] [--systems umt mega] [--rounds 3]
+    python benchmarks/systems_speed.py --quick        # whether all of it runs; its figures are noise
 
 All systems take turns on the same samples in one run, so that a busy machine slows all alike; each figure is
 the median over the rounds. "ready" is the same step, forward, backward and update, on batches that lie
 finished in memory: what a system loses to making its batches shows there. Peak memory is that of a process of
-its own, which trains one epoch, libraries included.
+its own, which trains one epoch, libraries included. The figures also come as a table in Markdown, a row for
+each system.
 """
 
 import argparse
@@ -163,6 +165,17 @@ def measure(folder: Path, task: str, systems: list[str], samples: int, rounds: i
     return results
 
 
+def markdown(task: str, results: list[Result]) -> str:
+    """Return the results of a task as a table, a row for each system."""
+    head = ("system", *(result.what.split(": ")[1] for result in results[:4]))
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for first in range(0, len(results), 4):
+        name = results[first].what.removeprefix(f"{task} ").split(": ")[0]
+        speed, of_ready, making, peak = (result.value for result in results[first : first + 4])
+        lines.append(f"| `{name}` | {speed:.2f} | {of_ready:.2f} | {making:.1%} | {peak:.0f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -171,6 +184,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="*", default=[], help="only these systems")
     parser.add_argument("--samples", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="32 samples, one round")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
@@ -180,7 +194,10 @@ def main() -> None:
         contender(RunFolder(options.run), options.memory_of).epoch()
         print(json.dumps(own_peak()))
         return
-    results = []
+    if options.quick:
+        options.samples, options.rounds = 32, 1
+    results: list[Result] = []
+    tables: list[str] = []
     for task in [options.task] if options.task else list(TEXT_ONLY):
         wanted = [
             name
@@ -188,8 +205,11 @@ def main() -> None:
             if task in info.tasks and (not options.systems or name in (*options.systems, TEXT_ONLY[task]))
         ]
         with tempfile.TemporaryDirectory() as name:
-            results += measure(Path(name), task, wanted, options.samples, options.rounds)
+            of_task = measure(Path(name), task, wanted, options.samples, options.rounds)
+        results += of_task
+        tables.append(markdown(task, of_task))
     report("systems_speed", results, {"samples": options.samples, "rounds": options.rounds}, options.output)
+    print("", *tables, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@
     x'' = LN(x' + xc); o'' = LN(o' + oc);  x = LN(x'' + ffn_x(x'')); o = LN(o'' + ffn_o(o''))
     The heads read [h0; x].
 
-MHA_qk has projections of queries and keys alone: its values are the nodes. Dropout is on each added term.
+MHA_qk has projections of queries and keys alone: its values are the nodes. Dropout of 0.4 is on each added
+term, on attention weights and on both maps of objects, as in the code, and none is on h0: where the encoder
+learns fast, h0 fits the texts before the graph is of use, and images are ignored (docs/systems.md).
 
 A bibliography lists the paper as retracted by agreement of its authors and AAAI; verify that before you cite
 its scores. It departs from the paper, or from the code at github.com/TransformersWsz/UMGF, in these points:
