@@ -26,6 +26,7 @@ from ...stages.predict.work import (
     find_mentions,
     find_relations,
 )
+from ...stages.systems.hub import model_folder
 from ...stages.systems.registry import system_info
 from ...stages.text.limits import Span
 from ...stages.text.words import WORD_RULES, rule_of_record
@@ -33,9 +34,13 @@ from .images import given_images
 from .relations import Asked, answers, questions
 from .visual import ImageRun
 
-__all__ = ["PredictOptions", "Predictor"]
+__all__ = ["LONG", "PredictOptions", "Predictor"]
 
 Posts = str | Post | Mapping[str, Any]
+
+
+LONG = ("windows", "cut", "error")
+"""What may become of a text that is longer than a model reads."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,21 @@ class PredictOptions:
 
     min_score: mentions of less probability are left out. recall: mentions of at least this probability are
     added. max_pairs: the pairs of mentions of a text that are looked at. types: whether relations whose names
-    say the types of their arguments are restricted to them. batch_size: texts that go through a model
-    together.
+    say the types of their arguments are restricted to them. long: what becomes of a text that is
+    longer than the model reads, one of LONG: it is read in windows, cut as in training, or an error.
+    batch_size: texts that go through a model together.
     """
 
     min_score: float = 0.0
     recall: float | None = None
     max_pairs: int = 20
     types: bool = True
+    long: str = "windows"
     batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.long not in LONG:
+            raise unknown_name("long", self.long, LONG)
 
 
 @dataclass(frozen=True)
@@ -84,14 +95,15 @@ class Predictor:
     ) -> "Predictor":
         """Open a model of entities or of relations; `relations` is one of relations beside it.
 
+        Each is a model's folder, or a name on the hub, "user/name".
         words: the rule by which raw texts become words, in the place of the model's own. options: those of
         PredictOptions. Raises WeightsError where a folder holds no model, and InputError where a model cannot
         be used on posts.
         """
-        first = open_model(Path(model), device=device, precision=precision)
-        second = (
-            None if relations is None else open_model(Path(relations), device=device, precision=precision)
-        )
+        first = open_model(model_folder(model), device=device, precision=precision)
+        second = None
+        if relations is not None:
+            second = open_model(model_folder(relations), device=device, precision=precision)
         if second is not None and (first.config.task, second.config.task) != ("ner", "re"):
             raise InputError(
                 f"{model} is to find entities and {relations} relations, and they were trained for "
@@ -216,7 +228,11 @@ class Predictor:
         mentions: list[tuple[list[Mention], bool]] = [([], True) for _ in sound]
         if self.entities is not None:
             mentions = find_mentions(
-                self.entities, given[0], min_score=self.options.min_score, recall=self.options.recall
+                self.entities,
+                given[0],
+                min_score=self.options.min_score,
+                recall=self.options.recall,
+                windows=self.options.long == "windows",
             )
         found = {
             number: self._result(posts[number], words[place], *mentions[place])
@@ -224,6 +240,11 @@ class Predictor:
         }
         if self.relations is not None:
             self._relate(posts, words, sound, mentions, given[-1], found)
+        if self.options.long == "error":
+            for number, one in found.items():
+                if one.truncated:
+                    error = f"its text is longer than the model reads: {len(one.text)} characters"
+                    found[number] = replace(one, entities=(), relations=(), error=error)
         results = []
         for number, post in enumerate(posts):
             result = found.get(number) or Result(

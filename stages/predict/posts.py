@@ -56,6 +56,11 @@ class Words:
             raise InputError(f"{name} {start, end} covers white space only")
         return covered[0], covered[-1] + 1
 
+    def part(self, span: Span) -> "Words":
+        """Return a range of the words."""
+        start, end = span
+        return Words(self.text, self.tokens[start:end], self.offsets[start:end], self.given)
+
     def characters(self, span: Span) -> Span:
         """Return the range of characters of a range of words."""
         return self.offsets[span[0]][0], self.offsets[span[1] - 1][1]

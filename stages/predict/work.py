@@ -1,26 +1,28 @@
 """What is found in posts by one or two models, once their images are features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
-import torch
 from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 
 from ..learning.batches import Visuals
+from ..learning.calibration import temperature_of
 from ..learning.extras import Extra
 from ..learning.opened import OpenModel
 from ..learning.predictions import over_split
 from ..learning.splits import Split
 from ..systems.batch import Batch
-from ..systems.heads import best_tags
-from ..systems.marginals import chain_of, span_types
+from ..systems.marginals import span_types
 from ..text.limits import Span
+from ..text.windows import best_windows, windows_of
 from .posts import Words
 
 __all__ = ["Given", "Mention", "PairFound", "find_mentions", "find_relations", "pairs_of"]
+
+_UNLIMITED = 2**31
 
 
 @dataclass(frozen=True)
@@ -78,28 +80,76 @@ class PairFound:
 
 
 def find_mentions(
-    model: OpenModel, given: Given, *, min_score: float = 0.0, recall: float | None = None
+    model: OpenModel,
+    given: Given,
+    *,
+    min_score: float = 0.0,
+    recall: float | None = None,
+    windows: bool = True,
 ) -> list[tuple[list[Mention], bool]]:
     """Return the mentions of each post, in the order of the text, and whether the model read all of it.
 
     They are those of the best label sequence (equation 10's argmax) whose probability is at least min_score.
     recall: also those with at least this probability, most probable first, that overlap none of them.
+    windows: read a text that is longer than the model reads in windows of whole words
+    (stages.text.windows); otherwise its end is not read.
     """
     split = given.split(model)
-    system: Any = getattr(model.model, "system", model.model)
+    whole = [text.words == len(words) for text, words in zip(split.texts, split.tokens, strict=True)]
+    found = _over(model, given, split, min_score, recall)
+    if windows and not all(whole):
+        long = [i for i, every in enumerate(whole) if not every]
+        for i, mentions in zip(long, _in_windows(model, given, long, min_score, recall), strict=True):
+            found[i], whole[i] = mentions, True
+    return list(zip(found, whole, strict=True))
+
+
+def _over(
+    model: OpenModel, given: Given, split: Split, min_score: float, recall: float | None
+) -> list[list[Mention]]:
     types = span_types(model.config.labels)
+    temperature = temperature_of(model.folder)
 
     def each(batch: Batch) -> list[list[Mention]]:
-        with torch.inference_mode():
-            emissions: Tensor = model.model(batch)
-        paths = best_tags(system.crf, emissions, batch.position_mask)
-        tags = [[model.config.labels[i] for i in path] for path in paths]
-        chain = chain_of(system.crf, emissions.float(), batch.position_mask)
-        spans = {name: chain.spans(*numbers).cpu() for name, numbers in types.items()}
-        return [_mentions(path, place, spans, min_score, recall) for place, path in enumerate(tags)]
+        scored = model.model.scored(batch, temperature)
+        assert scored.chain is not None
+        spans = {name: scored.chain.spans(*numbers).cpu() for name, numbers in types.items()}
+        found = enumerate(scored.labels)
+        return [_mentions(tags, place, spans, min_score, recall) for place, tags in found]
 
-    whole = [text.words == len(words) for text, words in zip(split.texts, split.tokens, strict=True)]
-    return list(zip(given.over(model, split, each), whole, strict=True))
+    return given.over(model, split, each)
+
+
+def _in_windows(
+    model: OpenModel, given: Given, long: Sequence[int], min_score: float, recall: float | None
+) -> Iterator[list[Mention]]:
+    """Yield the mentions of each of the posts that are too long: each from its first word's best window."""
+    plans: list[tuple[list[Span], list[int]]] = []
+    parts = Given([], [], [], given.visuals, given.extras, given.batch_size)
+    for i in long:
+        words = given.words[i]
+        [text] = model.reader.encode([words.tokens], limit=_UNLIMITED)
+        # As many numbers close a text as open it: one of sub-words, none of words.
+        ends = [*text.positions[1:], len(text.input_ids) - text.positions[0]]
+        sizes = [max(1, end - start) for start, end in zip(text.positions, ends, strict=True)]
+        framing = len(text.input_ids) - sum(sizes)
+        spans = windows_of(sizes, max(1, model.config.max_length - framing))
+        plans.append((spans, best_windows(sizes, spans)))
+        parts = replace(
+            parts,
+            ids=[*parts.ids, *[given.ids[i]] * len(spans)],
+            words=[*parts.words, *(words.part(span) for span in spans)],
+            keys=[*parts.keys, *[given.keys[i]] * len(spans)],
+        )
+    found = iter(_over(model, parts, parts.split(model), min_score, recall))
+    for spans, best in plans:
+        kept: list[Mention] = []
+        for number, ((first, _), mentions) in enumerate(zip(spans, islice(found, len(spans)), strict=True)):
+            for one in mentions:
+                start, end = first + one.span[0], first + one.span[1]
+                if best[start] == number and (not kept or kept[-1].span[1] <= start):
+                    kept.append(Mention(one.type, (start, end), one.score))
+        yield kept
 
 
 def _mentions(
@@ -114,7 +164,8 @@ def _mentions(
         others = [
             Mention(name, (i, j + 1), float(scores[place, i, j]))
             for name, scores in spans.items()
-            for i, j in (scores[place] >= recall).nonzero().tolist()
+            # Beyond a text's end nothing has any probability.
+            for i, j in ((scores[place] >= recall) & (scores[place] > 0)).nonzero().tolist()
         ]
         for one in sorted(others, key=lambda one: (-one.score, one.span)):
             if all(one.span[1] <= other.span[0] or other.span[1] <= one.span[0] for other in kept):
@@ -128,10 +179,12 @@ def find_relations(model: OpenModel, given: Given, pairs: list[tuple[int, Span, 
         return []
     split = given.split(model, pairs)
 
+    temperature = temperature_of(model.folder)
+
     def each(batch: Batch) -> list[list[float]]:
-        with torch.inference_mode():
-            logits: Tensor = model.model(batch)
-        rows: list[list[float]] = logits.double().softmax(dim=-1).tolist()
+        probabilities = model.model.scored(batch, temperature).probabilities
+        assert probabilities is not None
+        rows: list[list[float]] = probabilities.tolist()
         return rows
 
     labels = model.config.labels
