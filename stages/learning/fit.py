@@ -5,7 +5,7 @@ It imports no stage.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ import torch
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import remove_temporaries, write_text
+from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import HISTORY, SAMPLES
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.tools import Counts, Tools, counted
 from ..systems.batch import ModelConfig
+from ..systems.hub import CARD
 from ..systems.registry import SUBWORDS, SystemInfo, system_info
 from ..systems.system import Model
 from ..text.reader import TextReader
@@ -25,6 +27,7 @@ from ..text.subwords import Subwords
 from ..text.vectors import Vectors
 from .batches import Visuals
 from .calibration import TEMPERATURE_FILE
+from .card import card_of, keep_card
 from .checkpoint import Checkpoints
 from .detected import detected_in, keep_detected
 from .inputs import new_options, open_extras
@@ -150,7 +153,7 @@ def fit(
     with wishes() as trainer.wish:
         samples = trainer.run(tools)
         predicted = trainer.predict(splits["test"], tools)
-        details = _finished(job, trainer, data, visuals, predicted) if ranks.leads else {}
+        details = _finished(job, trainer, data, visuals, predicted, tools) if ranks.leads else {}
         trainer.close()
     return Counts("sample passes", done=samples, details=details)
 
@@ -161,6 +164,7 @@ def _finished(
     data: Data,
     visuals: Visuals | None,
     predicted: Sequence[Sequence[str]],
+    tools: Tools,
 ) -> dict[str, Any]:
     """Write what a finished training makes, and return the details of its summary.
 
@@ -191,6 +195,11 @@ def _finished(
     write_table(job.folder / "predictions.parquet", predictions_table(splits["test"], predicted, visuals))
     write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.progress.history))
     write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    recipe = {**asdict(job.recipe), "precision": trainer.precision}
+    prepared = StageRecord.known(run.record("prepare"))
+    title = job.trial.title + (", end to end" if "backbone" in job.rates else "")
+    if not keep_card(job.folder, card_of(title, model.config, metrics, recipe, prepared)):
+        tools.say(f"note: {job.folder / CARD} is not as it was written, and stays as it is")
     for split, words in (("test", "test F1"), ("valid", "validation F1")):
         if metrics[split]:
             details[words] = metrics[split]["f1"]
