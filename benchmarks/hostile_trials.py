@@ -125,7 +125,7 @@ def readers_of(path: str) -> list[str]:
     if name in ("metrics.json", "history.parquet", "predictions.parquet") or name.startswith("evaluation"):
         return ["table {run}", "verify {run}"]
     if path.startswith("models/"):
-        return ["evaluate {run}", "finetune {run} --from train"]
+        return ["evaluate {run}", "finetune {run} --from train --epochs 1"]
     if path.startswith("features/"):
         return ["verify {run}", "extract {run}"]
     if path.startswith("stages/detect") or name == "detections.parquet":
