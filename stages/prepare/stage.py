@@ -215,12 +215,14 @@ class Prepare(Stage):
                     if (number := sum(sample.split == split for sample in samples))
                 },
                 ("mentions" if self.settings.task == "ner" else "relations") + " per split": _labels(samples),
+                **({"negative relation": negative} if negative else {}),
                 "images": len(usable),
                 **({"images under another name": renamed} if renamed else {}),
                 "samples whose image is missing": missing,
                 "samples whose image is unreadable": len(problems) - missing,
                 **{name: kinds[kind] for name, kind in _REPAIRS[self.settings.task].items()},
                 **{name: kinds[kind] for name, kind in _CONVERSIONS.items() if kinds[kind]},
+                **({"rows of these": str(self.run.problems)} if problems or repairs else {}),
                 "data": {split: str(identity) for split, identity in identify(map(vars, samples)).items()},
             },
         )

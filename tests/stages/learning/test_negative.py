@@ -133,7 +133,9 @@ def prepared(run: Path, texts: Path | None, negative: str | None = None) -> str:
     said: list[str] = []
     folder = RunFolder(run)
     config = prepare_config(folder, "custom", "re", texts, None, "auto", {"negative": negative})
-    prepare_run(folder, config, Tools(say=said.append))
+    report = prepare_run(folder, config, Tools(say=said.append))
+    known = config.of(PrepareSettings).negative or ("no_relation" if run.name == "run-1" else None)
+    assert report.details.get("negative relation") == known
     return "\n".join(said)
 
 

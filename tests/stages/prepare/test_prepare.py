@@ -128,6 +128,7 @@ def test_samples_images_and_problems_are_written(workplace: Path) -> None:
         "samples whose image is missing": 2,
         "samples whose image is unreadable": 0,
         "repaired tags": 1,
+        "rows of these": str(prepare.run.problems),
         "data": {
             split: f"unknown version [{identity.digest[:12]}]"
             for split, identity in identify(samples).items()
