@@ -68,8 +68,13 @@ def input_digests(info: SystemInfo, run: RunFolder, feature_set: str | None) -> 
 def features_of(run: RunFolder, feature_set: str) -> FeatureCache:
     """Return a feature set of a run. Raises StageError, which names the command that makes it."""
     folder = run.features(feature_set)
-    if feature_set in (DEFAULT_SET, SCENE_SET) or folder.exists():
+    if feature_set == DEFAULT_SET or folder.exists():
         return FeatureCache(folder)
+    if feature_set == SCENE_SET:
+        raise StageError(
+            f"{folder} does not exist: it holds the features that `{typed('scenes', run.path)}` is given by "
+            f"--features; without such a file, extract and train with --features {SCENE_VECTOR.name}"
+        )
     raise StageError(
         f"{folder} does not exist; run `{typed('extract', run.path, '--features', feature_set)}` first"
     )

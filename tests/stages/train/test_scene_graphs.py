@@ -24,6 +24,7 @@ from hmnet_pipe.pipeline.run.runner import run_stage, run_together
 from hmnet_pipe.pipeline.run.trainings import finished_trainings
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
+from hmnet_pipe.stages.learning.detected import detected_in
 from safetensors.numpy import save_file
 
 from ...running import Demos, bring_up_to_date, configure, model_of
@@ -174,8 +175,13 @@ def test_scene_graphs_without_features_get_those_of_their_own_boxes(run: Path, t
     assert names.index("scenes") < names.index("extract-scene-vector")
     assert {one.state for one in run_status(folder).stages} == {"fresh"}
     assert verify_run(folder) == []
+    # Some of its boxes are the detector's, which is compared where the model is scored.
+    assert detected_in(folder, "scene-vector") == detected_in(folder) is not None
+    with pytest.raises(StageError, match=r"without such a file, .* --features scene-vector"):
+        bring_up_to_date(run, "train", trial=replace(trial, features="scenes"))
     # With other scenes, these features are those of other objects until they are computed again.
     bring_up_to_date(run, "scenes", missing="empty")
+    assert detected_in(folder, "scene-vector") is None
     with pytest.raises(StageError, match="shows the objects of other scenes"):
         bring_up_to_date(run, "train", trial=trial)
     report = run_stage(config.stage("extract", folder, "scene-vector"), Tools())
