@@ -27,7 +27,8 @@ from typing import Any
 
 from ....manifests.fingerprint import digest_json
 from ...text.words import split_words
-from .rows import Draft, Line, Reading, TextFile, is_converted, is_tag, open_mentions, shorten
+from ...text.written import shorten, unrepeated
+from .rows import Draft, Line, Reading, TextFile, is_converted, is_tag, open_mentions
 
 __all__ = ["read_jsonl"]
 
@@ -61,7 +62,7 @@ def _of_lines(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
         if text.strip():
             line = Line(file, number)
             try:
-                record = json.loads(text, object_pairs_hook=_without_repeats)
+                record = json.loads(text, object_pairs_hook=unrepeated)
             except (ValueError, RecursionError) as error:
                 raise line.error(f"expected one JSON object, found {shorten(text)} ({error})") from error
             yield line, _object(line, record)
@@ -70,7 +71,7 @@ def _of_lines(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
 def _of_array(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
     """Yield each object of the array that the file holds, with the line that it begins in."""
     text = "\n".join(file.lines)
-    decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
+    decoder = json.JSONDecoder(object_pairs_hook=unrepeated)
     place, number, mark = text.index("["), 1 + text.count("\n", 0, text.index("[")), "["
     while mark != "]":
         place, number = _skip(text, place + 1, number)
@@ -153,14 +154,6 @@ def _other_format(record: dict[str, Any]) -> str | None:
             'write "tokens", "head", "tail" and "relation")'
         )
     return None
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a repeated key: json would keep the last one and drop the first silently."""
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        raise ValueError("the same key twice")
-    return record
 
 
 def _entities(line: Line, record: dict[str, Any], reading: Reading) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ....manifests.fingerprint import digest_json
-from .rows import Draft, Line, TextFile, shorten
+from ...text.written import shorten
+from .rows import Draft, Line, TextFile
 
 __all__ = ["read_mnre"]
 

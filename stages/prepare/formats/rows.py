@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from ....manifests.errors import InputError
 from ...text.words import WORD_RULES
+from ...text.written import shorten
 
 __all__ = [
     "LABELS",
@@ -26,7 +27,6 @@ __all__ = [
     "is_tag",
     "number_repeats",
     "open_mentions",
-    "shorten",
 ]
 
 
@@ -227,15 +227,6 @@ class Draft:
     repairs: list[tuple[Line, str]] = field(default_factory=list)
     moved: list[tuple[Line, str]] = field(default_factory=list)
     converted: bool = False
-
-
-def shorten(value: Any) -> str:
-    """Return `value` as Python writes it, cut to fit a one-line message."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer with more digits than Python is willing to write
-        text = type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_text(value: Any) -> bool:

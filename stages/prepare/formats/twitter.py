@@ -9,15 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ....manifests.fingerprint import digest_json
-from .rows import Draft, Line, Reading, TextFile, is_converted, is_tag, open_mentions, shorten
+from ...text.written import DOCUMENT, IMAGE_HEADER, cells_of, is_header, shorten
+from .rows import Draft, Line, Reading, TextFile, is_converted, is_tag, open_mentions
 
 __all__ = ["has_twitter_labels", "read_twitter"]
 
 # Twitter-2015 calls OTHER what Twitter-2017 calls MISC; the literature scores them as one type.
 _TYPES = {"PER": "PER", "LOC": "LOC", "ORG": "ORG", "MISC": "MISC", "OTHER": "MISC"}
-_HEADER = "IMGID:"
-# CoNLL-2003 has a line of this word, and dummy columns, between documents.
-_DOCUMENT = "-DOCSTART-"
 
 
 @dataclass
@@ -79,23 +77,25 @@ def read_twitter(file: TextFile, reading: Reading) -> list[Draft]:
 
 def _tweets(file: TextFile, column: int) -> list[_Tweet]:
     tweets: list[_Tweet] = []
-    has_images = any(map(_is_header, file.lines))
+    has_images = any(map(is_header, file.lines))
     inside = False
     for number, text in enumerate(file.lines, start=1):
         line = Line(file, number)
-        if _is_header(text):
-            if not (image_id := text.removeprefix(_HEADER).strip()):
-                raise line.error(f'expected "{_HEADER}<image id>", found no id; add it, or remove the tweet')
+        if is_header(text):
+            if not (image_id := text.removeprefix(IMAGE_HEADER).strip()):
+                raise line.error(
+                    f'expected "{IMAGE_HEADER}<image id>", found no id; add it, or remove the tweet'
+                )
             tweets.append(_Tweet(line, line.text("IMGID", image_id)))
             inside = True
-        elif not text.strip() or text.split()[0] == _DOCUMENT:
+        elif not text.strip() or text.split()[0] == DOCUMENT:
             inside = False
         else:
             token, tag = _word(line, text, column)
             if not inside:
                 if has_images:
                     raise line.error(
-                        f'expected "{_HEADER}<image id>" before the first word of a tweet, '
+                        f'expected "{IMAGE_HEADER}<image id>" before the first word of a tweet, '
                         f"found {shorten(text)}"
                     )
                 tweets.append(_Tweet(line, None))
@@ -111,10 +111,6 @@ def _tweets(file: TextFile, column: int) -> list[_Tweet]:
     return tweets
 
 
-def _is_header(text: str) -> bool:
-    return text.startswith(_HEADER) and "\t" not in text
-
-
 def _word(line: Line, text: str, column: int) -> tuple[str, str]:
     """Return the word and its tag.
 
@@ -125,13 +121,7 @@ def _word(line: Line, text: str, column: int) -> tuple[str, str]:
             "looks like JSON or MNRE, not like words with labels; "
             "give JSON the suffix .jsonl, and MNRE --task re"
         )
-    if "\t" in text:
-        cells = text.split("\t")
-        while not cells[-1].strip():  # a spreadsheet writes a tab after the last column
-            cells.pop()
-    else:
-        cells = text.split(" ")
-        cells = [cells[0], *filter(None, cells[1:])]
+    cells = cells_of(text)
     if not cells[0] or len(cells) < 2:
         raise line.error(f'expected "token<TAB>label", found {shorten(text)}')
     if not column and len(cells) > 2:
