@@ -42,8 +42,9 @@ def posts_of(
 
     path: None for standard input. format: one of INPUT_FORMATS, or "auto", which goes by the file's suffix;
     standard input is "jsonl" then. text_column, image_column: of tables; one without the latter has no images
-    unless another name than "image" is given. The number is that of the row in parquet, and of the first line
-    where a post has several. An InputError in the place of a post says what is wrong with it.
+    unless another name than "image" is given. The number is that of the row in parquet, of the object in an
+    array, and of the first line where a post has several. An InputError in the place of a post says what is
+    wrong with it.
 
     Raises InputError, at once, where the file cannot be read or lacks a column, and later where an array of
     JSON is broken off, as what follows cannot be told apart.
@@ -120,12 +121,14 @@ def _finite(written: str) -> float:
 
 
 def _of_array(array: Array) -> Posts:
-    mark = array.mark()
+    """Yield the posts of an array, each with its place, as all of them may be on one line."""
+    mark, place = array.mark(), 0
     if array.next_is("]"):
         mark = array.mark()
     while mark != "]":
+        place += 1
         number, text = array.next()
-        yield number, array.source.fault(text, number) or _of_object(array.source, text, number)
+        yield place, array.source.fault(text, number) or _of_object(array.source, text, number)
         mark = array.mark()
         if mark not in (",", "]"):
             raise array.error(f'expected "," or "]" after an object, found {shorten(mark)}')

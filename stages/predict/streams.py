@@ -21,7 +21,7 @@ MOST = 10_000_000
 
 STDIN = "standard input"
 
-_CHUNK = 2**20
+_CHUNK = 2**18
 _UNUSABLE = re.compile("[\0\udc80-\udcff]")
 _SPACE = re.compile(r"\s*")
 # What begins a file whose lines would all be errors.

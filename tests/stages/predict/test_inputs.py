@@ -97,14 +97,14 @@ def test_an_array_gives_what_the_lines_give(
     lines = read("posts.jsonl", "\n".join(json.dumps(record, ensure_ascii=False) for record in records))
     found = read("posts.json", "\n\n " + json.dumps(records, indent=indent, ensure_ascii=False))
     assert [post for _, post in found] == [post for _, post in lines]
-    assert [number for number, _ in found] == [3 if indent is None else 4 + 8 * i for i in range(20)]
+    assert [number for number, _ in found] == list(range(1, 21))
     assert read("posts.json", " [ ]\n") == []
 
 
 def test_a_bad_object_of_an_array_costs_itself(read: Read) -> None:
     content = b'[{"text": "a"},\n{"text": 3},\n{"text":\n"\xff"}, 7, {"text": "a", "x": NaN},\n{"text": "z"}]'
     found = read("posts.json", content)
-    assert [number for number, _ in found] == [1, 2, 3, 4, 4, 5]
+    assert [number for number, _ in found] == [1, 2, 3, 4, 5, 6]
     assert (found[0][1], found[5][1]) == (Post("a"), Post("z"))
     assert [text for _, text in found[1:5]] == [
         'posts.json line 2: "text" must be a string, found 3',
@@ -279,7 +279,7 @@ def test_what_cannot_be_read_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "txt", "csv", "conll", "parquet"])
 def test_a_file_is_never_held_whole(tmp_path: Path, suffix: str) -> None:
-    lines = [f"{MESSI * 4} number {number}" for number in range(60_000)]
+    lines = [f"{MESSI * 4} number {number}" for number in range(30_000)]
     records = [json.dumps({"text": line}) for line in lines]
     path = tmp_path / f"posts.{suffix}"
     if suffix == "parquet":
