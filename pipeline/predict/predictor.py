@@ -116,13 +116,18 @@ class Predictor:
             raise unknown_name("words", words, WORD_RULES)
         rule = words or _words_of(first)
         found = cls(entities, pairs, rule, chosen, weights, device)
-        for run in found._runs(Path()):
+        for run in found.runs(Path()):
             run.check()
         return found
 
     @property
     def models(self) -> list[OpenModel]:
         return [model for model in (self.entities, self.relations) if model is not None]
+
+    @property
+    def reads_trees(self) -> bool:
+        """Return whether a model reads a tree of each text."""
+        return any("dependencies" in system_info(model.config.system).graphs for model in self.models)
 
     @property
     def reads_images(self) -> bool:
@@ -181,22 +186,23 @@ class Predictor:
             folder = Path(name)
             wanted = [post.image if self.reads_images else None for post in posts]
             images, rows = given_images(wanted, folder / "images")
-            worded = [self._words(post) for post in posts]
-            runs = self._runs(folder)
+            worded = [self.words_or_error(post) for post in posts]
+            runs = self.runs(folder)
             samples = _samples(posts, worded, images)
             for run in _distinct(runs):
                 run.make(rows, samples, tools)
             return self.over(posts, worded, images, runs, tools)
 
-    def _runs(self, folder: Path) -> list[ImageRun]:
-        """Return the run of each model; models whose images become the same share one folder."""
+    def runs(self, folder: Path) -> list[ImageRun]:
+        """Return the run of each model below a folder; models whose images become the same share one."""
         runs = []
         for model in self.models:
             run = ImageRun(RunFolder(folder), model, self.weights, self.device)
             runs.append(replace(run, run=RunFolder(folder / run.identity)))
         return runs
 
-    def _words(self, post: Post) -> Words | InputError:
+    def words_or_error(self, post: Post) -> Words | InputError:
+        """Return the words of a post, or why it has none."""
         try:
             return words_of(post, self.words)
         except InputError as error:

@@ -1,14 +1,25 @@
 """What is found in a post: entities, relations, the objects of its image, and what became of the image."""
 
 import html
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["IMAGE_STATES", "Entity", "PostImage", "Relation", "Result", "Seen"]
+__all__ = ["IMAGE_STATES", "Entity", "PostImage", "Relation", "Result", "Seen", "as_line"]
 
 USED, NONE, MISSING, UNREADABLE, UNUSED = IMAGE_STATES = ("used", "none", "missing", "unreadable", "unused")
 """What became of a post's image. "unused": the model reads no images."""
+
+
+def as_line(values: Mapping[str, Any]) -> str:
+    """Return JSON values as a line, in letters where all of them can be written."""
+    line = json.dumps(values, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half a character, which only an escape can say
+        line = json.dumps(values)
+    return line + "\n"
 
 
 @dataclass(frozen=True)
