@@ -30,10 +30,13 @@ def demo(run: Path, workers: int | None, finetune: bool, as_json: bool) -> None:
     Example: hmnet-pipe demo runs/demo
     """
     from ..report.text import demo_table
-    from ..run.demo import run_demo, run_finetune_demo
+    from ..run.demo import run_demo, run_finetune_demo, sample_command
 
     with lent_tools(workers=workers, quiet=as_json) as tools:
         scores = (run_finetune_demo if finetune else run_demo)(
             run, tools, lambda report: None if as_json else show(*report.lines())
         )
-    print_json(scores) if as_json else show(*demo_table(scores).split("\n"))
+    if as_json:
+        print_json(scores)
+    else:
+        show(*demo_table(scores).split("\n"), "", f"Try it on a post: {sample_command(run)}")

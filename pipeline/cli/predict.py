@@ -62,6 +62,12 @@ _path = click.Path(path_type=Path)
 @click.option("--detector-weights", default="", help="The detector's weights, where they lie elsewhere now.")
 @click.option("--backbone-weights", default="", help="The backbone's weights, where they lie elsewhere now.")
 @click.option("--batch-size", type=click.IntRange(1, 2**16), default=64, help="Texts that go together.")
+@click.option(
+    "--chunk",
+    type=click.IntRange(1, 2**20),
+    default=1000,
+    help="With --output: posts per task; the most that a kill can lose of each worker's work.",
+)
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 @click.option("--precision", default="auto", type=click.Choice(("auto", "fp32", "bf16")), help="Arithmetic.")
 @cluster_options
@@ -88,6 +94,7 @@ def predict(
     detector_weights: str,
     backbone_weights: str,
     batch_size: int,
+    chunk: int,
     device: str,
     precision: str,
     scheduler: str | None,
@@ -141,7 +148,7 @@ def predict(
     if from_stdin:
         raise click.UsageError("with --output POSTS must be a file: a run that is killed reads it again.")
     with lent_tools(scheduler, workers, quiet=as_json) as tools:
-        report = predict_file(models, source, output, tools)
+        report = predict_file(models, source, output, chunk, tools)
     if as_json:
         print_reports([report])
     else:

@@ -39,14 +39,14 @@ def model_meant(name: str, system: str, seed: int) -> str:
     return str(folder)
 
 
-def predict_file(models: Models, source: Source, output: Path, tools: Tools) -> Report:
-    """Predict a file of posts into a folder, in parts.
+def predict_file(models: Models, source: Source, output: Path, chunk: int, tools: Tools) -> Report:
+    """Predict a file of posts into a folder, in parts of `chunk` posts.
 
     Raises InputError where the folder is a run, and StageError where it holds another model's predictions.
     """
     if (output / "run.toml").exists():
         raise InputError(f"{output} is a run; give --output a folder of its own")
-    stage = Predict(output, models, source)
+    stage = Predict(output, models, source, chunk)
     record = StageRecord.read(stage.run.record(stage.name))
     if record is not None and record.weights != stage.weights():
         raise StageError(

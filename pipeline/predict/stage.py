@@ -35,9 +35,6 @@ __all__ = ["PREDICTIONS", "Models", "Predict", "Source"]
 
 PREDICTIONS = "predictions.jsonl"
 
-# Posts per part: a kill can lose one of each worker, and a part is held whole.
-_PART = 1000
-
 
 @dataclass(frozen=True)
 class Models:
@@ -111,9 +108,10 @@ class Predict(Stage):
     files = (PREDICTIONS, "problems.parquet")
     failures_are = "in problems.parquet"
 
-    def __init__(self, output: Path, models: Models, source: Source) -> None:
+    def __init__(self, output: Path, models: Models, source: Source, chunk: int = 1000) -> None:
+        """Hold what is to be done; chunk: posts per part, which a kill can lose, and which is held whole."""
         self.run = RunFolder(output)
-        self.models, self.posts = models, source
+        self.models, self.posts, self.chunk = models, source, chunk
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -175,14 +173,14 @@ class Predict(Stage):
         self, record: StageRecord, share: float, elsewhere: bool, scratch: RunFolder, tools: Tools
     ) -> Rerun:
         """Predict all of it again."""
-        again = Predict(scratch.path, self.models, self.posts)
+        again = Predict(scratch.path, self.models, self.posts, self.chunk)
         again.compute(again.causes(tools), tools)
         wrong = changed_outputs(record, again.outputs())
         return Rerun(self.name, "different" if wrong else "equal", "everything", remarks=wrong)
 
     def _parts(self, causes: StageRecord) -> Path:
         """Return the folder of the parts of these causes: parts of others are never taken up."""
-        return self.run.work(self.name) / causes.fingerprint[:16]
+        return self.run.work(self.name) / f"{causes.fingerprint[:16]}-{self.chunk}"
 
     @cached_property
     def _images(self) -> dict[str, Found]:
@@ -258,7 +256,7 @@ class Predict(Stage):
             else:
                 values = {name: value for name, value in vars(post).items() if value is not None}
                 group.append({"line": line, "post": values, "image": self._became(post, rows)})
-            if len(group) == _PART:
+            if len(group) == self.chunk:
                 yield written()
                 number, group = number + 1, []
         if group:
@@ -306,7 +304,7 @@ class Predict(Stage):
             "truncated texts": counts["truncated"],
             **({"problems": str(self.run.problems)} if problems else {}),
         }
-        skipped = min(kept * _PART, counts["posts"])
+        skipped = min(kept * self.chunk, counts["posts"])
         return Counts("posts", counts["posts"] - skipped, skipped, counts["errors"], details)
 
     def finish(self) -> None:

@@ -5,12 +5,16 @@ others: HMNeT on the cache, trained end to end from there, and trained again on 
 backbone makes.
 """
 
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...manifests.run import DEFAULT_SET, RunFolder
+from ...manifests.schemas import IMAGES, SAMPLES
+from ...manifests.tables import read_table
 from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
 from ...stages.evaluate.recorded import causes_of, evaluation_name, fresh_evaluation
@@ -23,7 +27,7 @@ from .presets import preset
 from .refresh import refresh_features
 from .runner import Report, run_stage
 
-__all__ = ["DemoScores", "run_demo", "run_finetune_demo"]
+__all__ = ["DemoScores", "run_demo", "run_finetune_demo", "sample_command"]
 
 _TEXT_ONLY = {"ner": "bert-crf", "re": "mtb"}
 SEED = 1
@@ -77,6 +81,17 @@ def _shuffled(config: RunConfig, run: RunFolder, tools: Tools) -> dict[str, Any]
     from ...stages.evaluate.evaluation import evaluate
 
     return evaluate(folder, run, shuffle_images=True, negative=negative, tools=tools)[0]
+
+
+def sample_command(folder: Path) -> str:
+    """Return the command that uses the demonstration's model on the first test post with an image."""
+    run = RunFolder(folder / "ner")
+    paths = {row["key"]: row["path"] for row in read_table(run.images, IMAGES).to_pylist()}
+    for row in read_table(run.samples, SAMPLES).to_pylist():
+        if row["split"] == "test" and row["image_key"] in paths and any(tag != "O" for tag in row["tags"]):
+            text, image = " ".join(row["tokens"]), os.path.relpath(paths[row["image_key"]])
+            return shlex.join(["hmnet-pipe", "predict", str(run.path), "--text", text, "--image", image])
+    raise AssertionError("every corpus of the demonstration has such a post")
 
 
 def run_finetune_demo(

@@ -78,7 +78,13 @@ def test_feature_sets_of_the_run_are_offered_too(there: Path) -> None:
     with RunFolder(there / "mine").config.open("a") as config:
         config.write("\n[features.coarse]\nside = 1\n")
     for command in ("extract", "train", "archive"):
-        assert offered(command, "mine", "--features", "") == ["pyramid", "grid", "vector", "coarse"]
+        assert offered(command, "mine", "--features", "") == [
+            "pyramid",
+            "grid",
+            "vector",
+            "scene-vector",
+            "coarse",
+        ]
     assert offered("extract", "posts", "--features", "p") == ["pyramid"]
 
 

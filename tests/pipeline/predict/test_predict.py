@@ -1,0 +1,213 @@
+"""`hmnet-pipe predict`: a post, a stream, and a file in parts: killed, spread, resumed, and what is wrong."""
+
+import json
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hmnet_pipe import Predictor
+from hmnet_pipe.manifests.errors import InputError, StageError, WeightsError
+from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
+from hmnet_pipe.manifests.tables import read_table
+from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.cli import main
+from hmnet_pipe.pipeline.predict.command import model_meant, predict_file
+from hmnet_pipe.pipeline.predict.predictor import PredictOptions
+from hmnet_pipe.pipeline.predict.stage import Models, Source
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT
+
+from ...running import Demos, hmnet, hmnet_words, kill_all, stage_of
+
+pytestmark = pytest.mark.slow
+
+SIZES = {"train": 40, "valid": 12, "test": 12}
+RECIPE = {"epochs": 2, "first_evaluation": 1, "precision": "fp32", "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def trained(
+    demos: Demos, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], RunFolder]:
+    """Return a function that returns a run of a task with hmnet, trained a little."""
+    made: dict[str, RunFolder] = {}
+
+    def make(task: str) -> RunFolder:
+        if task not in made:
+            folder = tmp_path_factory.mktemp("trained") / task
+            recipe = {"encoder": str(tiny_encoder), **RECIPE}
+            shutil.copytree(demos.run(task, SIZES, train=recipe), folder)
+            run_stage(stage_of(folder, "train", Trial("hmnet")), SILENT)
+            made[task] = RunFolder(folder)
+        return made[task]
+
+    return make
+
+
+def models_of(run: RunFolder, relations: RunFolder | None = None, **options: object) -> Models:
+    other = None if relations is None else str(relations.model(Trial("hmnet")))
+    chosen = PredictOptions(**options)  # type: ignore[arg-type]
+    return Models(str(run.model(Trial("hmnet"))), other, "", "", "", "cpu", "auto", chosen)
+
+
+def corpus_of(run: RunFolder) -> Path:
+    """Return the folder of the images of a run's corpus."""
+    rows = read_table(run.images, IMAGES).to_pylist()
+    return Path(rows[0]["path"]).parent
+
+
+def posts_of(run: RunFolder, path: Path, bad: bool = False) -> Path:
+    """Write the samples of a run as posts, and some that are none."""
+    rows = read_table(run.samples, SAMPLES).to_pylist()
+    lines = [
+        json.dumps({"text": " ".join(row["tokens"]), "image": row["image"], "id": row["id"], "likes": 3})
+        for row in rows
+    ]
+    if bad:
+        lines[5:5] = ["no json", '{"text": " "}', '{"image": "a.jpg"}', '{"text": "half \\ud83d"}']
+        lines += ['{"text": "In Oslo", "image": "nowhere.jpg"}', '{"text": "In Oslo", "image": "broken.jpg"}']
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_killed_and_spread_prediction_gives_the_bytes_of_an_undisturbed_one(
+    trained: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    run = trained("ner")
+    posts = posts_of(run, tmp_path / "posts.jsonl")
+    images = corpus_of(run)
+    whole = tmp_path / "whole"
+    report = predict_file(models_of(run), Source(posts, images), whole, 8, SILENT)
+    assert (report.done, report.failed) == (64, 0)
+    wanted = (whole / "predictions.jsonl").read_bytes()
+    assert not list(whole.glob("stages/*.parts"))
+
+    draw = random.Random(1)
+    words = hmnet_words(
+        "predict", run.path, posts, "--images", images, "--output", tmp_path / "killed", "--chunk", 8
+    )
+
+    kills = 0
+    for workers in (1, 2):
+        process = subprocess.Popen(
+            [*words, "--workers", str(workers)],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 120
+        parts = tmp_path / "killed" / "stages" / "predict.parts"
+        wanted_parts = draw.randint(1, 3) + kills
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list(parts.glob("*/*.done.jsonl"))) >= wanted_parts:
+                break
+            time.sleep(0.02)
+        kills += process.poll() is None
+        kill_all(process)
+    assert kills
+    ended = hmnet(*words[3:], "--workers", 2)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "killed" / "predictions.jsonl").read_bytes() == wanted
+    again = hmnet(*words[3:])
+    assert "up to date, nothing to do" in again.stdout
+
+
+def test_a_file_is_what_its_posts_are_one_by_one_and_each_fault_is_one_row(
+    trained: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    run = trained("ner")
+    images = tmp_path / "images"
+    shutil.copytree(corpus_of(run), images)
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
+    posts = posts_of(run, tmp_path / "posts.jsonl", bad=True)
+    report = predict_file(models_of(run), Source(posts, images), tmp_path / "out", 20, SILENT)
+    found = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
+    assert len(found) == 70
+    assert report.failed == 4
+    problems = read_table(RunFolder(tmp_path / "out").problems, PROBLEMS).to_pylist()
+    assert [(row["kind"], row["where"].rsplit(":", 1)[1]) for row in problems if row["kind"] == "post"] == [
+        ("post", "6"),
+        ("post", "7"),
+        ("post", "8"),
+        ("post", "9"),
+    ]
+    assert {row["where"].rsplit(":", 1)[1] for row in problems if row["kind"] == "image"} >= {"69", "70"}
+    assert found[68]["image_status"] == "missing"
+    assert found[69]["image_status"] == "unreadable"
+    find = Predictor.from_pretrained(run.model(Trial("hmnet")))
+    for number in (0, 1, 12, 40):
+        line = found[number]
+        path = images / line["image"] if line["image_status"] == "used" else None
+        alone = find(line["text"], image=path)
+        assert alone.text == line["text"]
+        assert [one.to_json() for one in alone.entities] == [
+            pytest.approx(one, abs=1e-5) for one in line["entities"]
+        ]
+        assert [seen.to_json() for seen in alone.objects] == line["objects"]
+        assert line["likes"] == 3
+
+
+def test_mentions_and_their_relations_together(trained: Callable[[str], RunFolder], tmp_path: Path) -> None:
+    ner, re = trained("ner"), trained("re")
+    posts = posts_of(ner, tmp_path / "posts.jsonl")
+    models = models_of(ner, re, recall=0.05, types=False)
+    predict_file(models, Source(posts, corpus_of(ner)), tmp_path / "out", 20, SILENT)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
+    pairs = [(line, one) for line in lines for one in line["relations"]]
+    for line, one in pairs:
+        assert one["head"] != one["tail"]
+        assert max(one["head"], one["tail"]) < len(line["entities"])
+    streamed = list(models.open().stream(json.loads(line) for line in posts.open()))
+    assert [len(one.relations) for one in streamed] != []
+
+
+def test_what_cannot_be_used_is_one_sentence(trained: Callable[[str], RunFolder], tmp_path: Path) -> None:
+    run, re = trained("ner"), trained("re")
+    posts = posts_of(run, tmp_path / "posts.jsonl")
+    source = Source(posts, corpus_of(run))
+    with pytest.raises(InputError, match="is a run; give --output"):
+        predict_file(models_of(run), source, run.path, 20, SILENT)
+    out = tmp_path / "out"
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"text": "In Oslo"}\n')
+    predict_file(models_of(run), Source(few, None), out, 20, SILENT)
+    with pytest.raises(StageError, match="holds the predictions of another model"):
+        predict_file(models_of(re), Source(few, None), out, 20, SILENT)
+    with pytest.raises(InputError, match="give the model of entities first"):
+        models_of(re, run).open()
+    with pytest.raises(InputError, match="has no model of umt with seed 1; it has --system hmnet --seed 1"):
+        model_meant(str(run.path), "umt", 1)
+    other = tmp_path / "other"
+    shutil.copytree(run.model(Trial("hmnet")), other)
+    config = json.loads((other / "config.json").read_text())
+    config["made_by"]["detect"]["weights"]["detector"] = "0" * 64
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="--detector-weights"):
+        Predictor.from_pretrained(other)("In Oslo", image=next(corpus_of(run).iterdir()))
+    del config["made_by"]
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="does not say how"):
+        Predictor.from_pretrained(other)
+
+
+def test_one_post_is_printed_for_people_or_as_json(trained: Callable[[str], RunFolder]) -> None:
+    run = trained("ner")
+    image = next(corpus_of(run).iterdir())
+
+    def printed(*words: object) -> Result:
+        return CliRunner().invoke(main, ["predict", str(run.path), *map(str, words)])
+
+    shown = printed("--text", "Zoe in Oslo\x1b[31m", "--image", image, "--recall", 0.01)
+    assert shown.exit_code == 0, shown.output
+    assert "\x1b" not in shown.stdout
+    assert "image: " in shown.stdout
+    as_json = printed("--text", "Zoe in Oslo", "--image", image, "--json")
+    assert json.loads(as_json.stdout)["image_status"] == "used"
+    nothing = printed()
+    assert (nothing.exit_code, "either POSTS" in nothing.stderr) == (2, True)
