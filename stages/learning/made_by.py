@@ -71,11 +71,15 @@ def output_digest(path: Path) -> str:
     """Return the digest of a file of a model's folder; of its config.json without what `made_by` returned."""
     if path.name != CONFIG:
         return digest_file(path)
-    text = read_text(path)
     try:
+        text = read_text(path)
         values = json.loads(text)
         if values.pop("made_by", None) is not None:
             text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    except (ValueError, AttributeError, RecursionError):  # a damaged file has another digest
-        pass
+    except OSError:  # too large for a configuration, or not to be read
+        if not path.is_file():
+            raise
+        return digest_file(path)
+    except (ValueError, AttributeError, RecursionError, TypeError):  # a damaged file has another digest
+        return digest_file(path)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+from hmnet_pipe.manifests.fingerprint import digest_file
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.stages.learning.made_by import CONFIG, made_by, made_differently, output_digest
@@ -49,3 +51,10 @@ def test_the_digest_of_a_configuration_is_that_of_the_network(tmp_path: Path) ->
     assert output_digest(plain) != output_digest(told)
     told.write_text("{")
     assert output_digest(told) != output_digest(plain)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256)), b"[1]", b"[" * 100_000, bytes(2**26 + 1)])
+def test_a_damaged_configuration_has_a_digest_of_its_own(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    assert output_digest(path) == digest_file(path)
