@@ -190,7 +190,6 @@ ELSEWHERE = {
     "stages/learning/calibration.py": "test_calibration.py spoils temperatures",
     "stages/learning/card.py": "test_card.py spoils cards",
     "stages/predict/inputs.py": "test_inputs.py spoils posts",
-    "stages/predict/streams.py": "test_inputs.py spoils posts",
     "stages/systems/hub.py": "reads config.json of a folder that load_system has read",
     "stages/learning/loop.py": "loads checkpoints through checkpoint.py",
     "pipeline/checks/doctor.py": "reads constraints.txt and a file of its own",
