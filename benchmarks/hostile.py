@@ -371,6 +371,7 @@ def main() -> None:
             sys.exit("a revision could not be tried to its end; see above")
         before, after = map(outcomes, files)
     names = list(dict.fromkeys([*before, *after]))
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a path may not be UTF-8
     for title, found in ((given.before, before), (given.after or "the working tree", after)):
         broken = sum(outcome["traceback"] for outcome in found.values())
         endless = sum(outcome["code"] == "no end" for outcome in found.values())
