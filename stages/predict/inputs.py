@@ -64,8 +64,8 @@ def _format_of(path: Path | None, format: str) -> str:
             return "jsonl"
         if path.suffix.lower() not in _SUFFIXES and path.is_file():
             raise InputError(
-                f"{path} has none of the suffixes {', '.join(_SUFFIXES)}; rename it, or say which of the "
-                f"formats {', '.join(INPUT_FORMATS)} it has"
+                f"{path} has none of the suffixes {', '.join(_SUFFIXES)}; rename it, or say with "
+                f"--input-format which of {', '.join(INPUT_FORMATS)} it is"
             )
         return _SUFFIXES.get(path.suffix.lower(), "jsonl")
     if format not in INPUT_FORMATS:

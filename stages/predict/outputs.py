@@ -18,9 +18,9 @@ from ...manifests.files import atomic_path, make_folder
 from ..text.limits import Span
 from ..text.words import split_words
 from ..text.written import DOCUMENT, IMAGE_HEADER
-from .results import Entity, Result
+from .results import Entity, Result, as_line
 
-__all__ = ["FILE_NAMES", "FORMATS", "encoded", "write"]
+__all__ = ["FILE_NAMES", "FORMATS", "encoded", "results_in", "write"]
 
 FORMATS = ("jsonl", "conll", "brat", "label-studio", "spacy", "csv")
 """The names of the formats."""
@@ -83,16 +83,16 @@ def encoded(
     return _ENCODERS[format](results, _Writing(words, model))
 
 
-def _json(value: Any) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str).encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which the text of a post without words may hold
-        return json.dumps(value, default=str).encode()
+def results_in(path: Path) -> Iterator[tuple[int, Result]]:
+    """Yield the results of a file that was written as "jsonl", each with the number of its line."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            yield number, Result.from_json(json.loads(line))
 
 
 def _jsonl(results: Numbered, writing: _Writing) -> Iterator[bytes]:
     for _, result in results:
-        yield _json(result.to_json()) + b"\n"
+        yield as_line(result.to_json()).encode()
 
 
 def _csv(results: Numbered, writing: _Writing) -> Iterator[bytes]:
@@ -164,7 +164,7 @@ def _worded(result: Result, rule: str) -> tuple[list[str], list[tuple[Entity, Sp
 
 def _label_studio(results: Numbered, writing: _Writing) -> Iterator[bytes]:
     """Yield one array of tasks. Label Studio counts characters as Python does."""
-    before = b"[\n"
+    before = b"["
     for number, result in results:
         found = [_region(place, one) for place, one in enumerate(result.entities)]
         prediction: dict[str, Any] = {"model_version": writing.model, "result": found}
@@ -189,9 +189,9 @@ def _label_studio(results: Numbered, writing: _Writing) -> Iterator[bytes]:
                 }
             )
         data = {**result.more, "id": number if result.id is None else result.id, "text": result.text}
-        yield before + _json({"data": data, "predictions": [prediction]})
-        before = b",\n"
-    yield b"\n]\n" if before == b",\n" else b"[]\n"
+        yield before + as_line({"data": data, "predictions": [prediction]}).encode()
+        before = b","
+    yield b"]\n" if before == b"," else b"[]\n"
 
 
 def _region(place: int, one: Entity) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def words_of(post: Post, rule: str) -> Words:
     """
     if post.tokens is not None:
         tokens = list(post.tokens)
-        if not tokens or not all(isinstance(token, str) and token.strip() for token in tokens):
+        # A word of white space alone, such as U+00A0, is one, as in the corpora; but not all of them.
+        if not all(isinstance(token, str) and token for token in tokens) or not "".join(tokens).strip():
             raise InputError("its tokens are no list of words, none of them empty")
         _check(" ".join(tokens))
         ends = list(accumulate(len(token) + 1 for token in tokens))

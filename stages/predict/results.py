@@ -140,6 +140,26 @@ class Result:
             found["error"] = self.error
         return {**self.more, **found}
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Result":
+        """Return the result that `to_json` gave. Its scores have six decimals, and its image no key."""
+        more = dict(values)
+        tokens = more.pop("tokens", None)
+        relations, objects = more.pop("relations"), more.pop("objects")
+        return cls(
+            text=more.pop("text"),
+            id=more.pop("id", None),
+            tokens=None if tokens is None else tuple(tokens),
+            entities=tuple(Entity(**one) for one in more.pop("entities")),
+            relations=tuple(Relation(**{name: _fixed(one[name]) for name in one}) for one in relations),
+            objects=tuple(Seen(**{**one, "box": tuple(one["box"].values())}) for one in objects),
+            image=PostImage(more.pop("image_status"), more.pop("image_reason", None)),
+            truncated=more.pop("truncated"),
+            error=more.pop("error", ""),
+            left_out=more.pop("pairs_left_out", 0),
+            more=more,
+        )
+
     def to_displacy(self) -> dict[str, Any]:
         """Return what `spacy.displacy.render(..., style="ent", manual=True)` draws."""
         ents = [{"start": one.start, "end": one.end, "label": one.entity_group} for one in self.entities]
@@ -175,3 +195,7 @@ class Result:
             at = one.end
         parts.append(html.escape(self.text[at:]))
         return f"<div>{''.join(parts)}</div>"
+
+
+def _fixed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

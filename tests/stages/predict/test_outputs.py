@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.predict.inputs import posts_of
-from hmnet_pipe.stages.predict.outputs import FILE_NAMES, FORMATS, encoded, write
+from hmnet_pipe.stages.predict.outputs import FILE_NAMES, FORMATS, encoded, results_in, write
 from hmnet_pipe.stages.predict.posts import Post, words_of
-from hmnet_pipe.stages.predict.results import Entity, Relation, Result
+from hmnet_pipe.stages.predict.results import Entity, PostImage, Relation, Result, Seen
 from hmnet_pipe.stages.prepare.formats.jsonl import read_jsonl
 from hmnet_pipe.stages.prepare.formats.rows import Reading, TextFile
 from hmnet_pipe.stages.prepare.formats.twitter import read_twitter
@@ -130,6 +130,21 @@ def test_jsonl_is_read_back_as_spans_and_as_posts(tmp_path: Path) -> None:
     for (_, result), post in zip(results, posts, strict=True):
         assert isinstance(post, Post)
         assert (post.text, post.id, post.more["url"]) == (result.text, result.id, result.more["url"])
+
+
+def test_a_result_is_read_back_whole(tmp_path: Path) -> None:
+    whole = replace(
+        related(),
+        tokens=("Ada\nL", "in", "Oslo"),
+        objects=(Seen("dog", 0.5, (1.0, 2.0, 3.25, 4.0)),),
+        image=PostImage("missing", "away"),
+        truncated=True,
+        error="none",
+        left_out=3,
+    )
+    least = Result("a\u2028\x85\r b")
+    write("jsonl", [(1, whole), (2, least)], tmp_path / "found.jsonl")
+    assert list(results_in(tmp_path / "found.jsonl")) == [(1, whole), (2, least)]
 
 
 def test_half_a_character_stays_in_json_and_breaks_no_format(tmp_path: Path) -> None:

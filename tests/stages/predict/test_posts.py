@@ -25,6 +25,10 @@ def test_words_that_are_given_stay_and_their_text_joins_them() -> None:
     assert words.covering("head", (1, 2)) == (1, 2)
 
 
+def test_a_given_word_of_white_space_is_one_as_for_training() -> None:
+    assert words_of(Post(tokens=["a", "\u00a0", "b"]), "simple").characters((1, 3)) == (2, 5)
+
+
 @pytest.mark.parametrize(
     ("post", "reason"),
     [
@@ -33,7 +37,8 @@ def test_words_that_are_given_stay_and_their_text_joins_them() -> None:
         (Post(" \n\t"), "white space only"),
         (Post("half \ud83d"), "lone surrogate"),
         (Post(tokens=[]), "no list of words"),
-        (Post(tokens=["a", " "]), "no list of words"),
+        (Post(tokens=["a", ""]), "no list of words"),
+        (Post(tokens=["\u00a0"]), "no list of words"),
         (Post(tokens=["a", 3]), "no list of words"),  # type: ignore[list-item]
         (Post(text=3), "no text"),  # type: ignore[arg-type]
     ],
