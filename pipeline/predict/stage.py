@@ -178,6 +178,15 @@ class Predict(Stage):
         wrong = changed_outputs(record, again.outputs())
         return Rerun(self.name, "different" if wrong else "equal", "everything", remarks=wrong)
 
+    def _posts(self) -> Iterator[tuple[int, Post | InputError]]:
+        """Yield the posts; an image must have a file, from which any worker reads it."""
+        for line, post in self.posts.posts():
+            if isinstance(post, Post) and isinstance(post.image, bytes):
+                post = InputError(
+                    f"row {line}: its image is the bytes of a file; leave out --output, or name its file"
+                )
+            yield line, post
+
     def _parts(self, causes: StageRecord) -> Path:
         """Return the folder of the parts of these causes: parts of others are never taken up."""
         return self.run.work(self.name) / f"{causes.fingerprint[:16]}-{self.chunk}"
@@ -186,9 +195,7 @@ class Predict(Stage):
     def _images(self) -> dict[str, Found]:
         """Return where each name of an image leads."""
         names = {
-            str(post.image)
-            for _, post in self.posts.posts()
-            if isinstance(post, Post) and post.image is not None
+            str(post.image) for _, post in self._posts() if isinstance(post, Post) and post.image is not None
         }
         folder = self.posts.images
         if folder is None:
@@ -250,7 +257,7 @@ class Predict(Stage):
                     file.writelines(json.dumps(line) + "\n" for line in group)
             return _Part(self.models, str(path), str(output), shared)
 
-        for line, post in self.posts.posts():
+        for line, post in self._posts():
             if isinstance(post, InputError):
                 group.append({"line": line, "error": str(post)})
             else:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from hmnet_pipe import Predictor
@@ -211,3 +213,16 @@ def test_one_post_is_printed_for_people_or_as_json(trained: Callable[[str], RunF
     assert json.loads(as_json.stdout)["image_status"] == "used"
     nothing = printed()
     assert (nothing.exit_code, "either POSTS" in nothing.stderr) == (2, True)
+
+
+def test_an_image_that_is_bytes_in_a_table_costs_its_row(
+    trained: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    run = trained("ner")
+    image = min(corpus_of(run).glob("*.jpg")).read_bytes()
+    posts = tmp_path / "posts.parquet"
+    pq.write_table(pa.table({"text": ["In Oslo", "In Paris"], "image": [image, None]}), posts)
+    report = predict_file(models_of(run), Source(posts, None), tmp_path / "out", 8, SILENT)
+    assert (report.done, report.failed) == (2, 1)
+    (problem,) = read_table(tmp_path / "out" / "problems.parquet", PROBLEMS).to_pylist()
+    assert "the bytes of a file; leave out --output" in problem["reason"]
