@@ -45,6 +45,12 @@ __all__: list[str] = []
     "predictions. No label changes.",
 )
 @click.option(
+    "--pipeline",
+    "entities",
+    metavar="MODEL",
+    help="For relations: also find the mentions, by this model of entities, and score both together.",
+)
+@click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     shell_complete=runs,
@@ -65,6 +71,7 @@ def evaluate(
     explain: bool,
     calibrate: bool,
     keep: bool,
+    entities: str | None,
     data: Path | None,
     as_json: bool,
 ) -> None:
@@ -75,7 +82,8 @@ def evaluate(
     type and per group. --explain also writes explanation-SPLIT.parquet: each layer's gate probabilities and
     each word's attention to each view. --calibrate adds the expected calibration error and the reliability
     table of the model's probabilities, as they are and with the temperature that fits the validation split;
-    --keep-temperature writes it into temperature.json.
+    --keep-temperature writes it into temperature.json. --pipeline writes evaluation-SPLIT-pipeline.json
+    instead: the scores of relations whose mentions have to be found as well, and what that costs.
 
     \b
     Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
@@ -86,6 +94,11 @@ def evaluate(
     if keep and not calibrate:
         raise InputError("--keep-temperature: there is none without --calibrate; give both")
     trial = Trial(system, seed, shots, subset_seed if shots else 1, features=features, recipe=recipe)
+    if entities is not None:
+        if finetuned or shuffle_images or explain or calibrate:
+            raise InputError("--pipeline goes with --split and --data alone")
+        _evaluate_together(entities, RunFolder(run).model(trial), RunFolder(data or run), split, as_json)
+        return
     with lent_tools(quiet=as_json) as tools:
         scores, path = evaluate_trial(
             RunFolder(run),
@@ -105,6 +118,19 @@ def evaluate(
     what = f"evaluate: {split}{' with shuffled images' if shuffle_images else ''} -> {path}"
     tables = [score_table(scores), *([calibration_table(scores["calibration"])] if calibrate else [])]
     show(*"\n\n".join(tables).split("\n"), what)
+
+
+def _evaluate_together(entities: str, relations: Path, data: RunFolder, split: str, as_json: bool) -> None:
+    """Score a model of entities and one of relations together, and print what that gives."""
+    from ..predict.command import model_meant
+    from ..predict.triples import evaluate_together, triples_table
+
+    with lent_tools(quiet=as_json) as tools:
+        scores, path = evaluate_together(model_meant(entities, "hmnet", 1), relations, data, split, tools)
+    if as_json:
+        print_json({"scores": scores, "output": str(path)})
+        return
+    show(*triples_table(scores).split("\n"), f"evaluate: {split} -> {path}")
 
 
 @command()

@@ -180,8 +180,16 @@ class Predictor:
         while group := [_post(post) for post in islice(source, batch_size)]:
             yield from self.found(group)
 
-    def found(self, posts: Sequence[Post], tools: Tools = SILENT) -> list[Result]:
-        """Return what is found in each post; their images are computed in a folder that is then removed."""
+    def found(
+        self,
+        posts: Sequence[Post],
+        tools: Tools = SILENT,
+        mentions: Sequence[list[Mention]] | None = None,
+    ) -> list[Result]:
+        """Return what is found in each post; their images are computed in a folder that is then removed.
+
+        mentions: those of each post, in the place of what the model of entities finds.
+        """
         with TemporaryDirectory(prefix="hmnet-pipe-") as name:
             folder = Path(name)
             wanted = [post.image if self.reads_images else None for post in posts]
@@ -191,7 +199,7 @@ class Predictor:
             samples = _samples(posts, worded, images)
             for run in _distinct(runs):
                 run.make(rows, samples, tools)
-            return self.over(posts, worded, images, runs, tools)
+            return self.over(posts, worded, images, runs, tools, mentions)
 
     def runs(self, folder: Path) -> list[ImageRun]:
         """Return the run of each model below a folder; models whose images become the same share one."""
@@ -215,8 +223,12 @@ class Predictor:
         images: Sequence[PostImage],
         runs: Sequence[ImageRun],
         tools: Tools = SILENT,
+        known: Sequence[list[Mention]] | None = None,
     ) -> list[Result]:
-        """Return what is found in each post, whose image lies in the runs, one for each model."""
+        """Return what is found in each post, whose image lies in the runs, one for each model.
+
+        known: the mentions of each post, in the place of what the model of entities finds.
+        """
         ids = [str(number) for number in range(len(posts))]
         sound = [i for i, words in enumerate(worded) if isinstance(words, Words)]
         failed: dict[str, str] = {}
@@ -232,7 +244,9 @@ class Predictor:
                 Given([ids[i] for i in sound], words, keys, visuals, extras, self.options.batch_size)
             )
         mentions: list[tuple[list[Mention], bool]] = [([], True) for _ in sound]
-        if self.entities is not None:
+        if known is not None:
+            mentions = [(known[i], True) for i in sound]
+        elif self.entities is not None:
             mentions = find_mentions(
                 self.entities,
                 given[0],

@@ -11,7 +11,7 @@ from ...stages.predict.results import Relation
 from ...stages.predict.work import Mention, PairFound, pairs_of
 from ...stages.text.limits import Span
 
-__all__ = ["Asked", "allowed", "answers", "questions"]
+__all__ = ["Asked", "allowed", "answers", "questions", "types_of"]
 
 # MNRE's relations say the types of their arguments, /per/loc/place_of_birth, and other data's may.
 _TYPED = re.compile(r"/(\w+)/(\w+)/.+")
@@ -86,19 +86,27 @@ def allowed(
 ) -> Mapping[str, float]:
     """Return the probabilities of the relations whose names allow these types, as shares of their sum.
 
-    All are allowed where some relation's name does not say its types.
+    A type "" is not known, and fits. All are allowed where some relation's name does not say its types.
     """
-    names = {name: _TYPED.fullmatch(name) for name in probabilities if name != negative}
+    names = {name: types_of(name) for name in probabilities if name != negative}
     if not all(names.values()):
         return probabilities
     types = head.casefold(), tail.casefold()
     kept = {
-        name: value
-        for name, value in probabilities.items()
-        if (match := names.get(name)) is None or tuple(map(str.casefold, match.groups())) == types
+        name: value for name, value in probabilities.items() if name == negative or _fit(names[name], types)
     }
     total = sum(kept.values())
     return {name: value / total for name, value in kept.items()} if total > 0 else probabilities
+
+
+def _fit(named: tuple[str, str] | None, types: tuple[str, str]) -> bool:
+    return named is not None and all(one in (other, "") for one, other in zip(types, named, strict=True))
+
+
+def types_of(relation: str) -> tuple[str, str] | None:
+    """Return the types of head and tail that the name of a relation says, in small letters, or None."""
+    match = _TYPED.fullmatch(relation)
+    return None if match is None else (match[1].casefold(), match[2].casefold())
 
 
 def _relation(
