@@ -1,5 +1,6 @@
 """The command that uses a model: predict."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from .options import FiniteRange, cluster_options, json_option
 __all__: list[str] = []
 
 _INPUTS = ("auto", "jsonl", "txt", "csv", "tsv", "parquet", "conll")
+_OUTPUTS = ("jsonl", "conll", "brat", "label-studio", "spacy", "csv")
 _LONG = ("windows", "cut", "error")
 
 _path = click.Path(path_type=Path)
@@ -37,6 +39,13 @@ _path = click.Path(path_type=Path)
     default="auto",
     type=click.Choice(_INPUTS),
     help="The format of POSTS; auto goes by the suffix.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    default="jsonl",
+    type=click.Choice(_OUTPUTS),
+    help="What is written: JSON lines, or made of them.",
 )
 @click.option("--text-column", default="text", help="For tables: the column of the texts.")
 @click.option("--image-column", default="image", help="For tables: the column of the images' names.")
@@ -83,6 +92,7 @@ def predict(
     system: str,
     seed: int,
     input_format: str,
+    output_format: str,
     text_column: str,
     image_column: str,
     min_score: float,
@@ -105,13 +115,14 @@ def predict(
 
     Reads MODEL (a model's folder, a run with --system and --seed, or a name on the hub) and POSTS (JSON
     lines, text, CSV, parquet or CoNLL; - is standard input) with the images that they name. Writes
-    OUTPUT/predictions.jsonl and problems.parquet, and takes up what a kill left; without --output it prints
-    JSON lines.
+    OUTPUT/predictions.jsonl and problems.parquet, what --format asks for beside them, and takes up what a
+    kill left; without --output it prints.
 
     \b
     Example: hmnet-pipe predict runs/twitter2015 --text "Messi arrives in Paris" --image photo.jpg
              hmnet-pipe predict runs/twitter2015 posts.jsonl --images pictures --output found
     """
+    from ...stages.predict.outputs import encoded
     from ...stages.predict.results import as_line
     from ..predict.command import model_meant, predict_file, shown, streamed
     from ..predict.predictor import PredictOptions
@@ -142,13 +153,20 @@ def predict(
     from_stdin = str(posts) == "-"
     source = Source(None if from_stdin else posts, images, input_format, text_column, image_column)
     if output is None:
-        for result in streamed(models.open(), source, batch_size):
-            show(as_line(result.to_json()).rstrip("\n"))
+        predictor = models.open()
+        found = streamed(predictor, source, batch_size)
+        if output_format == "jsonl":
+            for result in found:
+                show(as_line(result.to_json()).rstrip("\n"))
+        else:
+            numbered = enumerate(found, start=1)
+            pieces = encoded(output_format, numbered, words=predictor.words, model=models.model)
+            sys.stdout.buffer.writelines(pieces)
         return
     if from_stdin:
         raise click.UsageError("with --output POSTS must be a file: a run that is killed reads it again.")
     with lent_tools(scheduler, workers, quiet=as_json) as tools:
-        report = predict_file(models, source, output, chunk, tools)
+        report = predict_file(models, source, output, chunk, tools, output_format)
     if as_json:
         print_reports([report])
     else:

@@ -9,6 +9,7 @@ from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
+from ...stages.predict.outputs import FILE_NAMES, results_in, write
 from ...stages.predict.posts import Post
 from ...stages.predict.results import Result
 from ..run.runner import Report, run_stage
@@ -39,9 +40,12 @@ def model_meant(name: str, system: str, seed: int) -> str:
     return str(folder)
 
 
-def predict_file(models: Models, source: Source, output: Path, chunk: int, tools: Tools) -> Report:
+def predict_file(
+    models: Models, source: Source, output: Path, chunk: int, tools: Tools, format: str = "jsonl"
+) -> Report:
     """Predict a file of posts into a folder, in parts of `chunk` posts.
 
+    format: one of stages.predict.outputs.FORMATS, which is made from the predictions when all are there.
     Raises InputError where the folder is a run, and StageError where it holds another model's predictions.
     """
     if (output / "run.toml").exists():
@@ -52,7 +56,13 @@ def predict_file(models: Models, source: Source, output: Path, chunk: int, tools
         raise StageError(
             f"{output} holds the predictions of another model; give --output another folder, or delete it"
         )
-    return run_stage(stage, tools)
+    report = run_stage(stage, tools)
+    if format == "jsonl":
+        return report
+    target = output / FILE_NAMES[format]
+    numbered = results_in(output / FILE_NAMES["jsonl"])
+    write(format, numbered, target, words=stage.predictor.words, model=models.model)
+    return replace(report, output=target)
 
 
 def streamed(predictor: Predictor, source: Source, size: int) -> Iterator[Result]:

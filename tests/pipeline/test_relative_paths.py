@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 RUN = "runs/x"
 SIZES = {"train": 16, "valid": 4, "test": 4}
 ENCODER = ("--encoder", "encoder", "--epochs", "1", "--first-evaluation", "1")
+POSTS = ("--input-format", "conll", "--images", "corpus/images")
 TEXTS = ("--text", "corpus", "--images", "corpus/images")
 
 # Each is run in the folder that holds runs/, corpus/ and encoder/; "lock" leaves what "reproduce" needs.
@@ -30,6 +31,8 @@ COMMANDS: dict[str, Sequence[str]] = {
     "train": ("train", RUN, "--system", "bert-crf", "--seed", "2", *ENCODER),
     "finetune": ("finetune", RUN, "--from", "pretrained", "--epochs", "1", "--refresh"),
     "evaluate": ("evaluate", RUN, "--system", "hmnet"),
+    "predict": ("predict", RUN, "corpus/test.txt", *POSTS, "--output", "runs/found", "--workers", "1"),
+    "push": ("push", f"{RUN}/models/hmnet/seed-1", "user/name", "--dry-run"),
     "table": ("table", RUN),
     "status": ("status", RUN),
     "changed": ("changed", RUN, *["--", "prepare", "--", "detect", "--", "extract", "--", "train"]),
@@ -93,7 +96,7 @@ def test_a_command_works_on_a_relative_run_and_writes_nowhere_else(
     done = hmnet(*COMMANDS[name], cwd=place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert outside_runs(place) - before == ({"x.lock"} if name == "lock" else set())
-    runs = {"prepare": {"x", "new"}, "reproduce": {"x", "again"}}
+    runs = {"prepare": {"x", "new"}, "reproduce": {"x", "again"}, "predict": {"x", "found"}}
     assert {path.name for path in (place / "runs").iterdir()} == runs.get(name, {"x"})
     assert not (place / RUN / "runs").exists()
     if name in MADE:  # and it is fresh from anywhere

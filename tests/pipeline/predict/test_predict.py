@@ -155,6 +155,24 @@ def test_a_file_is_what_its_posts_are_one_by_one_and_each_fault_is_one_row(
         assert line["likes"] == 3
 
 
+def test_other_formats_are_made_of_the_predictions(
+    trained: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    run = trained("ner")
+    posts = posts_of(run, tmp_path / "posts.jsonl")
+    words = ["predict", str(run.path), str(posts), "--system", "hmnet", "--images", str(corpus_of(run))]
+    printed = CliRunner().invoke(main, [*words, "--format", "csv", "--recall", "0.05"])
+    assert printed.exit_code == 0, printed.output
+    header, *rows = printed.stdout.splitlines()
+    assert "entity_group" in header
+    assert rows
+    report = predict_file(
+        models_of(run, recall=0.05), Source(posts, corpus_of(run)), tmp_path / "out", 20, SILENT, "conll"
+    )
+    assert report.output == tmp_path / "out" / "predictions.conll"
+    assert "B-" in report.output.read_text()
+
+
 def test_mentions_and_their_relations_together(trained: Callable[[str], RunFolder], tmp_path: Path) -> None:
     ner, re = trained("ner"), trained("re")
     posts = posts_of(ner, tmp_path / "posts.jsonl")
