@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 RUN = "runs/x"
 SIZES = {"train": 16, "valid": 4, "test": 4}
 ENCODER = ("--encoder", "encoder", "--epochs", "1", "--first-evaluation", "1")
-POSTS = ("--input-format", "conll", "--images", "corpus/images")
+POSTS = ("--images", "corpus/images")
 TEXTS = ("--text", "corpus", "--images", "corpus/images")
 
 # Each is run in the folder that holds runs/, corpus/ and encoder/; "lock" leaves what "reproduce" needs.
@@ -31,7 +31,7 @@ COMMANDS: dict[str, Sequence[str]] = {
     "train": ("train", RUN, "--system", "bert-crf", "--seed", "2", *ENCODER),
     "finetune": ("finetune", RUN, "--from", "pretrained", "--epochs", "1", "--refresh"),
     "evaluate": ("evaluate", RUN, "--system", "hmnet"),
-    "predict": ("predict", RUN, "corpus/test.txt", *POSTS, "--output", "runs/found", "--workers", "1"),
+    "predict": ("predict", RUN, "corpus/test.jsonl", *POSTS, "--output", "runs/found", "--workers", "1"),
     "push": ("push", f"{RUN}/models/hmnet/seed-1", "user/name", "--dry-run"),
     "table": ("table", RUN),
     "status": ("status", RUN),
