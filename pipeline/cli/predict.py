@@ -132,6 +132,8 @@ def predict(
         raise click.UsageError("give either POSTS, a file or - for standard input, or --text.")
     if image is not None and text is None:
         raise click.UsageError("--image belongs to --text; POSTS name their images themselves.")
+    if text is not None and (output is not None or images is not None):
+        raise click.UsageError("--output and --images belong to POSTS; a text has --image, and is printed.")
     models = Models(
         model_meant(model, system, seed),
         None if relations is None else model_meant(relations, system, seed),

@@ -3,18 +3,22 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...manifests.errors import InputError, StageError
+from ...manifests.files import check_folder
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
 from ...stages.predict.outputs import FILE_NAMES, results_in, write
 from ...stages.predict.posts import Post
-from ...stages.predict.results import Result
+from ...stages.predict.results import MISSING, PostImage, Result
+from ...stages.vision.folder import ImageFolder
+from ...stages.vision.images import UnusableImage
 from ..run.runner import Report, run_stage
 from .predictor import Predictor
-from .stage import Models, Predict, Source
+from .stage import Models, Predict, Source, check_image_folder
 
 __all__ = ["model_meant", "predict_file", "shown", "streamed"]
 
@@ -50,6 +54,7 @@ def predict_file(
     """
     if (output / "run.toml").exists():
         raise InputError(f"{output} is a run; give --output a folder of its own")
+    check_folder(output)
     stage = Predict(output, models, source, chunk)
     record = StageRecord.read(stage.run.record(stage.name))
     if record is not None and record.weights != stage.weights():
@@ -68,30 +73,42 @@ def predict_file(
 def streamed(predictor: Predictor, source: Source, size: int) -> Iterator[Result]:
     """Yield what is found in each post of a file, or of standard input, in its order.
 
-    A line that is no post has a result with its error.
+    A line that is no post has a result with its error. Raises InputError where the folder of the images is
+    none.
     """
+    folder = None
+    if source.images is not None and predictor.reads_images:
+        check_image_folder(source.images)
+        folder = ImageFolder(source.images.absolute(), known=source.images)
     group: list[Post] = []
-    errors: list[str] = []
+    changes: list[dict[str, Any]] = []
 
     def flushed() -> Iterator[Result]:
-        for result, error in zip(predictor.found(group), errors, strict=True):
-            yield replace(result, error=error) if error else result
+        for result, change in zip(predictor.found(group), changes, strict=True):
+            yield replace(result, **change)
 
     for _, post in source.posts():
-        error = str(post) if isinstance(post, InputError) else ""
-        one = Post() if isinstance(post, InputError) else _placed(post, source.images)
-        group.append(one)
-        errors.append(error)
+        if isinstance(post, InputError):
+            group.append(Post())
+            changes.append({"error": str(post)})
+        else:
+            placed, image = _placed(post, folder)
+            group.append(placed)
+            changes.append({} if image is None else {"image": image})
         if len(group) == size:
             yield from flushed()
-            group, errors = [], []
+            group, changes = [], []
     yield from flushed()
 
 
-def _placed(post: Post, images: Path | None) -> Post:
-    if images is None or not isinstance(post.image, str):
-        return post
-    return replace(post, image=str(images / post.image))
+def _placed(post: Post, folder: ImageFolder | None) -> tuple[Post, PostImage | None]:
+    """Return the post with its image's path, or without an image and with what became of it."""
+    if folder is None or not isinstance(post.image, str):
+        return post, None
+    try:
+        return replace(post, image=folder.locate(post.image)[0]), None
+    except UnusableImage as error:
+        return replace(post, image=None), PostImage(MISSING, str(error))
 
 
 def shown(result: Result) -> list[str]:

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ...manifests.errors import InputError
+from ...manifests.errors import InputError, in_one_line
 from ...manifests.files import make_folder
 from ...stages.base.ahead import in_threads
 from ...stages.predict.results import MISSING, NONE, UNREADABLE, USED, PostImage
@@ -15,6 +15,9 @@ from ...stages.vision.folder import image_row, unreadable_row
 from ...stages.vision.images import MissedImage, UnusableImage, image_bytes
 
 __all__ = ["given_images"]
+
+# The modes of Pillow that a PNG has; others are converted.
+_WRITTEN = ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")
 
 
 def given_images(images: Sequence[Any], folder: Path) -> tuple[list[PostImage], list[dict[str, Any]]]:
@@ -49,7 +52,7 @@ def _looked_at(image: Any, folder: Path) -> tuple[PostImage, dict[str, Any] | No
         return PostImage(MISSING, str(error)), None
     except UnusableImage as error:
         row = {**unreadable_row(Path(), error), "key": None}
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except ValueError as error:  # a name that no file can have
         return PostImage(MISSING, str(error)), None
     return _status(row), row
 
@@ -66,8 +69,13 @@ def _bytes_of(image: Any) -> bytes:
         return bytes(image)
     if hasattr(image, "save") and hasattr(image, "mode"):
         buffer = BytesIO()
-        kept = image if image.mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16") else image.convert("RGB")
-        kept.save(buffer, "PNG")
+        try:
+            kept = image if image.mode in _WRITTEN else image.convert("RGB")
+            # With the EXIF block, so that it is turned upright as its file would be.
+            kept.save(buffer, "PNG", exif=image.info.get("exif", b""))
+        # A file that is damaged or closed shows only now, and makes Pillow raise nearly anything.
+        except Exception as error:
+            raise UnusableImage(f"the image cannot be read: {in_one_line(error)}") from error
         return buffer.getvalue()
     raise InputError(
         f"an image is a path, the bytes of a file, or an image of Pillow, not {type(image).__name__}"

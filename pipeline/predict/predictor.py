@@ -167,11 +167,15 @@ class Predictor:
                 tail=post.tail if tail is None else tail,
             )
             return self.found([post])[0]
+        if not isinstance(posts, Iterable) or isinstance(posts, bytes | bytearray):
+            raise _no_post(posts)
         many = [_post(post) for post in posts]
         if image is not None:
-            if isinstance(image, str | bytes) or len(image) != len(many):
+            several = isinstance(image, Iterable) and not isinstance(image, str | bytes | Mapping)
+            images = list(image) if several else []
+            if len(images) != len(many):
                 raise InputError(f"{len(many)} posts are given with another number of images")
-            many = [replace(post, image=one) for post, one in zip(many, image, strict=True)]
+            many = [replace(post, image=one) for post, one in zip(many, images, strict=True)]
         return self.found(many)
 
     def stream(self, posts: Iterable[Posts], batch_size: int = 64) -> Iterator[Result]:
@@ -268,7 +272,7 @@ class Predictor:
         results = []
         for number, post in enumerate(posts):
             result = found.get(number) or Result(
-                post.text if isinstance(post.text, str) else " ".join(map(str, post.tokens or ())),
+                post.text if isinstance(post.text, str) else _joined(post.tokens),
                 post.id,
                 error=str(worded[number]),
                 more=post.more,
@@ -359,9 +363,18 @@ def _post(value: Posts) -> Post:
         own = ("text", "tokens", "image", "id", "head", "tail")
         more = {name: one for name, one in value.items() if name not in own}
         return Post(**{name: value[name] for name in own if value.get(name) is not None}, more=more)
-    raise InputError(
+    raise _no_post(value)
+
+
+def _no_post(value: object) -> InputError:
+    return InputError(
         f"a post is a text, a Post, or a mapping with text or tokens, not {type(value).__name__}"
     )
+
+
+def _joined(tokens: Any) -> str:
+    """Return what stands for the text of a post whose words are wrong."""
+    return " ".join(map(str, tokens)) if isinstance(tokens, list | tuple) else str(tokens or "")
 
 
 def _samples(

@@ -31,7 +31,7 @@ from ...stages.vision.folder import Found, ImageFolder, image_row, unreadable_ro
 from ...stages.vision.images import UnusableImage, image_bytes
 from .predictor import PredictOptions, Predictor
 
-__all__ = ["PREDICTIONS", "Models", "Predict", "Source"]
+__all__ = ["PREDICTIONS", "Models", "Predict", "Source", "check_image_folder"]
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -200,8 +200,7 @@ class Predict(Stage):
         folder = self.posts.images
         if folder is None:
             return {name: _found(Path(name)) for name in sorted(names)}
-        if not folder.is_dir():
-            raise InputError(f"{folder} (--images) is not a folder; give the folder that holds the images")
+        check_image_folder(folder)
         known = self.run.path / "stages" / f"{self.name}.seen.parquet"
         looked = ImageFolder(folder.absolute(), known).look_up((("test", name) for name in names), SILENT)
         return {name: found for (_, name), found in looked.items()}
@@ -317,6 +316,12 @@ class Predict(Stage):
     def finish(self) -> None:
         super().finish()
         shutil.rmtree(self.run.path / "images", ignore_errors=True)
+
+
+def check_image_folder(folder: Path) -> None:
+    """Raise InputError where the folder that is to hold the images is none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} (--images) is not a folder; give the folder that holds the images")
 
 
 def predict_part(unit: _Part) -> str:

@@ -4,8 +4,9 @@ They are the same stages, in a run of the posts' own. So a post is seen as a sam
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,8 @@ class ImageRun:
     ) -> None:
         """Bring to date what the model reads of these images (rows of IMAGES) and posts (rows of SAMPLES).
 
-        Raises WeightsError where weights are not those that the model was made with.
+        An image that a network cannot take costs itself, also where it is the only one. Raises WeightsError
+        where weights are not those that the model was made with.
         """
         make_folder(self.run.path / "stages")
         for path, schema, rows in ((self.run.images, IMAGES, images), (self.run.samples, SAMPLES, samples)):
@@ -166,15 +168,25 @@ class ImageRun:
             stage = build_stage(self._config, self.run, kind, _SET if kind in _SETS else None)
             stage = stage.with_carried(self.model.config.made_by[kind].get("carried", {}))
             self._check(kind, stage, tools)
-            run_stage(stage, tools)
+            run_stage(stage, replace(tools, all_may_fail=True))
 
     def _check(self, kind: str, stage: Stage, tools: Tools) -> None:
         """Compare how a stage works here with how it worked for the model.
 
         Features are compared where they are opened.
         """
-        decides, rounds = made_differently(self.model.config.made_by[kind], stage.causes(tools))
         key, name = _WEIGHTS.get(kind, ("", ""))
+        try:
+            causes = stage.causes(tools)
+        except InputError as error:
+            file = self.weights.get(name) or self._given(kind).get(key)
+            if not file or Path(file).exists():
+                raise
+            raise WeightsError(
+                f"{file} is not there, and {self.model.folder} was made with the {name} of these weights; "
+                f"give the file or folder of its weights with --{name}-weights"
+            ) from error
+        decides, rounds = made_differently(self.model.config.made_by[kind], causes)
         if weights := [change for change in decides if change.startswith("weights.")]:
             raise WeightsError(
                 f"the {name} that {self.model.folder} was made with had other weights ({weights[0]}), from "

@@ -49,12 +49,14 @@ class Tools:
     bar: `bar(total, description, unit)` opens a progress bar.
     say: prints one line to the user.
     checkpoint_seconds: the least time between two checkpoints of a training.
+    all_may_fail: whether a stage may end without one result, as where one post's image is all it has.
     """
 
     map: Callable[..., Iterator[tuple[Any, Any]]] = _map_here
     bar: Callable[[int, str, str], ProgressBar] = lambda total, description, unit: _Silent()
     say: Callable[[str], None] = lambda line: None
     checkpoint_seconds: float = 60.0
+    all_may_fail: bool = False
 
 
 SILENT = Tools()

@@ -1,8 +1,9 @@
 """A post, as people give it, and as words with their characters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import index
 from typing import Any
 
 from ...manifests.errors import InputError
@@ -44,7 +45,10 @@ class Words:
 
         Raises InputError for a span that is not in the text, or that covers no word.
         """
-        start, end = span
+        try:
+            start, end = map(index, span)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} must be a start and an end, two numbers, found {span!r}") from error
         length = len(self.tokens) if self.given else len(self.text)
         if not 0 <= start < end <= length:
             unit = "words" if self.given else "characters"
@@ -72,7 +76,9 @@ def words_of(post: Post, rule: str) -> Words:
     Raises InputError, without the name of the post, where it has no words.
     """
     if post.tokens is not None:
-        tokens = list(post.tokens)
+        # A text is an iterable too, of letters.
+        listed = isinstance(post.tokens, Iterable) and not isinstance(post.tokens, str | bytes)
+        tokens = list(post.tokens) if listed else []
         # A word of white space alone, such as U+00A0, is one, as in the corpora; but not all of them.
         if not all(isinstance(token, str) and token for token in tokens) or not "".join(tokens).strip():
             raise InputError("its tokens are no list of words, none of them empty")

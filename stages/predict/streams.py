@@ -83,6 +83,8 @@ class Source:
 def opened(path: Path | None) -> Source:
     """Return the lines of a file, or of standard input, behind a byte order mark."""
     if path is None:
+        if sys.stdin is None:
+            raise InputError("standard input is closed; pipe the posts into it, or give their file")
         buffer, name = sys.stdin.buffer, STDIN
         stream = buffer if isinstance(buffer, BufferedReader) else BufferedReader(cast(RawIOBase, buffer))
     else:

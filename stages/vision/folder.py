@@ -96,7 +96,7 @@ class ImageFolder:
         paths: dict[tuple[str, str], tuple[Path, bool]] = {}
         for split, name in sorted(set(names)):
             try:
-                paths[split, name] = self._locate(split, name)
+                paths[split, name] = self.locate(name, split)
             except UnusableImage as error:
                 found[split, name] = Found(reason=str(error))
         keys = self._digests(sorted({path for path, _ in paths.values()}), tools)
@@ -104,7 +104,7 @@ class ImageFolder:
             wanted: replace(keys[path], renamed=renamed) for wanted, (path, renamed) in paths.items()
         }
 
-    def _locate(self, split: str, name: str) -> tuple[Path, bool]:
+    def locate(self, name: str, split: str = "test") -> tuple[Path, bool]:
         """Return the file that `name` refers to in `split`, and whether it has another name.
 
         Another name is taken where exactly one file fits. Raises UnusableImage where there is no such file or

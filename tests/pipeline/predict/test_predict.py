@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,11 +20,12 @@ from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cli import main
-from hmnet_pipe.pipeline.predict.command import model_meant, predict_file
+from hmnet_pipe.pipeline.predict.command import model_meant, predict_file, streamed
 from hmnet_pipe.pipeline.predict.predictor import PredictOptions
 from hmnet_pipe.pipeline.predict.stage import Models, Source
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
+from PIL import Image
 
 from ...running import Demos, hmnet, hmnet_words, kill_all, stage_of
 
@@ -244,3 +246,47 @@ def test_an_image_that_is_bytes_in_a_table_costs_its_row(
     assert (report.done, report.failed) == (2, 1)
     (problem,) = read_table(tmp_path / "out" / "problems.parquet", PROBLEMS).to_pylist()
     assert "the bytes of a file; leave out --output" in problem["reason"]
+
+
+def test_what_python_gives_wrongly_is_one_sentence_and_a_lone_bad_image_one_row(
+    trained: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    run = trained("ner")
+    find = models_of(run).open()
+    Image.new("RGB", (1, 1400)).save(tmp_path / "thin.png")
+    thin = find("In Oslo", image=tmp_path / "thin.png")
+    assert thin.image_status == "unreadable"
+    assert "the detector cannot take 1 x 1400 pixels" in str(thin.image.reason)
+    for wrong in (7, None, b"In Oslo"):
+        with pytest.raises(InputError, match="a post is a text"):
+            find(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="another number of images"):
+        find(["In Oslo", "In Rome"], image=3)  # type: ignore[call-overload]
+    assert "no list of words" in find({"tokens": 7}).error
+    with pytest.raises(WeightsError, match=r"gone\.pt is not there.*--detector-weights"):
+        replace(models_of(run), detector_weights="gone.pt").open()(
+            "In Oslo", image=next(corpus_of(run).iterdir())
+        )
+
+
+def test_a_stream_keeps_to_the_folder_of_images_as_a_file_in_parts_does(
+    trained: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    run = trained("ner")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(next(corpus_of(run).iterdir()), folder / "a.jpg")
+    shutil.copy(folder / "a.jpg", tmp_path / "secret.jpg")
+    names = ["a.jpg", "a.png", "../secret.jpg", str(tmp_path / "secret.jpg"), str(folder / "a.jpg"), "b.jpg"]
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text("".join(json.dumps({"text": "In Oslo", "image": name}) + "\n" for name in names))
+    source = Source(posts, folder)
+    found = [one.to_json() for one in streamed(models_of(run).open(), source, 4)]
+    assert [one["image_status"] for one in found] == ["used", "used", "missing", "missing", "used", "missing"]
+    predict_file(models_of(run), source, tmp_path / "out", 20, SILENT)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
+    assert [one.get("image_reason") for one in found] == [line.get("image_reason") for line in lines]
+    with pytest.raises(InputError, match="is not a folder; give the folder"):
+        next(streamed(models_of(run).open(), Source(posts, tmp_path / "away"), 4))
+    with pytest.raises(StageError, match=r"posts\.jsonl is not a folder"):
+        predict_file(models_of(run), source, posts, 20, SILENT)

@@ -1,5 +1,7 @@
 """Posts as words with their characters, and results as people read them."""
 
+from typing import Any
+
 import pytest
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.predict.posts import Post, words_of
@@ -65,3 +67,15 @@ def test_a_result_has_the_keys_of_hugging_face_and_what_the_post_came_with() -> 
     assert result.to_displacy()["ents"] == [{"start": 0, "end": 5, "label": "PER"}]
     assert result._repr_html_().startswith('<div><mark title="PER 0.98">Messi')
     assert "&lt;b&gt;" in result._repr_html_()
+
+
+@pytest.mark.parametrize("tokens", ["Ann in Paris", b"Ann", 7])
+def test_tokens_that_are_no_list_are_refused_and_not_read_as_letters(tokens: Any) -> None:
+    with pytest.raises(InputError, match="its tokens are no list of words"):
+        words_of(Post(tokens=tokens), "space")
+
+
+@pytest.mark.parametrize("span", [("0", "3"), "ab", (0,), (0, 1, 2), 5, (0.0, 3.0)])
+def test_a_range_that_is_no_two_numbers_is_refused(span: Any) -> None:
+    with pytest.raises(InputError, match="head must be a start and an end"):
+        words_of(Post("Ann in Paris"), "space").covering("head", span)
