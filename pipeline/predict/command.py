@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import check_folder
 from ...manifests.record import StageRecord
@@ -30,7 +31,11 @@ def model_meant(name: str, system: str, seed: int) -> str:
     no such model.
     """
     path = Path(name)
-    if not (path / "run.toml").exists():
+    try:
+        is_run = (path / "run.toml").exists()
+    except OSError:  # a name that no file can have
+        is_run = False
+    if not is_run:
         return name
     folder = RunFolder(path).model(Trial(system, seed))
     if not folder.is_dir():
@@ -39,7 +44,7 @@ def model_meant(name: str, system: str, seed: int) -> str:
             for each in RunFolder(path).models.glob("*/seed-*")
             if each.name.removeprefix("seed-").isdigit()
         )
-        remedy = f"it has {', '.join(there)}" if there else f"run `hmnet-pipe train {path}` first"
+        remedy = f"it has {', '.join(there)}" if there else f"run `{typed('train', path)}` first"
         raise InputError(f"{path} has no model of {system} with seed {seed}; {remedy}")
     return str(folder)
 

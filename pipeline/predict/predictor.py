@@ -344,13 +344,13 @@ def _words_of(model: OpenModel) -> str:
 
     Raises InputError where the model does not say it.
     """
-    prepared = model.config.made_by.get("prepare")
-    if prepared is None:
+    prepared = model.config.made_by.get("prepare", {}).get("parameters", {})
+    if "format" not in prepared:
         raise InputError(
             f"{model.folder / CONFIG} does not say how texts became words: the model was trained before that "
             f"was kept; train it again, or name the rule with --words, one of {', '.join(WORD_RULES)}"
         )
-    return rule_of_record(prepared["parameters"])
+    return rule_of_record(prepared)
 
 
 def _post(value: Posts) -> Post:

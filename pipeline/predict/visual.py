@@ -48,6 +48,13 @@ _WEIGHTS = {
 _SETS = frozenset({"extract"})
 
 
+def _remedy(name: str) -> str:
+    """Return what to do where the weights of a detector, a backbone or a parser are others."""
+    if name == "parser":
+        return "install the model of the parser that it was made with"
+    return f"give the file of its weights with --{name}-weights"
+
+
 class NoImages:
     """Visuals (stages.learning.batches) of posts of which none has an image. shape: of an image's views."""
 
@@ -184,14 +191,13 @@ class ImageRun:
                 raise
             raise WeightsError(
                 f"{file} is not there, and {self.model.folder} was made with the {name} of these weights; "
-                f"give the file or folder of its weights with --{name}-weights"
+                f"{_remedy(name)}"
             ) from error
         decides, rounds = made_differently(self.model.config.made_by[kind], causes)
         if weights := [change for change in decides if change.startswith("weights.")]:
             raise WeightsError(
                 f"the {name} that {self.model.folder} was made with had other weights ({weights[0]}), from "
-                f"{self._given(kind).get(key, '')!r}; give the file or folder of its weights with "
-                f"--{name}-weights"
+                f"{self._given(kind).get(key, '')!r}; {_remedy(name)}"
             )
         if decides:
             raise StageError(

@@ -32,6 +32,12 @@ class ModelConfig:
     options: dict[str, Any] = field(default_factory=dict)
     made_by: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise TypeError where made_by is not what stages.learning.made_by makes: the file was changed."""
+        for stage, made in self.made_by.items():
+            if not isinstance(made, dict) or not isinstance(made.get("parameters"), dict):
+                raise TypeError(f"its made_by does not say the parameters of {stage}")
+
     @property
     def qualifiers(self) -> list[str]:
         """Return what every table says in brackets after the system's name: what it was trained without."""

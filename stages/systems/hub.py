@@ -59,7 +59,11 @@ def model_folder(
     where the hub does not give it.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # a name that no file can have
+        raise InputError(f"{name!s:.100}... is no model: {error.strerror}") from error
+    if is_folder:
         return folder
     if folder.exists():
         raise InputError(f"{name} is a file; give the folder of a trained model")

@@ -212,6 +212,11 @@ def test_what_cannot_be_used_is_one_sentence(trained: Callable[[str], RunFolder]
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="--detector-weights"):
         Predictor.from_pretrained(other)("In Oslo", image=next(corpus_of(run).iterdir()))
+    spoilt: list[object] = [[3], {"detect": "x"}, {"prepare": {"weights": {}}}]
+    for damaged in spoilt:
+        (other / "config.json").write_text(json.dumps({**config, "made_by": damaged}))
+        with pytest.raises(WeightsError, match="damaged"):
+            Predictor.from_pretrained(other)
     del config["made_by"]
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="does not say how"):

@@ -1,7 +1,9 @@
 """Which pairs a model of relations is asked about, and which answers are kept."""
 
 import pytest
+from hmnet_pipe import Predictor
 from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.pipeline.predict.command import model_meant
 from hmnet_pipe.pipeline.predict.relations import allowed, answers, questions
 from hmnet_pipe.stages.predict.posts import Post, words_of
 from hmnet_pipe.stages.predict.work import Mention, PairFound, pairs_of
@@ -62,3 +64,9 @@ def test_relations_that_name_their_types_hold_between_these_alone() -> None:
     assert relation.factors[-1] == pytest.approx(0.3 / 0.5)
     untyped = {NONE: 0.2, "born in": 0.3, KNOWS: 0.5}
     assert allowed(untyped, NONE, "LOC", "PER") == untyped
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence() -> None:
+    name = model_meant("x" * 300, "hmnet", 1)
+    with pytest.raises(InputError, match="is no model"):
+        Predictor.from_pretrained(name)

@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Pat
     folder = tmp_path_factory.mktemp("hub") / "seed-1"
     reader = Subwords.of_encoder(tiny_encoder, "ner")
     settings = {"weights": "/home/ada/weights/backbone.pth", "backbone": "resnet50"}
-    config = replace(config_of("hmnet"), made_by={"extract": {"settings": settings}})
+    config = replace(config_of("hmnet"), made_by={"extract": {"parameters": {}, "settings": settings}})
     torch.manual_seed(0)
     new_system(tiny_encoder, config, reader).save_pretrained(folder, reader)
     for name in ("README.md", "metrics.json", "detector.json", "temperature.json"):
