@@ -34,7 +34,7 @@ from .images import given_images
 from .relations import Asked, answers, questions
 from .visual import ImageRun
 
-__all__ = ["LONG", "PredictOptions", "Predictor"]
+__all__ = ["LONG", "PredictOptions", "Predictor", "distinct"]
 
 Posts = str | Post | Mapping[str, Any]
 
@@ -201,7 +201,7 @@ class Predictor:
             worded = [self.words_or_error(post) for post in posts]
             runs = self.runs(folder)
             samples = _samples(posts, worded, images)
-            for run in _distinct(runs):
+            for run in distinct(runs):
                 run.make(rows, samples, tools)
             return self.over(posts, worded, images, runs, tools, mentions)
 
@@ -394,7 +394,7 @@ def _samples(
     ]
 
 
-def _distinct(runs: Sequence[ImageRun]) -> list[ImageRun]:
+def distinct(runs: Sequence[ImageRun]) -> list[ImageRun]:
     """Return the runs, those that share a folder once."""
     return list({run.run.path: run for run in runs}.values())
 

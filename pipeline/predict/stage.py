@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import atomic_path, make_folder, remove_temporaries
 from ...manifests.fingerprint import digest_file, digest_json
@@ -29,7 +30,7 @@ from ...stages.predict.results import MISSING, NONE, UNREADABLE, USED, PostImage
 from ...stages.systems.registry import BACKBONE_FILE
 from ...stages.vision.folder import Found, ImageFolder, image_row, unreadable_row
 from ...stages.vision.images import UnusableImage, image_bytes
-from .predictor import PredictOptions, Predictor
+from .predictor import PredictOptions, Predictor, distinct
 
 __all__ = ["PREDICTIONS", "Models", "Predict", "Source", "check_image_folder"]
 
@@ -81,12 +82,15 @@ class Source:
 
 @dataclass(frozen=True)
 class _Part:
-    """The work of one part: posts with what became of their images, in a file, to their results."""
+    """The work of one part: posts with what became of their images, in a file, to their results.
+
+    images: the folder of the runs in which all images are features; None: there is none.
+    """
 
     models: Models
     posts: str
     output: str
-    runs: tuple[str, ...]
+    images: str | None
 
     @property
     def device(self) -> str:
@@ -163,7 +167,7 @@ class Predict(Stage):
         return problem_reasons(self.run.problems)
 
     def command(self) -> str:
-        return f"hmnet-pipe predict {self.models.model} {self.posts.path} --output {self.run.path}"
+        return typed("predict", self.models.model, self.posts.path, "--output", self.run.path)
 
     def progress(self, causes: StageRecord) -> Progress | None:
         done, cut = (len(list(self._parts(causes).glob(f"*.{name}.jsonl"))) for name in ("done", "posts"))
@@ -221,10 +225,10 @@ class Predict(Stage):
         bar.close()
         return self._join([Path(unit.output) for unit in units], len(units) - len(todo))
 
-    def _shared(self, tools: Tools) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
-        """Compute the features of all images; return the folders of their runs, and rows of IMAGES by key.
+    def _shared(self, tools: Tools) -> tuple[str | None, dict[str, dict[str, Any]]]:
+        """Compute the features of all images; return the folder of their runs, and rows of IMAGES by key.
 
-        There are none where a model reads something of each text besides its words.
+        There is none where a model reads something of each text besides its words, or no images.
         """
         rows: dict[str, dict[str, Any]] = {}
         if self.predictor.reads_images:
@@ -233,17 +237,15 @@ class Predict(Stage):
                     rows[found.key] = {**_row(found.path), "key": found.key}
         write_table(self.run.images, table_of(IMAGES, [row for _, row in sorted(rows.items())]))
         if not self.predictor.reads_images or self.predictor.reads_trees:
-            return (), rows
+            return None, rows
         usable = [row for _, row in sorted(rows.items()) if row["status"] == "ok"]
         folder = self.run.path / "images"
         runs = self.predictor.runs(folder)
-        for run in {run.run.path: run for run in runs}.values():
+        for run in distinct(runs):
             run.make(usable, [], tools)
-        return tuple(str(folder) for _ in runs[:1]), rows
+        return str(folder), rows
 
-    def _cut(
-        self, parts: Path, shared: tuple[str, ...], rows: Mapping[str, Mapping[str, Any]]
-    ) -> Iterator[_Part]:
+    def _cut(self, parts: Path, shared: str | None, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[_Part]:
         """Write the posts of each part with what became of their images, and yield the units."""
         group: list[dict[str, Any]] = []
         number = 0
@@ -348,8 +350,8 @@ def predict_part(unit: _Part) -> str:
             became = dict(values["image"])
             path = became.pop("path", None)
             images.append((PostImage(**became), path))
-    if unit.runs:
-        runs = predictor.runs(Path(unit.runs[0]))
+    if unit.images is not None:
+        runs = predictor.runs(Path(unit.images))
         found = predictor.over(
             posts, [predictor.words_or_error(post) for post in posts], [image for image, _ in images], runs
         )

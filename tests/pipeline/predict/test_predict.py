@@ -185,8 +185,14 @@ def test_mentions_and_their_relations_together(trained: Callable[[str], RunFolde
     for line, one in pairs:
         assert one["head"] != one["tail"]
         assert max(one["head"], one["tail"]) < len(line["entities"])
-    streamed = list(models.open().stream(json.loads(line) for line in posts.open()))
-    assert [len(one.relations) for one in streamed] != []
+    assert pairs
+    images = corpus_of(ner)
+    given = [json.loads(line) for line in posts.open()]
+    placed = [{**post, "image": images / post["image"]} if post.get("image") else post for post in given]
+    streamed = [one.to_json() for one in models.open().stream(placed)]
+    for one, line in zip(streamed, lines, strict=True):
+        relations = [(each["relation"], each["head"], each["tail"]) for each in one["relations"]]
+        assert relations == [(each["relation"], each["head"], each["tail"]) for each in line["relations"]]
 
 
 def test_what_cannot_be_used_is_one_sentence(trained: Callable[[str], RunFolder], tmp_path: Path) -> None:
