@@ -1,8 +1,9 @@
 """What several test files share."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,9 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
 
 from .running import Campaign, Demos
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _NO_DATA = "the real data is not in"
 _NO_GPU = "torch finds no GPU here"
@@ -83,6 +87,18 @@ def gpu() -> None:
 
     if not torch.cuda.is_available():
         pytest.skip(_NO_GPU)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Browser"]:
+    """Yield a headless Chromium. Its tests are skipped where none is installed; see tests/browser.py."""
+    from .browser import NO_BROWSER, installed_chromium, running_chromium
+
+    path = installed_chromium()
+    if path is None:
+        pytest.skip(NO_BROWSER)
+    with running_chromium(path) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")
