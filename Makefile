@@ -27,7 +27,8 @@ SEEDS   ?= $(SEED)
 # Low-resource trainings beside the full ones: SHOTS='0 50' is all samples, and 50 of each class drawn with each of SUBSETS.
 SHOTS   ?= 0
 SUBSETS ?= 1
-# RECIPES='run as-published' trains by [train] of run.toml, the same for all systems, and beside it by each system's own recipe.
+# RECIPES='run as-published' trains by [train] of run.toml, the same for all systems, and beside it by each system's own recipe; NAME by
+# the table [recipes.NAME] of run.toml.
 RECIPES ?= run
 
 DATA ?= ../shared/data
@@ -77,7 +78,7 @@ $(error nothing was done; a new run needs RUN=, TEXT=, IMAGES= and PRESET= or TA
 endif
 when   = $(if $(filter $(1),$(CHANGED)),FORCE)
 # Of system, seed, shots, subset and recipe: the name of the training's stage, as manifests/trial.py forms it.
-trial  = train-$(1)-seed-$(2)$(if $(filter-out 0,$(3)),-shots-$(3)-subset-$(4))$(if $(filter-out run,$(5)),-$(5))
+trial  = train-$(1)-seed-$(2)$(if $(filter-out 0,$(3)),-shots-$(3)-subset-$(4))$(if $(filter-out run,$(5)),$(if $(filter as-published,$(5)),,-by)-$(5))
 record = $(STAGES)/$(trial).json
 # $(call grid,RULE): RULE of each training. All samples are one training, whatever subsets there are.
 grid   = $(foreach recipe,$(RECIPES),$(foreach system,$(SYSTEMS),$(foreach seed,$(SEEDS),$(foreach shots,$(SHOTS),$(foreach subset,$(if \

@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("pipeline/cluster",),
     ("pipeline/run",),
-    ("pipeline/predict",),
+    ("pipeline/predict", "pipeline/experiment"),
     ("pipeline/checks", "pipeline/reproduce", "pipeline/report", "pipeline/serve"),
     ("pipeline/cli",),
 )

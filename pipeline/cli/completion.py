@@ -13,13 +13,14 @@ from click.shell_completion import CompletionItem
 from ...manifests.errors import HmnetPipeError
 from ...manifests.printable import printable
 from ...manifests.run import RunFolder
+from ...manifests.trial import AS_PUBLISHED, RUN
 from ...stages.systems.registry import SYSTEMS
 from ...stages.vision.backbones import BACKBONES
 from ...stages.vision.detectors import DETECTORS
 from ...stages.vision.sets import SETS
 from ..run.config import RunConfig
 
-__all__ = ["Offer", "feature_sets", "of_setting", "one_of", "runs", "systems"]
+__all__ = ["Offer", "feature_sets", "of_setting", "one_of", "recipes", "runs", "systems"]
 
 Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 """Returns the words that go on as the last, unfinished one begins: what click calls shell_complete."""
@@ -70,6 +71,12 @@ def feature_sets(ctx: click.Context, param: click.Parameter, begun: str) -> list
     """Offer the feature sets that are built in, and those of the run that is given already."""
     config = _config(ctx)
     return _fitting(dict.fromkeys([*SETS, *(config.sets if config else ())]), begun)
+
+
+def recipes(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+    """Offer the recipes that every run has, and those of the run that is given already."""
+    config = _config(ctx)
+    return _fitting([RUN, AS_PUBLISHED, *(config.recipes if config else ())], begun)
 
 
 def _is_plain(path: str) -> bool:

@@ -13,7 +13,7 @@ from ...manifests.errors import HmnetPipeError, StageError, Stopped
 from ...manifests.files import disk_error, disk_remedy
 from .console import show
 
-__all__ = ["command", "main"]
+__all__ = ["command", "main", "subgroup"]
 
 
 class _Group(click.Group):
@@ -105,7 +105,16 @@ def main() -> None:
 
 
 def command(
-    *, memory: Callable[[], None] | None = None, several: tuple[str, ...] = (), hidden: bool = False
+    group: click.Group = main,
+    *,
+    memory: Callable[[], None] | None = None,
+    several: tuple[str, ...] = (),
+    hidden: bool = False,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return a decorator that makes a function a command of `main`; see _Command."""
-    return main.command(cls=_Command, memory=memory, several=several, hidden=hidden)
+    """Return a decorator that makes a function a command of a group; see _Command."""
+    return group.command(cls=_Command, memory=memory, several=several, hidden=hidden)
+
+
+def subgroup(group: click.Group) -> Callable[[Callable[..., Any]], click.Group]:
+    """Return a decorator that makes a function a group of commands within a group."""
+    return group.group(cls=_Group)

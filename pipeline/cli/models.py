@@ -7,7 +7,6 @@ import click
 from ...manifests.errors import InputError
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SPLITS
-from ...manifests.trial import Trial
 from .completion import one_of, runs
 from .completion import systems as offered_systems
 from .console import lent_tools, print_json, show
@@ -62,6 +61,8 @@ def evaluate(
     system: str,
     seed: int,
     shots: int,
+    percent: int,
+    natural: bool,
     subset_seed: int,
     features: str,
     recipe: str,
@@ -90,10 +91,13 @@ def evaluate(
     """
     from ..report.text import calibration_table, score_table
     from ..run.evaluate import evaluate_trial
+    from ..run.new import trials_of
 
     if keep and not calibrate:
         raise InputError("--keep-temperature: there is none without --calibrate; give both")
-    trial = Trial(system, seed, shots, subset_seed if shots else 1, features=features, recipe=recipe)
+    [trial] = trials_of(
+        (system,), (seed,), (shots,), (subset_seed,), features, "", (recipe,), percent, natural
+    )
     if entities is not None:
         if finetuned or shuffle_images or explain or calibrate:
             raise InputError("--pipeline goes with --split and --data alone")

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ...manifests.trial import AS_PUBLISHED, RUN
+from ...manifests.trial import RUN
 from ..run.graph import SETTINGS
-from .completion import feature_sets, of_setting, one_of, runs
+from .completion import feature_sets, of_setting, recipes, runs
 
 __all__ = [
     "MOST_WORKERS",
@@ -91,8 +91,9 @@ def trial_options(function: F) -> F:
         "--recipe",
         default=RUN,
         metavar="NAME",
-        shell_complete=one_of((RUN, AS_PUBLISHED)),
-        help="run: [train] of run.toml, the same for all systems; as-published: each system's own.",
+        shell_complete=recipes,
+        help="run: [train] of run.toml, the same for all systems; as-published: each system's own; NAME: the "
+        "table [recipes.NAME] of run.toml.",
     )(function)
     function = click.option(
         "--features",
@@ -103,7 +104,21 @@ def trial_options(function: F) -> F:
         show_default=False,
     )(function)
     function = click.option(
-        "--subset-seed", type=int, default=1, help="With --shots: the seed that draws the samples."
+        "--subset-seed",
+        type=int,
+        default=1,
+        help="With --shots or --percent: the seed that draws the samples.",
+    )(function)
+    function = click.option(
+        "--natural",
+        is_flag=True,
+        help="With --shots: samples without anything to find are no class, and keep their share.",
+    )(function)
+    function = click.option(
+        "--percent",
+        type=click.IntRange(0, 100),
+        default=0,
+        help="Low-resource: train on this share of all samples, whatever their classes; 0: all.",
     )(function)
     return click.option(
         "--shots",

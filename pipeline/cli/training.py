@@ -50,6 +50,8 @@ def train(
     systems: tuple[str, ...],
     seeds: tuple[int, ...],
     shots: int,
+    percent: int,
+    natural: bool,
     subset_seed: int,
     features: str,
     recipe: str,
@@ -82,8 +84,9 @@ def train(
         config = configured(folder, tables)
         for system in systems:
             system_for(system, config.task)
-        trials = trials_of(systems, seeds, (shots,), (subset_seed,), features, recipes=(recipe,))
-        TrainSettings.check_options(trials[0], options)
+        subset = (shots,), (subset_seed,)
+        trials = trials_of(systems, seeds, *subset, features, "", (recipe,), percent, natural)
+        TrainSettings.check_options(trials[0], options, config.recipes)
         stages = [config.stage("train", folder, trial) for trial in trials]
         _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
         if ranks.leads and len(trials) > 1 and not as_json:
@@ -109,6 +112,8 @@ def finetune(
     system: str,
     seeds: tuple[int, ...],
     shots: int,
+    percent: int,
+    natural: bool,
     subset_seed: int,
     features: str,
     recipe: str,
@@ -141,7 +146,8 @@ def finetune(
         tables = {"finetune": options, "train": ranks.settings}
         config = configured(folder, tables)
         start = config.of(FinetuneSettings).token()
-        trials = trials_of((system,), seeds, (shots,), (subset_seed,), features, start, (recipe,))
+        subset = (shots,), (subset_seed,)
+        trials = trials_of((system,), seeds, *subset, features, start, (recipe,), percent, natural)
         stages = [config.stage("finetune", folder, trial) for trial in trials]
         _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
         if not ranks.leads or not refresh:

@@ -89,6 +89,7 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
         "config": {
             **{name: _portable(settings) for name, settings in config.tables.items()},
             "features": {name: feature_set.to_table() for name, feature_set in config.sets.items()},
+            "recipes": {name: dict(recipe) for name, recipe in config.recipes.items()},
         },
         "data": data_facts(run),
         "stages": stages,
@@ -144,7 +145,7 @@ def _faults(values: Mapping[str, Any]) -> Iterator[str]:
             digests = stage.get(group, {})
             if not isinstance(digests, dict) or not all(isinstance(one, str) for one in digests.values()):
                 yield f"has no digests in stages.{name}.{group}"
-        for key in ("seed", "subset_seed", "shots"):
+        for key in ("seed", "subset_seed", "shots", "percent"):
             if type(stage["parameters"].get(key, 0)) is not int:
                 yield f"has no whole number in stages.{name}.parameters.{key}"
     for name, scores in values.get("scores", {}).items():

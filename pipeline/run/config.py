@@ -18,6 +18,7 @@ from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.run import RunFolder
 from ...manifests.schemas import TASKS
 from ...stages.base.stage import Stage
+from ...stages.learning.recipe import Recipes, TrainSettings, check_recipe
 from ...stages.vision.sets import FeatureSet
 from .graph import SETTINGS, build_stage
 from .recipes import PRESETS
@@ -35,12 +36,14 @@ class RunConfig:
     """The content of run.toml.
 
     tables: the settings of each kind of stage, by its name. sets: the run's own feature sets, by name.
+    recipes: its own recipes of trainings, by name.
     """
 
     preset: str
     task: str
     tables: Mapping[str, Any]
     sets: Mapping[str, FeatureSet] = field(default_factory=dict)
+    recipes: Recipes = field(default_factory=dict)
 
     def of(self, settings: type[S]) -> S:
         """Return the settings of this type."""
@@ -90,6 +93,11 @@ class RunConfig:
             for name, feature_set in self.sets.items():
                 own.add(name, tomlkit.item(feature_set.to_table()))
             document.add("features", own)
+        if self.recipes:
+            tables = tomlkit.table(is_super_table=True)
+            for name, recipe in self.recipes.items():
+                tables.add(name, tomlkit.item(dict(recipe)))
+            document.add("recipes", tables)
         text = tomlkit.dumps(document)
         if not path.is_file() or read_text(path) != text:
             write_text(path, text)
@@ -122,10 +130,10 @@ class RunConfig:
 
         Raises InputError where one is wrong, which names `path` and the key.
         """
-        if unknown := set(values) - {"preset", "task", "features", *SETTINGS}:
+        if unknown := set(values) - {"preset", "task", "features", "recipes", *SETTINGS}:
             raise InputError(
                 f"{path}: unknown key {sorted(unknown)[0]!r}; known are preset, task and the tables "
-                f"{', '.join(SETTINGS)} and features.NAME"
+                f"{', '.join(SETTINGS)}, features.NAME and recipes.NAME"
             )
         task = values.get("task")
         if task not in TASKS:
@@ -142,7 +150,8 @@ class RunConfig:
                 )
         tables["prepare"] = {**tables["prepare"], "task": task}
         settings = {table: _settings(path, table, content) for table, content in tables.items()}
-        return cls(preset, task, settings, _feature_sets(path, values.get("features", {})))
+        recipes = _recipes(path, values.get("recipes", {}), settings["train"])
+        return cls(preset, task, settings, _feature_sets(path, values.get("features", {})), recipes)
 
 
 def _feature_sets(path: Path, tables: Any) -> dict[str, FeatureSet]:
@@ -153,6 +162,18 @@ def _feature_sets(path: Path, tables: Any) -> dict[str, FeatureSet]:
         return {name: FeatureSet.of_table(name, table) for name, table in tables.items()}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _recipes(path: Path, tables: Any, train: TrainSettings) -> Recipes:
+    """Return the recipes of the tables [recipes.NAME]."""
+    if not isinstance(tables, dict):
+        raise InputError(f"{path}: [recipes] holds one table per recipe, [recipes.NAME]")
+    try:
+        for name, table in tables.items():
+            check_recipe(name, table, train)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return tables
 
 
 def _settings(path: Path, table: str, values: Mapping[str, Any]) -> Any:

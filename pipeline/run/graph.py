@@ -21,7 +21,7 @@ from ...stages.extract.settings import ExtractSettings
 from ...stages.extract.stage import Extract
 from ...stages.finetune.settings import FinetuneSettings
 from ...stages.finetune.stage import Finetune
-from ...stages.learning.recipe import TrainSettings
+from ...stages.learning.recipe import Recipes, TrainSettings
 from ...stages.prepare.settings import PrepareSettings
 from ...stages.prepare.stage import Prepare
 from ...stages.scenes.settings import SceneSettings
@@ -44,6 +44,8 @@ class Tables(Protocol):
     def task(self) -> str: ...
     @property
     def sets(self) -> Mapping[str, FeatureSet]: ...
+    @property
+    def recipes(self) -> Recipes: ...
 
     def of(self, settings: type[S]) -> S:
         """Return the settings of this type."""
@@ -104,7 +106,7 @@ def _set_named(name: str) -> str | None:
 
 def _train(tables: Tables, run: RunFolder, trial: Trial | None) -> Train:
     negative = tables.of(PrepareSettings).negative
-    return Train(run, tables.of(TrainSettings), tables.task, trial or _TRIAL, negative)
+    return Train(run, tables.of(TrainSettings), tables.task, trial or _TRIAL, negative, tables.recipes)
 
 
 def _finetune(tables: Tables, run: RunFolder, trial: Trial | None) -> Finetune:
@@ -112,7 +114,7 @@ def _finetune(tables: Tables, run: RunFolder, trial: Trial | None) -> Finetune:
     source = view_source(tables, run, trial.features)
     settings, own = tables.of(TrainSettings), tables.of(FinetuneSettings)
     negative = tables.of(PrepareSettings).negative
-    return Finetune(run, settings, tables.task, trial, own, source, negative)
+    return Finetune(run, settings, tables.task, trial, own, source, negative, tables.recipes)
 
 
 def _trials(kind: str, prefix: str = "") -> Callable[[RunFolder], list[Trial]]:

@@ -13,7 +13,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from ...manifests.errors import StageError
 from ...manifests.files import disk_error, make_folder, read_text, reason_of, write_text
 
-__all__ = ["hold"]
+__all__ = ["Held", "hold"]
 
 # What flock answers on a file system that has no locks, such as Lustre without them or NFS without its lock
 # daemon.
@@ -23,6 +23,10 @@ _MARKER_SECONDS = 0.3
 _OWNER = re.compile(r"process [0-9]+ on [\w.-]+", re.ASCII)
 # The folders of which it was said that they have no locks.
 _said: set[Path] = set()
+
+
+class Held(StageError):
+    """Another process holds a lock."""
 
 
 @contextmanager
@@ -37,7 +41,7 @@ def hold(
 
     doing: what its holder does, as in "detect of runs/x is being run". patience: the seconds to wait for it.
 
-    Raises StageError where another process holds it, or where it cannot be taken. The errors of a disk
+    Raises Held where another process holds it, and StageError where it cannot be taken. The errors of a disk
     (`disk_error`) are raised as they are.
     """
     make_folder(path.parent)
@@ -76,7 +80,7 @@ def _taken(path: Path, owner: Path, doing: str, patience: float, say: Callable[[
                     f"marker files ({path.parent.name}/*{marker.suffix}) are used in their place"
                 )
     except Timeout as error:
-        raise StageError(f"{doing} by {_owner(owner)}; {remedy}") from error
+        raise Held(f"{doing} by {_owner(owner)}; {remedy}") from error
     except OSError as error:
         if disk_error(error) is not None:
             raise

@@ -17,6 +17,7 @@ from ...manifests.trial import RUN, Trial
 from ...stages.base.settings import local_files
 from ...stages.base.tools import Tools
 from ...stages.demo.corpus import write_demo_corpus
+from ...stages.learning.recipe import Recipes
 from ...stages.prepare.identity import compare_with_paper
 from ...stages.prepare.settings import PrepareSettings
 from .config import RunConfig
@@ -24,12 +25,24 @@ from .locks import hold
 from .presets import preset
 from .runner import Report, run_stage
 
-__all__ = ["configured", "prepare_config", "prepare_run", "trials_of", "write_options"]
+__all__ = [
+    "add_recipes",
+    "configured",
+    "prepare_config",
+    "prepare_run",
+    "trials_of",
+    "with_options",
+    "write_options",
+]
 
 
 def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> RunConfig:
     """Return the configuration of a run with `options`, by table; `write_options` keeps them."""
-    config = RunConfig.read(run.config)
+    return with_options(RunConfig.read(run.config), options)
+
+
+def with_options(config: RunConfig, options: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """Return a configuration with `options`, by table."""
     for table, values in options.items():
         config = config.override(table, values)
         # A later command may be run from another folder, so relative paths are stored as absolute ones.
@@ -58,6 +71,24 @@ def write_options(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> C
                 write_text(run.config, before)
 
     return take_back
+
+
+def add_recipes(run: RunFolder, recipes: Recipes) -> None:
+    """Write recipes into run.toml as tables [recipes.NAME].
+
+    Raises InputError where a recipe of the same name and other values is there: a training by it would no
+    longer be what its name says.
+    """
+    with _writing(run):
+        config = RunConfig.read(run.config)
+        for name, values in recipes.items():
+            there = config.recipes.get(name, values)
+            if dict(there) != dict(values):
+                raise InputError(
+                    f"{run.config} has other values in [recipes.{name}]: {dict(there)}, not {dict(values)}; "
+                    "give one of the two another name, or remove the table to train by the new values"
+                )
+        replace(config, recipes={**config.recipes, **recipes}).write(run.config)
 
 
 def _writing(run: RunFolder) -> AbstractContextManager[None]:
@@ -142,10 +173,22 @@ def trials_of(
     features: str = "",
     start: str = "",
     recipes: Sequence[str] = (RUN,),
+    percent: int = 0,
+    natural: bool = False,
 ) -> list[Trial]:
-    """Return every combination as a trial, each one once: without shots there is no subset to draw."""
+    """Return every combination as a trial, each one once: where nothing is drawn there is no subset."""
     trials = [
-        Trial(system, seed, number, subset if number else 1, start, features, recipe)
+        Trial(
+            system,
+            seed,
+            number,
+            subset if number or percent else 1,
+            start,
+            features,
+            recipe,
+            percent,
+            natural,
+        )
         for system, recipe, seed, number, subset in product(systems, recipes, seeds, shots, subset_seeds)
     ]
     return list(dict.fromkeys(trials))

@@ -11,7 +11,7 @@ from ...manifests.tables import read_table
 from ...manifests.trial import RUN, Trial
 from ...stages.learning.metrics import read_metrics
 
-__all__ = ["differences", "finished_trainings", "qualified", "setting_of"]
+__all__ = ["differences", "finished_trainings", "qualified", "setting_of", "test_counts"]
 
 # The trials of a randomisation and of a bootstrap.
 _DRAWS = 10_000
@@ -45,6 +45,7 @@ def finished_trainings(
             trial.features,
             trial.recipe != RUN,
             trial.shots,
+            trial.percent,
             trial,
         )
     )
@@ -54,9 +55,11 @@ def finished_trainings(
 def setting_of(metrics: Mapping[str, Any]) -> str:
     """Return what trainings that are averaged have in common: everything but seed and subset."""
     recipe = f", {metrics['recipe']}" if metrics.get("recipe") else ""
-    shots = f", {metrics['shots']} shots" if metrics.get("shots") else ""
+    natural = ", natural share of nothing" if metrics.get("natural") else ""
+    shots = f", {metrics['shots']} shots{natural}" if metrics.get("shots") else ""
+    share = f", {metrics['percent']}% of the samples" if metrics.get("percent") else ""
     features = f", on {metrics['features']}" if metrics.get("features") else ""
-    return f"{qualified(metrics['system'], metrics.get('qualifiers', ()))}{recipe}{shots}{features}"
+    return f"{qualified(metrics['system'], metrics.get('qualifiers', ()))}{recipe}{shots}{share}{features}"
 
 
 def qualified(system: str, qualifiers: Sequence[str]) -> str:
@@ -83,12 +86,12 @@ def differences(
     if not bases:
         raise InputError(f"--against {against}: {run.path} holds no finished training of it; train it first")
     base = groups[bases[0]]
-    counted = {key: _counts(run, one) for key, one in base.items()}
+    counted = {key: test_counts(run, one) for key, one in base.items()}
     found: dict[str, dict[str, Any]] = {}
     for name, ones in groups.items():
         if name == bases[0] or not (both := sorted(ones.keys() & base.keys(), key=str)):
             continue
-        own = [_counts(run, ones[key]) for key in both]
+        own = [test_counts(run, ones[key]) for key in both]
         found[name] = asdict(compare(own, [counted[key] for key in both], trials=_DRAWS))
     if not found:
         raise InputError(
@@ -99,11 +102,11 @@ def differences(
     return found
 
 
-def _counts(run: RunFolder, metrics: Mapping[str, Any]) -> dict[tuple[str, ...], list[int]]:
+def test_counts(run: RunFolder, metrics: Mapping[str, Any]) -> dict[tuple[str, ...], list[int]]:
     """Return what a training's model found in each sentence of the test split."""
     from ...stages.learning.significance import counts_of
 
-    extras = ("shots", "subset_seed", "start", "features", "recipe")
+    extras = ("shots", "percent", "natural", "subset_seed", "start", "features", "recipe")
     named = {name: metrics[name] for name in extras if name in metrics}
     folder = run.model(Trial(metrics["system"], metrics["seed"], **named))
     table = read_table(folder / "predictions.parquet", PREDICTIONS, "train")

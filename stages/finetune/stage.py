@@ -5,7 +5,7 @@ metrics and the checkpoints.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..base.stage import Rerun, count_reasons, given_settings
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.causes import MODEL_FILES, model_outputs, text_weights
 from ..learning.made_by import made_by
-from ..learning.recipe import TrainSettings
+from ..learning.recipe import Recipes, TrainSettings
 from ..learning.training import Training
 from ..systems.registry import BACKBONE_FILE
 from ..vision.images import UnusableImage, open_keyed
@@ -50,6 +50,7 @@ class Finetune(Training):
     finetune: FinetuneSettings
     source: ViewSource
     negative: str = ""
+    recipes: Recipes = field(default_factory=dict)
 
     kind = "finetune"
     files = (*MODEL_FILES, BACKBONE_FILE, "outcomes")

@@ -36,6 +36,7 @@ __all__ = [
     "recipe_parameters",
     "text_weights",
     "training_progress",
+    "unread_settings",
 ]
 
 # The settings that change nothing for systems on sub-words, and for those on words.
@@ -47,7 +48,7 @@ _F1 = 0.02
 
 
 def recipe_parameters(
-    recipe: TrainSettings, trial: Trial, record: StageRecord | None, negative: str | None = None
+    recipe: TrainSettings, trial: Trial, record: StageRecord | None, negative: str | None, task: str
 ) -> dict[str, Any]:
     """Return everything in a recipe and a trial that decides the trained model, for a fingerprint.
 
@@ -57,13 +58,21 @@ def recipe_parameters(
     values = {name: value for name, value in asdict(recipe).items() if not is_later_default(name, value)}
     values["device"], values["precision"] = resolve_recorded(recipe.device, recipe.precision, record)
     # The digests of the encoder and of the vectors are among the weights.
-    unread = _FOR_WORDS if system_info(trial.system).text == SUBWORDS else _FOR_SUBWORDS
-    for name in ("encoder", "vectors", "tensorboard", *unread):
+    for name in ("encoder", "vectors", "tensorboard", *unread_settings(system_info(trial.system))):
         values.pop(name, None)
-    subset = {"subset_seed": trial.subset_seed} if trial.shots else {}
+    subset: dict[str, Any] = {"subset_seed": trial.subset_seed} if trial.draws else {}
+    if trial.shots and task == "ner":
+        subset["drawn"] = "nested"  # sentences were once drawn otherwise, relations always so
+    subset |= {"percent": trial.percent} if trial.percent else {}
+    subset |= {"natural": True} if trial.natural else {}
     # Trainings were scored with "None" before there was a choice: they stay as they are.
     scored = {"negative": negative} if negative not in (None, "None") else {}
     return {**values, **scored, "system": trial.system, "seed": trial.seed, "shots": trial.shots, **subset}
+
+
+def unread_settings(info: SystemInfo) -> tuple[str, ...]:
+    """Return the keys of [train] that change nothing for a system, as it reads words or sub-words."""
+    return _FOR_WORDS if info.text == SUBWORDS else _FOR_SUBWORDS
 
 
 def text_weights(recipe: TrainSettings, info: SystemInfo) -> dict[str, str]:

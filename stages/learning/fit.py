@@ -30,6 +30,7 @@ from .calibration import TEMPERATURE_FILE
 from .card import card_of, keep_card
 from .checkpoint import Checkpoints
 from .detected import detected_in, keep_detected
+from .draws import drawn, subset_digest
 from .inputs import new_options, open_extras
 from .loop import Task, Trainer
 from .made_by import TRAINED
@@ -38,7 +39,7 @@ from .predictions import predictions_table, score_split
 from .ranks import Ranks, current_ranks
 from .recipe import TrainingJob
 from .signals import wishes
-from .splits import Split, few_shots, read_split
+from .splits import Split, read_split
 from .words import new_words, word_dim, word_options
 
 __all__ = ["Data", "config_of", "fit", "join", "labels_of", "read_data"]
@@ -92,8 +93,8 @@ def read_data(
     """
     samples = read_table(job.samples, SAMPLES, "prepare")
     splits = {name: read_split(samples, name, task=job.task) for name in ("train", "valid", "test")}
-    if job.trial.shots:
-        splits["train"] = few_shots(splits["train"], job.trial.shots, job.trial.subset_seed)
+    negative = negative_relation(samples.column("relation").to_pylist(), job.negative)
+    splits["train"] = drawn(splits["train"], job.trial, negative)
     info, run = system_info(job.trial.system), RunFolder(job.config.parent)
     options = new_options(info, run, splits["train"].image_keys, spec)
     reader: TextReader
@@ -108,7 +109,6 @@ def read_data(
         encoder = {"word_dim": word_dim(job, vectors)}
     splits = {name: split.encoded(reader, job.recipe.max_length) for name, split in splits.items()}
     labels = labels_of(splits["train"], job.task)
-    negative = negative_relation(samples.column("relation").to_pylist(), job.negative)
     if job.task == "re" and negative is None:
         tools.say(f"note: {NO_NEGATIVE}")
     _warn(job, tools, splits, labels, visuals, negative)
@@ -184,6 +184,7 @@ def _finished(
         "task": job.task,
         "seed": job.trial.seed,
         **job.trial.extras,
+        **({"subset": _subset(splits["train"])} if job.trial.draws else {}),
         **({"qualifiers": model.config.qualifiers} if model.config.qualifiers else {}),
         "best_epoch": trainer.progress.best_epoch,
         "valid": trainer.progress.best_scores,
@@ -207,6 +208,11 @@ def _finished(
     at, size = trainer.progress, len(splits["train"])
     details["epochs"] = f"{at.epoch} of {counted(size, 'samples')}"
     return details
+
+
+def _subset(split: Split) -> dict[str, Any]:
+    """Return what tells whether two trainings were given the same samples."""
+    return {"samples": len(split), "digest": subset_digest(split)}
 
 
 def _warn(

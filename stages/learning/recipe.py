@@ -5,15 +5,27 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ...manifests.errors import InputError
-from ...manifests.trial import RUN, Trial
+from ...manifests.errors import InputError, unknown_name
+from ...manifests.trial import AS_PUBLISHED, RUN, Trial, check_recipe_name
 from ..base.arithmetic import PRECISIONS
 from ..base.settings import check_settings, setting
 from ..systems.recipes import published_recipe
 from ..systems.registry import RELATION_HEADS
 from ..text.vectors import MOST_DIMENSIONS
 
-__all__ = ["MOST_EPOCHS", "OPTIMIZERS", "SCHEDULES", "TrainSettings", "TrainingJob", "is_later_default"]
+__all__ = [
+    "MOST_EPOCHS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Recipes",
+    "TrainSettings",
+    "TrainingJob",
+    "check_recipe",
+    "is_later_default",
+]
+
+Recipes = Mapping[str, Mapping[str, Any]]
+"""A run's own recipes, the tables [recipes.NAME] of run.toml: the keys of [train] that each one changes."""
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("linear", "inverse", "step")
@@ -123,27 +135,36 @@ class TrainSettings:
         if self.decay >= 1 and self.schedule == "step":
             raise InputError(f"[train] decay must be below 1 with schedule = 'step', not {self.decay}")
 
-    def of(self, trial: Trial, task: str) -> "TrainSettings":
-        """Return how a trial is trained: by this table, or as its system was published.
+    def of(self, trial: Trial, task: str, recipes: Recipes) -> "TrainSettings":
+        """Return how a trial is trained: by this table, by one of `recipes`, or as its system was published.
 
-        A published recipe decides all but what depends on the data, the encoder and the machine. Raises
-        InputError where the trial asks for one and there is none.
+        A recipe of the run's changes some keys of this table; a published one decides all but what depends on
+        the data, the encoder and the machine. Raises InputError where the trial asks for one and there is
+        none.
         """
         if trial.recipe == RUN:
             return self
+        if trial.recipe != AS_PUBLISHED:
+            return replace(self, **_known(trial.recipe, recipes))
         defaults = {each.name: each.default for each in fields(self) if each.name not in _NOT_OF_A_RECIPE}
         return replace(self, **{**defaults, **published_recipe(trial.system, task).values})
 
     @staticmethod
-    def check_options(trial: Trial, given: Mapping[str, Any]) -> None:
+    def check_options(trial: Trial, given: Mapping[str, Any], recipes: Recipes) -> None:
         """Raise InputError where a key of [train] is `given`, and not None, that the recipe decides."""
         if trial.recipe == RUN:
             return
-        names = [name for name, value in given.items() if value is not None and name not in _NOT_OF_A_RECIPE]
+        of_all = trial.recipe == AS_PUBLISHED
+        decided = given if of_all else _known(trial.recipe, recipes)
+        names = [
+            name
+            for name, value in given.items()
+            if value is not None and name in decided and name not in _NOT_OF_A_RECIPE
+        ]
         if names:
             raise InputError(
                 f"--{names[0].replace('_', '-')} and --recipe {trial.recipe} cannot both be given: the "
-                "published recipe decides it; leave one of them out"
+                f"{'published ' if of_all else ''}recipe decides it; leave one of them out"
             )
 
     @property
@@ -155,6 +176,31 @@ class TrainSettings:
             "fusion": self.fusion_learning_rate,
             "words": self.word_learning_rate,
         }
+
+
+def _known(name: str, recipes: Recipes) -> Mapping[str, Any]:
+    """Return the recipe of this name. Raises InputError where there is none."""
+    if name not in recipes:
+        raise unknown_name("--recipe", name, (RUN, AS_PUBLISHED, *recipes))
+    return recipes[name]
+
+
+def check_recipe(name: str, values: Any, settings: TrainSettings) -> None:
+    """Raise InputError where a table [recipes.NAME] is no recipe: its name, a key, or a value.
+
+    settings: the table [train] that it changes.
+    """
+    check_recipe_name(name)
+    if not isinstance(values, dict):
+        raise InputError(f"recipes.{name} must be a table, [recipes.{name}] with a line for each key")
+    known = [each.name for each in fields(TrainSettings) if each.name not in _NOT_OF_A_RECIPE]
+    for key in values:
+        if key not in known:
+            raise unknown_name(f"[recipes.{name}] the key", key, known)
+    try:
+        replace(settings, **values)
+    except InputError as error:
+        raise InputError(f"[recipes.{name}]: {error}") from error
 
 
 # What depends on the data, the encoder and the machine, and stays as run.toml has it.

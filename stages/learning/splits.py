@@ -1,18 +1,16 @@
-"""The samples of one split as a model reads them: encoded, drawn for few shots, or with shuffled images."""
+"""The samples of one split as a model reads them: encoded, or with shuffled images."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
-from ...manifests.errors import InputError
 from ..text.limits import EncodedText, Span
 from ..text.reader import TextReader
 from .extras import Extra
 
-__all__ = ["Split", "encode_split", "few_shots", "read_split", "shuffled_images"]
+__all__ = ["Split", "encode_split", "read_split", "shuffled_images"]
 
 
 @dataclass
@@ -87,29 +85,3 @@ def shuffled_images(split: Split, seed: int) -> Split:
     for giver, receiver in zip(order, [*order[1:], *order[:1]], strict=True):
         keys[receiver] = split.image_keys[giver]
     return replace(split, image_keys=keys)
-
-
-def few_shots(split: Split, shots: int, seed: int) -> Split:
-    """Return `shots` samples of each class, drawn without replacement, in the split's order.
-
-    This is the low-resource setting. A class is a relation, or an entity type; a sentence of several types
-    counts for each. Rare classes are drawn first, and what is already drawn counts, so that no class has more
-    samples than it must. Raises InputError where a class has fewer than `shots`.
-    """
-    classes = [
-        sorted({label[2:] if label[:2] in ("B-", "I-") else label for label in gold} - {"O"})
-        for gold in split.gold
-    ]
-    sizes = Counter(name for names in classes for name in names)
-    chosen: set[int] = set()
-    order = np.random.default_rng(seed).permutation(len(split)).tolist()
-    for name, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
-        if size < shots:
-            raise InputError(
-                f"--shots {shots}: the training split has only {size} samples of {name!r}; "
-                f"take at most {min(sizes.values())}"
-            )
-        members = [i for i in order if name in classes[i]]
-        missing = shots - sum(i in chosen for i in members)
-        chosen.update([i for i in members if i not in chosen][: max(0, missing)])
-    return split.take(sorted(chosen))

@@ -14,7 +14,7 @@ from ..text.encoders.files import resolve_encoder
 from .causes import checkpoint_folder, compare_models, model_scores, recipe_parameters, training_progress
 from .made_by import made_by
 from .negative import negative_of
-from .recipe import TrainingJob, TrainSettings
+from .recipe import Recipes, TrainingJob, TrainSettings
 
 __all__ = ["Training"]
 
@@ -23,20 +23,21 @@ class Training(Stage):
     """A stage that trains one trial of a run into a model's folder, `place`.
 
     settings: the table [train]. negative: the negative relation as [prepare] names it; "": the one that is
-    recognised.
+    recognised. recipes: the tables [recipes.NAME], by name.
     """
 
     settings: TrainSettings
     task: str
     trial: Trial
     negative: str
+    recipes: Recipes
 
     repeats_whole = True
 
     @property
     def recipe(self) -> TrainSettings:
-        """Return how the trial is trained: by [train], or as its system was published."""
-        return self.settings.of(self.trial, self.task)
+        """Return how the trial is trained: by [train], by a recipe of the run's, or as published."""
+        return self.settings.of(self.trial, self.task, self.recipes)
 
     @property
     def schema_version(self) -> int:
@@ -63,7 +64,7 @@ class Training(Stage):
         """Return what decides the model: of `recipe`, the trial, and the data's negative relation."""
         record = StageRecord.known(self.run.record(self.name))
         negative = negative_of(self.run.samples, self.negative) if self.task == "re" else None
-        return recipe_parameters(recipe, self.trial, record, negative)
+        return recipe_parameters(recipe, self.trial, record, negative, self.task)
 
     def job(
         self, recipe: TrainSettings, rates: Mapping[str, float], causes: StageRecord, tools: Tools

@@ -6,7 +6,7 @@ and the order of the data as they were.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..base.stage import Rerun, given_settings
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.causes import MODEL_FILES, model_outputs, text_weights
 from ..learning.inputs import input_digests, inputs_of, makers
-from ..learning.recipe import TrainSettings
+from ..learning.recipe import Recipes, TrainSettings
 from ..learning.training import Training
 from ..systems.registry import SUBWORDS
 
@@ -34,6 +34,7 @@ class Train(Training):
     task: str
     trial: Trial
     negative: str = ""
+    recipes: Recipes = field(default_factory=dict)
 
     kind = "train"
     files = MODEL_FILES

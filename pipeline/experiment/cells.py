@@ -1,0 +1,244 @@
+"""The trainings of a grid, which of them are done, and which learning rate the first ones choose.
+
+Nothing is stored twice: a training is done where its run's record says so, and failed where the experiment's
+folder holds the reason.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from ...manifests.errors import HmnetPipeError, InputError, unknown_name
+from ...manifests.files import read_text
+from ...manifests.record import StageRecord
+from ...manifests.run import RunFolder
+from ...manifests.trial import AS_PUBLISHED, RUN, Trial
+from ...stages.base.stage import Progress
+from ...stages.learning.causes import unread_settings
+from ...stages.learning.metrics import read_metrics
+from ...stages.learning.recipe import Recipes
+from ...stages.systems.registry import SystemInfo, system_for, system_info
+from ..run.config import RunConfig
+from ..run.new import configured, prepare_config, with_options
+from .grid import Block, Data, Draw, Grid
+
+__all__ = ["Cell", "Experiment", "Look", "Row", "State", "failure_file"]
+
+State = Literal["done", "begun", "to do", "failed", "waits"]
+"""Whether a training is finished, has a checkpoint, is still to be started, could not be trained when it was
+tried, or waits for others that decide how it is trained."""
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One training of a grid. data: the name of its run in the grid."""
+
+    data: str
+    trial: Trial
+
+    @property
+    def title(self) -> str:
+        return f"{self.data}: {self.trial.title}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a training. metrics, seconds: of a finished one. progress: of one that was begun."""
+
+    state: State
+    metrics: Mapping[str, Any] | None = None
+    seconds: float | None = None
+    progress: Progress | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The trainings of one row of the table, which averages them: they differ by seed and by subset.
+
+    candidates: the values to choose from, by the name of their recipe; one where there is no choice. pairs:
+    seed and subset seed of each training; the first chooses.
+    """
+
+    block: Block
+    data: str
+    system: str
+    draw: Draw
+    candidates: Mapping[str, Mapping[str, float]]
+    pairs: tuple[tuple[int, int], ...]
+
+    def cell(self, pair: tuple[int, int], recipe: str) -> Cell:
+        seed, subset = pair
+        draw, features = self.draw, self.block.features
+        drawn = {"shots": draw.shots, "percent": draw.percent, "natural": draw.natural}
+        trial = Trial(self.system, seed, subset_seed=subset, features=features, recipe=recipe, **drawn)
+        return Cell(self.data, trial)
+
+    @property
+    def first(self) -> dict[str, Cell]:
+        """Return the trainings that choose, by recipe."""
+        return {recipe: self.cell(self.pairs[0], recipe) for recipe in self.candidates}
+
+
+@dataclass
+class Experiment:
+    """A grid with what is on disk of it. `looks` keeps what was seen of each training; see `forget`.
+
+    only_data, only_systems: the part of the grid that is meant; none: all.
+    """
+
+    grid: Grid
+    only_data: tuple[str, ...] = ()
+    only_systems: tuple[str, ...] = ()
+    _looks: dict[Cell, Look] = field(default_factory=dict, init=False, repr=False)
+    _configs: dict[str, RunConfig] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for asked, known, what in (
+            (self.only_data, self.grid.data, "--data"),
+            (self.only_systems, {name for block in self.grid.blocks for name in block.systems}, "--system"),
+        ):
+            for name in asked:
+                if name not in known:
+                    raise InputError(f"{what} {name}: {self.grid.path} has only {', '.join(sorted(known))}")
+
+    def run(self, data: str) -> RunFolder:
+        return RunFolder(self.grid.data[data].run)
+
+    def config(self, data: str) -> RunConfig:
+        """Return run.toml of a run of the grid, as the experiment will have it where it is not there yet.
+
+        Raises InputError or StageError where it cannot be.
+        """
+        if data not in self._configs:
+            self._configs[data] = self._with_recipes(_config(self.grid.data[data]))
+        return self._configs[data]
+
+    def _with_recipes(self, config: RunConfig) -> RunConfig:
+        return replace(config, recipes={**config.recipes, **self.recipes(config.recipes)})
+
+    def recipes(self, there: Recipes) -> dict[str, dict[str, Any]]:
+        """Return the recipes that the grid's trainings are named after. there: those of a run."""
+        found: dict[str, dict[str, Any]] = {name: dict(values) for name, values in self.grid.recipes.items()}
+        for block in self.grid.blocks:
+            base = {**there, **found}.get(block.recipe, {})
+            for system in block.systems:
+                for name, values in _candidates(block, system_info(system)).items():
+                    if values:
+                        found[name] = {**base, **values}
+        return found
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Return what is trained, in the order of the grid. Raises InputError where a system cannot be."""
+        return list(self._rows())
+
+    def _rows(self) -> Iterator[Row]:
+        for block in self.grid.blocks:
+            pairs = tuple(product(block.seeds, block.subset_seeds))
+            for name, draw, system in product(block.data, block.draws, block.systems):
+                if (self.only_data and name not in self.only_data) or (
+                    self.only_systems and system not in self.only_systems
+                ):
+                    continue
+                config = self.config(name)
+                if block.recipe not in (RUN, AS_PUBLISHED, *config.recipes):
+                    where = f"{self.grid.path}: trainings.{block.name}.recipe"
+                    raise unknown_name(where, block.recipe, (RUN, AS_PUBLISHED, *config.recipes))
+                candidates = _candidates(block, system_for(system, config.task))
+                own = pairs if draw != Draw() else tuple((seed, 1) for seed in block.seeds)
+                yield Row(block, name, system, draw, candidates, own)
+
+    def chosen(self, row: Row) -> str | None:
+        """Return the recipe of a row: the one with the best validation F1 of the first training.
+
+        None while a training that chooses is still to come, or where all of them failed. Of equal ones it is
+        the first in the grid.
+        """
+        if len(row.candidates) == 1:
+            return next(iter(row.candidates))
+        looks = {recipe: self.look(cell) for recipe, cell in row.first.items()}
+        if any(look.state not in ("done", "failed") for look in looks.values()):
+            return None
+        scores = {
+            recipe: look.metrics["valid"]["f1"]
+            for recipe, look in looks.items()
+            if look.metrics is not None and look.metrics["valid"] is not None
+        }
+        return max(scores, key=lambda recipe: scores[recipe], default=None)
+
+    def trained(self, row: Row) -> dict[tuple[int, int], Cell]:
+        """Return the trainings that a row is averaged over, by pair; none before a recipe is chosen."""
+        recipe = self.chosen(row)
+        return {} if recipe is None else {pair: row.cell(pair, recipe) for pair in row.pairs}
+
+    def cells(self) -> dict[Cell, Row]:
+        """Return every training that can be named by now, each once, with what it is averaged with."""
+        found: dict[Cell, Row] = {}
+        for row in self.rows:
+            for cell in (*row.first.values(), *self.trained(row).values()):
+                found.setdefault(cell, row)
+        return found
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many trainings of which rows wait for a choice."""
+        return {
+            f"{row.data}: {row.system}": len(row.pairs) - 1
+            for row in self.rows
+            if self.chosen(row) is None and len(row.pairs) > 1
+        }
+
+    def look(self, cell: Cell) -> Look:
+        """Return what is on disk of a training."""
+        if cell not in self._looks:
+            self._looks[cell] = self._look(cell)
+        return self._looks[cell]
+
+    def forget(self, cell: Cell) -> None:
+        """Forget what was seen of a training."""
+        self._looks.pop(cell, None)
+
+    def _look(self, cell: Cell) -> Look:
+        run = self.run(cell.data)
+        stage = self.config(cell.data).stage("train", run, cell.trial)
+        record = StageRecord.known(run.record(stage.name))
+        begun = run.work(stage.name).exists()
+        if record is not None or begun:
+            try:
+                causes = stage.causes()
+                there = record is not None and all(
+                    stage.output_path(name).exists() for name in record.outputs
+                )
+                if record is not None and there and record.fingerprint == causes.fingerprint:
+                    return Look("done", read_metrics(stage.place), record.facts.get("seconds"))
+                if (progress := stage.progress(causes)) is not None:
+                    return Look("begun", progress=progress)
+            except HmnetPipeError as error:
+                return Look("to do", reason=str(error))
+        failure = failure_file(self.grid, cell)
+        if failure.is_file():
+            return Look("failed", reason=read_text(failure).split("\n")[0])
+        return Look("to do")
+
+
+def _candidates(block: Block, info: SystemInfo) -> dict[str, dict[str, float]]:
+    return block.candidates(frozenset(block.search) - {*unread_settings(info)})
+
+
+def failure_file(grid: Grid, cell: Cell) -> Path:
+    """Return where it stands why a training of a grid could not be trained."""
+    return grid.output / "failed" / f"{cell.data}-{cell.trial.name}.txt"
+
+
+def _config(data: Data) -> RunConfig:
+    """Return run.toml of a run with the keys that the grid sets, whether or not it is there yet."""
+    run = RunFolder(data.run)
+    others = {table: values for table, values in data.tables.items() if table != "prepare"}
+    if run.config.exists():
+        return configured(run, others)
+    reading = data.tables.get("prepare", {})
+    where = data.text, data.images, data.format
+    return with_options(prepare_config(run, data.preset, data.task or None, *where, reading), others)

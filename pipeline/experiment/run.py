@@ -1,0 +1,237 @@
+"""Running a grid: its runs are brought up to date, and then every training that is not done is made.
+
+A training that cannot be made is a row with its reason, and the rest goes on. A kill at any moment leaves
+what is finished, and the next run goes on from there.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import mean
+from typing import Any
+
+from ...manifests.errors import HmnetPipeError
+from ...manifests.files import disk_error, make_folder, write_text
+from ...manifests.record import StageRecord
+from ...manifests.trial import Trial
+from ...stages.base.stage import Stage
+from ...stages.base.tools import Tools, UnitFailure
+from ...stages.learning.inputs import makers
+from ...stages.systems.registry import system_info
+from ..run.graph import KINDS, stage_named
+from ..run.new import add_recipes, prepare_run, write_options
+from ..run.runner import Report, run_stage, run_together
+from .cells import Cell, Experiment, failure_file
+from .work import CellUnit, Outcome, train_cell
+
+__all__ = ["Summary", "in_words", "make_runs", "run_experiment", "seconds_left"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run of a grid ended: how many trainings are done and were made now, and what failed or is held.
+
+    failed: reasons by training. held: those that other processes were training. waiting: how many could not
+    be begun, since what decides them is missing.
+    """
+
+    done: int
+    made: int
+    failed: Mapping[str, str]
+    held: tuple[str, ...]
+    waiting: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "failed": dict(self.failed), "held": list(self.held)}
+
+
+def make_runs(
+    experiment: Experiment, tools: Tools, report: Callable[[Report], None] = lambda report: None
+) -> dict[str, str]:
+    """Bring what the trainings read up to date, and write what the grid sets into each run.toml.
+
+    Returns why, by training, some cannot be made: a stage failed that makes what they read. Whatever is done
+    already costs a look.
+    """
+    wrong: dict[str, str] = {}
+    for data in dict.fromkeys(cell.data for cell in experiment.cells()):
+        run, config = experiment.run(data), experiment.config(data)
+        cells = [cell for cell in experiment.cells() if cell.data == data]
+        if not run.config.exists():
+            report(prepare_run(run, config, tools))
+        elif not run.record("prepare").exists():
+            report(run_stage(config.stage("prepare", run), tools))
+        others = experiment.grid.data[data].tables
+        write_options(run, {table: dict(values) for table, values in others.items() if table != "prepare"})
+        add_recipes(run, experiment.recipes(config.recipes))
+        failed: dict[str, str] = {}
+        for stages in _makers(experiment, data, cells):
+            if lacking := [stage for stage in stages if _needs(stage)]:
+                failed |= _made(lacking, tools, report)
+        for cell in cells:
+            read = _read_by(cell.trial)
+            if reasons := [failed[name] for name in read if name in failed]:
+                wrong[cell.title] = reasons[0]
+    return wrong
+
+
+def _read_by(trial: Trial) -> tuple[str, ...]:
+    """Return the names of the stages that make what a training reads."""
+    info = system_info(trial.system)
+    return makers(info, info.feature_set(trial.features))
+
+
+def _makers(experiment: Experiment, data: str, cells: list[Cell]) -> Iterator[list[Stage]]:
+    """Yield the stages that make what trainings of one run read, in their order; a kind's come together."""
+    run, config = experiment.run(data), experiment.config(data)
+    found: dict[str, Stage] = {}
+
+    def add(name: str) -> None:
+        if name not in found:
+            stage = stage_named(config, run, name)
+            for before in stage.before():
+                add(before)
+            found[name] = stage
+
+    for cell in cells:
+        for name in _read_by(cell.trial):
+            add(name)
+    order = [kind.name for kind in KINDS]
+    stages = sorted(found.values(), key=lambda stage: order.index(stage.kind))
+    for _, alike in groupby(stages, key=lambda stage: stage.kind):
+        yield list(alike)
+
+
+def _needs(stage: Stage) -> bool:
+    """Return whether a stage never finished: one that did is its user's to bring up to date."""
+    return StageRecord.known(stage.run.record(stage.name)) is None
+
+
+def _made(stages: list[Stage], tools: Tools, report: Callable[[Report], None]) -> dict[str, str]:
+    """Run stages of one kind, and return why, by name, they could not."""
+    try:
+        for one in run_together(stages, tools):
+            report(one)
+    except HmnetPipeError as error:
+        if disk_error(error.__cause__ or error) is not None:
+            raise
+        return {stage.name: str(error) for stage in stages}
+    return {}
+
+
+def run_experiment(
+    experiment: Experiment,
+    wrong: Mapping[str, str],
+    tools: Tools,
+    *,
+    threads: int = 0,
+    jobs: int = 1,
+    checkpoint_seconds: float = 60.0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Make every training of a grid that is not done, each once.
+
+    wrong: why some cannot be made, by training, as `make_runs` returns it. tools: its `map` runs the
+    trainings. threads: see CellUnit. jobs: how many trainings run at once, for the estimate of time. say:
+    prints a line for each training that ends.
+    """
+    over: set[Cell] = set()
+    failed: dict[str, str] = {}
+    held: list[str] = []
+    made = 0
+
+    def end(cell: Cell, outcome: Outcome) -> None:
+        nonlocal made
+        over.add(cell)
+        experiment.forget(cell)
+        path = failure_file(experiment.grid, cell)
+        if outcome.state == "done":
+            made += 1
+            path.unlink(missing_ok=True)
+        elif outcome.state == "held":
+            held.append(cell.title)
+        else:
+            failed[cell.title] = outcome.reason
+            make_folder(path.parent)
+            write_text(path, f"{outcome.reason}\n{outcome.trace}")
+        say(_ended(experiment, cell, outcome, jobs))
+
+    while ready := [cell for cell in _to_do(experiment) if cell not in over]:
+        for cell in ready:
+            if cell.title in wrong:
+                end(cell, Outcome("failed", wrong[cell.title]))
+        units = [
+            CellUnit(cell, experiment.run(cell.data).path, threads, checkpoint_seconds)
+            for cell in ready
+            if cell not in over
+        ]
+        for unit, outcome in tools.map(train_cell, units):
+            if isinstance(outcome, UnitFailure):
+                outcome = Outcome("failed", outcome.reason)
+            end(unit.cell, outcome)
+    looks = [experiment.look(cell).state for cell in experiment.cells()]
+    return Summary(looks.count("done"), made, failed, tuple(held), sum(experiment.waiting().values()))
+
+
+def _to_do(experiment: Experiment) -> list[Cell]:
+    """Return the trainings that are not done, those that choose first: the others wait for them."""
+    cells = experiment.cells()
+    todo = [cell for cell in cells if experiment.look(cell).state != "done"]
+    return sorted(todo, key=lambda cell: len(cells[cell].candidates) == 1)
+
+
+def _ended(experiment: Experiment, cell: Cell, outcome: Outcome, jobs: int) -> str:
+    done = sum(experiment.look(each).state == "done" for each in experiment.cells())
+    total = len(experiment.cells()) + sum(experiment.waiting().values())
+    left = seconds_left(experiment, jobs)
+    about = f"; {in_words(left)} left" if left else ""
+    look = experiment.look(cell)
+    if look.metrics is not None:
+        scores = [
+            f"{name} F1 {look.metrics[split]['f1']:.4f}"
+            for split, name in (("valid", "validation"), ("test", "test"))
+            if look.metrics[split] is not None
+        ]
+        what = ", ".join([*scores, *([in_words(look.seconds)] if look.seconds else [])])
+    else:
+        what = f"{outcome.state}: {outcome.reason}"
+    notes = "".join(f"\n  {line}" for line in outcome.said)
+    return f"{done} of {total}  {cell.title}: {what}{about}{notes}"
+
+
+def seconds_left(experiment: Experiment, jobs: int = 1) -> float | None:
+    """Return an estimate of the time to the end, by the finished trainings, or None before the first one.
+
+    A training takes what those of the same data, system and draw took, otherwise of the same data, otherwise
+    of all.
+    """
+    looks = {cell: experiment.look(cell) for cell in experiment.cells()}
+    known: dict[Any, list[float]] = {}
+    for cell, look in looks.items():
+        if look.state == "done" and look.seconds:
+            for key in _alike(cell):
+                known.setdefault(key, []).append(look.seconds)
+    if not known:
+        return None
+
+    def cost(cell: Cell) -> float:
+        return next(mean(known[key]) for key in _alike(cell) if key in known)
+
+    total = sum(cost(cell) for cell, look in looks.items() if look.state in ("to do", "begun"))
+    for row in experiment.rows:
+        if experiment.chosen(row) is None:
+            total += (len(row.pairs) - 1) * cost(next(iter(row.first.values())))
+    return total / max(1, jobs)
+
+
+def _alike(cell: Cell) -> list[Any]:
+    trial = cell.trial
+    return [(cell.data, trial.system, trial.shots, trial.percent), (cell.data,), ()]
+
+
+def in_words(seconds: float) -> str:
+    """Return a time for people: 42 s, 12 min, 3 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
