@@ -4,6 +4,7 @@
 #   make check  the same with the fast tests alone, in a minute and a half
 #   make run    RUN=runs/x PRESET=twitter2015 TEXT=FOLDER IMAGES=FOLDER: one run from its data to a trained system
 #   make table  the same with SYSTEMS='bert-crf hmnet' SEEDS='1 49 1234': every training of the grid, and a table
+#   make experiment  GRID=demo (or table1, low-resource, ..., or a file): the paper's experiments, and their tables
 # All are cheap to repeat: what is up to date is not done again. `make -n run ...` says what would be done, and -j is safe.
 
 PYTHON ?= python3
@@ -31,6 +32,10 @@ SUBSETS ?= 1
 # the table [recipes.NAME] of run.toml.
 RECIPES ?= run
 
+# Of `make experiment`: a file, or the name of a grid in experiments/; and how many trainings run at once.
+GRID ?= demo
+JOBS ?= 1
+
 DATA ?= ../shared/data
 
 BIN := $(VENV)/bin
@@ -39,7 +44,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-finetune demo-weights bench run table check test soak lint types wheel clean FORCE
+.PHONY: help install demo demo-finetune demo-weights bench run table experiment check test soak lint types wheel clean FORCE
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -121,6 +126,10 @@ run: $(MODELS)  ## make one run, from its data to a trained system; see the top 
 table: $(MODELS)  ## train SYSTEMS with SEEDS and print the mean and deviation of their scores
 	@$(HMNET) table $(RUN) $(SYSTEMS:%=--system %) $(SEEDS:%=--seed %)
 endif
+
+experiment: $(INSTALLED)  ## train GRID, which a TOML file describes (see docs/experiments.md), and print its table
+	$(BIN)/hmnet-pipe experiment run $(GRID) --jobs $(JOBS)
+	@$(BIN)/hmnet-pipe experiment table $(GRID)
 
 demo-finetune: $(INSTALLED)  ## run the demonstration, then train end to end and on the refreshed cache
 	$(BIN)/hmnet-pipe demo $(RUN) --finetune

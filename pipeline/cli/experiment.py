@@ -157,9 +157,10 @@ def status(grid: Path, data: tuple[str, ...], systems: tuple[str, ...], jobs: in
 @_grid_options
 @click.option(
     "--against",
-    default="",
+    multiple=True,
     metavar="SYSTEM",
-    help="Also test each row's difference in test F1 from this system on the same data.",
+    help="Also test each row's difference in test F1 from this system on the same data; of several "
+    "the first that is there counts.",
 )
 @click.option("--groups", is_flag=True, help="Also show the test F1 of each group of mentions.")
 @click.option(
@@ -171,7 +172,12 @@ def status(grid: Path, data: tuple[str, ...], systems: tuple[str, ...], jobs: in
     help=f"One of {', '.join(_FORMATS)}.",
 )
 def table(
-    grid: Path, data: tuple[str, ...], systems: tuple[str, ...], against: str, groups: bool, form: str
+    grid: Path,
+    data: tuple[str, ...],
+    systems: tuple[str, ...],
+    against: tuple[str, ...],
+    groups: bool,
+    form: str,
 ) -> None:
     """Print a row for each system and setting of a grid, and the published score beside it.
 

@@ -19,7 +19,7 @@ from ...manifests.trial import AS_PUBLISHED, RUN, Trial
 from ...stages.base.stage import Progress
 from ...stages.learning.causes import unread_settings
 from ...stages.learning.metrics import read_metrics
-from ...stages.learning.recipe import Recipes
+from ...stages.learning.recipe import Recipes, TrainSettings
 from ...stages.systems.registry import SystemInfo, system_for, system_info
 from ..run.config import RunConfig
 from ..run.new import configured, prepare_config, with_options
@@ -118,18 +118,25 @@ class Experiment:
         return self._configs[data]
 
     def _with_recipes(self, config: RunConfig) -> RunConfig:
-        return replace(config, recipes={**config.recipes, **self.recipes(config.recipes)})
-
-    def recipes(self, there: Recipes) -> dict[str, dict[str, Any]]:
-        """Return the recipes that the grid's trainings are named after. there: those of a run."""
-        found: dict[str, dict[str, Any]] = {name: dict(values) for name, values in self.grid.recipes.items()}
+        config = replace(config, recipes={**config.recipes, **self.grid.recipes})
+        own: dict[str, dict[str, Any]] = {}
         for block in self.grid.blocks:
-            base = {**there, **found}.get(block.recipe, {})
+            if block.recipe not in (RUN, AS_PUBLISHED, *config.recipes):
+                where = f"{self.grid.path}: trainings.{block.name}.recipe"
+                raise unknown_name(where, block.recipe, (RUN, AS_PUBLISHED, *config.recipes))
+            base = config.recipes.get(block.recipe, {})
             for system in block.systems:
-                for name, values in _candidates(block, system_info(system)).items():
-                    if values:
-                        found[name] = {**base, **values}
-        return found
+                candidates = _candidates(block, system_info(system), config)
+                own |= {
+                    name: {**base, **values} for name, values in candidates.items() if name != block.recipe
+                }
+        return replace(config, recipes={**config.recipes, **own})
+
+    def recipes(self, data: str) -> Recipes:
+        """Return the recipes by which the grid trains on a run, of those that its run.toml is to have."""
+        recipes = self.config(data).recipes
+        used = {name for row in self.rows if row.data == data for name in (*row.candidates, row.block.recipe)}
+        return {name: values for name, values in recipes.items() if name in used}
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -145,10 +152,7 @@ class Experiment:
                 ):
                     continue
                 config = self.config(name)
-                if block.recipe not in (RUN, AS_PUBLISHED, *config.recipes):
-                    where = f"{self.grid.path}: trainings.{block.name}.recipe"
-                    raise unknown_name(where, block.recipe, (RUN, AS_PUBLISHED, *config.recipes))
-                candidates = _candidates(block, system_for(system, config.task))
+                candidates = _candidates(block, system_for(system, config.task), config)
                 own = pairs if draw != Draw() else tuple((seed, 1) for seed in block.seeds)
                 yield Row(block, name, system, draw, candidates, own)
 
@@ -224,8 +228,10 @@ class Experiment:
         return Look("to do")
 
 
-def _candidates(block: Block, info: SystemInfo) -> dict[str, dict[str, float]]:
-    return block.candidates(frozenset(block.search) - {*unread_settings(info)})
+def _candidates(block: Block, info: SystemInfo, config: RunConfig) -> dict[str, dict[str, float]]:
+    keys = {*block.search} - {*unread_settings(info)}
+    settings = {**vars(config.of(TrainSettings)), **config.recipes.get(block.recipe, {})}
+    return block.candidates(keys, settings)
 
 
 def failure_file(grid: Grid, cell: Cell) -> Path:

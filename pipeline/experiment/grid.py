@@ -17,7 +17,7 @@ every key.
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from decimal import Decimal
 from itertools import product
@@ -102,19 +102,22 @@ class Block:
         by_class = [Draw(shots, 0, natural and shots > 0) for shots in self.shots for natural in self.natural]
         return list(dict.fromkeys([*by_class, *(Draw(percent=share) for share in self.percent)]))
 
-    def candidates(self, keys: frozenset[str]) -> dict[str, dict[str, float]]:
+    def candidates(self, keys: Container[str], settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Return the values to choose from, by the name of their recipe, or the one recipe that there is.
 
-        keys: the keys of [train] that change anything for a system; the others are not searched.
+        keys: the keys of [train] that change anything for a system; the others are not searched. settings:
+        what trainings by `recipe` have already: values that are equal to these have no recipe of their own.
         """
         searched = {key: values for key, values in self.search.items() if key in keys}
         if not searched:
             return {self.recipe: {}}
         base = [] if self.recipe == RUN else [self.recipe]
-        return {
-            "_".join([*base, *(_named(key, value) for key, value in values.items())]): values
-            for values in (dict(zip(searched, each, strict=True)) for each in product(*searched.values()))
-        }
+        found = {}
+        for values in (dict(zip(searched, each, strict=True)) for each in product(*searched.values())):
+            same = all(settings[key] == value for key, value in values.items())
+            name = "_".join([*base, *(_named(key, value) for key, value in values.items())])
+            found[self.recipe if same else name] = values
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What came out of a grid, as plain data: a row for each setting, with the published scores beside it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -83,32 +83,30 @@ class Result:
         }
 
 
-def results(experiment: Experiment, against: str = "") -> list[Result]:
+def results(experiment: Experiment, against: Sequence[str] = ()) -> list[Result]:
     """Return the table of a grid, in its order.
 
-    against: the system from which to test the difference of every other one on the same data and draw. Raises
-    InputError where it is none of the grid.
+    against: systems from which to test the difference of every other one on the same data and draw; where
+    several are there, it is the first. Raises InputError for one that is none of the grid.
     """
     rows = experiment.rows
     found = [_result(experiment, row) for row in rows]
-    if not against:
-        return found
-    if not any(row.system == against for row in rows):
-        raise InputError(f"--against {against}: {experiment.grid.path} does not train it")
+    for name in against:
+        if not any(row.system == name for row in rows):
+            raise InputError(f"--against {name}: {experiment.grid.path} does not train it")
+    bases: dict[Any, Row] = {}
+    for row in sorted(
+        (row for row in rows if row.system in against), key=lambda row: against.index(row.system)
+    ):
+        bases.setdefault(_beside(row), row)
     tested: dict[int, Difference] = {}
     for number, row in enumerate(rows):
-        base = next(
-            other
-            for other in (*rows, None)
-            if other is None or (other.system == against and _beside(other) == _beside(row))
-        )
-        if base is None or row.system == against:
-            continue
-        if (difference := _difference(experiment, row, base)) is not None:
+        base = bases.get(_beside(row), row)
+        if base is not row and (difference := _difference(experiment, row, base)) is not None:
             tested[number] = difference
     corrected = dict(zip(tested, holm([one.p for one in tested.values()]), strict=True))
     return [
-        Result(**{**vars(one), "difference": tested.get(number), "p_holm": corrected.get(number)})
+        replace(one, difference=tested.get(number), p_holm=corrected.get(number))
         for number, one in enumerate(found)
     ]
 

@@ -63,7 +63,7 @@ def make_runs(
             report(run_stage(config.stage("prepare", run), tools))
         others = experiment.grid.data[data].tables
         write_options(run, {table: dict(values) for table, values in others.items() if table != "prepare"})
-        add_recipes(run, experiment.recipes(config.recipes))
+        add_recipes(run, experiment.recipes(data))
         failed: dict[str, str] = {}
         for stages in _makers(experiment, data, cells):
             if lacking := [stage for stage in stages if _needs(stage)]:

@@ -17,7 +17,12 @@ TRIALS = [
         ((0, 1), (50, 1), (50, 2), (5, 0)),
         (PRETRAINED, TRAINED, "0123abcd"),
         ("", "grid", "my-set_2", "as-published"),
-        (RUN, AS_PUBLISHED),
+        (RUN, AS_PUBLISHED, "few", "few_lr_3e5"),
+    )
+] + [
+    Trial("hmnet", 1, shots, 2, recipe=recipe, percent=percent, natural=natural)
+    for (shots, percent, natural), recipe in product(
+        ((5, 0, True), (0, 5, False), (0, 50, False)), (RUN, "few")
     )
 ]
 
@@ -58,9 +63,24 @@ def test_the_options_name_the_trial() -> None:
     )
 
 
-def test_a_recipe_names_the_trial_and_an_unknown_one_is_refused() -> None:
+def test_a_recipe_names_the_trial_and_what_is_none_is_refused() -> None:
     trial = Trial("mtb", recipe=AS_PUBLISHED)
     assert (trial.label, trial.title) == ("seed-1-as-published", "mtb seed 1, recipe as-published")
     assert trial.extras == {"recipe": AS_PUBLISHED}
-    with pytest.raises(InputError, match=r"'published' is not one of run, as-published; did you mean as-"):
-        Trial("mtb", recipe="published")
+    own = Trial("mtb", recipe="few", shots=5, natural=True)
+    assert own.label == "seed-1-shots-5-natural-subset-1-by-few"
+    assert own.title == "mtb seed 1, shots 5, natural, subset seed 1, recipe few"
+    assert own.options == "--system mtb --seed 1 --shots 5 --natural --subset-seed 1 --recipe few"
+    assert Trial("mtb", percent=5).options == "--system mtb --seed 1 --percent 5 --subset-seed 1"
+    for name in ("publi-shed", "", "Few", "few.1"):
+        with pytest.raises(InputError, match=r"is not one of run, as-published, a name of your own"):
+            Trial("mtb", recipe=name)
+
+
+def test_draws_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--shots and --percent cannot both be given"):
+        Trial("mtb", shots=5, percent=5)
+    with pytest.raises(InputError, match=r"--natural is for --shots"):
+        Trial("mtb", percent=5, natural=True)
+    with pytest.raises(InputError, match=r"percent must be a whole number from 0 to 100, not 101"):
+        Trial("mtb", percent=101)

@@ -20,6 +20,13 @@ ENCODER = ("--encoder", "encoder", "--epochs", "1", "--first-evaluation", "1")
 POSTS = ("--images", "corpus/images")
 TEXTS = ("--text", "corpus", "--images", "corpus/images")
 
+GRID = f"""
+[data.x]
+run = "{RUN}"
+[trainings.a]
+systems = ["bert-crf"]
+seeds = [3]
+"""
 # Each is run in the folder that holds runs/, corpus/ and encoder/; "lock" leaves what "reproduce" needs.
 COMMANDS: dict[str, Sequence[str]] = {
     "prepare": ("prepare", "runs/new", "--task", "ner", *TEXTS),
@@ -30,6 +37,7 @@ COMMANDS: dict[str, Sequence[str]] = {
     "dependencies": ("dependencies", RUN),
     "train": ("train", RUN, "--system", "bert-crf", "--seed", "2", *ENCODER),
     "finetune": ("finetune", RUN, "--from", "pretrained", "--epochs", "1", "--refresh"),
+    "experiment": ("experiment", "run", "grid.toml"),
     "evaluate": ("evaluate", RUN, "--system", "hmnet"),
     "predict": ("predict", RUN, "corpus/test.jsonl", *POSTS, "--output", "runs/found", "--workers", "1"),
     "push": ("push", f"{RUN}/models/hmnet/seed-1", "user/name", "--dry-run"),
@@ -49,6 +57,7 @@ MADE = {
     "scenes": "scenes",
     "dependencies": "dependencies",
     "train": "train-bert-crf-seed-2",
+    "experiment": "train-bert-crf-seed-3",
     "finetune": "finetune-hmnet-seed-1",
 }
 # The demonstration trains for minutes; tests/pipeline/run/test_demo.py gives it a relative folder. `systems`
@@ -62,6 +71,7 @@ def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encode
     place = tmp_path_factory.mktemp("finished")
     shutil.copytree(demos.corpus(sizes=SIZES), place / "corpus")
     shutil.copytree(tiny_encoder, place / "encoder")
+    (place / "grid.toml").write_text(GRID)
     shutil.copytree(demos.run(sizes=SIZES, extract={"shard_rows": 6}), place / RUN)
     configure(place / RUN, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
     bring_up_to_date(place / RUN, "train")

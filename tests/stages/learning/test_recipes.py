@@ -194,24 +194,24 @@ def test_the_dropout_before_the_classifier_is_the_recipes_where_it_names_one(
 def test_every_system_has_a_published_recipe_of_sound_values(name: str, task: str) -> None:
     recipe = RECIPES[name][task]
     edited = TrainSettings(epochs=7, first_evaluation=7, optimizer="sgd", momentum=0.5, encoder="there")
-    whole = replace(edited, max_length=99).of(Trial(name, recipe=AS_PUBLISHED), task)
+    whole = replace(edited, max_length=99).of(Trial(name, recipe=AS_PUBLISHED), task, {})
     assert {key: getattr(whole, key) for key in recipe.values} == dict(recipe.values)
     assert (whole.max_length, whole.encoder) == (99, "there"), "not the recipe's to decide"
     assert whole == TrainSettings(encoder="there", max_length=99, **recipe.values), "something was kept"
-    assert edited.of(Trial(name), task) is edited
+    assert edited.of(Trial(name), task, {}) is edited
     assert recipe.source
 
 
 def test_the_presets_hold_the_papers_recipe() -> None:
     for name, task in (("twitter2015", "ner"), ("mnre", "re")):
         settings = preset(name, task=task, text=Path(), images=None, format="auto").of(TrainSettings)
-        assert settings.of(Trial("hmnet", recipe=AS_PUBLISHED), task) == settings
+        assert settings.of(Trial("hmnet", recipe=AS_PUBLISHED), task, {}) == settings
         assert {key: getattr(settings, key) for key in PAPER[task]} == PAPER[task]
 
 
 def test_a_recipe_that_is_not_published_is_one_sentence() -> None:
     with pytest.raises(InputError, match=r"no recipe of mtb is published for task 'ner'; leave out --recipe"):
-        TrainSettings().of(Trial("mtb", recipe=AS_PUBLISHED), "ner")
+        TrainSettings().of(Trial("mtb", recipe=AS_PUBLISHED), "ner", {})
 
 
 def test_two_recipes_of_a_system_are_trained_beside_each_other_and_named_everywhere(
@@ -252,6 +252,49 @@ def test_two_recipes_of_a_system_are_trained_beside_each_other_and_named_everywh
     assert states == dict.fromkeys(names, "fresh")
     records = [stage_named(config, run, name).causes() for name in names]
     assert [record.parameters.get("optimizer") for record in records] == [None, "sgd"]
+
+
+def test_a_recipe_of_the_runs_own_changes_some_keys_and_is_read_back(tmp_path: Path) -> None:
+    config = preset("custom", task="ner", text=tmp_path, images=None, format="jsonl")
+    config = replace(config, recipes={"few": {"batch_size": 2, "epochs": 40}})
+    config.write(tmp_path / "run.toml")
+    read = RunConfig.read(tmp_path / "run.toml")
+    assert read == config
+    settings = read.of(TrainSettings)
+    few = settings.of(Trial("hmnet", recipe="few"), "ner", read.recipes)
+    assert few == replace(settings, batch_size=2, epochs=40)
+    with pytest.raises(
+        InputError, match=r"--recipe 'fewer' is not one of run, as-published, few; did you mean"
+    ):
+        settings.of(Trial("hmnet", recipe="fewer"), "ner", read.recipes)
+    TrainSettings.check_options(Trial("hmnet", recipe="few"), {"warmup": 0.2, "epochs": None}, read.recipes)
+    with pytest.raises(
+        InputError, match=r"--epochs and --recipe few cannot both be given: the recipe decides"
+    ):
+        TrainSettings.check_options(Trial("hmnet", recipe="few"), {"epochs": 3}, read.recipes)
+
+
+@pytest.mark.parametrize(
+    ("recipes", "words"),
+    [
+        (
+            "[recipes.few]\nepoch = 3",
+            r"run.toml: \[recipes.few\] the key 'epoch' is not one of .*mean epochs",
+        ),
+        ("[recipes.few]\nencoder = 'x'", r"\[recipes.few\] the key 'encoder' is not one of"),
+        ("[recipes.few]\nepochs = 0", r"run.toml: \[recipes.few\]: \[train\] epochs must be at least 1"),
+        ("[recipes.as-published]\nepochs = 1", r"run.toml: --recipe 'as-published' is not one of run"),
+        ("[recipes]\nfew = 3", r"run.toml: recipes.few must be a table, \[recipes.few\] with"),
+        ("recipes = 3", r"run.toml: \[recipes\] holds one table per recipe"),
+    ],
+)
+def test_a_table_that_is_no_recipe_is_one_sentence(tmp_path: Path, recipes: str, words: str) -> None:
+    path = tmp_path / "run.toml"
+    preset("custom", task="ner", text=tmp_path, images=None, format="jsonl").write(path)
+    text = path.read_text()
+    path.write_text(f"{recipes}\n{text}" if recipes.startswith("recipes =") else f"{text}\n{recipes}\n")
+    with pytest.raises(InputError, match=words):
+        RunConfig.read(path)
 
 
 def test_every_pair_of_optimizer_and_schedule_is_a_recipe() -> None:

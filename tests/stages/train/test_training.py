@@ -33,8 +33,9 @@ from hmnet_pipe.pipeline.run.trainings import finished_trainings
 from hmnet_pipe.stages.base.ahead import prefetched
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
+from hmnet_pipe.stages.learning.draws import few_shots
 from hmnet_pipe.stages.learning.recipe import TrainSettings
-from hmnet_pipe.stages.learning.splits import Split, encode_split, few_shots
+from hmnet_pipe.stages.learning.splits import Split, encode_split
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
 from hmnet_pipe.stages.text.limits import EncodedText
 from hmnet_pipe.stages.text.subwords import Subwords
@@ -259,37 +260,6 @@ def split_of(gold: list[list[str]]) -> Split:
         [None] * count,
         texts,
     )
-
-
-def test_fault_6_low_resource_samples_are_drawn_without_replacement() -> None:
-    draw = random.Random(3)
-    relations = ["None", "/per/per", "/per/loc"]
-    split = split_of([[draw.choice(relations)] for _ in range(60)])
-    sizes = Counter(gold[0] for gold in split.gold)
-    for shots in (1, 5, min(sizes.values())):
-        for seed in range(20):
-            drawn = few_shots(split, shots, seed)
-            assert len(set(drawn.ids)) == len(drawn.ids), "a sample was drawn twice"
-            assert Counter(gold[0] for gold in drawn.gold) == dict.fromkeys(relations, shots)
-            assert drawn.ids == few_shots(split, shots, seed).ids
-    assert len({tuple(few_shots(split, 5, seed).ids) for seed in range(20)}) == 20
-    with pytest.raises(InputError, match=f"--shots {max(sizes.values()) + 1}"):
-        few_shots(split, max(sizes.values()) + 1, 1)
-
-
-def test_low_resource_entities_have_so_many_sentences_of_each_type() -> None:
-    draw = random.Random(4)
-    kinds = ["PER", "LOC", "ORG", "MISC"]
-    gold = [
-        [f"B-{kind}" for kind in draw.sample(kinds, draw.choice((0, 1, 1, 2)))] + ["O"] for _ in range(200)
-    ]
-    for seed in range(10):
-        drawn = few_shots(split_of(gold), 10, seed)
-        counts = Counter(tag[2:] for tags in drawn.gold for tag in tags if tag != "O")
-        assert len(set(drawn.ids)) == len(drawn.ids) <= 40
-        assert set(counts) == set(kinds)
-        assert all(count >= 10 for count in counts.values())
-        assert min(counts.values()) == 10
 
 
 @pytest.mark.slow

@@ -140,7 +140,9 @@ def test_settings_that_a_system_does_not_read_are_no_part_of_its_fingerprint() -
     words = TrainSettings(device="cpu", precision="fp32", word_dim=50, word_learning_rate=1.0, vectors="x")
     encoder = TrainSettings(device="cpu", precision="fp32", learning_rate=1.0, fusion_learning_rate=1.0)
     for system, same, other in (("bert-crf", words, encoder), ("cnn-bilstm-crf", encoder, words)):
-        found = [recipe_parameters(recipe, Trial(system), None) for recipe in (plain, same, other)]
+        found = [
+            recipe_parameters(recipe, Trial(system), None, None, "ner") for recipe in (plain, same, other)
+        ]
         assert found[0] == found[1]
         assert found[0] != found[2]
 
