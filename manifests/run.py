@@ -37,7 +37,7 @@ class RunFolder:
         """
         if not is_utf8(name := os.fspath(self.path)):
             raise InputError(f"the name of the run is not UTF-8: {name!r}; rename the folder")
-        for name in ("stages", "features", "models", "crops", "logs", "refreshed"):
+        for name in ("stages", "features", "models", "crops", "logs", "refreshed", "scored"):
             place = self.path / name
             if os.path.lexists(place) and not place.is_dir():
                 raise InputError(
@@ -104,6 +104,10 @@ class RunFolder:
 
     def model(self, trial: Trial) -> Path:
         return self.models / trial.system / trial.label
+
+    def scored(self, name: str, seed: int) -> Path:
+        """Return the folder of the scores of predictions that were given (`hmnet-pipe score`)."""
+        return self.path / "scored" / name / f"seed-{seed}"
 
     def finetuned(self, trial: Trial) -> Path:
         """Return the folder of the model that finetune made, with its backbone."""

@@ -9,7 +9,18 @@
 Whatever only one command needs is imported when it runs, so that `--help` is quick.
 """
 
-from . import stages, training, models, experiment, predict, runs, repeats, demo  # noqa: I001  (commands are listed in this order)
+from . import stages, training, models, experiment, scores, predict, runs, repeats, demo  # noqa: I001  (commands are listed in this order)
 from .group import main
 
-__all__ = ["demo", "experiment", "main", "models", "predict", "repeats", "runs", "stages", "training"]
+__all__ = [
+    "demo",
+    "experiment",
+    "main",
+    "models",
+    "predict",
+    "repeats",
+    "runs",
+    "scores",
+    "stages",
+    "training",
+]

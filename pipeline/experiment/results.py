@@ -1,14 +1,15 @@
 """What came out of a grid, as plain data: a row for each setting, with the published scores beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
 from ...manifests.errors import InputError
+from ...manifests.run import RunFolder
 from ...stages.learning.significance import Difference, compare, holm
 from ...stages.systems.published import PUBLISHED, Published
-from ..run.trainings import qualified, test_counts
+from ..run.trainings import qualified, scored_predictions, test_counts
 from .cells import Cell, Experiment, Row
 from .grid import Draw
 
@@ -84,58 +85,81 @@ class Result:
 
 
 def results(experiment: Experiment, against: Sequence[str] = ()) -> list[Result]:
-    """Return the table of a grid, in its order.
+    """Return the table of a grid, in its order, and below it predictions that its runs were given.
 
     against: systems from which to test the difference of every other one on the same data and draw; where
     several are there, it is the first. Raises InputError for one that is none of the grid.
     """
-    rows = experiment.rows
-    found = [_result(experiment, row) for row in rows]
+    lines = [*_trained(experiment), *_given(experiment)]
     for name in against:
-        if not any(row.system == name for row in rows):
+        if not any(line.result.system == name for line in lines):
             raise InputError(f"--against {name}: {experiment.grid.path} does not train it")
-    bases: dict[Any, Row] = {}
-    for row in sorted(
-        (row for row in rows if row.system in against), key=lambda row: against.index(row.system)
-    ):
-        bases.setdefault(_beside(row), row)
+    bases: dict[Any, _Line] = {}
+    for name in against:
+        for line in lines:
+            if line.result.system == name:
+                bases.setdefault(line.beside, line)
     tested: dict[int, Difference] = {}
-    for number, row in enumerate(rows):
-        base = bases.get(_beside(row), row)
-        if base is not row and (difference := _difference(experiment, row, base)) is not None:
+    for number, line in enumerate(lines):
+        base = bases.get(line.beside, line)
+        if base is not line and (difference := _difference(line, base)) is not None:
             tested[number] = difference
     corrected = dict(zip(tested, holm([one.p for one in tested.values()]), strict=True))
     return [
-        replace(one, difference=tested.get(number), p_holm=corrected.get(number))
-        for number, one in enumerate(found)
+        replace(line.result, difference=tested.get(number), p_holm=corrected.get(number))
+        for number, line in enumerate(lines)
     ]
 
 
-def _beside(row: Row) -> tuple[str, str, Draw]:
-    return row.block.name, row.data, row.draw
+@dataclass(frozen=True)
+class _Line:
+    """A row with what its difference from another is tested on.
+
+    beside: what both have in common. pairs: metrics.json by seed and subset.
+    """
+
+    result: Result
+    run: RunFolder
+    beside: tuple[str, str, Draw]
+    pairs: Mapping[tuple[int, int], Mapping[str, Any]]
 
 
-def _difference(experiment: Experiment, row: Row, base: Row) -> Difference | None:
+def _trained(experiment: Experiment) -> Iterator[_Line]:
+    for row in experiment.rows:
+        looks = {pair: experiment.look(cell) for pair, cell in experiment.trained(row).items()}
+        pairs = {pair: look.metrics for pair, look in looks.items() if look.metrics is not None}
+        result = _result(experiment, row, list(pairs.values()))
+        yield _Line(result, experiment.run(row.data), (row.block.name, row.data, row.draw), pairs)
+
+
+def _given(experiment: Experiment) -> Iterator[_Line]:
+    """Yield a row for each system whose predictions were given, beside the first table on all samples."""
+    whole = {row.data: row for row in reversed(experiment.rows) if row.draw == Draw()}
+    for data, row in whole.items():
+        run = experiment.run(data)
+        systems: dict[str, dict[tuple[int, int], Mapping[str, Any]]] = {}
+        for metrics in scored_predictions(run):
+            systems.setdefault(metrics["system"], {})[metrics["seed"], 1] = metrics
+        for system, pairs in systems.items():
+            name = qualified(system, next(iter(pairs.values())).get("qualifiers", ()))
+            found = list(pairs.values())
+            result = Result(row.block.name, data, system, name, Draw(), {}, len(found), len(found), found)
+            yield _Line(result, run, (row.block.name, data, Draw()), pairs)
+
+
+def _difference(line: _Line, base: _Line) -> Difference | None:
     """Return the difference of two rows over the pairs of seeds that both have, or None."""
-    run = experiment.run(row.data)
-    ours, theirs = (_finished(experiment, each) for each in (row, base))
     counts = [
-        (test_counts(run, ours[pair]), test_counts(run, theirs[pair]))
-        for pair in ours
-        if pair in theirs and ours[pair]["test"] is not None
+        (test_counts(line.run, metrics), test_counts(base.run, base.pairs[pair]))
+        for pair, metrics in line.pairs.items()
+        if pair in base.pairs and metrics["test"] is not None and base.pairs[pair]["test"] is not None
     ]
     if not counts:
         return None
     return compare([one for one, _ in counts], [other for _, other in counts], trials=_DRAWS)
 
 
-def _finished(experiment: Experiment, row: Row) -> dict[tuple[int, int], Mapping[str, Any]]:
-    looks = {pair: experiment.look(cell) for pair, cell in experiment.trained(row).items()}
-    return {pair: look.metrics for pair, look in looks.items() if look.metrics is not None}
-
-
-def _result(experiment: Experiment, row: Row) -> Result:
-    metrics = list(_finished(experiment, row).values())
+def _result(experiment: Experiment, row: Row, metrics: Sequence[Mapping[str, Any]]) -> Result:
     recipe = experiment.chosen(row)
     of_row: list[Cell] = list({*row.first.values(), *experiment.trained(row).values()})
     looks = {cell: experiment.look(cell) for cell in sorted(of_row)}

@@ -11,7 +11,14 @@ from ...manifests.tables import read_table
 from ...manifests.trial import RUN, Trial
 from ...stages.learning.metrics import read_metrics
 
-__all__ = ["differences", "finished_trainings", "qualified", "setting_of", "test_counts"]
+__all__ = [
+    "differences",
+    "finished_trainings",
+    "qualified",
+    "scored_predictions",
+    "setting_of",
+    "test_counts",
+]
 
 # The trials of a randomisation and of a bootstrap.
 _DRAWS = 10_000
@@ -20,10 +27,10 @@ _DRAWS = 10_000
 def finished_trainings(
     run: RunFolder, systems: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> list[dict[str, Any]]:
-    """Return the metrics.json of every finished training on cached features.
+    """Return the metrics.json of every finished training on cached features, and of predictions given.
 
     systems, seeds: the only ones wanted, if given. The trainings are ordered by system as requested, then by
-    setting and seed. Raises StageError where there is none.
+    setting and seed, and predictions that `score` was given come last. Raises StageError where there is none.
     """
     run.check_folders()
     trials = {Trial.of(path.parent) for path in run.models.glob("*/seed-*/metrics.json")}
@@ -33,7 +40,12 @@ def finished_trainings(
         for trial in finished
         if (not systems or trial.system in systems) and (not seeds or trial.seed in seeds)
     ]
-    if not wanted:
+    given = [
+        metrics
+        for metrics in scored_predictions(run)
+        if (not systems or metrics["system"] in systems) and (not seeds or metrics["seed"] in seeds)
+    ]
+    if not wanted and not given:
         raise StageError(
             f"{run.path} holds no finished training{' of these' if systems or seeds else ''}; "
             "run `hmnet-pipe train` first"
@@ -49,7 +61,12 @@ def finished_trainings(
             trial,
         )
     )
-    return [read_metrics(run.model(trial)) for trial in wanted]
+    return [*(read_metrics(run.model(trial)) for trial in wanted), *given]
+
+
+def scored_predictions(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the metrics.json of all predictions that `score` was given."""
+    return [read_metrics(path.parent) for path in sorted(run.path.glob("scored/*/seed-*/metrics.json"))]
 
 
 def setting_of(metrics: Mapping[str, Any]) -> str:
@@ -108,7 +125,11 @@ def test_counts(run: RunFolder, metrics: Mapping[str, Any]) -> dict[tuple[str, .
 
     extras = ("shots", "percent", "natural", "subset_seed", "start", "features", "recipe")
     named = {name: metrics[name] for name in extras if name in metrics}
-    folder = run.model(Trial(metrics["system"], metrics["seed"], **named))
+    folder = (
+        run.scored(metrics["system"], metrics["seed"])
+        if "given" in metrics
+        else run.model(Trial(metrics["system"], metrics["seed"], **named))
+    )
     table = read_table(folder / "predictions.parquet", PREDICTIONS, "train")
     columns = [table.column(name).to_pylist() for name in ("tokens", "gold", "predicted")]
     negative = (metrics["test"] or {}).get("negative")

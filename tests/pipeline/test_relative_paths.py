@@ -40,6 +40,7 @@ COMMANDS: dict[str, Sequence[str]] = {
     "experiment": ("experiment", "run", "grid.toml"),
     "evaluate": ("evaluate", RUN, "--system", "hmnet"),
     "predict": ("predict", RUN, "corpus/test.jsonl", *POSTS, "--output", "runs/found", "--workers", "1"),
+    "score": ("score", "given.jsonl", "--run", RUN),
     "push": ("push", f"{RUN}/models/hmnet/seed-1", "user/name", "--dry-run"),
     "table": ("table", RUN),
     "status": ("status", RUN),
@@ -72,6 +73,8 @@ def finished(demos: Demos, tmp_path_factory: pytest.TempPathFactory, tiny_encode
     shutil.copytree(demos.corpus(sizes=SIZES), place / "corpus")
     shutil.copytree(tiny_encoder, place / "encoder")
     (place / "grid.toml").write_text(GRID)
+    lines = (place / "corpus" / "test.jsonl").read_text().splitlines()
+    (place / "given.jsonl").write_text("\n".join(lines))
     shutil.copytree(demos.run(sizes=SIZES, extract={"shard_rows": 6}), place / RUN)
     configure(place / RUN, "train", encoder=str(tiny_encoder), epochs=1, first_evaluation=1)
     bring_up_to_date(place / RUN, "train")

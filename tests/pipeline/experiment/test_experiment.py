@@ -15,6 +15,8 @@ import tomlkit
 from click.testing import CliRunner
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.run import RunFolder
+from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.experiment.cells import Experiment
@@ -25,6 +27,7 @@ from hmnet_pipe.pipeline.experiment.work import CellUnit, train_cell
 from hmnet_pipe.pipeline.report.experiment import results_as, status_of
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.locks import hold
+from hmnet_pipe.pipeline.run.score import score_predictions
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.learning import fit
 from hmnet_pipe.stages.learning.metrics import read_metrics
@@ -285,6 +288,23 @@ def test_published_scores_stand_in_a_column_of_their_own(
     assert values[0]["published"]["f1"] == 71.81
     assert values[1]["difference"]["seeds"] == 2
     assert values[0]["difference"] is None
+
+
+def test_predictions_that_were_given_are_rows_of_the_grids_table(
+    place: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(finished, place.parent / "given"))
+    lines = [
+        json.dumps({"id": row["id"], "tags": row["tags"]})
+        for row in read_table(RunFolder(Path("x")).samples, SAMPLES).to_pylist()
+        if row["split"] == "test"
+    ]
+    Path("gold.jsonl").write_text("\n".join(lines))
+    score_predictions(Path("gold.jsonl"), RunFolder(Path("x")), name="gold")
+    found = results(opened(GRID), ["bert-crf"])[-1]
+    assert (found.name, found.table, found.done) == ("gold[given]", "all", 1)
+    assert found.spread("test").mean == 1
+    assert found.difference.value > 0
 
 
 def test_a_grid_by_its_commands(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
