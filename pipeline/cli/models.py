@@ -11,7 +11,7 @@ from .completion import one_of, runs
 from .completion import systems as offered_systems
 from .console import lent_tools, print_json, show
 from .group import command
-from .options import json_option, run_argument, trial_options
+from .options import json_option, run_argument, start_option, trial_options
 
 __all__: list[str] = []
 
@@ -23,6 +23,7 @@ __all__: list[str] = []
 )
 @click.option("--seed", type=int, default=1, help="The seed that it was trained with.")
 @trial_options
+@start_option
 @click.option("--finetuned", is_flag=True, help="Use the model that finetune made, on the images themselves.")
 @click.option("--split", default="test", shell_complete=one_of(SPLITS), help="train, valid or test.")
 @click.option(
@@ -66,6 +67,7 @@ def evaluate(
     subset_seed: int,
     features: str,
     recipe: str,
+    start: Path | None,
     finetuned: bool,
     split: str,
     shuffle_images: bool,
@@ -89,15 +91,16 @@ def evaluate(
     \b
     Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
     """
+    from ...stages.learning.causes import start_token
     from ..report.text import calibration_table, score_table
     from ..run.evaluate import evaluate_trial
     from ..run.new import trials_of
 
     if keep and not calibrate:
         raise InputError("--keep-temperature: there is none without --calibrate; give both")
-    [trial] = trials_of(
-        (system,), (seed,), (shots,), (subset_seed,), features, "", (recipe,), percent, natural
-    )
+    token = "" if start is None else start_token(start)
+    subset = (shots,), (subset_seed,)
+    [trial] = trials_of((system,), (seed,), *subset, features, token, (recipe,), percent, natural)
     if entities is not None:
         if finetuned or shuffle_images or explain or calibrate:
             raise InputError("--pipeline goes with --split and --data alone")

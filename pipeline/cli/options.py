@@ -21,6 +21,7 @@ __all__ = [
     "run_argument",
     "seeds_option",
     "settings_options",
+    "start_option",
     "trial_options",
 ]
 
@@ -54,6 +55,15 @@ seeds_option = click.option(
     type=int,
     default=(1,),
     help="One or more seeds: --seeds 1 49 1234.",
+)
+
+
+start_option = click.option(
+    "--start",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="MODEL",
+    help="The folder of a trained model of the same system, of any task and data, to start from: all of it "
+    "but classifier and CRF goes over.",
 )
 
 

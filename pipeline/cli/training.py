@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,7 @@ from .options import (
     run_argument,
     seeds_option,
     settings_options,
+    start_option,
     trial_options,
 )
 
@@ -42,6 +44,7 @@ __all__: list[str] = []
 )
 @seeds_option
 @trial_options
+@start_option
 @settings_options("train")
 @checkpoint_option
 @json_option
@@ -55,6 +58,7 @@ def train(
     subset_seed: int,
     features: str,
     recipe: str,
+    start: Path | None,
     checkpoint_seconds: float,
     as_json: bool,
     **options: Any,
@@ -64,13 +68,16 @@ def train(
     Reads samples.parquet and what `hmnet-pipe systems` says of each system. Writes
     models/SYSTEM/seed-N/ (with --shots: seed-N-shots-K-subset-M/): model.safetensors, config.json, tokenizer/
     or vocabulary.json, metrics.json, predictions.parquet and history.parquet. If killed, it resumes from its
-    last checkpoint. When started by torchrun, the processes share every batch.
+    last checkpoint. When started by torchrun, the processes share every batch. With --start, optimizer,
+    classifier and CRF are new, and the folder is seed-N-from- and the first digits of that model's digest.
 
     \b
     Example: hmnet-pipe train runs/twitter2015 --system bert-crf --system hmnet --seeds 1 49 1234 2021 4321
              hmnet-pipe train runs/twitter2015 --shots 50 --subset-seed 2
              hmnet-pipe train runs/mnre --system mtb --recipe as-published
+             hmnet-pipe train runs/mnre --start runs/twitter2017/models/hmnet/seed-1
     """
+    from ...stages.learning.causes import start_token
     from ...stages.learning.metrics import read_metrics
     from ...stages.learning.ranks import joined_ranks
     from ...stages.learning.recipe import TrainSettings
@@ -85,10 +92,13 @@ def train(
         for system in systems:
             system_for(system, config.task)
         subset = (shots,), (subset_seed,)
-        trials = trials_of(systems, seeds, *subset, features, "", (recipe,), percent, natural)
+        token = "" if start is None else start_token(start)
+        starts = {} if start is None else {token: start}
+        config = replace(config, starts={**config.starts, **{token: str(start) for token in starts}})
+        trials = trials_of(systems, seeds, *subset, features, token, (recipe,), percent, natural)
         TrainSettings.check_options(trials[0], options, config.recipes)
         stages = [config.stage("train", folder, trial) for trial in trials]
-        _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds)
+        _run_together(stages, folder, tables, ranks, as_json, checkpoint_seconds, starts)
         if ranks.leads and len(trials) > 1 and not as_json:
             show(*trials_table([read_metrics(folder.model(trial)) for trial in trials]).split("\n"))
 
@@ -165,12 +175,13 @@ def _run_together(
     ranks: "Ranks",
     as_json: bool,
     checkpoint_seconds: float,
+    starts: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Bring trainings up to date, one after another, with all ranks; rank 0 prints, and keeps the options.
 
-    tables: the options by table.
+    tables: the options by table. starts: the folders of models that trainings start from.
     """
-    from ..run.new import write_options
+    from ..run.new import add_starts, write_options
     from ..run.runner import follow_stage, lead_stage
 
     if not ranks.leads:
@@ -180,6 +191,8 @@ def _run_together(
     reports = []
     with lent_tools(quiet=as_json) as tools:
         tools = replace(tools, checkpoint_seconds=checkpoint_seconds)
+        if starts:
+            add_starts(run, starts)
         for stage in stages:
             report = lead_stage(stage, tools, ranks, partial(write_options, run, tables))
             reports.append(report)

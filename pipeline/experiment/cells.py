@@ -17,7 +17,7 @@ from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.trial import AS_PUBLISHED, RUN, Trial
 from ...stages.base.stage import Progress
-from ...stages.learning.causes import unread_settings
+from ...stages.learning.causes import start_token, unread_settings
 from ...stages.learning.metrics import read_metrics
 from ...stages.learning.recipe import Recipes, TrainSettings
 from ...stages.systems.registry import SystemInfo, system_for, system_info
@@ -55,12 +55,13 @@ class Look:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """The trainings of one row of the table, which averages them: they differ by seed and by subset.
 
     candidates: the values to choose from, by the name of their recipe; one where there is no choice. pairs:
-    seed and subset seed of each training; the first chooses.
+    seed and subset seed of each training; the first chooses. With `start` of its table, each training starts
+    from the model of the same system and seed there.
     """
 
     block: Block
@@ -70,17 +71,19 @@ class Row:
     candidates: Mapping[str, Mapping[str, float]]
     pairs: tuple[tuple[int, int], ...]
 
-    def cell(self, pair: tuple[int, int], recipe: str) -> Cell:
+    @property
+    def title(self) -> str:
+        return ", ".join(filter(None, (f"{self.block.name}, {self.data}: {self.system}", str(self.draw))))
+
+    def trial(self, pair: tuple[int, int], recipe: str, start: str) -> Trial:
+        """Return a training of the row. start: the digits of the model that it starts from; "": none."""
         seed, subset = pair
         draw, features = self.draw, self.block.features
+        subset = subset if draw.shots or draw.percent else 1
         drawn = {"shots": draw.shots, "percent": draw.percent, "natural": draw.natural}
-        trial = Trial(self.system, seed, subset_seed=subset, features=features, recipe=recipe, **drawn)
-        return Cell(self.data, trial)
-
-    @property
-    def first(self) -> dict[str, Cell]:
-        """Return the trainings that choose, by recipe."""
-        return {recipe: self.cell(self.pairs[0], recipe) for recipe in self.candidates}
+        return Trial(
+            self.system, seed, subset_seed=subset, start=start, features=features, recipe=recipe, **drawn
+        )
 
 
 @dataclass
@@ -95,6 +98,7 @@ class Experiment:
     only_systems: tuple[str, ...] = ()
     _looks: dict[Cell, Look] = field(default_factory=dict, init=False, repr=False)
     _configs: dict[str, RunConfig] = field(default_factory=dict, init=False, repr=False)
+    _starts: dict[str, dict[str, Path]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for asked, known, what in (
@@ -141,16 +145,21 @@ class Experiment:
     @cached_property
     def rows(self) -> list[Row]:
         """Return what is trained, in the order of the grid. Raises InputError where a system cannot be."""
+        return [
+            row
+            for row in self._all_rows
+            if (not self.only_data or row.data in self.only_data)
+            and (not self.only_systems or row.system in self.only_systems)
+        ]
+
+    @cached_property
+    def _all_rows(self) -> list[Row]:
         return list(self._rows())
 
     def _rows(self) -> Iterator[Row]:
         for block in self.grid.blocks:
             pairs = tuple(product(block.seeds, block.subset_seeds))
             for name, draw, system in product(block.data, block.draws, block.systems):
-                if (self.only_data and name not in self.only_data) or (
-                    self.only_systems and system not in self.only_systems
-                ):
-                    continue
                 config = self.config(name)
                 candidates = _candidates(block, system_for(system, config.task), config)
                 own = pairs if draw != Draw() else tuple((seed, 1) for seed in block.seeds)
@@ -164,8 +173,10 @@ class Experiment:
         """
         if len(row.candidates) == 1:
             return next(iter(row.candidates))
-        looks = {recipe: self.look(cell) for recipe, cell in row.first.items()}
-        if any(look.state not in ("done", "failed") for look in looks.values()):
+        looks = {recipe: self.look(cell) for recipe, cell in self.first(row).items()}
+        if len(looks) < len(row.candidates) or any(
+            look.state not in ("done", "failed") for look in looks.values()
+        ):
             return None
         scores = {
             recipe: look.metrics["valid"]["f1"]
@@ -174,26 +185,63 @@ class Experiment:
         }
         return max(scores, key=lambda recipe: scores[recipe], default=None)
 
+    def first(self, row: Row) -> dict[str, Cell]:
+        """Return the trainings that choose, by recipe; none before what they start from is there."""
+        found = {recipe: self._cell(row, row.pairs[0], recipe) for recipe in row.candidates}
+        return {recipe: cell for recipe, cell in found.items() if cell is not None}
+
     def trained(self, row: Row) -> dict[tuple[int, int], Cell]:
-        """Return the trainings that a row is averaged over, by pair; none before a recipe is chosen."""
+        """Return the trainings that a row is averaged over, by pair, as far as they can be named by now."""
         recipe = self.chosen(row)
-        return {} if recipe is None else {pair: row.cell(pair, recipe) for pair in row.pairs}
+        if recipe is None:
+            return {}
+        found = {pair: self._cell(row, pair, recipe) for pair in row.pairs}
+        return {pair: cell for pair, cell in found.items() if cell is not None}
+
+    def _cell(self, row: Row, pair: tuple[int, int], recipe: str) -> Cell | None:
+        """Return a training of a row, or None before the model that it starts from is there."""
+        start = ""
+        if row.block.start:
+            folder = self.start(row, pair)
+            if folder is None:
+                return None
+            start = start_token(folder)
+            self._starts.setdefault(row.data, {})[start] = folder
+        return Cell(row.data, row.trial(pair, recipe, start))
+
+    def start(self, row: Row, pair: tuple[int, int]) -> Path | None:
+        """Return the folder of the model that a training of a row starts from, once it is there."""
+        source = next(
+            other
+            for other in self._all_rows
+            if (other.block.name, other.system) == (row.block.start, row.system)
+            and other.data == (row.block.start_data or other.data)
+        )
+        cell = self.trained(source).get((pair[0], 1))
+        if cell is None or self.look(cell).state != "done":
+            return None
+        return self.run(cell.data).model(cell.trial)
+
+    def starts(self, data: str) -> dict[str, Path]:
+        """Return the folders of the models that trainings of a run start from, by their digits."""
+        return self._starts.get(data, {})
 
     def cells(self) -> dict[Cell, Row]:
         """Return every training that can be named by now, each once, with what it is averaged with."""
         found: dict[Cell, Row] = {}
         for row in self.rows:
-            for cell in (*row.first.values(), *self.trained(row).values()):
+            for cell in (*self.first(row).values(), *self.trained(row).values()):
                 found.setdefault(cell, row)
         return found
 
-    def waiting(self) -> dict[str, int]:
-        """Return how many trainings of which rows wait for a choice."""
-        return {
-            f"{row.data}: {row.system}": len(row.pairs) - 1
-            for row in self.rows
-            if self.chosen(row) is None and len(row.pairs) > 1
-        }
+    def waiting(self) -> dict[Row, int]:
+        """Return how many trainings of which rows wait for others that decide how they are made."""
+        found = {}
+        for row in self.rows:
+            named = {*self.first(row).values(), *self.trained(row).values()}
+            if count := len(row.pairs) + len(row.candidates) - 1 - len(named):
+                found[row] = count
+        return found
 
     def look(self, cell: Cell) -> Look:
         """Return what is on disk of a training."""
@@ -207,7 +255,9 @@ class Experiment:
 
     def _look(self, cell: Cell) -> Look:
         run = self.run(cell.data)
-        stage = self.config(cell.data).stage("train", run, cell.trial)
+        config = self.config(cell.data)
+        places = {digits: str(folder) for digits, folder in self.starts(cell.data).items()}
+        stage = replace(config, starts=places).stage("train", run, cell.trial)
         record = StageRecord.known(run.record(stage.name))
         begun = run.work(stage.name).exists()
         if record is not None or begun:

@@ -82,7 +82,9 @@ class Block:
     """A table [trainings.NAME]: the product of its lists.
 
     recipe: RUN, AS_PUBLISHED, or a recipe of the grid or of the runs. search: values of keys of [train] to
-    choose from, by validation F1 of the first seed and subset.
+    choose from, by validation F1 of the first seed and subset. start: the table whose model of the same
+    system and seed each training starts from; "": none. start_data: its data, where it has several. against:
+    other tables, from whose trainings of the same data, system and seed the difference is tested.
     """
 
     name: str
@@ -96,6 +98,9 @@ class Block:
     features: str = ""
     recipe: str = RUN
     search: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    start: str = ""
+    start_data: str = ""
+    against: tuple[str, ...] = ()
 
     @property
     def draws(self) -> list[Draw]:
@@ -182,7 +187,9 @@ def _grid(path: Path, values: Mapping[str, Any]) -> Grid:
     tables = _tables("trainings", values.get("trainings", {}))
     if not tables:
         raise InputError("there is nothing to train; add a table [trainings.NAME] with `systems`")
-    blocks = tuple(_block(name, table, tuple(data), recipes) for name, table in tables.items())
+    blocks = tuple(_block(name, table, tuple(data)) for name, table in tables.items())
+    for block in blocks:
+        _check_start(block, {other.name: other for other in blocks})
     return Grid(path, Path(output), data, blocks, recipes)
 
 
@@ -211,7 +218,25 @@ def _data(name: str, table: Mapping[str, Any]) -> Data:
     return Data(name, tables=tables, **given)
 
 
-def _block(name: str, table: Mapping[str, Any], data: tuple[str, ...], recipes: Recipes) -> Block:
+def _check_start(block: Block, blocks: Mapping[str, Block]) -> None:
+    """Raise InputError where a block starts from, or is compared with, what is not in the grid."""
+    where = f"trainings.{block.name}"
+    for name in (*block.against, *([block.start] if block.start else [])):
+        if name not in blocks or name == block.name:
+            raise unknown_name(f"{where}: the table", name, [name for name in blocks if name != block.name])
+    if not block.start:
+        return
+    source = blocks[block.start]
+    if block.start_data not in source.data and (block.start_data or len(source.data) > 1):
+        raise unknown_name(f"{where}.start_data", block.start_data, source.data)
+    if source.start or source.draws != [Draw()]:
+        raise InputError(f"[{where}] can start from a table on all samples that starts from none alone")
+    for key in ("systems", "seeds"):
+        if lacking := [each for each in getattr(block, key) if each not in getattr(source, key)]:
+            raise InputError(f"[{where}] {key}: {lacking[0]} is not among those of its start, {source.name}")
+
+
+def _block(name: str, table: Mapping[str, Any], data: tuple[str, ...]) -> Block:
     where = f"trainings.{name}"
     _check_keys(f"[{where}] the key", table, [each.name for each in fields(Block) if each.name != "name"])
     given: dict[str, Any] = {"data": data}
@@ -223,10 +248,11 @@ def _block(name: str, table: Mapping[str, Any], data: tuple[str, ...], recipes: 
         ("percent", int),
         ("natural", bool),
         ("subset_seeds", int),
+        ("against", str),
     ):
         if key in table:
             given[key] = _list(f"{where}.{key}", table[key], kind)
-    for key in ("features", "recipe"):
+    for key in ("features", "recipe", "start", "start_data"):
         if key in table:
             given[key] = _typed(f"{where}.{key}", table[key], str)
     for each in given["data"]:

@@ -8,7 +8,7 @@ from typing import Any
 from ...manifests.errors import InputError
 from ...manifests.run import RunFolder
 from ...stages.learning.significance import Difference, compare, holm
-from ...stages.systems.published import PUBLISHED, Published
+from ...stages.systems.published import PUBLISHED, PUBLISHED_TRANSFER, Published
 from ..run.trainings import qualified, scored_predictions, test_counts
 from .cells import Cell, Experiment, Row
 from .grid import Draw
@@ -35,8 +35,8 @@ class Result:
 
     chosen: the values that the first training has chosen, by key of [train]. done, wanted: trainings.
     metrics: the metrics.json of each finished one. missing: why trainings failed, by their titles. published:
-    the scores of the paper on this data set, in percent, never mixed with those of runs. difference: from the
-    system of --against on the same samples; p_holm: its p-value corrected for all rows.
+    the scores of the paper on this data set, in percent, never mixed with those of runs. differences: from
+    other rows, by their names; corrected: their p-values, corrected for all that the table tests.
     """
 
     table: str
@@ -50,8 +50,8 @@ class Result:
     metrics: Sequence[Mapping[str, Any]] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     published: Published | None = None
-    difference: Difference | None = None
-    p_holm: float | None = None
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    corrected: Mapping[str, float] = field(default_factory=dict)
 
     def spread(self, split: str, score: str = "f1", group: str = "") -> Spread | None:
         """Return a score of a split over the trainings, F1 averaged as it is and never made from P and R.
@@ -79,7 +79,10 @@ class Result:
             "missing": dict(self.missing),
             **spreads,
             "published": self.published and asdict(self.published),
-            "difference": self.difference and {**asdict(self.difference), "p_holm": self.p_holm},
+            "differences": {
+                name: {**asdict(one), "p_holm": self.corrected[name]}
+                for name, one in self.differences.items()
+            },
             "trainings": list(self.metrics),
         }
 
@@ -88,40 +91,55 @@ def results(experiment: Experiment, against: Sequence[str] = ()) -> list[Result]
     """Return the table of a grid, in its order, and below it predictions that its runs were given.
 
     against: systems from which to test the difference of every other one on the same data and draw; where
-    several are there, it is the first. Raises InputError for one that is none of the grid.
+    several are there, it is the first. Tables of the grid that name others with `against` are tested too.
+    Raises InputError for a system that is none of the grid.
     """
     lines = [*_trained(experiment), *_given(experiment)]
     for name in against:
         if not any(line.result.system == name for line in lines):
             raise InputError(f"--against {name}: {experiment.grid.path} does not train it")
-    bases: dict[Any, _Line] = {}
-    for name in against:
-        for line in lines:
-            if line.result.system == name:
-                bases.setdefault(line.beside, line)
-    tested: dict[int, Difference] = {}
+    tested: dict[tuple[int, str], Difference] = {}
     for number, line in enumerate(lines):
-        base = bases.get(line.beside, line)
-        if base is not line and (difference := _difference(line, base)) is not None:
-            tested[number] = difference
+        for name, base in _bases(line, lines, against).items():
+            if base is not line and (difference := _difference(line, base)) is not None:
+                tested[number, name] = difference
     corrected = dict(zip(tested, holm([one.p for one in tested.values()]), strict=True))
     return [
-        replace(line.result, difference=tested.get(number), p_holm=corrected.get(number))
+        replace(
+            line.result,
+            differences={name: one for (row, name), one in tested.items() if row == number},
+            corrected={name: p for (row, name), p in corrected.items() if row == number},
+        )
         for number, line in enumerate(lines)
     ]
+
+
+def _bases(line: "_Line", lines: Sequence["_Line"], against: Sequence[str]) -> dict[str, "_Line"]:
+    """Return the rows from which the difference of a row is tested, by their names in the table."""
+    found: dict[str, _Line] = {}
+    beside = {other.result.system: other for other in reversed(lines) if other.beside == line.beside}
+    for name in [name for name in against if name in beside][:1]:
+        found[name] = beside[name]
+    for other in lines:
+        same = (other.result.data, other.result.system) == (line.result.data, line.result.system)
+        if same and other.result.table in line.against and other.result.draw in (Draw(), line.result.draw):
+            found.setdefault(other.result.table, other)
+    return found
 
 
 @dataclass(frozen=True)
 class _Line:
     """A row with what its difference from another is tested on.
 
-    beside: what both have in common. pairs: metrics.json by seed and subset.
+    beside: what both have in common. pairs: metrics.json by seed and subset. against: the tables that its own
+    is compared with.
     """
 
     result: Result
     run: RunFolder
     beside: tuple[str, str, Draw]
     pairs: Mapping[tuple[int, int], Mapping[str, Any]]
+    against: tuple[str, ...] = ()
 
 
 def _trained(experiment: Experiment) -> Iterator[_Line]:
@@ -129,7 +147,8 @@ def _trained(experiment: Experiment) -> Iterator[_Line]:
         looks = {pair: experiment.look(cell) for pair, cell in experiment.trained(row).items()}
         pairs = {pair: look.metrics for pair, look in looks.items() if look.metrics is not None}
         result = _result(experiment, row, list(pairs.values()))
-        yield _Line(result, experiment.run(row.data), (row.block.name, row.data, row.draw), pairs)
+        beside = (row.block.name, row.data, row.draw)
+        yield _Line(result, experiment.run(row.data), beside, pairs, row.block.against)
 
 
 def _given(experiment: Experiment) -> Iterator[_Line]:
@@ -161,9 +180,10 @@ def _difference(line: _Line, base: _Line) -> Difference | None:
 
 def _result(experiment: Experiment, row: Row, metrics: Sequence[Mapping[str, Any]]) -> Result:
     recipe = experiment.chosen(row)
-    of_row: list[Cell] = list({*row.first.values(), *experiment.trained(row).values()})
+    of_row: list[Cell] = list({*experiment.first(row).values(), *experiment.trained(row).values()})
     looks = {cell: experiment.look(cell) for cell in sorted(of_row)}
     data_set = experiment.grid.data[row.data].published
+    published = PUBLISHED_TRANSFER if row.block.start else PUBLISHED
     whole = row.draw == Draw()
     return Result(
         table=row.block.name,
@@ -176,5 +196,5 @@ def _result(experiment: Experiment, row: Row, metrics: Sequence[Mapping[str, Any
         wanted=len(row.pairs),
         metrics=metrics,
         missing={cell.title: look.reason for cell, look in looks.items() if look.state == "failed"},
-        published=PUBLISHED.get(row.system, {}).get(data_set) if whole else None,
+        published=published.get(row.system, {}).get(data_set) if whole else None,
     )

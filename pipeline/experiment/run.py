@@ -4,7 +4,7 @@ A training that cannot be made is a row with its reason, and the rest goes on. A
 what is finished, and the next run goes on from there.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import mean
@@ -13,15 +13,16 @@ from typing import Any
 from ...manifests.errors import HmnetPipeError
 from ...manifests.files import disk_error, make_folder, write_text
 from ...manifests.record import StageRecord
-from ...manifests.trial import Trial
+from ...manifests.run import RunFolder
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools, UnitFailure
 from ...stages.learning.inputs import makers
 from ...stages.systems.registry import system_info
+from ..run.config import RunConfig
 from ..run.graph import KINDS, stage_named
-from ..run.new import add_recipes, prepare_run, write_options
+from ..run.new import add_recipes, add_starts, prepare_run, write_options
 from ..run.runner import Report, run_stage, run_together
-from .cells import Cell, Experiment, failure_file
+from .cells import Cell, Experiment, Row, failure_file
 from .work import CellUnit, Outcome, train_cell
 
 __all__ = ["Summary", "in_words", "make_runs", "run_experiment", "seconds_left"]
@@ -45,18 +46,21 @@ class Summary:
         return {**vars(self), "failed": dict(self.failed), "held": list(self.held)}
 
 
+Wrong = Mapping[tuple[str, str, str], str]
+"""Why trainings cannot be made, by data, system and feature set ("": the system's own)."""
+
+
 def make_runs(
     experiment: Experiment, tools: Tools, report: Callable[[Report], None] = lambda report: None
-) -> dict[str, str]:
+) -> Wrong:
     """Bring what the trainings read up to date, and write what the grid sets into each run.toml.
 
-    Returns why, by training, some cannot be made: a stage failed that makes what they read. Whatever is done
+    Returns which trainings cannot be made, as a stage failed that makes what they read. Whatever is done
     already costs a look.
     """
-    wrong: dict[str, str] = {}
-    for data in dict.fromkeys(cell.data for cell in experiment.cells()):
+    wrong: dict[tuple[str, str, str], str] = {}
+    for data in dict.fromkeys(row.data for row in experiment.rows):
         run, config = experiment.run(data), experiment.config(data)
-        cells = [cell for cell in experiment.cells() if cell.data == data]
         if not run.config.exists():
             report(prepare_run(run, config, tools))
         elif not run.record("prepare").exists():
@@ -64,38 +68,39 @@ def make_runs(
         others = experiment.grid.data[data].tables
         write_options(run, {table: dict(values) for table, values in others.items() if table != "prepare"})
         add_recipes(run, experiment.recipes(data))
+        read = {
+            (data, row.system, row.block.features): _read_by(row.system, row.block.features)
+            for row in experiment.rows
+            if row.data == data
+        }
         failed: dict[str, str] = {}
-        for stages in _makers(experiment, data, cells):
+        for stages in _in_order(config, run, [name for names in read.values() for name in names]):
             if lacking := [stage for stage in stages if _needs(stage)]:
                 failed |= _made(lacking, tools, report)
-        for cell in cells:
-            read = _read_by(cell.trial)
-            if reasons := [failed[name] for name in read if name in failed]:
-                wrong[cell.title] = reasons[0]
+        for key, names in read.items():
+            if reasons := [failed[name] for name in names if name in failed]:
+                wrong[key] = reasons[0]
     return wrong
 
 
-def _read_by(trial: Trial) -> tuple[str, ...]:
+def _read_by(system: str, features: str) -> tuple[str, ...]:
     """Return the names of the stages that make what a training reads."""
-    info = system_info(trial.system)
-    return makers(info, info.feature_set(trial.features))
+    info = system_info(system)
+    return makers(info, info.feature_set(features))
 
 
-def _makers(experiment: Experiment, data: str, cells: list[Cell]) -> Iterator[list[Stage]]:
-    """Yield the stages that make what trainings of one run read, in their order; a kind's come together."""
-    run, config = experiment.run(data), experiment.config(data)
+def _in_order(config: RunConfig, run: RunFolder, names: Sequence[str]) -> Iterator[list[Stage]]:
+    """Yield stages and those before them, in the order of a run; a kind's come together."""
     found: dict[str, Stage] = {}
 
     def add(name: str) -> None:
         if name not in found:
-            stage = stage_named(config, run, name)
-            for before in stage.before():
+            found[name] = stage_named(config, run, name)
+            for before in found[name].before():
                 add(before)
-            found[name] = stage
 
-    for cell in cells:
-        for name in _read_by(cell.trial):
-            add(name)
+    for name in names:
+        add(name)
     order = [kind.name for kind in KINDS]
     stages = sorted(found.values(), key=lambda stage: order.index(stage.kind))
     for _, alike in groupby(stages, key=lambda stage: stage.kind):
@@ -121,7 +126,7 @@ def _made(stages: list[Stage], tools: Tools, report: Callable[[Report], None]) -
 
 def run_experiment(
     experiment: Experiment,
-    wrong: Mapping[str, str],
+    wrong: Wrong,
     tools: Tools,
     *,
     threads: int = 0,
@@ -131,7 +136,7 @@ def run_experiment(
 ) -> Summary:
     """Make every training of a grid that is not done, each once.
 
-    wrong: why some cannot be made, by training, as `make_runs` returns it. tools: its `map` runs the
+    wrong: why some cannot be made, as `make_runs` returns it. tools: its `map` runs the
     trainings. threads: see CellUnit. jobs: how many trainings run at once, for the estimate of time. say:
     prints a line for each training that ends.
     """
@@ -158,8 +163,11 @@ def run_experiment(
 
     while ready := [cell for cell in _to_do(experiment) if cell not in over]:
         for cell in ready:
-            if cell.title in wrong:
-                end(cell, Outcome("failed", wrong[cell.title]))
+            if reason := wrong.get((cell.data, cell.trial.system, cell.trial.features)):
+                end(cell, Outcome("failed", reason))
+        for data in {cell.data for cell in ready}:
+            if starts := experiment.starts(data):
+                add_starts(experiment.run(data), starts)
         units = [
             CellUnit(cell, experiment.run(cell.data).path, threads, checkpoint_seconds)
             for cell in ready
@@ -209,24 +217,22 @@ def seconds_left(experiment: Experiment, jobs: int = 1) -> float | None:
     known: dict[Any, list[float]] = {}
     for cell, look in looks.items():
         if look.state == "done" and look.seconds:
-            for key in _alike(cell):
+            for key in _alike(experiment.cells()[cell]):
                 known.setdefault(key, []).append(look.seconds)
     if not known:
         return None
 
-    def cost(cell: Cell) -> float:
-        return next(mean(known[key]) for key in _alike(cell) if key in known)
+    def cost(row: Row) -> float:
+        return next(mean(known[key]) for key in _alike(row) if key in known)
 
-    total = sum(cost(cell) for cell, look in looks.items() if look.state in ("to do", "begun"))
-    for row in experiment.rows:
-        if experiment.chosen(row) is None:
-            total += (len(row.pairs) - 1) * cost(next(iter(row.first.values())))
+    cells = experiment.cells()
+    total = sum(cost(cells[cell]) for cell, look in looks.items() if look.state in ("to do", "begun"))
+    total += sum(count * cost(row) for row, count in experiment.waiting().items())
     return total / max(1, jobs)
 
 
-def _alike(cell: Cell) -> list[Any]:
-    trial = cell.trial
-    return [(cell.data, trial.system, trial.shots, trial.percent), (cell.data,), ()]
+def _alike(row: Row) -> list[Any]:
+    return [(row.data, row.system, row.draw), (row.data,), ()]
 
 
 def in_words(seconds: float) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..experiment.cells import Experiment, Look
@@ -40,12 +41,13 @@ def _table(results: Sequence[Result], groups: bool) -> tuple[list[str], list[lis
     column("trainings", lambda one: f"{one.done} of {one.wanted}")
     column("valid F1", lambda one: _percent(one.spread("valid")))
     for score, shown in _SCORES.items():
-        column(f"test {shown}", lambda one, score=score: _percent(one.spread("test", score)))  # type: ignore[misc]
+        column(f"test {shown}", partial(_score, score=score))
     column("range of F1", _range, always=False)
     for name in _groups(results) if groups else ():
-        column(f"F1 of {name}", lambda one, name=name: _percent(one.spread("test", group=name)))  # type: ignore[misc]
-    column("difference (95% interval)", _difference, always=False)
-    column("p (Holm)", lambda one: f"{one.p_holm:.4f}" if one.p_holm is not None else None, always=False)
+        column(f"F1 of {name}", partial(_of_group, name=name))
+    for name in dict.fromkeys(name for one in results for name in one.differences):
+        column(f"less {name} (95% interval)", partial(_difference, name=name))
+        column(f"p (Holm), {name}", partial(_corrected, name=name))
     column("published F1", lambda one: f"{one.published.f1:.2f}" if one.published else None, always=False)
     column("source", lambda one: one.published and one.published.source, always=False)
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
@@ -69,13 +71,23 @@ def _range(one: Result) -> str | None:
     return f"{100 * found.least:.2f} to {100 * found.most:.2f}"
 
 
-def _difference(one: Result) -> str | None:
-    if one.difference is None:
+def _difference(one: Result, name: str) -> str | None:
+    if (found := one.differences.get(name)) is None:
         return None
-    value, low, high = (
-        100 * part for part in (one.difference.value, one.difference.low, one.difference.high)
-    )
+    value, low, high = (100 * part for part in (found.value, found.low, found.high))
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def _corrected(one: Result, name: str) -> str | None:
+    return f"{one.corrected[name]:.4f}" if name in one.corrected else None
+
+
+def _score(one: Result, score: str) -> str | None:
+    return _percent(one.spread("test", score))
+
+
+def _of_group(one: Result, name: str) -> str | None:
+    return _percent(one.spread("test", group=name))
 
 
 def _groups(results: Sequence[Result]) -> list[str]:
@@ -152,8 +164,8 @@ def cells_lines(experiment: Experiment) -> list[str]:
     """Return a line for each training of a grid with its state, and what waits for a choice."""
     cells = [f"{_state(experiment.look(cell)):<24}  {cell.title}" for cell in experiment.cells()]
     waiting = [
-        f"{'waits':<24}  {title}: {count} more, by the values that the first training chooses"
-        for title, count in experiment.waiting().items()
+        f"{'waits':<24}  {row.title}: {count} more, for the trainings that decide how they are made"
+        for row, count in experiment.waiting().items()
     ]
     return [*cells, *waiting]
 

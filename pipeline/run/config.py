@@ -36,7 +36,8 @@ class RunConfig:
     """The content of run.toml.
 
     tables: the settings of each kind of stage, by its name. sets: the run's own feature sets, by name.
-    recipes: its own recipes of trainings, by name.
+    recipes: its own recipes of trainings, by name. starts: the folders of the models that trainings start
+    from, by the first digits of their digests.
     """
 
     preset: str
@@ -44,6 +45,7 @@ class RunConfig:
     tables: Mapping[str, Any]
     sets: Mapping[str, FeatureSet] = field(default_factory=dict)
     recipes: Recipes = field(default_factory=dict)
+    starts: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, settings: type[S]) -> S:
         """Return the settings of this type."""
@@ -98,6 +100,8 @@ class RunConfig:
             for name, recipe in self.recipes.items():
                 tables.add(name, tomlkit.item(dict(recipe)))
             document.add("recipes", tables)
+        if self.starts:
+            document.add("starts", tomlkit.item(dict(self.starts)))
         text = tomlkit.dumps(document)
         if not path.is_file() or read_text(path) != text:
             write_text(path, text)
@@ -130,10 +134,10 @@ class RunConfig:
 
         Raises InputError where one is wrong, which names `path` and the key.
         """
-        if unknown := set(values) - {"preset", "task", "features", "recipes", *SETTINGS}:
+        if unknown := set(values) - {"preset", "task", "features", "recipes", "starts", *SETTINGS}:
             raise InputError(
                 f"{path}: unknown key {sorted(unknown)[0]!r}; known are preset, task and the tables "
-                f"{', '.join(SETTINGS)}, features.NAME and recipes.NAME"
+                f"{', '.join(SETTINGS)}, starts, features.NAME and recipes.NAME"
             )
         task = values.get("task")
         if task not in TASKS:
@@ -151,7 +155,11 @@ class RunConfig:
         tables["prepare"] = {**tables["prepare"], "task": task}
         settings = {table: _settings(path, table, content) for table, content in tables.items()}
         recipes = _recipes(path, values.get("recipes", {}), settings["train"])
-        return cls(preset, task, settings, _feature_sets(path, values.get("features", {})), recipes)
+        starts = values.get("starts", {})
+        if not isinstance(starts, dict) or not all(isinstance(each, str) for each in starts.values()):
+            raise InputError(f"{path}: [starts] has a line for each model, DIGITS = 'FOLDER'")
+        sets = _feature_sets(path, values.get("features", {}))
+        return cls(preset, task, settings, sets, recipes, starts)
 
 
 def _feature_sets(path: Path, tables: Any) -> dict[str, FeatureSet]:

@@ -46,6 +46,8 @@ class Tables(Protocol):
     def sets(self) -> Mapping[str, FeatureSet]: ...
     @property
     def recipes(self) -> Recipes: ...
+    @property
+    def starts(self) -> Mapping[str, str]: ...
 
     def of(self, settings: type[S]) -> S:
         """Return the settings of this type."""
@@ -106,7 +108,8 @@ def _set_named(name: str) -> str | None:
 
 def _train(tables: Tables, run: RunFolder, trial: Trial | None) -> Train:
     negative = tables.of(PrepareSettings).negative
-    return Train(run, tables.of(TrainSettings), tables.task, trial or _TRIAL, negative, tables.recipes)
+    settings, trial = tables.of(TrainSettings), trial or _TRIAL
+    return Train(run, settings, tables.task, trial, negative, tables.recipes, tables.starts)
 
 
 def _finetune(tables: Tables, run: RunFolder, trial: Trial | None) -> Finetune:

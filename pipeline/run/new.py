@@ -27,6 +27,7 @@ from .runner import Report, run_stage
 
 __all__ = [
     "add_recipes",
+    "add_starts",
     "configured",
     "prepare_config",
     "prepare_run",
@@ -89,6 +90,15 @@ def add_recipes(run: RunFolder, recipes: Recipes) -> None:
                     "give one of the two another name, or remove the table to train by the new values"
                 )
         replace(config, recipes={**config.recipes, **recipes}).write(run.config)
+
+
+def add_starts(run: RunFolder, starts: Mapping[str, Path]) -> None:
+    """Write into run.toml where the models lie that trainings start from, by the digits of their digests."""
+    places = {digits: str(path.absolute()) for digits, path in starts.items()}
+    with _writing(run):
+        config = RunConfig.read(run.config)
+        if places.items() - config.starts.items():
+            replace(config, starts={**config.starts, **places}).write(run.config)
 
 
 def _writing(run: RunFolder) -> AbstractContextManager[None]:

@@ -71,12 +71,16 @@ def scored_predictions(run: RunFolder) -> list[dict[str, Any]]:
 
 def setting_of(metrics: Mapping[str, Any]) -> str:
     """Return what trainings that are averaged have in common: everything but seed and subset."""
-    recipe = f", {metrics['recipe']}" if metrics.get("recipe") else ""
     natural = ", natural share of nothing" if metrics.get("natural") else ""
-    shots = f", {metrics['shots']} shots{natural}" if metrics.get("shots") else ""
-    share = f", {metrics['percent']}% of the samples" if metrics.get("percent") else ""
-    features = f", on {metrics['features']}" if metrics.get("features") else ""
-    return f"{qualified(metrics['system'], metrics.get('qualifiers', ()))}{recipe}{shots}{share}{features}"
+    parts = {
+        "recipe": "{}",
+        "shots": f"{{}} shots{natural}",
+        "percent": "{}% of the samples",
+        "started_from": "from {}",
+        "features": "on {}",
+    }
+    named = [words.format(metrics[part]) for part, words in parts.items() if metrics.get(part)]
+    return ", ".join([qualified(metrics["system"], metrics.get("qualifiers", ())), *named])
 
 
 def qualified(system: str, qualifiers: Sequence[str]) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ...manifests.errors import InputError
 from ...manifests.files import read_text
-from ...manifests.fingerprint import digest_json
+from ...manifests.fingerprint import digest_file, digest_json
 from ...manifests.record import StageRecord
 from ...manifests.schemas import PREDICTIONS
 from ...manifests.tables import sound_digests
@@ -34,6 +35,7 @@ __all__ = [
     "model_outputs",
     "model_scores",
     "recipe_parameters",
+    "start_token",
     "text_weights",
     "training_progress",
     "unread_settings",
@@ -97,6 +99,19 @@ MODEL_FILES = (
     DETECTED_FILE,
 )
 """The names of the files of a model's folder. Each system writes most of them."""
+
+
+def start_token(folder: Path) -> str:
+    """Return the name, in a trial, of the model that it starts from: a folder is named by its content.
+
+    Raises InputError where the folder holds no model.
+    """
+    model = folder / MODEL_FILES[0]
+    if not model.is_file():
+        raise InputError(
+            f"{folder} holds no trained model to start from; give a folder that `hmnet-pipe train` wrote"
+        )
+    return digest_file(model)[:8]
 
 
 def model_outputs(folder: Path, *more: str) -> dict[str, str]:

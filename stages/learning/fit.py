@@ -40,6 +40,7 @@ from .ranks import Ranks, current_ranks
 from .recipe import TrainingJob
 from .signals import wishes
 from .splits import Split, read_split
+from .transfer import kept_options, source_of
 from .words import new_words, word_dim, word_options
 
 __all__ = ["Data", "config_of", "fit", "join", "labels_of", "read_data"]
@@ -97,11 +98,17 @@ def read_data(
     splits["train"] = drawn(splits["train"], job.trial, negative)
     info, run = system_info(job.trial.system), RunFolder(job.config.parent)
     options = new_options(info, run, splits["train"].image_keys, spec)
+    if job.start is not None:
+        options.update(kept_options(job.start))
     reader: TextReader
     encoder, vectors = {}, None
     if info.text == SUBWORDS:
         assert job.encoder is not None
-        reader = Subwords.of_encoder(job.encoder, job.task)
+        reader = (
+            Subwords.of_encoder(job.encoder, job.task)
+            if job.start is None
+            else Subwords.of_model(job.start).for_task(job.task)
+        )
     else:
         others = [*splits["valid"].tokens, *splits["test"].tokens]
         reader, vectors = new_words(job, splits["train"].tokens, others, options, tools)
@@ -185,6 +192,7 @@ def _finished(
         "seed": job.trial.seed,
         **job.trial.extras,
         **({"subset": _subset(splits["train"])} if job.trial.draws else {}),
+        **({"started_from": source_of(job.start)} if job.start is not None else {}),
         **({"qualifiers": model.config.qualifiers} if model.config.qualifiers else {}),
         "best_epoch": trainer.progress.best_epoch,
         "valid": trainer.progress.best_scores,

@@ -253,6 +253,7 @@ class TrainingJob:
     checkpoints: where an interrupted training keeps its state.
     logs: TensorBoard's folder, or None. negative: the negative relation that run.toml names; "": none.
     made_by: how each stage made what the model reads; see stages.learning.made_by.
+    start: the folder of the trained model to start from, or None; see stages.learning.transfer.
     """
 
     name: str
@@ -271,3 +272,4 @@ class TrainingJob:
     checkpoint_seconds: float = 60.0
     negative: str = ""
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    start: Path | None = None

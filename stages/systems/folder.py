@@ -12,7 +12,23 @@ from .batch import ModelConfig
 from .build import build_system, empty_encoder
 from .system import System
 
-__all__ = ["load_system"]
+__all__ = ["load_system", "model_config"]
+
+
+def model_config(folder: Path) -> ModelConfig:
+    """Return the configuration of the model in a folder. Raises WeightsError where there is none."""
+    path = folder / "config.json"
+    try:
+        return _config_at(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{folder} holds no trained model ({path} is missing)") from error
+    except Exception as error:  # damaged files break their readers in any way
+        raise WeightsError(f"{path} is damaged ({in_one_line(error)}); train the model again") from error
+
+
+def _config_at(path: Path) -> ModelConfig:
+    values = json.loads(read_text(path))
+    return ModelConfig(**{**values, "labels": tuple(values["labels"]), "levels": tuple(values["levels"])})
 
 
 def load_system(folder: Path | str) -> System:
@@ -22,10 +38,7 @@ def load_system(folder: Path | str) -> System:
     """
     folder = Path(folder)
     try:
-        values = json.loads(read_text(folder / "config.json"))
-        config = ModelConfig(
-            **{**values, "labels": tuple(values["labels"]), "levels": tuple(values["levels"])}
-        )
+        config = _config_at(folder / "config.json")
         model = build_system(config, empty_encoder(config))
         check_regular(folder / "model.safetensors")
         model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -26,10 +26,13 @@ class Subwords(TextReader):
     @classmethod
     def of_encoder(cls, folder: Path, task: str) -> "Subwords":
         """Return the reader of the encoder in `folder`. Raises WeightsError without a tokenizer."""
-        tokenizer = load_tokenizer(folder)
+        return cls(load_tokenizer(folder)).for_task(task)
+
+    def for_task(self, task: str) -> "Subwords":
+        """Return the reader, with the entity markers for relations; those that are there already stay."""
         if task == "re":
-            tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
-        return cls(tokenizer)
+            self.tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
+        return self
 
     @classmethod
     def of_model(cls, folder: Path) -> "Subwords":

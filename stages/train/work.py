@@ -7,6 +7,7 @@ from ..base.arithmetic import resolve_device
 from ..base.tools import SILENT, Counts, Tools
 from ..learning.fit import config_of, fit, join, read_data
 from ..learning.recipe import TrainingJob
+from ..learning.transfer import take_over
 from ..systems.build import new_system
 
 __all__ = ["train"]
@@ -24,5 +25,8 @@ def train(job: TrainingJob, features: Path | None, tools: Tools) -> Counts:
     spec = cache.spec if cache is not None else None
     data = read_data(job, cache, tools, spec)
     config = config_of(job, data, spec)
-    model = new_system(job.encoder, config, data.reader, data.vectors).to(resolve_device(job.recipe.device))
+    model = new_system(job.encoder, config, data.reader, data.vectors)
+    if job.start is not None:
+        take_over(model, job.start)
+    model.to(resolve_device(job.recipe.device))
     return fit(job, model, data, cache, ranks, tools)

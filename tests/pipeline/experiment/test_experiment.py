@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,10 +15,12 @@ import pytest
 import tomlkit
 from click.testing import CliRunner
 from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.manifests.fingerprint import digest_file
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.checks.status import run_status
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.experiment.cells import Experiment
 from hmnet_pipe.pipeline.experiment.grid import read_grid
@@ -25,9 +28,11 @@ from hmnet_pipe.pipeline.experiment.results import results
 from hmnet_pipe.pipeline.experiment.run import Summary, in_words, make_runs, run_experiment
 from hmnet_pipe.pipeline.experiment.work import CellUnit, train_cell
 from hmnet_pipe.pipeline.report.experiment import results_as, status_of
+from hmnet_pipe.pipeline.report.text import trials_table
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.locks import hold
 from hmnet_pipe.pipeline.run.score import score_predictions
+from hmnet_pipe.pipeline.run.trainings import finished_trainings
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.learning import fit
 from hmnet_pipe.stages.learning.metrics import read_metrics
@@ -286,8 +291,8 @@ def test_published_scores_stand_in_a_column_of_their_own(
     assert len(rows_of_csv) == 1 + 4 + 4
     values = json.loads(table_of(grid))
     assert values[0]["published"]["f1"] == 71.81
-    assert values[1]["difference"]["seeds"] == 2
-    assert values[0]["difference"] is None
+    assert values[1]["differences"]["bert-crf"]["seeds"] == 2
+    assert values[0]["differences"] == {}
 
 
 def test_predictions_that_were_given_are_rows_of_the_grids_table(
@@ -304,7 +309,48 @@ def test_predictions_that_were_given_are_rows_of_the_grids_table(
     found = results(opened(GRID), ["bert-crf"])[-1]
     assert (found.name, found.table, found.done) == ("gold[given]", "all", 1)
     assert found.spread("test").mean == 1
-    assert found.difference.value > 0
+    assert found.differences["bert-crf"].value > 0
+
+
+@pytest.mark.slow
+def test_a_transfer_starts_each_seed_from_its_own_and_is_compared_with_a_control(
+    place: Path, demos: Demos, tiny_encoder: Path
+) -> None:
+    shutil.copytree(demos.run("re", sizes=SIZES), place / "y")
+    own = {"epochs": 1, "first_evaluation": 1, "batch_size": 4, "precision": "fp32"}
+    configure(place / "y", "train", encoder=str(tiny_encoder), **own)
+    lists = {"systems": ["hmnet"], "seeds": [1, 2]}
+    grid = {
+        "data": {"x": {"run": "x"}, "y": {"run": "y", "published": "MNRE-2"}},
+        "trainings": {
+            "transfer": {"data": "y", **lists, "start": "source", "against": ["control"]},
+            "control": {"data": "y", **lists},
+            "source": {"data": "x", **lists},
+        },
+    }
+    first = opened(grid)
+    assert {row.title: count for row, count in first.waiting().items()} == {"transfer, y: hmnet": 2}
+    summary = run(grid)
+    assert (summary.done, summary.made, summary.failed) == (6, 6, {})
+    run_of = RunFolder(place / "y")
+    there = {path.name for path in (run_of.models / "hmnet").iterdir()}
+    tokens = {
+        seed: digest_file(RunFolder(place / "x").model(Trial("hmnet", seed)) / "model.safetensors")[:8]
+        for seed in (1, 2)
+    }
+    assert there == {"seed-1", "seed-2", *(f"seed-{seed}-from-{token}" for seed, token in tokens.items())}
+    transfer, control, _ = results(opened(grid))
+    assert (transfer.published.f1, control.published.f1) == (82.50, 81.85)
+    assert transfer.differences["control"].seeds == 2
+    assert control.differences == {}
+    assert (run(grid).made, run_status(run_of).next_command) == (0, None)
+    names = [line.split("  ")[0] for line in trials_table(finished_trainings(run_of)).splitlines()[2:]]
+    assert names[0] == "hmnet"
+    assert re.fullmatch(r"hmnet, from ner-[0-9a-f]{4}", names[1])
+    done = CliRunner().invoke(
+        main, ["evaluate", "y", "--system", "hmnet", "--start", "x/models/hmnet/seed-1", "--json"]
+    )
+    assert done.exit_code == 0, done.output
 
 
 def test_a_grid_by_its_commands(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
