@@ -80,7 +80,7 @@ class Row:
         seed, subset = pair
         draw, features = self.draw, self.block.features
         subset = subset if draw.shots or draw.percent else 1
-        drawn = {"shots": draw.shots, "percent": draw.percent, "natural": draw.natural}
+        drawn: dict[str, Any] = {"shots": draw.shots, "percent": draw.percent, "natural": draw.natural}
         return Trial(
             self.system, seed, subset_seed=subset, start=start, features=features, recipe=recipe, **drawn
         )

@@ -49,7 +49,7 @@ def _table(results: Sequence[Result], groups: bool) -> tuple[list[str], list[lis
         column(f"less {name} (95% interval)", partial(_difference, name=name))
         column(f"p (Holm), {name}", partial(_corrected, name=name))
     column("published F1", lambda one: f"{one.published.f1:.2f}" if one.published else None, always=False)
-    column("source", lambda one: one.published and one.published.source, always=False)
+    column("source", lambda one: one.published.source if one.published else None, always=False)
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 

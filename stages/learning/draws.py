@@ -70,7 +70,7 @@ def few_shots(
 
 
 def _classes(gold: Sequence[str]) -> set[str | None]:
-    return {label[2:] if label[:2] in ("B-", "I-") else label for label in gold} - {"O"}
+    return {label[2:] if label[:2] in ("B-", "I-") else label for label in gold if label != "O"}
 
 
 def share_of(split: Split, percent: int, seed: int) -> Split:

@@ -118,7 +118,7 @@ def test_the_rate_is_chosen_on_validation_by_the_first_seed_and_then_fixed(
     for row in experiment.rows[:2]:
         scores = {
             recipe: read_metrics(RunFolder(finished / "x").model(cell.trial))["valid"]["f1"]
-            for recipe, cell in row.first.items()
+            for recipe, cell in experiment.first(row).items()
         }
         assert list(scores) == ["run", "lr_1e2"], "1e-3 is the rate of run.toml already"
         best = max(scores, key=lambda recipe: scores[recipe])
