@@ -35,6 +35,7 @@ from hmnet_pipe.pipeline.run.score import score_predictions
 from hmnet_pipe.pipeline.run.trainings import finished_trainings
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.learning import fit
+from hmnet_pipe.stages.learning.inputs import open_extras
 from hmnet_pipe.stages.learning.metrics import read_metrics
 
 from ...running import Demos, bring_up_to_date, configure, wait_until
@@ -222,7 +223,7 @@ def test_a_fault_of_one_system_costs_its_own_trainings_and_leaves_a_trace(
     def broken(*arguments: Any) -> Any:
         raise ZeroDivisionError("of a system")
 
-    original = fit.open_extras
+    original = open_extras
     monkeypatch.setattr(
         fit, "open_extras", lambda info, *rest: (broken if info.objects else original)(info, *rest)
     )
