@@ -16,40 +16,24 @@ kernel run, and "peak memory" what all processes together had on the GPU at most
 """
 
 import argparse
-import contextlib
-import math
 import os
-import statistics
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
+from gpu_texts import measure_texts
+from gpu_turns import QUICK, Measured, Sizes, halved, take_turns
 from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, Transform
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.report.text import text_table
-from hmnet_pipe.stages.base.arithmetic import resolve_device, resolve_precision
-from hmnet_pipe.stages.base.tools import SILENT
-from hmnet_pipe.stages.learning.batches import batches, bucketed_order
-from hmnet_pipe.stages.learning.checkpoint import Checkpoints
-from hmnet_pipe.stages.learning.loop import Task, Trainer
-from hmnet_pipe.stages.learning.predictions import predict_split
-from hmnet_pipe.stages.learning.ranks import Ranks
-from hmnet_pipe.stages.learning.recipe import TrainSettings
-from hmnet_pipe.stages.learning.splits import Split
-from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
-from hmnet_pipe.stages.systems.build import build_system
-from hmnet_pipe.stages.text.encoders.bert import encoder_from_config
-from hmnet_pipe.stages.text.limits import EncodedText
+from hmnet_pipe.stages.base.arithmetic import resolve_device
 from hmnet_pipe.stages.vision.images import open_image
 from hmnet_pipe.stages.vision.views import cut_views, normalise
 from photo_run import make_run, timed_stage, warm_cluster, with_boxes
@@ -57,106 +41,9 @@ from PIL import Image
 from report import Result, report
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
-from train_speed import LABELS, SPEC, make_cache
-from transformers import BertConfig, BertModel
 
 TRANSFORM = Transform(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
 DETECTOR = "fasterrcnn_resnet50_fpn_v2"
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured."""
-
-    images: int = 512
-    detected: int = 128
-    samples: int = 1024
-    batch: int = 16
-    rounds: int = 3
-    workers: tuple[int, ...] = (1, 4, 8)
-    encoder: dict[str, Any] = field(default_factory=dict)
-
-
-QUICK = Sizes(
-    images=4,
-    detected=2,
-    samples=8,
-    batch=4,
-    rounds=1,
-    workers=(1,),
-    encoder={"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
-)
-
-
-class Meter:
-    """Reads how busy the GPU is and how much of its memory is taken, while something else is measured."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._stop = device, threading.Event()
-        self._busy: list[int] = []
-        self._taken: list[int] = []
-
-    def __enter__(self) -> "Meter":
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _read(self) -> None:
-        while self._device.type == "cuda" and not self._stop.wait(0.05):
-            free, whole = torch.cuda.mem_get_info(self._device)
-            self._taken.append(whole - free)
-            # Needs the package nvidia-ml-py.
-            with contextlib.suppress(Exception):
-                self._busy.append(torch.cuda.utilization(self._device))
-
-    @property
-    def facts(self) -> dict[str, float | None]:
-        return {
-            "GPU busy, %": statistics.mean(self._busy) if self._busy else None,
-            "peak memory, GiB": max(self._taken) / 2**30 if self._taken else None,
-        }
-
-
-@dataclass
-class Measured:
-    """The rates of one contender, a second, and what the GPU did meanwhile."""
-
-    unit: str
-    rates: list[float] = field(default_factory=list)
-    facts: dict[str, float | None] = field(default_factory=dict)
-
-    @property
-    def rate(self) -> float:
-        return statistics.median(self.rates)
-
-
-def take_turns(
-    what: str, unit: str, contenders: dict[str, Callable[[], int]], rounds: int, device: torch.device
-) -> dict[str, Measured]:
-    """Let contenders work in turns: each call returns how much it did. The first round warms up."""
-    found = {name: Measured(unit) for name in contenders}
-    for round_ in range(rounds + 1):
-        for name, run in contenders.items():
-            with Meter(device) as meter:
-                started = time.perf_counter()
-                done = run()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                seconds = time.perf_counter() - started
-            if round_:
-                found[name].rates.append(done / seconds)
-                found[name].facts = meter.facts
-            print(
-                f"{what}, round {round_}, {name}: {done / seconds:.1f} {unit}/s", file=sys.stderr, flush=True
-            )
-    return found
-
-
-# ------------------------------------------------------------------------------------------------- images
 
 
 def draw_photographs(folder: Path, count: int = 16) -> Path:
@@ -211,10 +98,6 @@ def loader(data: Views, batch: int, device: torch.device, together: Any) -> Iter
             multiprocessing_context="fork",
         )
     )
-
-
-def halved(device: torch.device) -> Any:
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def measure_extract(folder: Path, photos: Path, sizes: Sizes, device: torch.device) -> dict[str, Measured]:
@@ -302,119 +185,6 @@ def with_stage(
     return found
 
 
-# ------------------------------------------------------------------------------------------------- texts
-
-
-def make_split(samples: int) -> Split:
-    """Return tweets of random words with tags, each with an image of its own."""
-    rng = np.random.default_rng(0)
-    lengths = rng.normal(28, 10, samples).clip(8, 100).astype(int).tolist()
-    split = Split(
-        "train", [str(i) for i in range(samples)], [], [], [], [f"{i:064x}" for i in range(samples)]
-    )
-    for length in lengths:
-        words = int(length * 0.6)
-        ids = [2, *rng.integers(1000, 30000, length - 2).tolist(), 3]
-        split.texts.append(
-            EncodedText(ids, sorted(rng.choice(range(1, length - 1), words, False).tolist()), words)
-        )
-        tags = rng.integers(0, 5, words)
-        split.gold.append([LABELS[2 * tag - 1] if tag else "O" for tag in tags])
-        split.tokens.append(["word"] * words)
-        split.groups.append([])
-    return split
-
-
-class Bare(nn.Module):
-    """transformers' BERT with a linear head, as its own token classification is."""
-
-    def __init__(self, config: BertConfig, device: torch.device) -> None:
-        super().__init__()
-        self.bert = BertModel(config, add_pooling_layer=False)
-        self.head = nn.Linear(config.hidden_size, len(LABELS))
-        self.to(device)
-        fused = device.type in ("cuda", "cpu")
-        self.optimizer = torch.optim.AdamW(self.parameters(), lr=3e-5, fused=fused)
-
-    def scores(self, batch: Batch) -> Tensor:
-        made = self.bert(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        scores: Tensor = self.head(made.last_hidden_state)
-        return scores
-
-
-def measure_texts(folder: Path, sizes: Sizes, device: torch.device) -> tuple[dict[str, Measured], ...]:
-    split = make_split(sizes.samples)
-    cache = make_cache(folder / "features", [key for key in split.image_keys if key is not None])
-    config = BertConfig(**sizes.encoder)
-    precision = resolve_precision("bf16", device)
-    settings = TrainSettings(epochs=1000, batch_size=sizes.batch, precision=precision, device=str(device))
-    lengths = [len(text.input_ids) for text in split.texts]
-    order = bucketed_order(lengths, sizes.batch, torch.Generator().manual_seed(1))
-    made = batches(
-        split,
-        order,
-        task="ner",
-        pad_id=0,
-        label_ids={label: number for number, label in enumerate(LABELS)},
-        visuals=None,
-        device=device,
-    )
-    ready = [batch.to(device) for batch in made]
-    plain = Bare(config, device)
-
-    def bare_training() -> int:
-        plain.train()
-        for batch in ready:
-            with halved(device):
-                # One label a sub-word: some of the words', and as many numbers as sub-words.
-                labels = batch.input_ids % len(LABELS)
-                loss = nn.functional.cross_entropy(plain.scores(batch).flatten(0, 1), labels.flatten())
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
-            plain.optimizer.step()
-            plain.optimizer.zero_grad(set_to_none=True)
-        return len(split)
-
-    by_length = sorted(range(len(split)), key=lambda i: lengths[i])
-    ordered = [by_length[i : i + 64] for i in range(0, len(by_length), 64)]
-    made = batches(split, ordered, task="ner", pad_id=0, label_ids=None, visuals=None, device=device)
-    read = [batch.to(device) for batch in made]
-
-    def bare_prediction() -> int:
-        plain.eval()
-        with torch.inference_mode(), halved(device):
-            for batch in read:
-                plain.scores(batch).argmax(dim=-1).tolist()
-        return len(split)
-
-    training: dict[str, Callable[[], int]] = {"torch, BERT and a linear head": bare_training}
-    prediction: dict[str, Callable[[], int]] = {"torch, BERT and a linear head": bare_prediction}
-    for system in ("bert-crf", "hmnet"):
-        levels = SPEC.levels if system == "hmnet" else ()
-        visuals = cache if system == "hmnet" else None
-        encoder = encoder_from_config(config.to_dict())
-        model = build_system(ModelConfig(system, "ner", LABELS, levels, "markers", 128, {}, None), encoder)
-        task = Task(
-            system, settings, 1, {"train": split, "valid": split.take([])}, visuals, 0, settings.rates, None
-        )
-        trainer = Trainer(task, model.to(device), Checkpoints(folder / system, every=math.inf), Ranks())
-
-        def train(trainer: Trainer = trainer) -> int:
-            trainer.progress.batch = 0
-            return trainer.train_epoch(SILENT.bar(0, "", ""), lambda name, value, step: None)
-
-        def predict(trainer: Trainer = trainer) -> int:
-            predict_split(trainer.model, split, visuals=trainer.task.visuals, pad_id=0, precision=precision)
-            return len(split)
-
-        training[f"train {system}"] = train
-        prediction[f"predict {system}"] = predict
-    return (
-        take_turns("train", "samples", training, sizes.rounds, device),
-        take_turns("predict", "samples", prediction, sizes.rounds, device),
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -424,6 +194,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, only to see whether it runs")
     parser.add_argument("--workers", type=int, nargs="+", help="numbers of workers for extract and detect")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--samples", type=int, help="texts that are trained on and predicted")
     parser.add_argument("--parts", nargs="+", default=["extract", "detect", "texts"])
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     options = parser.parse_args()
@@ -437,13 +208,16 @@ def main() -> None:
         sizes = replace(sizes, workers=tuple(options.workers))
     if options.rounds:
         sizes = replace(sizes, rounds=options.rounds)
+    if options.samples:
+        sizes = replace(sizes, samples=options.samples)
     torch.manual_seed(0)
     tables: dict[str, dict[str, Measured]] = {}
+    facts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = options.photos or draw_photographs(folder / "photos")
         if "texts" in options.parts:
-            tables["train"], tables["predict"] = measure_texts(folder, sizes, device)
+            tables["train"], tables["predict"], facts = measure_texts(folder, sizes, device)
         if "extract" in options.parts:
             tables["extract"] = measure_extract(folder, photos, sizes, device)
         if "detect" in options.parts:
@@ -467,6 +241,7 @@ def main() -> None:
         results,
         {
             "device": card,
+            "training": facts,
             "tables": {stage: {n: vars(m) for n, m in of.items()} for stage, of in tables.items()},
         },
         options.output,

@@ -176,7 +176,7 @@ def _data(details: Mapping[str, Any], data: Mapping[str, str]) -> list[str]:
 
 def _settings(recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the settings that say something of the model, and nothing of a machine."""
-    of_machine = ("device", "processes", "tensorboard")
+    of_machine = ("device", "cuda_graphs", "processes", "tensorboard")
     # Where something lies on a machine is not said, but its name is.
     shown = {
         name: Path(value).name if name in ("encoder", "vectors") and not _is_on_hub(value) else value

@@ -60,7 +60,8 @@ def recipe_parameters(
     values = {name: value for name, value in asdict(recipe).items() if not is_later_default(name, value)}
     values["device"], values["precision"] = resolve_recorded(recipe.device, recipe.precision, record)
     # The digests of the encoder and of the vectors are among the weights.
-    for name in ("encoder", "vectors", "tensorboard", *unread_settings(system_info(trial.system))):
+    unread = unread_settings(system_info(trial.system))
+    for name in ("encoder", "vectors", "cuda_graphs", "tensorboard", *unread):
         values.pop(name, None)
     subset: dict[str, Any] = {"subset_seed": trial.subset_seed} if trial.draws else {}
     if trial.shots and task == "ner":

@@ -29,6 +29,7 @@ from .optimizer import describe_groups, make_optimizer, make_schedule, parameter
 from .predictions import predict_split, score_split
 from .ranks import Ranks
 from .recipe import TrainSettings
+from .replay import Replays, recorder_on
 from .scores import Scores
 from .signals import Wish
 from .splits import Split
@@ -120,6 +121,9 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.precision = resolve_precision(s.precision, self.device)
         self.loss = ranks.wrap(_LossOf(model))
+        # Ranks exchange gradients in the middle of a backward pass, which no graph of one of them holds.
+        record = recorder_on(self.device) if s.cuda_graphs and ranks.size == 1 else None
+        self._replays = Replays(model, self._passes, record) if record is not None else None
         self.optimizer = make_optimizer(parameter_groups(model, task.rates, s.weight_decay), s)
         self.batches_per_epoch = math.ceil(len(task.splits["train"]) / s.batch_size)
         self.updates = math.ceil(self.batches_per_epoch / s.accumulate) * s.epochs
@@ -225,10 +229,18 @@ class Trainer:
         counted = len(self.ranks.share(members))
         weight = counted * self.ranks.size / len(members) / self.task.settings.accumulate
         with exactly(self.device, gradients=True):
-            with autocast(self.device, self.precision):
-                loss: Tensor = self.loss(batch.to(self.device))
-            torch.autograd.backward(loss * weight)
-        self._losses.add(loss.detach() * counted, batch)
+            if self._replays is not None:
+                loss = self._replays(batch, weight)
+            else:
+                loss = self._passes(batch.to(self.device), weight)
+        self._losses.add(loss * counted, batch)
+        return loss
+
+    def _passes(self, batch: Batch, weight: float) -> Tensor:
+        """Return the loss of a batch on the device; the gradients of the loss times `weight` are added up."""
+        with autocast(self.device, self.precision):
+            loss: Tensor = self.loss(batch)
+        torch.autograd.backward(loss * weight)
         return loss.detach()
 
     def _update(self) -> None:

@@ -112,6 +112,9 @@ class TrainSettings:
         "auto", "auto, fp32 or bf16; auto is bf16 where the hardware multiplies it", one_of=PRECISIONS
     )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    cuda_graphs: bool = setting(
+        False, "on a GPU, start the kernels of a step all at once, as a CUDA graph; changes no number"
+    )
     processes: int = setting(1, "processes that train together; torchrun sets it", at_least=1, at_most=2**12)
     tensorboard: bool = setting(False, "draw losses, rates and scores for TensorBoard, in logs/")
 
@@ -210,6 +213,7 @@ _NOT_OF_A_RECIPE = (
     "relation_head",
     "precision",
     "device",
+    "cuda_graphs",
     "processes",
     "tensorboard",
     "vectors",

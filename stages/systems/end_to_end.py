@@ -78,6 +78,9 @@ class EndToEnd(Model):
     def loss(self, batch: Batch) -> Tensor:
         return self.system.loss(self.with_features(batch))
 
+    def path(self, batch: Batch) -> None:
+        """Return None: the backbone runs on as many views as there are."""
+
     @torch.inference_mode()
     def predict(self, batch: Batch) -> list[list[str]]:
         return self.system.predict(self.with_features(batch))

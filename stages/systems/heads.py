@@ -90,22 +90,25 @@ def likelihoods(crf: CRF, emissions: Tensor, labels: Tensor, mask: Tensor) -> Te
 def best_tags(crf: CRF, emissions: Tensor, mask: Tensor) -> list[list[int]]:
     """Return the numbers of the most likely tags of each of B texts: the CRF's own, read once a batch.
 
+    Computed on the processor wherever the emissions are: sums and comparisons of the same numbers are the
+    same there, and starting some operations a word costs a GPU more time than it computes.
     emissions: (B, T, tags). mask: (B, T).
     """
+    parts = (emissions, mask, crf.start_transitions, crf.transitions, crf.end_transitions)
+    emissions, mask, start, transitions, end = (each.cpu() for each in parts)
     steps: list[Tensor] = []
-    with parametrize.cached():  # as in `tag_loss`
-        score = crf.start_transitions + emissions[:, 0]  # shape: (B, tags)
-        for word in range(1, emissions.shape[1]):
-            # In the CRF's own order, so that equal paths stay apart as it does.
-            scores = score[:, :, None] + crf.transitions + emissions[:, word, None, :]
-            best, before = scores.max(dim=1)  # shape: (B, tags), twice
-            inside = mask[:, word, None]
-            score = torch.where(inside, best, score)
-            # Beyond its end a text stays at its tag.
-            steps.append(torch.where(inside, before, torch.arange(before.shape[1], device=before.device)))
-        path = [(score + crf.end_transitions).argmax(dim=1, keepdim=True)]  # shape: (B, 1)
-        for before in reversed(steps):
-            path.append(before.gather(1, path[-1]))
+    score = start + emissions[:, 0]  # shape: (B, tags)
+    for word in range(1, emissions.shape[1]):
+        # In the CRF's own order, so that equal paths stay apart as it does.
+        scores = score[:, :, None] + transitions + emissions[:, word, None, :]
+        best, before = scores.max(dim=1)  # shape: (B, tags), twice
+        inside = mask[:, word, None]
+        score = torch.where(inside, best, score)
+        # Beyond its end a text stays at its tag.
+        steps.append(torch.where(inside, before, torch.arange(before.shape[1])))
+    path = [(score + end).argmax(dim=1, keepdim=True)]  # shape: (B, 1)
+    for before in reversed(steps):
+        path.append(before.gather(1, path[-1]))
     tags, lengths = torch.cat(path[::-1], dim=1), mask.sum(dim=1, keepdim=True)
     found: list[list[int]] = torch.cat([tags, lengths], dim=1).tolist()
     return [each[: each[-1]] for each in found]

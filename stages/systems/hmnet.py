@@ -57,12 +57,15 @@ class HMNeT(System):
 
     def prefix(self, batch: Batch) -> list[LayerPrefix | None] | None:
         """Return each layer's visual prefix, or None without a view: plain text, exactly."""
-        if batch.views is None or batch.view_mask is None:
-            return None
-        if not self.fusion.sees(batch.view_mask if batch.known_mask is None else batch.known_mask):
+        if batch.views is None or batch.view_mask is None or not self.path(batch):
             return None
         prefixes: list[LayerPrefix | None] = self.fusion(batch.views, batch.view_mask)
         return prefixes
+
+    def path(self, batch: Batch) -> bool:
+        """Return whether any view is seen: otherwise the text is encoded without a prefix."""
+        mask = batch.view_mask if batch.known_mask is None else batch.known_mask
+        return mask is not None and self.fusion.sees(mask)
 
     def looks_at(self, view_mask: Tensor) -> Tensor:
         looked_at = torch.zeros_like(view_mask)

@@ -5,7 +5,7 @@ A system is a subclass with one method of its own, `states`, and an entry in the
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,6 +76,14 @@ class Model(nn.Module):
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean loss of a batch's labels, a scalar."""
+
+    def path(self, batch: Batch) -> Hashable | None:
+        """Return what of a batch's values decides which operations its loss takes, besides the shapes.
+
+        The operations of batches with equal shapes and equal paths can be recorded once and replayed
+        (learning.replay). None: no two batches can be relied on to take the same.
+        """
+        return ()
 
     @abstractmethod
     def predict(self, batch: Batch) -> list[list[str]]:

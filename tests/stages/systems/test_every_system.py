@@ -3,6 +3,7 @@
 A system that is added is tested here without a word: its entry says what it reads.
 """
 
+import copy
 import math
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.graph import stage_named
 from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.arithmetic import autocast, exactly
 from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.learning.batches import batches
 from hmnet_pipe.stages.learning.checkpoint import Checkpoints
@@ -28,14 +30,16 @@ from hmnet_pipe.stages.learning.loop import Task, Trainer
 from hmnet_pipe.stages.learning.optimizer import parameter_groups
 from hmnet_pipe.stages.learning.ranks import Ranks
 from hmnet_pipe.stages.learning.recipe import TrainSettings
+from hmnet_pipe.stages.learning.replay import Recorder, Replays, recorder_on
 from hmnet_pipe.stages.systems.batch import Batch
 from hmnet_pipe.stages.systems.build import new_system
-from hmnet_pipe.stages.systems.registry import SYSTEMS
+from hmnet_pipe.stages.systems.registry import SUBWORDS, SYSTEMS
 from hmnet_pipe.stages.systems.system import System
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...meta import META, check_step
 from ...running import Demos, stage_of
+from ...taped import taped
 
 EVERY = [(name, task) for name, info in SYSTEMS.items() for task in info.tasks]
 SIZES = {"train": 12, "valid": 4, "test": 4}
@@ -280,3 +284,75 @@ def test_a_training_step_waits_for_nothing_of_a_gpu(
     )
     model = read.model.float().to(META)
     check_step(Trainer(task, model, Checkpoints(tmp_path, every=math.inf), Ranks()), monkeypatch)
+
+
+def alike(read: Read) -> list[Batch]:
+    """Return batches of one shape and different samples, of which some have no image."""
+    texts = read.data.splits["train"].texts
+    longest = max(range(len(texts)), key=lambda i: (len(texts[i].input_ids), len(texts[i].positions)))
+    others = [i for i in range(len(texts)) if i != longest]
+    made = [read.batch([longest, *others[i : i + 3]]) for i in range(0, 9, 3)]
+    made = [*made, with_absent_images(made[0]), with_absent_images(made[1])]
+    for batch in made:  # of single precision, as they come
+        vars(batch).update({n: v.float() for n, v in vars(batch).items() if _is_double(v)})
+    return made
+
+
+def _is_double(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.float64
+
+
+def trained_on(
+    model: System, made: list[Batch], record: Recorder | None, precision: str
+) -> tuple[list[float], dict[str, Tensor], int]:
+    """Return the losses, the weights and the number of recordings of two passes over batches."""
+    device = next(model.parameters()).device
+    torch.manual_seed(1)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
+
+    def passes(batch: Batch, weight: float) -> Tensor:
+        with autocast(device, precision):
+            loss = model.loss(batch)
+        torch.autograd.backward(loss * weight)
+        return loss.detach()
+
+    replays = Replays(model, passes, record) if record is not None else None
+    losses = []
+    for batch in [*made, *made]:
+        with exactly(device, gradients=True):
+            loss = passes(batch.to(device), 1.0) if replays is None else replays(batch, 1.0)
+        losses.append(loss.item())
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return losses, model.state_dict(), 0 if replays is None else replays.count
+
+
+def check_replays(read: Read, record: Recorder, device: str, precision: str = "fp32") -> None:
+    """Check that a training with replays is the training without, to the last bit."""
+    model = read.model.float().to(device)
+    again, made = copy.deepcopy(model), alike(read)
+    losses, weights, _ = trained_on(model, made, None, precision)
+    replayed, others, count = trained_on(again, made, record, precision)
+    assert count > 0
+    assert replayed == losses
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
+
+
+# Words and characters are counted and packed on a processor, which a GPU would have to be waited for.
+ON_SUBWORDS = [(name, task) for name, task in EVERY if SYSTEMS[name].text == SUBWORDS]
+
+
+@pytest.mark.parametrize("read", ON_SUBWORDS, indirect=True, ids=[f"{n}-{t}" for n, t in ON_SUBWORDS])
+def test_a_step_repeats_the_same_operations_whatever_the_numbers(read: Read) -> None:
+    """What Python decides by the numbers of a batch would stay as it was recorded."""
+    check_replays(read, taped, "cpu")
+
+
+@every_system
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_is_the_same_as_a_cuda_graph(read: Read, precision: str) -> None:
+    record = recorder_on(torch.device("cuda"))
+    assert record is not None
+    check_replays(read, record, "cuda", precision)
