@@ -38,7 +38,7 @@ from hmnet_pipe.stages.vision.images import open_image
 from hmnet_pipe.stages.vision.views import cut_views, normalise
 from photo_run import make_run, timed_stage, warm_cluster, with_boxes
 from PIL import Image
-from report import Result, report
+from report import Result, Row, report
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -222,18 +222,21 @@ def main() -> None:
             tables["extract"] = measure_extract(folder, photos, sizes, device)
         if "detect" in options.parts:
             tables["detect"] = measure_detect(folder, photos, sizes, device)
-    results, rows = [], []
+    results: list[Result] = []
+    rows: list[Row] = []
+    lines: list[list[Any]] = []
     for stage, table in tables.items():
-        bare = max((of.rate, contender) for contender, of in table.items() if contender.startswith("torch"))
+        peers = {name: of.rate for name, of in table.items() if name.startswith("torch")}
+        whole = {name: rate for name, rate in peers.items() if "alone" not in name}
+        best, peer = (max(group, key=lambda name: group[name]) for group in (peers, whole))
+        limit = f"{best}: {peers[best]:.0f} {table[best].unit}/s" if best != peer else ""
         for contender, of in table.items():
-            ours = not contender.startswith("torch")
-            ratio = of.rate / bare[0] if ours else None
-            if ratio is not None:
-                results.append(Result(f"{contender}, over {bare[1]}", ratio))
-            facts = ["" if value is None else value for value in of.facts.values()]
-            rows.append(
-                [stage, contender, f"{of.rate:.0f} {of.unit}/s", "" if ratio is None else ratio, *facts]
-            )
+            rate, ratio = f"{of.rate:.0f} {of.unit}/s", of.rate / peers[best]
+            if contender not in peers:
+                results.append(Result(f"{contender}, over {best}", ratio))
+                rows.append(Row(contender, peer, limit, rate, of.rate / peers[peer]))
+            shares = ["" if value is None else value for value in of.facts.values()]
+            lines.append([stage, contender, rate, "" if contender in peers else ratio, *shares])
     heads = ["stage", "contender", "rate", "over the best of torch", "GPU busy, %", "peak memory, GiB"]
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     report(
@@ -245,10 +248,13 @@ def main() -> None:
             "tables": {stage: {n: vars(m) for n, m in of.items()} for stage, of in tables.items()},
         },
         options.output,
+        rows,
     )
-    print(f"\n{card}, torch {torch.__version__}\n{text_table(heads, rows)}")
-    lines: list[list[Any]] = [heads, ["---"] * len(heads), *rows]
-    cells = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in line] for line in lines]
+    print(f"\n{card}, torch {torch.__version__}\n{text_table(heads, lines)}")
+    whole_table: list[list[Any]] = [heads, ["---"] * len(heads), *lines]
+    cells = [
+        [f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in line] for line in whole_table
+    ]
     markdown = "\n".join("| " + " | ".join(line) + " |" for line in cells)
     (options.output / "gpu.md").write_text(
         f"{card}, torch {torch.__version__}\n\n{markdown}\n", encoding="utf-8"

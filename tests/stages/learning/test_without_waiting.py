@@ -15,8 +15,9 @@ import torch
 from hmnet_pipe.stages.learning.batches import batches
 from hmnet_pipe.stages.learning.checkpoint import Checkpoints
 from hmnet_pipe.stages.learning.loop import Task, Trainer
+from hmnet_pipe.stages.learning.optimizer import make_optimizer
 from hmnet_pipe.stages.learning.ranks import Ranks
-from hmnet_pipe.stages.learning.recipe import TrainSettings
+from hmnet_pipe.stages.learning.recipe import OPTIMIZERS, TrainSettings
 from hmnet_pipe.stages.learning.splits import Split
 from hmnet_pipe.stages.systems.batch import ModelConfig
 from hmnet_pipe.stages.systems.build import new_system
@@ -26,6 +27,7 @@ from hmnet_pipe.stages.text.limits import EncodedText
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from hmnet_pipe.stages.vision.demo import DEMO_LEVELS
 from hmnet_pipe.stages.vision.views import normalise
+from torch import Tensor
 
 from ...meta import META, check_step
 
@@ -111,3 +113,41 @@ def test_texts_for_a_gpu_are_whole_tiles_and_those_for_a_processor_as_short_as_c
         assert not one.input_ids[:, length:].any()
         assert not one.attention_mask[:, length:].any()
         assert torch.equal(one.positions, other.positions)
+
+
+def test_batches_for_a_gpu_are_pinned_whole(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU reads pinned memory by itself; of any other it is waited for until it has it."""
+    pinned: list[int] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(id(copied := tensor.clone()))
+        return copied
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    levels = (3, 5, 2, 4)
+    config = ModelConfig("hmnet", "ner", LABELS["ner"], levels, "markers", 32, {}, None)
+    images = Images(np.zeros((2, sum(levels), 2, 2), np.float16))
+    split = trainer_of(new_system(tiny_encoder, config), images, tmp_path).task.splits["train"]
+    labels = {label: number for number, label in enumerate(LABELS["ner"])}
+    made = batches(
+        split,
+        [[0, 1]],
+        task="ner",
+        pad_id=0,
+        label_ids=labels,
+        visuals=images,
+        device=torch.device("cuda"),
+    )
+    tensors = [value for value in vars(next(iter(made))).values() if isinstance(value, Tensor)]
+    assert len(tensors) == 7
+    assert pinned == [id(tensor) for tensor in tensors]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_update_is_a_few_kernels_for_all_parameters(name: str) -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(2))]
+    group = {"name": "head", "params": parameters, "lr": 1.0, "weight_decay": 0.0}
+    optimizer = make_optimizer([group], TrainSettings(optimizer=name))
+    assert optimizer.param_groups[0]["fused"] is True
