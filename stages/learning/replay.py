@@ -80,13 +80,13 @@ class Replays:
         if path is None:
             return self._passes(batch.to(self._device), weight)
         shape = (path, weight, *((name, value.shape, value.dtype) for name, value in _tensors(batch)))
+        self._take_over()
         found = self._recordings.get(shape)
         if found is None and shape in self._seen and self.count < _MOST_GRAPHS:
             found = self._recordings[shape] = self._recorded(batch, weight)
         self._seen.add(shape)
         if found is None:
             return self._passes(batch.to(self._device), weight)
-        self._take_over(found)
         for name, value in _tensors(batch):
             found.inputs[name].copy_(value, non_blocking=True)
         found.replay()
@@ -135,9 +135,9 @@ class Replays:
             self._inputs[key] = torch.empty_like(value, device=self._device).copy_(value)
         return self._inputs[key]
 
-    def _take_over(self, found: _Recording) -> None:
-        """Move gradients of the update's earlier batches out of the place that a replay will write to."""
-        for parameter, gradient in found.gradients:
+    def _take_over(self) -> None:
+        """Move gradients of the update's earlier batches out of the places that a replay writes to."""
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=False):
             if parameter.grad is gradient:
                 parameter.grad = gradient.clone()
 

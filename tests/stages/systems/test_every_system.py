@@ -305,7 +305,7 @@ def _is_double(value: object) -> bool:
 def trained_on(
     model: System, made: list[Batch], record: Recorder | None, precision: str
 ) -> tuple[list[float], dict[str, Tensor], int]:
-    """Return the losses, the weights and the number of recordings of two passes over batches."""
+    """Return the losses, the weights and the number of recordings of a training on batches."""
     device = next(model.parameters()).device
     torch.manual_seed(1)
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
@@ -318,7 +318,7 @@ def trained_on(
 
     replays = Replays(model, passes, record) if record is not None else None
     losses = []
-    for batch in [*made, *made]:
+    for batch in made:
         with exactly(device, gradients=True):
             loss = passes(batch.to(device), 1.0) if replays is None else replays(batch, 1.0)
         losses.append(loss.item())
