@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gpu_turns import Measured, Sizes, halved, take_turns
 from hmnet_pipe.cache.reader import FeatureCache
 from hmnet_pipe.stages.base.arithmetic import resolve_precision
 from hmnet_pipe.stages.base.tools import SILENT
-from hmnet_pipe.stages.learning.batches import batches, bucketed_order
+from hmnet_pipe.stages.learning.batches import Visuals, batches, bucketed_order
 from hmnet_pipe.stages.learning.checkpoint import Checkpoints
 from hmnet_pipe.stages.learning.loop import Task, Trainer
 from hmnet_pipe.stages.learning.predictions import predict_split
@@ -42,7 +43,7 @@ class Material:
     device: torch.device
     folder: Path
 
-    def batches(self, order: list[list[int]], visuals: FeatureCache | None = None) -> list[Batch]:
+    def batches(self, order: list[list[int]], visuals: Visuals | None = None) -> list[Batch]:
         labels = {label: number for number, label in enumerate(LABELS)}
         given: dict[str, Any] = {"task": "ner", "pad_id": 0, "label_ids": labels, "device": self.device}
         return list(batches(self.split, order, visuals=visuals, **given))
@@ -206,7 +207,7 @@ def parts_of(trainer: Trainer, on: Material, order: list[list[int]]) -> dict[str
     found = {"making": making, "forward and backward": 0.0, "update": 0.0}
     for round_ in range(3):  # in the first two, kernels are loaded and recorded
         for batch in ready:
-            passes, _ = timed(lambda batch=batch: trainer._forward(batch, batch.ids))
+            passes, _ = timed(partial(trainer._forward, batch, batch.ids))
             update, _ = timed(trainer._update)
             if round_ == 2:
                 found["forward and backward"] += passes

@@ -98,20 +98,18 @@ class Replays:
         if not self._gradients:
             self._gradients = [torch.empty_like(parameter) for parameter in self._parameters]
         inputs = {name: self._input(name, value) for name, value in _tensors(batch)}
-        there: Any = replace(batch, **inputs, known_mask=batch.view_mask)
+        given: dict[str, Any] = {**inputs, "known_mask": batch.view_mask}
+        there = replace(batch, **given)
         before = [parameter.grad for parameter in self._parameters]
         own: list[tuple[nn.Parameter, Tensor]] = []
 
         def work() -> Tensor:
             loss = self._passes(there, weight)
-            made = [
-                (parameter, gradient)
-                for parameter, gradient in zip(self._parameters, self._gradients, strict=True)
-                if parameter.grad is not None
-            ]
-            own.extend(made)
+            pairs = zip(self._parameters, self._gradients, strict=True)
+            own.extend((parameter, gradient) for parameter, gradient in pairs if parameter.grad is not None)
             # The recorded ones are then free again for the next recording: only these stay.
-            torch._foreach_copy_([gradient for _, gradient in made], [p.grad for p, _ in made])
+            made = [parameter.grad for parameter, _ in own if parameter.grad is not None]
+            torch._foreach_copy_([gradient for _, gradient in own], made)
             return loss
 
         try:
