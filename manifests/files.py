@@ -216,7 +216,7 @@ def scratch_folder(parent: Path, purpose: str) -> Iterator[Path]:
 
 def remove_scratch() -> None:
     """Remove every `scratch_folder` of a process that ends before its time."""
-    for folder in _SCRATCH:
+    for folder in list(_SCRATCH):  # another thread may begin or end one
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -143,6 +143,17 @@ class Demos:
 
         return self._once(["run", corpus.name, tables], make)
 
+    def trained(self, encoder: Path, task: str = "ner") -> Path:
+        """Return a run of the small corpus with hmnet, trained a little in fp32 from an encoder."""
+        recipe = {"epochs": 2, "first_evaluation": 1, "precision": "fp32", "learning_rate": 1e-3}
+        start = self.run(task, train=recipe)
+
+        def make(folder: Path) -> None:
+            shutil.copytree(start, folder)
+            bring_up_to_date(folder, "train", encoder=str(encoder))
+
+        return self._once(["trained", start.name], make)
+
     def _once(self, what: object, make: Callable[[Path], object]) -> Path:
         name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
         folder, done = self.folder / name, self.folder / f"{name}.done"

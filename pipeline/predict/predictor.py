@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any, overload
 
 from ...manifests.errors import InputError, unknown_name
+from ...manifests.files import scratch_folder
 from ...manifests.run import RunFolder
 from ...stages.base.tools import SILENT, Tools
 from ...stages.learning.made_by import CONFIG
@@ -30,6 +31,7 @@ from ...stages.systems.hub import model_folder
 from ...stages.systems.registry import system_info
 from ...stages.text.limits import Span
 from ...stages.text.words import WORD_RULES, rule_of_record
+from .explained import with_explanations
 from .images import given_images
 from .relations import Asked, answers, questions
 from .visual import ImageRun
@@ -141,9 +143,12 @@ class Predictor:
         *,
         head: Span | None = None,
         tail: Span | None = None,
+        explain: bool = False,
     ) -> Result: ...
     @overload
-    def __call__(self, posts: Sequence[Posts], image: Sequence[Any] | None = None) -> list[Result]: ...
+    def __call__(
+        self, posts: Sequence[Posts], image: Sequence[Any] | None = None, *, explain: bool = False
+    ) -> list[Result]: ...
     def __call__(
         self,
         posts: Posts | Sequence[Posts],
@@ -151,12 +156,15 @@ class Predictor:
         *,
         head: Span | None = None,
         tail: Span | None = None,
+        explain: bool = False,
     ) -> Result | list[Result]:
         """Return what is found in a post, or in each of a list of posts.
 
         posts: texts, Posts, or mappings with the keys of Post. image: that of the post, or one for each.
-        head, tail: half-open ranges of characters of a text, between which a relation is looked for. A post
-        in which nothing can be looked for has a result with its `error`.
+        head, tail: half-open ranges of characters of a text, between which a relation is looked for. explain:
+        whether the results say what the model looked at (pipeline.predict.explained): that of entities, or
+        that of relations where it is alone. A post in which nothing can be looked for has a result with its
+        `error`.
         """
         if isinstance(posts, str | Post | Mapping):
             post = _post(posts)
@@ -166,7 +174,7 @@ class Predictor:
                 head=post.head if head is None else head,
                 tail=post.tail if tail is None else tail,
             )
-            return self.found([post])[0]
+            return self.found([post], explain=explain)[0]
         if not isinstance(posts, Iterable) or isinstance(posts, bytes | bytearray):
             raise _no_post(posts)
         many = [_post(post) for post in posts]
@@ -176,7 +184,7 @@ class Predictor:
             if len(images) != len(many):
                 raise InputError(f"{len(many)} posts are given with another number of images")
             many = [replace(post, image=one) for post, one in zip(many, images, strict=True)]
-        return self.found(many)
+        return self.found(many, explain=explain)
 
     def stream(self, posts: Iterable[Posts], batch_size: int = 64) -> Iterator[Result]:
         """Yield what is found in each post, in their order, holding `batch_size` of them at a time."""
@@ -189,13 +197,13 @@ class Predictor:
         posts: Sequence[Post],
         tools: Tools = SILENT,
         mentions: Sequence[list[Mention]] | None = None,
+        explain: bool = False,
     ) -> list[Result]:
         """Return what is found in each post; their images are computed in a folder that is then removed.
 
-        mentions: those of each post, in the place of what the model of entities finds.
+        mentions: those of each post, in the place of what the model of entities finds. explain: see __call__.
         """
-        with TemporaryDirectory(prefix="hmnet-pipe-") as name:
-            folder = Path(name)
+        with scratch_folder(Path(gettempdir()), "posts") as folder:
             wanted = [post.image if self.reads_images else None for post in posts]
             images, rows = given_images(wanted, folder / "images")
             worded = [self.words_or_error(post) for post in posts]
@@ -203,7 +211,10 @@ class Predictor:
             samples = _samples(posts, worded, images)
             for run in distinct(runs):
                 run.make(rows, samples, tools)
-            return self.over(posts, worded, images, runs, tools, mentions)
+            results = self.over(posts, worded, images, runs, tools, mentions)
+            if explain:
+                results = with_explanations(results, self.models[0], runs[0], posts, worded, rows, tools)
+            return results
 
     def runs(self, folder: Path) -> list[ImageRun]:
         """Return the run of each model below a folder; models whose images become the same share one."""
@@ -278,7 +289,7 @@ class Predictor:
                 more=post.more,
             )
             image = self._image(post, images[number], failed)
-            seen = tuple(map(_seen, objects.get(image.key or "", ())))
+            seen = tuple(map(Seen.of_row, objects.get(image.key or "", ())))
             results.append(replace(result, image=image, objects=seen))
         return results
 
@@ -397,7 +408,3 @@ def _samples(
 def distinct(runs: Sequence[ImageRun]) -> list[ImageRun]:
     """Return the runs, those that share a folder once."""
     return list({run.run.path: run for run in runs}.values())
-
-
-def _seen(row: Mapping[str, Any]) -> Seen:
-    return Seen(row["label"], row["score"], (row["x0"], row["y0"], row["x1"], row["y1"]))

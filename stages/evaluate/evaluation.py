@@ -12,6 +12,7 @@ from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
 from ..learning.batches import Visuals
 from ..learning.calibration import Found, calibration, found_in, keep_temperature
+from ..learning.explanations import explanations_table
 from ..learning.inputs import open_extras
 from ..learning.opened import OpenModel, open_model, open_visuals
 from ..learning.predictions import of_all_words, predict_split, predictions_table, score_split
@@ -20,7 +21,6 @@ from ..learning.splits import Split, encode_split, shuffled_images
 from ..systems.registry import system_info
 from ..vision.plan import ViewPlan
 from .comparison import check_labels, check_recorded, check_task, negative_for
-from .explanation import explanations_table
 from .recorded import Evaluation, causes_of, evaluation_name
 
 __all__ = ["evaluate"]

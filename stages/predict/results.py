@@ -81,6 +81,11 @@ class Seen:
     score: float
     box: tuple[float, float, float, float]
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Seen":
+        """Return the object of a row of DETECTIONS."""
+        return cls(row["label"], row["score"], (row["x0"], row["y0"], row["x1"], row["y1"]))
+
     def to_json(self) -> dict[str, Any]:
         """Return it in the form of Hugging Face's object detection."""
         sides = zip(("xmin", "ymin", "xmax", "ymax"), self.box, strict=True)
@@ -102,7 +107,9 @@ class Result:
     """What is found in one post.
 
     truncated: whether the model read less than the whole text. error: why nothing was looked for; "" where
-    all is well. left_out: pairs of mentions beyond --max-pairs. more: whatever else the post came with.
+    all is well. left_out: pairs of mentions beyond --max-pairs. explanation: what the model looked at, as
+    JSON values (pipeline.predict.explained), where that was asked for and the system can say it. more:
+    whatever else the post came with.
     """
 
     text: str
@@ -115,6 +122,7 @@ class Result:
     truncated: bool = False
     error: str = ""
     left_out: int = 0
+    explanation: Mapping[str, Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -138,6 +146,8 @@ class Result:
             found["pairs_left_out"] = self.left_out
         if self.error:
             found["error"] = self.error
+        if self.explanation is not None:
+            found["explanation"] = dict(self.explanation)
         return {**self.more, **found}
 
     @classmethod
@@ -157,6 +167,7 @@ class Result:
             truncated=more.pop("truncated"),
             error=more.pop("error", ""),
             left_out=more.pop("pairs_left_out", 0),
+            explanation=more.pop("explanation", None),
             more=more,
         )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..learning.batches import Visuals
 from ..learning.calibration import temperature_of
+from ..learning.explanations import explanations_table
 from ..learning.extras import Extra
 from ..learning.opened import OpenModel
 from ..learning.predictions import over_split
@@ -20,7 +21,7 @@ from ..text.limits import Span
 from ..text.windows import best_windows, windows_of
 from .posts import Words
 
-__all__ = ["Given", "Mention", "PairFound", "find_mentions", "find_relations", "pairs_of"]
+__all__ = ["Given", "Mention", "PairFound", "find_mentions", "find_relations", "looked_at", "pairs_of"]
 
 _UNLIMITED = 2**31
 
@@ -192,6 +193,26 @@ def find_relations(model: OpenModel, given: Given, pairs: list[tuple[int, Span, 
         PairFound(dict(zip(labels, row, strict=True)), text.words == len(words))
         for row, text, words in zip(given.over(model, split, each), split.texts, split.tokens, strict=True)
     ]
+
+
+def looked_at(
+    model: OpenModel, given: Given, pairs: list[tuple[int, Span, Span]] | None = None
+) -> list[dict[str, Any]]:
+    """Return what the model looked at in each post, or in each pair, as a row of EXPLANATIONS.
+
+    Of a text that is longer than the model reads it is what the beginning looked at. Raises InputError where
+    the system has nothing to show.
+    """
+    table = explanations_table(
+        model.model,
+        given.split(model, pairs),
+        visuals=given.visuals,
+        pad_id=model.reader.pad_id,
+        precision=model.precision,
+        batch_size=given.batch_size,
+    )
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def pairs_of(mentions: Sequence[Mention], most: int) -> tuple[list[tuple[int, int]], int]:

@@ -89,7 +89,9 @@ class HMNeT(System):
         ]
         gates = self.fusion.gates_of(batch.views, batch.view_mask)
         present = mask.cpu()
-        return Explanation(None if gates is None else torch.stack(gates).cpu(), torch.stack(layers), present)
+        over = "objects" if VARIANTS[self.config.system].views == OBJECTS else "views"
+        stacked = None if gates is None else torch.stack(gates).cpu()
+        return Explanation(stacked, torch.stack(layers), present, over)
 
     @classmethod
     def from_pretrained(

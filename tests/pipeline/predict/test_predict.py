@@ -23,16 +23,12 @@ from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.predict.command import model_meant, predict_file, streamed
 from hmnet_pipe.pipeline.predict.predictor import PredictOptions
 from hmnet_pipe.pipeline.predict.stage import Models, Source
-from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
 from PIL import Image
 
-from ...running import Demos, hmnet, hmnet_words, kill_all, stage_of
+from ...running import Demos, hmnet, hmnet_words, kill_all
 
 pytestmark = pytest.mark.slow
-
-SIZES = {"train": 40, "valid": 12, "test": 12}
-RECIPE = {"epochs": 2, "first_evaluation": 1, "precision": "fp32", "learning_rate": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +41,7 @@ def trained(
     def make(task: str) -> RunFolder:
         if task not in made:
             folder = tmp_path_factory.mktemp("trained") / task
-            recipe = {"encoder": str(tiny_encoder), **RECIPE}
-            shutil.copytree(demos.run(task, SIZES, train=recipe), folder)
-            run_stage(stage_of(folder, "train", Trial("hmnet")), SILENT)
-            made[task] = RunFolder(folder)
+            made[task] = RunFolder(Path(shutil.copytree(demos.trained(tiny_encoder, task), folder)))
         return made[task]
 
     return make

@@ -141,6 +141,7 @@ def test_a_result_is_read_back_whole(tmp_path: Path) -> None:
         truncated=True,
         error="none",
         left_out=3,
+        explanation={"over": "views"},
     )
     least = Result("a\u2028\x85\r b")
     write("jsonl", [(1, whole), (2, least)], tmp_path / "found.jsonl")

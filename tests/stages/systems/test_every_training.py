@@ -5,24 +5,27 @@ that a real kill costs a tenth of a second.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hmnet_pipe import Predictor
 from hmnet_pipe.manifests.errors import InputError, Stopped
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.schemas import IMAGES, PREDICTIONS, SAMPLES
+from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, write_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.checks.status import run_status
@@ -42,7 +45,7 @@ from hmnet_pipe.stages.learning.splits import Split
 from hmnet_pipe.stages.predict.posts import Post
 from hmnet_pipe.stages.systems.folder import load_system
 from hmnet_pipe.stages.systems.registry import SYSTEMS
-from hmnet_pipe.stages.systems.system import OVER, Model
+from hmnet_pipe.stages.systems.system import OVER, Model, System
 
 from ...running import Demos, bring_up_to_date, stage_of, wait_until
 
@@ -159,6 +162,59 @@ def assert_posts_are_read_as_samples(run: RunFolder, model: Path) -> None:
             inside = range(entity.token_start + 1, entity.token_end)
             tags[inside.start : inside.stop] = [f"I-{entity.entity_group}"] * len(inside)
         assert tags == row["predicted"]
+
+
+def assert_posts_look_at_what_samples_do(
+    run: RunFolder, model: Path, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Compare the explanations of posts with those of the same samples, `rows`, and the boxes of the run."""
+    images = {row["key"]: row for row in read_table(run.images, IMAGES).to_pylist()}
+    samples = {row["id"]: row for row in read_table(run.samples, SAMPLES).to_pylist()}
+    boxes: dict[str, list[list[float]]] = {}
+    for row in sorted(read_table(run.detections, DETECTIONS).to_pylist(), key=lambda row: row["rank"]):
+        boxes.setdefault(row["image_key"], []).append([row[side] for side in ("x0", "y0", "x1", "y1")])
+    rows = [row for row in rows if any(row["views"])]
+    assert rows
+    system = load_system(model)
+    assert isinstance(system, System)
+    if not system.looks_at(torch.ones(1, 4, dtype=torch.bool))[0, 0]:  # the whole image is no part of it
+        assert {row["over"] for row in rows} == {"objects"}
+    given = [samples[row["id"]] for row in rows]
+    posts = [
+        Post(
+            tokens=one["tokens"],
+            image=images[one["image_key"]]["path"],
+            head=one["head"],
+            tail=one["tail"],
+        )
+        for one in given
+    ]
+    for row, found in zip(rows, Predictor.from_pretrained(model)(posts, explain=True), strict=True):
+        explained, image = found.explanation, images[row["image_key"]]
+        assert explained is not None
+        size = explained["image"]["width"], explained["image"]["height"]
+        assert size == (image["width"], image["height"])
+        there = [j for j, seen in enumerate(row["views"]) if seen]
+        shown = [list(region["box"].values()) for region in explained["regions"]]
+        if row["over"] == "cells":
+            side = math.isqrt(len(row["views"]))
+            x, y = np.meshgrid(np.arange(side), np.arange(side))  # row-major
+            grid = np.stack([x, y, x + 1, y + 1], axis=-1).reshape(-1, 4) / side
+            wanted = (grid * [*size, *size])[there].tolist()
+        else:
+            whole = [[0, 0, *size]] if row["over"] == "views" else []
+            every = [*whole, *boxes.get(row["image_key"], [])]
+            wanted = [every[j] for j in there]
+        np.testing.assert_allclose(shown, wanted, atol=0.006)
+        attention = np.array(row["attention"])[..., there]
+        np.testing.assert_allclose(explained["attention"], attention, atol=1e-4)
+        assert attention.max() > 0
+        assert len(explained["spans"]) == attention.shape[1]
+        if row["gates"] is not None:
+            gates = np.array(row["gates"])[:, there]
+            np.testing.assert_allclose(explained["gates"], gates, atol=1e-4)
+        for name, values in row["word_gates"]:
+            np.testing.assert_allclose(explained["word_gates"][name], values, atol=1e-4)
 
 
 @every_system
@@ -279,6 +335,7 @@ def test_it_says_what_it_looked_at_or_that_there_is_nothing_to_say(
             assert row["over"] in OVER
             for layer in row["attention"] or []:
                 assert all(0 <= share <= 1 + 1e-5 for word in layer for share in word)
+        assert_posts_look_at_what_samples_do(run, path.parent, rows)
     scores, _ = evaluate_trial(run, trial, run, shuffle_images=True)
     assert 0 <= scores["f1"] <= 1
 

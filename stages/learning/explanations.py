@@ -7,10 +7,10 @@ from ...manifests.schemas import EXPLANATIONS
 from ...manifests.tables import table_of
 from ..base.arithmetic import autocast
 from ..base.tools import SILENT, Tools
-from ..learning.batches import Visuals, batches
-from ..learning.splits import Split
 from ..systems.system import Model
 from ..text.limits import MARKERS
+from .batches import Visuals, batches
+from .splits import Split
 
 __all__ = ["explanations_table"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hmnet_pipe.stages.evaluate.explanation import explanations_table
+from hmnet_pipe.stages.learning.explanations import explanations_table
 from hmnet_pipe.stages.learning.splits import Split
 from hmnet_pipe.stages.text.limits import EncodedText
 
