@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from ...manifests.errors import InputError
+from ...manifests.errors import InputError, unknown_name
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SPLITS
+from ..report.formats import TABLE_FORMATS
 from .completion import one_of, runs
 from .completion import systems as offered_systems
 from .console import lent_tools, print_json, show
@@ -156,27 +157,41 @@ def _evaluate_together(entities: str, relations: Path, data: RunFolder, split: s
     metavar="SYSTEM",
     help="Also test each row's difference in test F1 from this system, over the seeds that both have.",
 )
+@click.option(
+    "--format",
+    "form",
+    default="text",
+    metavar="FORMAT",
+    shell_complete=one_of(TABLE_FORMATS),
+    help=f"One of {', '.join(TABLE_FORMATS)}; markdown and latex are of the test split, as papers print it.",
+)
 @json_option
-def table(run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], against: str, as_json: bool) -> None:
+def table(
+    run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], against: str, form: str, as_json: bool
+) -> None:
     """Print one row per system and setting: mean and deviation of F1 over its seeds.
 
     Reads metrics.json of every finished training in RUN, and with --against predictions.parquet. Writes
     nothing. --against adds the mean difference with its 95% interval (bootstrap over seeds and sentences) and
-    the p-value of approximate randomisation by sentences, alone and corrected for all rows (Holm).
+    the p-value of approximate randomisation by sentences, alone and corrected for all rows (Holm). --format
+    latex is a tabular for the package booktabs, in percent, the best of each column in bold; csv has all
+    digits.
 
     \b
     Example: hmnet-pipe table runs/twitter2015 --system bert-crf --system hmnet --against bert-crf
+             hmnet-pipe table runs/twitter2015 --format latex > table.tex
     """
-    from ..report.text import trials_table
+    from ..report.formats import trials_as
     from ..run.trainings import differences, finished_trainings
 
+    if form not in TABLE_FORMATS:
+        raise unknown_name("--format", form, TABLE_FORMATS)
+    if as_json and form not in ("text", "json"):
+        raise InputError(f"--json and --format {form} are two forms of one table; give one of them")
     folder = RunFolder(run)
     metrics = finished_trainings(folder, systems, seeds)
     tested = differences(folder, metrics, against) if against else None
-    if as_json:
-        print_json({"trainings": metrics, "differences": tested} if against else metrics)
-    else:
-        show(*trials_table(metrics, tested).split("\n"))
+    show(*trials_as("json" if as_json else form, metrics, tested).split("\n"))
 
 
 @command()

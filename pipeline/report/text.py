@@ -2,17 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from statistics import mean, stdev
 from typing import Any
 
 from ...manifests.printable import printable
 from ...stages.learning.negative import NO_NEGATIVE
-from ..run.trainings import setting_of
+from ..run.trainings import settings_of
 
 Scores = Mapping[str, Any]
 """As stages.learning.scores makes them; repeated here, since that module imports scikit-learn."""
 
-__all__ = ["calibration_table", "demo_table", "score_table", "text_table", "trials_table"]
+__all__ = [
+    "calibration_table",
+    "demo_table",
+    "notes_on",
+    "score_table",
+    "scored_splits",
+    "text_table",
+    "trials_table",
+]
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -44,20 +51,16 @@ def trials_table(
     metrics: the metrics.json of several trainings. A row has the mean F1 over the seeds and the sample
     standard deviation. differences: of some rows from another, as pipeline.run.trainings makes them.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for one in metrics:
-        groups.setdefault(setting_of(one), []).append(one)
     rows = []
-    for setting, trained in groups.items():
-        row: list[Any] = [setting, len(trained)]
+    for setting in settings_of(metrics):
+        row: list[Any] = [setting.name, len(setting.trainings)]
         for split in ("valid", "test"):
-            scores = [one[split]["f1"] for one in trained if one[split] is not None]
-            row += [mean(scores) if scores else None, stdev(scores) if len(scores) > 1 else None]
-        rows.append([*row, *_difference((differences or {}).get(setting))] if differences else row)
+            found = setting.spread(split)
+            row += [None, None] if found is None else [found.mean, found.deviation]
+        rows.append([*row, *_difference((differences or {}).get(setting.name))] if differences else row)
     head = ["system", "trainings", "valid F1", "deviation", "test F1", "deviation"]
     table = text_table([*head, *(_DIFFERENCE if differences else ())], rows)
-    scored = [one[split] for one in metrics for split in ("valid", "test") if one[split] is not None]
-    return _with_note(table, scored)
+    return _with_note(table, scored_splits(metrics))
 
 
 _DIFFERENCE = ("difference", "95% interval", "p", "p (Holm)")
@@ -70,11 +73,18 @@ def _difference(row: Mapping[str, Any] | None) -> list[Any]:
     return [f"{row['value']:+.4f}", f"{row['low']:+.4f} to {row['high']:+.4f}", row["p"], row["p_holm"]]
 
 
+def scored_splits(metrics: Sequence[Mapping[str, Any]]) -> list[Scores]:
+    """Return the scores of all splits of several trainings. metrics: their metrics.json."""
+    return [one[split] for one in metrics for split in ("valid", "test") if one[split] is not None]
+
+
+def notes_on(scores: Sequence[Scores]) -> list[str]:
+    """Return what must be known to read scores: that relations were scored without a negative one."""
+    return [NO_NEGATIVE] if any(one.get("negative", "") is None for one in scores) else []
+
+
 def _with_note(table: str, scores: Sequence[Scores]) -> str:
-    """Return a table, with a note where relations were scored without a negative one."""
-    return (
-        f"{table}\nnote: {NO_NEGATIVE}" if any(one.get("negative", "") is None for one in scores) else table
-    )
+    return "\n".join([table, *(f"note: {note}" for note in notes_on(scores))])
 
 
 def demo_table(scores: Mapping[str, Mapping[str, Scores]]) -> str:

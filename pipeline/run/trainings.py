@@ -1,7 +1,9 @@
 """The finished trainings of a run and their scores, as plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from ...manifests.errors import InputError, StageError
@@ -12,16 +14,52 @@ from ...manifests.trial import RUN, Trial
 from ...stages.learning.metrics import read_metrics
 
 __all__ = [
+    "Setting",
+    "Spread",
     "differences",
     "finished_trainings",
+    "folder_of",
     "qualified",
     "scored_predictions",
     "setting_of",
+    "settings_of",
     "test_counts",
+    "trial_of",
 ]
 
 # The trials of a randomisation and of a bootstrap.
 _DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A score over several trainings: its mean, and its sample deviation where there are two or more."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Trainings that differ in nothing but seed and subset, and that every table averages."""
+
+    name: str
+    trainings: tuple[Mapping[str, Any], ...]
+
+    def spread(self, split: str, score: str = "f1", within: tuple[str, str] | None = None) -> Spread | None:
+        """Return a score on a split over the trainings that have it, or None where none has.
+
+        within: the scores of one type or group alone, ("per_type" or "per_group", its name).
+        """
+        found = [one[split] for one in self.trainings if one.get(split) is not None]
+        if within is not None:
+            kind, name = within
+            found = [one[kind][name] for one in found if name in one.get(kind, {})]
+        values = [one[score] for one in found if score in one]
+        if not values:
+            return None
+        return Spread(mean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
 def finished_trainings(
@@ -67,6 +105,28 @@ def finished_trainings(
 def scored_predictions(run: RunFolder) -> list[dict[str, Any]]:
     """Return the metrics.json of all predictions that `score` was given."""
     return [read_metrics(path.parent) for path in sorted(run.path.glob("scored/*/seed-*/metrics.json"))]
+
+
+def settings_of(metrics: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    """Return trainings by what they have in common, in their order. metrics: their metrics.json."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for one in metrics:
+        groups.setdefault(setting_of(one), []).append(one)
+    return [Setting(name, tuple(trained)) for name, trained in groups.items()]
+
+
+def trial_of(metrics: Mapping[str, Any]) -> Trial:
+    """Return the trial of a training by its metrics.json."""
+    extras = ("shots", "percent", "natural", "subset_seed", "start", "features", "recipe")
+    named = {name: metrics[name] for name in extras if name in metrics}
+    return Trial(metrics["system"], metrics["seed"], **named)
+
+
+def folder_of(run: RunFolder, metrics: Mapping[str, Any]) -> Path:
+    """Return the folder of a training, or of predictions that `score` was given, by its metrics.json."""
+    if "given" in metrics:
+        return run.scored(metrics["system"], metrics["seed"])
+    return run.model(trial_of(metrics))
 
 
 def setting_of(metrics: Mapping[str, Any]) -> str:
@@ -127,13 +187,7 @@ def test_counts(run: RunFolder, metrics: Mapping[str, Any]) -> dict[tuple[str, .
     """Return what a training's model found in each sentence of the test split."""
     from ...stages.learning.significance import counts_of
 
-    extras = ("shots", "percent", "natural", "subset_seed", "start", "features", "recipe")
-    named = {name: metrics[name] for name in extras if name in metrics}
-    folder = (
-        run.scored(metrics["system"], metrics["seed"])
-        if "given" in metrics
-        else run.model(Trial(metrics["system"], metrics["seed"], **named))
-    )
+    folder = folder_of(run, metrics)
     table = read_table(folder / "predictions.parquet", PREDICTIONS, "train")
     columns = [table.column(name).to_pylist() for name in ("tokens", "gold", "predicted")]
     negative = (metrics["test"] or {}).get("negative")

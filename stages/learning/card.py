@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ...manifests.files import read_text, write_text
-from ...manifests.printable import printable
+from ...manifests.printable import in_markdown
 from ...manifests.record import StageRecord
 from ..systems.batch import ModelConfig
 from ..systems.hub import CARD
@@ -84,9 +84,9 @@ def card_of(
     )
     parts = [
         f"---\n{head.to_yaml()}\n---",
-        f"# {_safe(title)}",
-        f"A model of hmnet-pipe that finds {what} in texts with images. System: {_safe(config.system)}. "
-        f"It knows {', '.join(_known(config))}.",
+        f"# {in_markdown(title)}",
+        f"A model of hmnet-pipe that finds {what} in texts with images. "
+        f"System: {in_markdown(config.system)}. It knows {', '.join(_known(config))}.",
         "## Use",
         '```console\nhmnet-pipe predict FOLDER --text "Messi arrives in Paris" --image photo.jpg\n```',
         "```python\n"
@@ -116,7 +116,7 @@ def _details(prepared: StageRecord | None) -> Mapping[str, Any]:
 
 def _known(config: ModelConfig) -> list[str]:
     types = [label[2:] for label in config.labels if label.startswith("B-")]
-    return [_safe(name) for name in (types if config.task == "ner" else config.labels)]
+    return [in_markdown(name) for name in (types if config.task == "ner" else config.labels)]
 
 
 def _results(
@@ -217,9 +217,4 @@ def _limits(config: ModelConfig, what: str) -> Iterable[str]:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(_safe, line))} |" for line in lines)
-
-
-def _safe(text: str) -> str:
-    """Return text of the data as a page may show it."""
-    return re.sub(r"([\\|`*\[\]])", r"\\\1", printable(text).replace("&", "&amp;").replace("<", "&lt;"))
+    return "\n".join(f"| {' | '.join(map(in_markdown, line))} |" for line in lines)
