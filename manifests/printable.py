@@ -1,8 +1,9 @@
 """Text of data and paths on its way to people: what could steer a terminal, or forge a line, is escaped."""
 
 import re
+from collections.abc import Iterable, Sequence
 
-__all__ = ["in_markdown", "printable"]
+__all__ = ["in_markdown", "markdown_table", "printable"]
 
 # Control characters, among them escape sequences, carriage returns and line ends; the other line ends of
 # Unicode; what changes the direction of writing; and the halves of characters that stand for bytes of a path
@@ -29,3 +30,10 @@ def in_markdown(text: str) -> str:
     """
     shown = printable(text).replace("&", "&amp;").replace("<", "&lt;")
     return _MEANS_SOMETHING.sub(r"\\\1", shown)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of Markdown whose cells are shown as they are."""
+    cells = [list(map(in_markdown, row)) for row in (head, *rows)]
+    lines = [cells[0], ["---"] * len(head), *cells[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -9,6 +9,7 @@ __all__ = [
     "DEPENDENCIES",
     "DETECTIONS",
     "DONE",
+    "ERRORS",
     "EXPLANATIONS",
     "FAILED",
     "GEOMETRY",
@@ -150,6 +151,22 @@ PREDICTIONS = _schema(
     ("gold", pa.list_(pa.string())),
     ("predicted", pa.list_(pa.string())),
     ("has_image", pa.bool_()),
+)
+
+# One row for each error in a split's predictions, in their order. kind: one of KINDS of
+# stages.learning.errors but "correct". The types are null where nothing is there: gold's of what is spurious,
+# predicted's of what is missed. The words are those of entities. probability: of exactly what was predicted,
+# where it is known.
+ERRORS = _schema(
+    ("id", pa.string()),
+    ("split", pa.string()),
+    ("kind", pa.string()),
+    ("gold_type", pa.string()),
+    ("gold_words", _RANGE),
+    ("predicted_type", pa.string()),
+    ("predicted_words", _RANGE),
+    ("probability", pa.float64()),
+    ("tokens", pa.list_(pa.string())),
 )
 
 # What a model attended to in a sample, for figures. positions: the words, or [CLS], [E1] and [E2], that

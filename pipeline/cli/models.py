@@ -32,6 +32,11 @@ __all__: list[str] = []
     is_flag=True,
     help="Deal the images out at random, to see how much a model that uses them loses.",
 )
+@click.option(
+    "--no-images",
+    is_flag=True,
+    help="Take all images away, to see what a model that uses them knows by the text alone.",
+)
 @click.option("--explain", is_flag=True, help="Also write gates and attention to views, for figures.")
 @click.option(
     "--calibrate",
@@ -72,6 +77,7 @@ def evaluate(
     finetuned: bool,
     split: str,
     shuffle_images: bool,
+    no_images: bool,
     explain: bool,
     calibrate: bool,
     keep: bool,
@@ -82,28 +88,34 @@ def evaluate(
     """Score a trained model on a split.
 
     Reads models/SYSTEM/seed-N/, samples.parquet and features/. Writes evaluation-SPLIT.json and .parquet
-    (gold and predicted labels) into the model's folder, and prints precision, recall and F1: overall, per
-    type and per group. --explain also writes explanation-SPLIT.parquet: each layer's gate probabilities and
-    each word's attention to each view. --calibrate adds the expected calibration error and the reliability
-    table of the model's probabilities, as they are and with the temperature that fits the validation split;
-    --keep-temperature writes it into temperature.json. --pipeline writes evaluation-SPLIT-pipeline.json
-    instead: the scores of relations whose mentions have to be found as well, and what that costs.
+    (gold and predicted labels) and errors-SPLIT.parquet and .md (each error with its kind and its sample)
+    into the model's folder. Prints precision, recall and F1 overall, per type and per group, the kinds of
+    errors, and the scores where a boundary or a type is forgiven. --explain also writes
+    explanation-SPLIT.parquet: each layer's gate probabilities and each word's attention to each view.
+    --calibrate adds the expected calibration error and the reliability table of the model's probabilities, as
+    they are and with the temperature that fits the validation split; --keep-temperature writes it into
+    temperature.json. --pipeline writes evaluation-SPLIT-pipeline.json instead: the scores of relations whose
+    mentions have to be found as well, and what that costs.
 
     \b
     Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
     """
     from ...stages.learning.causes import start_token
-    from ..report.text import calibration_table, score_table
+    from ..report.text import calibration_table, errors_table, score_table
     from ..run.evaluate import evaluate_trial
     from ..run.new import trials_of
 
     if keep and not calibrate:
         raise InputError("--keep-temperature: there is none without --calibrate; give both")
+    if shuffle_images and no_images:
+        raise InputError(
+            "--shuffle-images deals images out, and --no-images takes them away; give one of them"
+        )
     token = "" if start is None else start_token(start)
     subset = (shots,), (subset_seed,)
     [trial] = trials_of((system,), (seed,), *subset, features, token, (recipe,), percent, natural)
     if entities is not None:
-        if finetuned or shuffle_images or explain or calibrate:
+        if finetuned or shuffle_images or no_images or explain or calibrate:
             raise InputError("--pipeline goes with --split and --data alone")
         _evaluate_together(entities, RunFolder(run).model(trial), RunFolder(data or run), split, as_json)
         return
@@ -115,6 +127,7 @@ def evaluate(
             finetuned=finetuned,
             split=split,
             shuffle_images=shuffle_images,
+            no_images=no_images,
             explain=explain,
             calibrate=calibrate,
             keep=keep,
@@ -123,8 +136,10 @@ def evaluate(
     if as_json:
         print_json({"scores": scores, "output": str(path)})
         return
-    what = f"evaluate: {split}{' with shuffled images' if shuffle_images else ''} -> {path}"
-    tables = [score_table(scores), *([calibration_table(scores["calibration"])] if calibrate else [])]
+    images = " with shuffled images" if shuffle_images else " without images" if no_images else ""
+    what = f"evaluate: {split}{images} -> {path}"
+    tables = [score_table(scores), errors_table(scores["errors"])]
+    tables += [calibration_table(scores["calibration"])] if calibrate else []
     show(*"\n\n".join(tables).split("\n"), what)
 
 

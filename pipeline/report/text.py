@@ -14,12 +14,16 @@ Scores = Mapping[str, Any]
 __all__ = [
     "calibration_table",
     "demo_table",
+    "errors_table",
     "notes_on",
     "score_table",
     "scored_splits",
     "text_table",
     "trials_table",
 ]
+
+
+_SCORES = ("precision", "recall", "f1")
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -114,6 +118,15 @@ def score_table(scores: Scores) -> str:
         [[name, row["precision"], row["recall"], row["f1"], row["support"]] for name, row in named],
     )
     return _with_note(table, [scores])
+
+
+def errors_table(report: Mapping[str, Any]) -> str:
+    """Return what kinds of errors there are, and the scores under each scheme of stages.learning.errors."""
+    kinds = text_table(["", "how many"], list(report["kinds"].items()))
+    if not report["schemes"]:
+        return kinds
+    rows = [[name, *(row[score] for score in _SCORES)] for name, row in report["schemes"].items()]
+    return f"{kinds}\n\n{text_table(['what counts', 'precision', 'recall', 'F1'], rows)}"
 
 
 def calibration_table(report: Mapping[str, Any]) -> str:

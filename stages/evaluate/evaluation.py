@@ -1,4 +1,4 @@
-"""Scoring a trained model on any split, of its own run or another's, the images as they are or shuffled."""
+"""Scoring a trained model on a split of its own run or another's, with, with shuffled or without images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,18 +6,20 @@ from pathlib import Path
 import pyarrow as pa
 
 from ...manifests.errors import InputError
+from ...manifests.files import write_text
 from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
 from ..learning.batches import Visuals
-from ..learning.calibration import Found, calibration, found_in, keep_temperature
+from ..learning.calibration import Found, calibration, found_in, keep_temperature, probabilities_of
+from ..learning.errors import error_report, errors_markdown, errors_of
 from ..learning.explanations import explanations_table
 from ..learning.inputs import open_extras
 from ..learning.opened import OpenModel, open_model, open_visuals
 from ..learning.predictions import of_all_words, predict_split, predictions_table, score_split
 from ..learning.scores import Scores
-from ..learning.splits import Split, encode_split, shuffled_images
+from ..learning.splits import Split, encode_split, shuffled_images, without_images
 from ..systems.registry import system_info
 from ..vision.plan import ViewPlan
 from .comparison import check_labels, check_recorded, check_task, negative_for
@@ -33,6 +35,7 @@ def evaluate(
     split: str = "test",
     shuffle_images: bool = False,
     shuffle_seed: int = 0,
+    no_images: bool = False,
     explain: bool = False,
     calibrate: bool = False,
     keep: bool = False,
@@ -49,7 +52,9 @@ def evaluate(
     Return the scores and the file that holds them.
 
     The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and
-    .parquet, and with `explain` what the model looked at as explanation-<split>[-shuffled].parquet. With
+    .parquet (with `no_images`, which takes all images away, -without-images), what is wrong in them as
+    errors-<name>.parquet and .md, and with `explain` what the model looked at as explanation-<name>.parquet.
+    The scores hold what kinds of errors there are, as "errors" (see stages.learning.errors). With
     `calibrate` the scores hold how far the model's probabilities can be trusted, as "calibration" (see
     stages.learning.calibration), with a temperature fitted on the validation split of `data`; `keep` writes
     it into the model's folder. A model that finetune made sees pixels: it needs `plan`, the views that
@@ -68,8 +73,8 @@ def evaluate(
     chosen = _read(opened, data, samples, split, own, tools)
     counted_out = negative_for(opened.config, folder, samples, negative)
     info = system_info(opened.config.system)
-    if not info.is_visual and (shuffle_images or explain):
-        what = "they cannot be shuffled" if shuffle_images else "there is no gate and no attention to explain"
+    if not info.is_visual and (shuffle_images or no_images or explain):
+        what = "there is no gate and no attention to explain" if explain else "they change nothing"
         raise InputError(f"{opened.config.system} reads no images: {what}")
     visuals = open_visuals(opened, data, plan, feature_set, tools)
     config = opened.config
@@ -77,13 +82,19 @@ def evaluate(
     chosen = replace(chosen, extras=extras)
     if shuffle_images:
         chosen = shuffled_images(chosen, shuffle_seed)
+    if no_images:
+        chosen = without_images(chosen)
     found = _found(opened, chosen, visuals, tools) if calibrate else None
     if found is not None:
         predicted = of_all_words(chosen, found.labels)
     else:
         predicted = _predict(opened, chosen, visuals, tools)
     explained = _explain(opened, chosen, visuals, tools) if explain else None
-    scores = score_split(chosen, predicted, opened.config.task, counted_out)
+    scores = score_split(chosen, predicted, config.task, counted_out)
+    predictions = predictions_table(chosen, predicted, visuals)
+    sure = probabilities_of(found) if found is not None else None
+    errors = errors_of(predictions, config.task, counted_out, sure)
+    scores["errors"] = error_report(predictions, config.task, counted_out)
     if found is not None:
         valid = replace(_encoded(opened, samples, "valid"), extras=extras)
         fitted_on = _found(opened, valid, visuals, tools) if len(valid) else None
@@ -95,12 +106,12 @@ def evaluate(
         if keep:
             keep_temperature(folder, scores["calibration"])
     other = None if own else data.path.resolve().name
-    name = evaluation_name(split, shuffled_images=shuffle_images, other_run=other)
+    name = evaluation_name(split, shuffled_images=shuffle_images, without_images=no_images, other_run=other)
     read = feature_set if info.reads else None
     causes = (folder, info.name, data, read, opened.precision, negative)
     made_from = {} if opened.from_pixels else causes_of(*causes)
-    evaluation = Evaluation(opened.config.system, split, shuffle_images, scores, made_from)
-    return scores, _write(folder, name, evaluation, predictions_table(chosen, predicted, visuals), explained)
+    evaluation = Evaluation(config.system, split, shuffle_images, scores, made_from, no_images)
+    return scores, _write(folder, name, evaluation, predictions, errors, explained)
 
 
 def _read(
@@ -146,9 +157,17 @@ def _explain(opened: OpenModel, split: Split, visuals: Visuals | None, tools: To
 
 
 def _write(
-    folder: Path, name: str, evaluation: Evaluation, predictions: pa.Table, explained: pa.Table | None
+    folder: Path,
+    name: str,
+    evaluation: Evaluation,
+    predictions: pa.Table,
+    errors: pa.Table,
+    explained: pa.Table | None,
 ) -> Path:
     """Write the tables, and the scores last. Return the file of the scores."""
+    title = f"Errors of {evaluation.system} on {name}"
+    write_text(folder / f"errors-{name}.md", errors_markdown(title, evaluation.scores["errors"], errors))
+    write_table(folder / f"errors-{name}.parquet", errors)
     if explained is not None:
         write_table(folder / f"explanation-{name}.parquet", explained)
     write_table(folder / f"evaluation-{name}.parquet", predictions)

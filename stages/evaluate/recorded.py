@@ -21,7 +21,7 @@ class Evaluation:
     """One evaluation of a model.
 
     scores: as stages.learning.scores makes them.
-    shuffled_images: whether the images were dealt out at random.
+    shuffled_images: whether the images were dealt out at random. without_images: whether none was shown.
     made_from: what the scores follow from (see `causes_of`); empty where that is unknown.
     """
 
@@ -30,6 +30,7 @@ class Evaluation:
     shuffled_images: bool
     scores: dict[str, Any]
     made_from: dict[str, str] = field(default_factory=dict)
+    without_images: bool = False
 
     def write(self, path: Path) -> None:
         """Write it to a file."""
@@ -74,13 +75,15 @@ def fresh_evaluation(path: Path, made_from: Mapping[str, str]) -> Evaluation | N
     return found if found.made_from == made_from else None
 
 
-def evaluation_name(split: str, *, shuffled_images: bool, other_run: str | None = None) -> str:
+def evaluation_name(
+    split: str, *, shuffled_images: bool = False, without_images: bool = False, other_run: str | None = None
+) -> str:
     """Return the name of an evaluation's files.
 
     other_run: the name of the run that lent the data, if any.
     """
-    shuffled = "-shuffled" if shuffled_images else ""
-    return f"{split}{shuffled}" + (f"-of-{other_run}" if other_run is not None else "")
+    images = "-shuffled" if shuffled_images else "-without-images" if without_images else ""
+    return f"{split}{images}" + (f"-of-{other_run}" if other_run is not None else "")
 
 
 def recorded_evaluations(folder: Path) -> Iterator[tuple[str, Evaluation]]:

@@ -26,6 +26,7 @@ from ..systems.batch import Batch
 from ..systems.marginals import Chain, span_types
 from ..systems.system import Model, Scored
 from .batches import Visuals
+from .errors import Entity
 from .predictions import over_split
 from .splits import Split
 
@@ -38,6 +39,7 @@ __all__ = [
     "found_in",
     "judged",
     "keep_temperature",
+    "probabilities_of",
     "reliability",
     "temperature_of",
 ]
@@ -51,9 +53,6 @@ BINS = 10
 # that the samples are too few, or all right, or all wrong.
 _COLDEST, _HOTTEST = 0.05, 20.0
 _AT_AN_END = 1.01
-
-Entity = tuple[str, int, int]
-"""A type, and the numbers of an entity's first and last word."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,23 @@ def judged(found: Found, temperature: float = 1.0) -> tuple[list[float], list[bo
             confidences += _softened(scored, temperature).amax(dim=-1).tolist()
             correct += [labels == gold[i] for i, labels in zip(ids, scored.labels, strict=True)]
     return confidences, correct
+
+
+def probabilities_of(found: Found) -> list[dict[Entity, float]]:
+    """Return of each sample, in the order of the split, the probability of each entity that was found.
+
+    A relation, the negative one too, has the words 0 and 0, as in stages.learning.errors.
+    """
+    result: list[dict[Entity, float]] = [{} for _ in found.labels]
+    for ids, scored in found.batches:
+        if scored.chain is not None:
+            for i, row in zip(ids, entity_scores(scored.chain, scored.labels, found.names), strict=True):
+                result[i] = dict(row)
+        else:
+            sure = _softened(scored).amax(dim=-1).tolist()
+            for i, labels, probability in zip(ids, scored.labels, sure, strict=True):
+                result[i] = {(labels[0], 0, 0): probability}
+    return result
 
 
 def entity_scores(

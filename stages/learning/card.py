@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ...manifests.files import read_text, write_text
-from ...manifests.printable import in_markdown
+from ...manifests.printable import in_markdown, markdown_table
 from ...manifests.record import StageRecord
 from ..systems.batch import ModelConfig
 from ..systems.hub import CARD
@@ -99,7 +99,7 @@ def card_of(
         "## Data",
         *_data(details, data),
         "## Recipe",
-        _table(("setting", "value"), _settings(recipe, metrics)),
+        markdown_table(("setting", "value"), _settings(recipe, metrics)),
         "## What made its visual features",
         *_visual(config),
         "## Limits",
@@ -153,7 +153,7 @@ def _scores(split: str, scores: Mapping[str, Any] | None) -> list[str]:
         (name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")), str(row["support"]))
         for name, row in named
     ]
-    return [f"On the {split} split:", _table(("", "precision", "recall", "F1", "gold"), rows)]
+    return [f"On the {split} split:", markdown_table(("", "precision", "recall", "F1", "gold"), rows)]
 
 
 def _data(details: Mapping[str, Any], data: Mapping[str, str]) -> list[str]:
@@ -170,7 +170,7 @@ def _data(details: Mapping[str, Any], data: Mapping[str, str]) -> list[str]:
         )
         for split, known in data.items()
     ]
-    table = _table(("split", "samples", found, "what it is [digest]"), rows)
+    table = markdown_table(("split", "samples", found, "what it is [digest]"), rows)
     return [table, f"Images: {details.get('images', 'not recorded')}."]
 
 
@@ -203,7 +203,7 @@ def _visual(config: ModelConfig) -> list[str]:
         for group in ("parameters", "weights")
         for name, value in config.made_by.get(kind, {}).get(group, {}).items()
     ] or [("extract", name, str(value)) for name, value in config.features.items()]
-    return [_table(("stage", "", "value"), rows)]
+    return [markdown_table(("stage", "", "value"), rows)]
 
 
 def _limits(config: ModelConfig, what: str) -> Iterable[str]:
@@ -213,8 +213,3 @@ def _limits(config: ModelConfig, what: str) -> Iterable[str]:
         yield "Images must be made into features as above: others move its scores in unknown ways."
     yield "Its scores are those of one training on one data set; other data give others, usually lower ones."
     yield "It repeats what is one-sided in its data, and is not meant for decisions about people."
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(in_markdown, line))} |" for line in lines)

@@ -10,7 +10,7 @@ from ..text.limits import EncodedText, Span
 from ..text.reader import TextReader
 from .extras import Extra
 
-__all__ = ["Split", "encode_split", "read_split", "shuffled_images"]
+__all__ = ["Split", "encode_split", "read_split", "shuffled_images", "without_images"]
 
 
 @dataclass
@@ -85,3 +85,8 @@ def shuffled_images(split: Split, seed: int) -> Split:
     for giver, receiver in zip(order, [*order[1:], *order[:1]], strict=True):
         keys[receiver] = split.image_keys[giver]
     return replace(split, image_keys=keys)
+
+
+def without_images(split: Split) -> Split:
+    """Return the split as it is where no sample has an image."""
+    return replace(split, image_keys=[None] * len(split))

@@ -15,13 +15,13 @@ import pytest
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.schemas import SAMPLES
+from hmnet_pipe.manifests.schemas import ERRORS, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
-from hmnet_pipe.stages.evaluate.recorded import causes_of, fresh_evaluation, recorded_evaluations
+from hmnet_pipe.stages.evaluate.recorded import Evaluation, causes_of, fresh_evaluation, recorded_evaluations
 
 from ...running import Demos, bring_up_to_date, configure, finetuned_of, model_of, stage_of
 
@@ -265,3 +265,31 @@ def test_recorded_scores_are_those_that_were_returned_and_are_read_without_torch
         StageError, match=r"evaluation-test\.json is damaged .*run `hmnet-pipe evaluate` again"
     ):
         dict(recorded_evaluations(model))
+
+
+def test_without_images_is_as_if_no_sample_had_one(copy: Path) -> None:
+    model, run = model_of(copy), RunFolder(copy)
+    scores, path = evaluate(model, run, no_images=True)
+    assert path.name == "evaluation-test-without-images.json"
+    assert Evaluation.read(path).without_images
+    without = read_table(path.with_suffix(".parquet"), PREDICTIONS).to_pylist()
+    assert not any(row["has_image"] for row in without)
+    rewrite_samples(copy, lambda row: {**row, "image_key": None})
+    as_it_is, path = evaluate(model, run)
+    assert as_it_is == scores
+    assert read_table(path.with_suffix(".parquet"), PREDICTIONS).to_pylist() == without
+
+
+def test_an_evaluation_leaves_each_error_with_its_probability(copy: Path) -> None:
+    scores, path = evaluate(model_of(copy), RunFolder(copy), calibrate=True)
+    kinds = scores["errors"]["kinds"]
+    errors = read_table(path.with_name("errors-test.parquet"), ERRORS).to_pylist()
+    assert len(errors) == sum(kinds.values()) - kinds["correct"] > 0
+    assert scores["errors"]["schemes"]["strict"]["f1"] == pytest.approx(scores["f1"])
+    found = [row for row in errors if row["predicted_type"] is not None]
+    assert all((row["probability"] is None) == (row not in found) for row in errors)
+    assert all(0 < row["probability"] < 1 for row in found)
+    assert scores["calibration"]["as_it_is"]["count"] >= len(found)
+    page = path.with_name("errors-test.md").read_text()
+    assert page.startswith("# Errors of hmnet on test\n")
+    assert all(row["id"] in page for row in errors)
