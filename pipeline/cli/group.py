@@ -61,6 +61,7 @@ class _Command(click.Command):
 
     memory: a function of cluster.memory that decides what happens to memory that the command frees.
     several: options that take one or more numbers, `--seeds 1 49`, besides being given more than once.
+    lists: options that take all words up to the next option in the same way.
     """
 
     def __init__(
@@ -68,19 +69,21 @@ class _Command(click.Command):
         *arguments: Any,
         memory: Callable[[], None] | None = None,
         several: tuple[str, ...] = (),
+        lists: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        self._memory, self._several = memory, several
+        self._memory, self._several, self._lists = memory, several, lists
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given: list[str] = []
-        option = ""  # the one of `several` whose values these are
+        option = ""  # the one of `several` or `lists` whose values these are
         for word in args:
-            if option and word.lstrip("-").isdigit():
+            is_value = not word.startswith("-") if option in self._lists else word.lstrip("-").isdigit()
+            if option and is_value:
                 given += [word] if given[-1] == option else [option, word]
                 continue
-            option = word if word in self._several else ""
+            option = word if word in (*self._several, *self._lists) else ""
             given.append(word)
         return super().parse_args(ctx, given)
 
@@ -109,10 +112,11 @@ def command(
     *,
     memory: Callable[[], None] | None = None,
     several: tuple[str, ...] = (),
+    lists: tuple[str, ...] = (),
     hidden: bool = False,
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a function a command of a group; see _Command."""
-    return group.command(cls=_Command, memory=memory, several=several, hidden=hidden)
+    return group.command(cls=_Command, memory=memory, several=several, lists=lists, hidden=hidden)
 
 
 def subgroup(group: click.Group) -> Callable[[Callable[..., Any]], click.Group]:

@@ -34,6 +34,7 @@ __all__ = [
     "data_facts",
     "environment_of",
     "lock_run",
+    "lock_text",
     "read_lock",
 ]
 
@@ -62,6 +63,17 @@ _SCORES = ("f1", "precision", "recall")
 
 def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) -> Path:
     """Write the lock of `run` to `output` (default: into its folder) and return where it is.
+
+    Raises as `lock_text` does.
+    """
+    text = lock_text(run, tools)
+    path = output or run.path / LOCK_NAME
+    write_text(path, text)
+    return path
+
+
+def lock_text(run: RunFolder, tools: Tools = SILENT) -> str:
+    """Return the lock of `run`.
 
     Raises StageError, which names the first stage that is not finished and fresh, and the command to run.
     """
@@ -99,9 +111,7 @@ def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) 
         },
         "probes": {stage.name: probes for stage, _ in finished if (probes := stage.probes())},
     }
-    path = output or run.path / LOCK_NAME
-    write_text(path, _toml(values))
-    return path
+    return _toml(values)
 
 
 def read_lock(path: Path) -> dict[str, Any]:

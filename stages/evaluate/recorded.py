@@ -66,13 +66,21 @@ def causes_of(
     return {"model": digest_file(folder / "model.safetensors"), "precision": precision, **given, **read}
 
 
-def fresh_evaluation(path: Path, made_from: Mapping[str, str]) -> Evaluation | None:
-    """Return the evaluation in a file if it was made from `made_from`, and None otherwise."""
+def fresh_evaluation(
+    path: Path, made_from: Mapping[str, str], *, any_precision: bool = False
+) -> Evaluation | None:
+    """Return the evaluation in a file if it was made from `made_from`, and None otherwise.
+
+    any_precision: whatever it was computed with.
+    """
     try:
         found = Evaluation.read(path)
     except StageError:
         return None
-    return found if found.made_from == made_from else None
+    apart = {
+        name for name in {*found.made_from, *made_from} if found.made_from.get(name) != made_from.get(name)
+    }
+    return found if apart <= ({"precision"} if any_precision else set()) else None
 
 
 def evaluation_name(

@@ -6,7 +6,8 @@ Symbols: B batch, V views (global first, then objects), L text layers, d hidden 
 channels, p pooled side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -139,6 +140,22 @@ class VisualPrefix(nn.Module):
             dim=0
         )  # (B, V, d)
         return [probabilities(leaky_relu(gate(squeezed))) for gate in self.gates]
+
+    @contextmanager
+    def without_level(self, level: int) -> Iterator[None]:
+        """Close the gate of one level in every layer: equation 4 is then the softmax over the others."""
+
+        def close(gate: nn.Module, given: tuple[Tensor], scores: Tensor) -> Tensor:
+            closed = scores.clone()
+            closed[..., level] = -torch.inf
+            return closed
+
+        hooks = [gate.register_forward_hook(close) for gate in self.gates]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _split_heads(self, sequence: Tensor) -> Tensor:
         """Return (B, P, d) as (B, H, P, d/H).

@@ -7,6 +7,7 @@ and encode the text with it (9). The heads (10, 11) are those of every system.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,17 +82,25 @@ class HMNeT(System):
         encode(self.encoder, batch.input_ids, batch.attention_mask, prefix, attention_to_prefix=weights)
         mask = batch.view_mask[:, self.fusion.seen]
         length, heads = batch.input_ids.shape[1], self.fusion.heads
-        none = torch.zeros(len(mask), heads, length, mask.shape[1])
-        # Cells of a view are neighbours. shape: (B, H, n, V*p*p) to (B, H, n, V)
+        cells = batch.views.shape[-1] * batch.views.shape[-2]
+        none = torch.zeros(len(mask), heads, length, mask.shape[1], cells)
+        # Cells of a view are neighbours. shape: (B, H, n, V*p*p) to (B, H, n, V, p*p)
         layers = [
-            weights[i].reshape(*none.shape, -1).sum(-1).cpu() if i in weights else none
-            for i in range(self.fusion.layers)
+            weights[i].reshape(none.shape).cpu() if i in weights else none for i in range(self.fusion.layers)
         ]
+        to_cells = torch.stack(layers)
         gates = self.fusion.gates_of(batch.views, batch.view_mask)
         present = mask.cpu()
         over = "objects" if VARIANTS[self.config.system].views == OBJECTS else "views"
         stacked = None if gates is None else torch.stack(gates).cpu()
-        return Explanation(stacked, torch.stack(layers), present, over)
+        return Explanation(stacked, to_cells.sum(-1), present, over, cells=to_cells)
+
+    @property
+    def gated_levels(self) -> int:
+        return len(self.fusion.levels) if len(self.fusion.gates) else 0
+
+    def without_level(self, level: int) -> AbstractContextManager[None]:
+        return self.fusion.without_level(level)
 
     @classmethod
     def from_pretrained(

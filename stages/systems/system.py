@@ -6,6 +6,7 @@ A system is a subclass with one method of its own, `states`, and an entry in the
 import json
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,7 +41,9 @@ class Explanation:
     attention: (L, B, H, n, V), the share of each sub-word's attention that goes to each thing; in HMNeT
     (equation 9) it goes to the cells of each view, and the rest to text. It is zero in layers that see text
     alone, and for what is absent. present: (B, V) bool. over: what the V things are, one of OVER. word_gates:
-    (B, n), by the name of each gate that a system has for every sub-word.
+    (B, n), by the name of each gate that a system has for every sub-word. cells: (L, B, H, n, V, P), the
+    attention to each of the P cells of a view, row-major, whose sum is that to the view; None in systems that
+    do not tell them apart.
     """
 
     gates: Tensor | None
@@ -48,6 +51,7 @@ class Explanation:
     present: Tensor
     over: str = "views"
     word_gates: dict[str, Tensor] = field(default_factory=dict)
+    cells: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -215,6 +219,15 @@ class System(Model):
             return [[self.config.labels[i]] for i in scores.argmax(dim=-1).tolist()]
         paths = best_tags(self.crf, scores, batch.position_mask)
         return [[self.config.labels[i] for i in path] for path in paths]
+
+    @property
+    def gated_levels(self) -> int:
+        """Return how many levels a gate of the system chooses from; 0 where it has no such gate."""
+        return 0
+
+    def without_level(self, level: int) -> AbstractContextManager[None]:
+        """Return a context in which one of the gated levels is not there."""
+        raise InputError(f"{self.config.system} has no gate that could leave a level out")
 
     def explain(self, batch: Batch) -> Explanation:
         raise InputError(f"{self.config.system} has no gate and no attention to an image that could be shown")

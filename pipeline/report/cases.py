@@ -1,0 +1,230 @@
+"""The cases of a report: chosen samples with their pictures, and what the model's answers depend on."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...manifests.run import RunFolder
+from ...manifests.schemas import DETECTIONS, IMAGES, SPLITS
+from ...manifests.tables import read_table
+from ...manifests.trial import Trial
+from ...stages.base.tools import Tools
+from ...stages.evaluate.cases import HELPED, HURT, NAMED, SURE, WRONG, Case, choose, named
+from ...stages.evaluate.occlusion import Examined, examine
+from ...stages.learning.errors import Entity, found_of
+from ...stages.learning.inputs import open_extras
+from ...stages.learning.opened import OpenModel, open_model, open_visuals
+from ...stages.learning.recipe import TrainSettings
+from ...stages.learning.splits import encode_split
+from ...stages.systems.registry import system_info
+from ...stages.vision.images import UnusableImage, open_keyed
+from ...stages.vision.plan import SIDES
+from ..run.config import RunConfig
+from .data import Box, CaseShown, Photo, Story
+
+__all__ = ["Compared", "stories"]
+
+_THUMBNAIL = 320
+# A report is to open from a mail: this many bytes of photos, of the 10 MB.
+_PHOTO_BYTES = 6_000_000
+
+_TITLES = {
+    NAMED: "Chosen by you",
+    HELPED: "The image helped",
+    HURT: "The image hurt",
+    WRONG: "Both are wrong",
+    SURE: "Wrong, and sure of it",
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A training and what its answers are compared with.
+
+    ours, others: predictions of the same samples. title: of what gave the others. errors: of ours, with their
+    probabilities.
+    """
+
+    run: RunFolder
+    trial: Trial
+    split: str
+    task: str
+    negative: str | None
+    ours: pa.Table
+    others: pa.Table
+    title: str
+    errors: pa.Table
+
+
+def stories(
+    compared: Compared,
+    samples: pa.Table,
+    ids: Sequence[str],
+    *,
+    images: bool,
+    texts: bool,
+    recorded: bool,
+    tools: Tools,
+) -> tuple[tuple[Story, ...], dict[str, int] | None]:
+    """Return the cases in groups, and how many texts of each split the model reads in part.
+
+    ids: of samples that are shown besides. images, texts: whether photos and words are shown. recorded: no
+    model is opened: it is not said what answers depend on, nor what is read in part (None). Raises InputError
+    where a sample is not there.
+    """
+    task, negative = compared.task, compared.negative
+    rows = {row["id"]: row for row in samples.to_pylist() if row["split"] == compared.split}
+    cases = [
+        *named(compared.ours, ids, task, negative, _pairs(rows)),
+        *choose(compared.ours, compared.others, task, negative, _probabilities(compared.errors)),
+    ]
+    names = compared.ours["id"].to_pylist()
+    ours, others = (
+        dict(zip(names_of["id"].to_pylist(), names_of["predicted"].to_pylist(), strict=True))
+        for names_of in (compared.ours, compared.others)
+    )
+    examined: Sequence[Examined | None] = [None] * len(cases)
+    truncated = None
+    if not recorded:
+        opened = _opened(compared)
+        examined, truncated = _examined(compared, opened, samples, cases, names, tools)
+    photos = _photos(compared.run, [rows[names[case.number]]["image_key"] for case in cases], images)
+    shown: dict[str, list[CaseShown]] = {group: [] for group in _TITLES}
+    for case, found, photo in zip(cases, examined, photos, strict=True):
+        name = names[case.number]
+        row = rows[name]
+        gold = row["tags"] if task == "ner" else [row["relation"]]
+        said = {compared.trial.title: ours[name], compared.title: others.get(name)}
+        shown[case.group].append(
+            CaseShown(
+                id=name,
+                tokens=tuple(row["tokens"]) if texts else None,
+                gold=tuple(found_of(gold, task)),
+                said={who: tuple(found_of(one, task)) for who, one in said.items() if one is not None},
+                pair=None if task == "ner" else (tuple(row["head"]), tuple(row["tail"])),
+                photo=photo,
+                examined=found,
+                answer=case.answer,
+            )
+        )
+    rules = _rules(compared)
+    groups = [group for group in _TITLES if group != NAMED or ids]
+    made = tuple(Story(group, _TITLES[group], rules[group], tuple(shown[group])) for group in groups)
+    return made, truncated
+
+
+def _rules(compared: Compared) -> dict[str, str]:
+    """Return how the cases of each group are chosen."""
+    ours, others = compared.trial.title, compared.title
+    alike = "Among equals the ids decide. Only samples with an image are chosen."
+    return {
+        NAMED: "The samples that --cases names.",
+        HELPED: f"{ours} is right in all and {others} is not; first where that one is wrong in most. {alike}",
+        HURT: f"{others} is right in all and {ours} is not; first where that one is wrong in most. {alike}",
+        WRONG: f"Neither {ours} nor {others} is right in all; first where {ours} is wrong in most. {alike}",
+        SURE: f"The wrong answers of {ours} with the greatest probability, in no sample of another group.",
+    }
+
+
+def _pairs(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    return {
+        name: (" ".join(row["tokens"][slice(*row["head"])]), " ".join(row["tokens"][slice(*row["tail"])]))
+        for name, row in rows.items()
+        if row["head"] is not None
+    }
+
+
+def _probabilities(errors: pa.Table) -> dict[tuple[str, Entity], float]:
+    """Return the probability of each wrong answer, by its sample."""
+    found = {}
+    for row in errors.to_pylist():
+        if row["predicted_type"] is not None and row["probability"] is not None:
+            start, end = row["predicted_words"] or (0, 1)
+            found[row["id"], (row["predicted_type"], start, end - 1)] = row["probability"]
+    return found
+
+
+def _opened(compared: Compared) -> OpenModel:
+    recipe = RunConfig.read(compared.run.config).of(TrainSettings)
+    folder = compared.run.model(compared.trial)
+    return open_model(folder, device=recipe.device, precision=recipe.precision)
+
+
+def _examined(
+    compared: Compared,
+    opened: OpenModel,
+    samples: pa.Table,
+    cases: Iterable[Case],
+    names: Sequence[str],
+    tools: Tools,
+) -> tuple[list[Examined | None], dict[str, int]]:
+    """Return what each case's answer depends on, and how many texts of each split are read in part."""
+    config, info = opened.config, system_info(compared.trial.system)
+    asked = {"task": config.task, "max_length": config.max_length}
+    splits = {name: encode_split(samples, name, opened.reader, **asked) for name in SPLITS}
+    truncated = {
+        name: sum(text.words < len(words) for text, words in zip(split.texts, split.tokens, strict=True))
+        for name, split in splits.items()
+    }
+    feature_set = info.feature_set(compared.trial.features)
+    visuals = open_visuals(opened, compared.run, None, feature_set, tools)
+    extras = open_extras(info, compared.run, config.options, opened.reader, config.max_length)
+    split = splits[compared.split]
+    place = {name: number for number, name in enumerate(split.ids)}
+    chosen = split.take([place[names[case.number]] for case in cases])
+    return list(
+        examine(opened, replace(chosen, extras=extras), [case.answer for case in cases], visuals)
+    ), truncated
+
+
+def _photos(run: RunFolder, keys: Sequence[str | None], images: bool) -> list[Photo | None]:
+    """Return a thumbnail of each image with its boxes. images: whether the photos themselves are shown."""
+    wanted = pa.array(sorted({key for key in keys if key is not None}), pa.string())
+    table = read_table(run.images, IMAGES, "prepare", ["key", "path", "width", "height"])
+    rows = {row["key"]: row for row in table.filter(pc.is_in(table["key"], wanted)).to_pylist()}
+    boxes = _boxes(run, wanted, rows)
+    left = _PHOTO_BYTES
+    photos: dict[str, Photo] = {}
+    for key in dict.fromkeys(key for key in keys if key in rows):
+        assert key is not None
+        row = rows[key]
+        scale = _THUMBNAIL / max(row["width"], row["height"])
+        size = (max(1, round(row["width"] * scale)), max(1, round(row["height"] * scale)))
+        uri = _thumbnail(Path(row["path"]), key, size) if images else None
+        if uri is not None and len(uri) > left:
+            uri = None
+        left -= len(uri or "")
+        photos[key] = Photo(uri, *size, tuple(boxes.get(key, ())))
+    return [None if key is None else photos.get(key) for key in keys]
+
+
+def _boxes(run: RunFolder, wanted: pa.Array, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Box]]:
+    """Return the detected objects of images by their keys, in the order of their views."""
+    if not run.detections.is_file():
+        return {}
+    table = read_table(run.detections, DETECTIONS, "detect")
+    found: dict[str, list[Box]] = {}
+    for row in table.filter(pc.is_in(table["image_key"], wanted)).to_pylist():
+        image = rows[row["image_key"]]
+        x0, y0, x1, y1 = (row[side] for side in SIDES)
+        width, height = image["width"], image["height"]
+        sides = (x0 / width, y0 / height, x1 / width, y1 / height)
+        found.setdefault(row["image_key"], []).append(Box(row["rank"] + 1, row["label"], row["score"], sides))
+    return found
+
+
+def _thumbnail(path: Path, key: str, size: tuple[int, int]) -> str | None:
+    """Return a photo as a data URI, or None where it is not what it was any more."""
+    try:
+        image = open_keyed(path, key)
+    except UnusableImage:
+        return None
+    file = BytesIO()
+    image.resize(size).save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -1,0 +1,339 @@
+"""What a report shows of a run: gathered from what its stages and evaluations have left, or asked for."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from ...manifests.errors import HmnetPipeError, InputError, StageError
+from ...manifests.run import RunFolder
+from ...manifests.schemas import ERRORS, PREDICTIONS, SAMPLES
+from ...manifests.tables import read_table
+from ...stages.base.tools import SILENT, Tools
+from ...stages.evaluate.recorded import Evaluation, evaluation_name
+from ...stages.learning.errors import KINDS, error_report, errors_of
+from ...stages.systems.registry import system_info
+from ..run.config import RunConfig
+from ..run.trainings import Setting, differences, finished_trainings, settings_of, trial_of
+from .data import Calibrated, Errors, ErrorSample, GroupUse, ImageUse, RunReport, ScoreRow, Story
+from .evaluations import evaluated
+from .facts import data_facts, provenance
+from .inside import curves, mean_gates
+from .text import notes_on, scored_splits
+
+__all__ = ["Asked", "gather"]
+
+T = TypeVar("T")
+Metrics = Mapping[str, Any]
+
+# Systems on text alone that others are compared with, where there are several.
+_TEXT_ALONE = ("bert-crf", "mtb")
+_SHOWN = "hmnet"
+_ERRORS_OF_A_KIND = 12
+_SCORES = ("precision", "recall", "f1")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a report is asked for.
+
+    system, seed: the training that is looked into; "" and None: hmnet, or the best that reads images, and
+    its first seed. against: the system that others are compared with; "": one on text alone. cases: ids of
+    samples that are shown besides. images, texts: whether photos and texts of samples are shown. recorded:
+    nothing is computed that was not before.
+    """
+
+    system: str = ""
+    seed: int | None = None
+    against: str = ""
+    cases: tuple[str, ...] = ()
+    images: bool = True
+    texts: bool = True
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What every part of a run's report is made from. base: the setting on text alone, or None."""
+
+    run: RunFolder
+    asked: Asked
+    task: str
+    split: str
+    settings: tuple[Setting, ...]
+    shown: Metrics
+    base: Setting | None
+    why: dict[str, str]
+    tools: Tools
+
+    @property
+    def negative(self) -> str | None:
+        return (self.shown[self.split] or {}).get("negative")
+
+    def told(self, part: str, make: Callable[[], T]) -> T | None:
+        """Return what `make` does, or None, with the reason kept where it cannot be made."""
+        try:
+            return make()
+        except (HmnetPipeError, OSError) as error:
+            self.why[part] = str(error)
+            return None
+
+    def predictions(self, metrics: Metrics) -> pa.Table:
+        """Return the predictions of a training on the split. Raises StageError where there are none."""
+        folder = self.run.model(trial_of(metrics))
+        name = "predictions" if self.split == "test" else f"evaluation-{self.split}"
+        return read_table(folder / f"{name}.parquet", PREDICTIONS, "train")
+
+
+def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tools = SILENT) -> RunReport:
+    """Return what is shown of a run.
+
+    lock: the text of its lock, or why it has none. Raises StageError where the run holds no finished
+    training, and InputError where what is asked for is not there. What else is missing is left out, with its
+    reason.
+    """
+    config = RunConfig.read(run.config)
+    metrics = finished_trainings(run)
+    samples = read_table(run.samples, SAMPLES, "prepare")
+    split = "test" if all(one["test"] is not None for one in metrics) else "valid"
+    settings = tuple(settings_of(metrics))
+    shown, base = _shown(settings, asked, run), _base(settings, asked, run)
+    part = _Part(run, asked, config.task, split, settings, shown, base, {}, tools)
+    trial = trial_of(shown)
+
+    def in_depth() -> tuple[Evaluation, Path]:
+        return evaluated(run, trial, split, in_depth=True, recorded=asked.recorded, tools=tools)
+
+    found = part.told("evaluation", in_depth)
+    scores = found[0].scores if found is not None else {}
+    errors = part.told("errors", lambda: _errors(part, found))
+    looked = part.told("cases", lambda: _looked(part, samples, found))
+    confusion = errors.report["confusion"] if errors is not None else {"types": [], "counts": [[0]]}
+    return RunReport(
+        name=str(run.path),
+        task=config.task,
+        split=split,
+        shown=trial.title,
+        against=base.name if base is not None else None,
+        rows=tuple(_rows(part)),
+        types={name: row["support"] for name, row in (shown[split] or {}).get("per_type", {}).items()},
+        notes=tuple(notes_on(scored_splits(metrics))),
+        uses=tuple(_uses(part)),
+        kinds=tuple(_kinds(part)),
+        errors=errors,
+        stories=looked[0] if looked is not None else (),
+        gates=mean_gates(found[1], trial.system) if found is not None else None,
+        curves=tuple(curve for one in metrics for curve in curves(run, one)),
+        calibrated=Calibrated(trial.title, scores["calibration"]) if "calibration" in scores else None,
+        counts=tuple(
+            (name, sum(row), sum(line[number] for line in confusion["counts"]))
+            for number, (name, row) in enumerate(zip(confusion["types"], confusion["counts"], strict=False))
+        ),
+        data=replace(
+            data_facts(run, samples, config.task), truncated=looked[1] if looked is not None else None
+        ),
+        provenance=provenance(run, config, lock),
+        why=part.why,
+    )
+
+
+def _shown(settings: Sequence[Setting], asked: Asked, run: RunFolder) -> Metrics:
+    """Return the training that is looked into.
+
+    Raises InputError where the one that is asked for is not there.
+    """
+    if asked.system:
+        wanted = [one for one in settings if one.trainings[0]["system"] == asked.system]
+        if not wanted:
+            raise InputError(f"--system {asked.system}: {run.path} holds no finished training of it")
+        setting = wanted[0]
+    else:
+        plain = [one for one in settings if not one.trainings[0].get("shots")] or list(settings)
+        visual = [one for one in plain if _is_visual(one)] or plain
+        setting = max(visual, key=lambda one: (one.trainings[0]["system"] == _SHOWN, _valid(one)))
+    if asked.seed is None:
+        return min(setting.trainings, key=lambda one: one["seed"])
+    of_seed = [one for one in setting.trainings if one["seed"] == asked.seed]
+    if not of_seed:
+        seeds = ", ".join(sorted({str(one["seed"]) for one in setting.trainings}))
+        raise InputError(f"--seed {asked.seed}: {setting.name} of {run.path} has seeds {seeds}")
+    return of_seed[0]
+
+
+def _base(settings: Sequence[Setting], asked: Asked, run: RunFolder) -> Setting | None:
+    """Return the setting that others are compared with: the one asked for, or one on text alone, or None."""
+    if asked.against:
+        wanted = [one for one in settings if one.trainings[0]["system"] == asked.against]
+        if not wanted:
+            raise InputError(f"--against {asked.against}: {run.path} holds no finished training of it")
+        return wanted[0]
+    plain = [one for one in settings if not one.trainings[0].get("shots") and not _is_visual(one)]
+    return max(plain, key=lambda one: (one.trainings[0]["system"] in _TEXT_ALONE, _valid(one)), default=None)
+
+
+def _is_visual(setting: Setting) -> bool:
+    return system_info(setting.trainings[0]["system"]).is_visual
+
+
+def _valid(setting: Setting) -> float:
+    found = setting.spread("valid")
+    return -1.0 if found is None else found.mean
+
+
+def _rows(part: _Part) -> Iterator[ScoreRow]:
+    tested: Mapping[str, Mapping[str, Any]] = {}
+    base = part.base
+    if base is not None and part.split == "test" and len(part.settings) > 1:
+        trained, system = (
+            [one for each in part.settings for one in each.trainings],
+            base.trainings[0]["system"],
+        )
+        tested = part.told("differences", lambda: differences(part.run, trained, system)) or {}
+    spreads = [{score: each.spread(part.split, score) for score in _SCORES} for each in part.settings]
+    tops = {
+        score: max((round(one[score].mean, 4) for one in spreads if one[score] is not None), default=None)
+        for score in _SCORES
+    }
+    for setting, own in zip(part.settings, spreads, strict=True):
+        scored = [one[part.split] for one in setting.trainings if one[part.split] is not None]
+        types = sorted({name for one in scored for name in one.get("per_type", {})})
+        best = {score for score, one in own.items() if one is not None and round(one.mean, 4) == tops[score]}
+        per_type = {name: setting.spread(part.split, within=("per_type", name)) for name in types}
+        yield ScoreRow(
+            name=setting.name,
+            system=setting.trainings[0]["system"],
+            is_visual=_is_visual(setting),
+            trainings=len(setting.trainings),
+            scores={**own, "valid_f1": setting.spread("valid")},
+            each=tuple(one["f1"] for one in scored),
+            best=frozenset(best if len(part.settings) > 1 else ()),
+            difference=tested.get(setting.name),
+            per_type={name: one for name, one in per_type.items() if one is not None},
+        )
+
+
+def _uses(part: _Part) -> Iterator[ImageUse]:
+    """Yield what each setting's first training makes of the images; those on text alone as they are."""
+    for setting in part.settings:
+        first = min(setting.trainings, key=lambda one: one["seed"])
+        trial, as_is = trial_of(first), first[part.split]
+        if as_is is None or (not _is_visual(setting) and setting is not part.base):
+            continue
+        changed: dict[str, Mapping[str, Any]] = {}
+        for name in ("shuffle_images", "no_images") if _is_visual(setting) else ():
+            one: dict[str, Any] = {name: True, "recorded": part.asked.recorded, "tools": part.tools}
+            found = part.told("uses", lambda: evaluated(part.run, trial, part.split, **one))  # noqa: B023
+            if found is not None:
+                changed[name] = found[0].scores
+        groups = [("all", as_is), *as_is.get("per_group", {}).items()]
+        yield ImageUse(
+            setting.name,
+            trial.title,
+            _is_visual(setting),
+            tuple(
+                GroupUse(
+                    group,
+                    row["support"],
+                    row["f1"],
+                    *(_of_group(changed.get(name), group) for name in ("shuffle_images", "no_images")),
+                )
+                for group, row in groups
+            ),
+        )
+
+
+def _of_group(scores: Mapping[str, Any] | None, group: str) -> float | None:
+    if scores is None:
+        return None
+    found = scores if group == "all" else scores["per_group"].get(group)
+    return None if found is None else float(found["f1"])
+
+
+def _kinds(part: _Part) -> Iterator[tuple[str, Mapping[str, int]]]:
+    """Yield how many errors of each kind each setting's first training makes."""
+    for setting in part.settings:
+        first = min(setting.trainings, key=lambda one: one["seed"])
+        try:
+            predictions = part.predictions(first)
+        except StageError:
+            continue
+        yield setting.name, error_report(predictions, part.task, part.negative)["kinds"]
+
+
+def _errors(part: _Part, found: tuple[Evaluation, Path] | None) -> Errors:
+    """Return the errors of the training that is looked into, with probabilities where they are known."""
+    trial = trial_of(part.shown)
+    if found is None:
+        predictions = part.predictions(part.shown)
+        rows, file = errors_of(predictions, part.task, part.negative), ""
+    else:
+        predictions = read_table(found[1].with_suffix(".parquet"), PREDICTIONS, "evaluate")
+        path = found[1].with_name(f"errors-{part.split}.parquet")
+        rows, file = read_table(path, ERRORS, "evaluate"), str(path)
+    samples: dict[str, list[ErrorSample]] = {kind: [] for kind in KINDS[1:]}
+    for row in rows.to_pylist():
+        if len(samples[row["kind"]]) < _ERRORS_OF_A_KIND:
+            samples[row["kind"]].append(_sample(row, part.asked.texts))
+    report = error_report(predictions, part.task, part.negative)
+    return Errors(trial.title, report, {kind: tuple(some) for kind, some in samples.items() if some}, file)
+
+
+def _looked(
+    part: _Part, samples: pa.Table, found: tuple[Evaluation, Path] | None
+) -> tuple[tuple[Story, ...], Mapping[str, int] | None]:
+    """Return the cases, and how many texts of each split the model reads in part, None: not known."""
+    from .cases import Compared, stories
+
+    if found is None:
+        raise StageError("the training was not evaluated")
+    trial, path = trial_of(part.shown), found[1]
+    same = part.base is not None and part.base.trainings[0]["system"] == trial.system
+    if part.base is not None and not same and part.split == "test":
+        pool = part.base.trainings
+        other = next((one for one in pool if one["seed"] == part.shown["seed"]), pool[0])
+        against, title = part.predictions(other), trial_of(other).title
+    else:
+        without = path.with_name(f"evaluation-{evaluation_name(part.split, without_images=True)}.parquet")
+        against = read_table(without, PREDICTIONS, "evaluate")
+        title = f"{trial.title} without images"
+    compared = Compared(
+        part.run,
+        trial,
+        part.split,
+        part.task,
+        part.negative,
+        read_table(path.with_suffix(".parquet"), PREDICTIONS, "evaluate"),
+        against,
+        title,
+        read_table(path.with_name(f"errors-{part.split}.parquet"), ERRORS, "evaluate"),
+    )
+    asked = part.asked
+    return stories(
+        compared,
+        samples,
+        asked.cases,
+        images=asked.images,
+        texts=asked.texts,
+        recorded=asked.recorded,
+        tools=part.tools,
+    )
+
+
+def _sample(row: Mapping[str, Any], texts: bool) -> ErrorSample:
+    words = {
+        which: " ".join(row["tokens"][slice(*row[f"{which}_words"])])
+        if row[f"{which}_words"] is not None and texts
+        else ""
+        for which in ("gold", "predicted")
+    }
+    return ErrorSample(
+        row["id"],
+        row["gold_type"],
+        words["gold"],
+        row["predicted_type"],
+        words["predicted"],
+        row["probability"],
+        " ".join(row["tokens"]) if texts else None,
+    )
