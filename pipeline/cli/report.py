@@ -108,17 +108,28 @@ def report(
     words += [name for name, given in flags.items() if given]
     words += ["--cases", *cases] if cases else []
     with lent_tools(quiet=as_json) as tools:
-        path = write_report(folders, asked, output, typed("report", *words), tools)
+        path, drawn = write_report(folders, asked, output, figures, typed("report", *words), tools)
     if as_json:
-        print_json({"output": str(path)})
-    else:
-        show(f"report: {path}")
+        print_json({"output": str(path), "figures": [str(one) for one in drawn]})
+        return
+    show(f"report: {path}")
+    if figures is not None:
+        show(f"report: {len(drawn)} files of figures -> {figures}")
 
 
 def write_report(
-    folders: Sequence[Path], asked: "Asked", output: Path | None, command: str, tools: "Tools"
-) -> Path:
-    """Write the report of some runs, and return its file. command: makes it again."""
+    folders: Sequence[Path],
+    asked: "Asked",
+    output: Path | None,
+    figures: Path | None,
+    command: str,
+    tools: "Tools",
+) -> tuple[Path, list[Path]]:
+    """Write the report of some runs, and return its file, and those of its figures.
+
+    output: RUN/report.html where it is None. figures: their folder, where they are wanted. command: makes the
+    report again.
+    """
     from ..report.make import make_report
     from ..reproduce.lock import lock_text
 
@@ -130,5 +141,5 @@ def write_report(
 
     runs = [RunFolder(folder) for folder in folders]
     path = output or folders[0] / "report.html"
-    make_report(runs, [lock_of(run) for run in runs], path, asked, command=command, tools=tools)
-    return path
+    locks = [lock_of(run) for run in runs]
+    return path, make_report(runs, locks, path, asked, figures=figures, command=command, tools=tools)

@@ -74,14 +74,13 @@ def stories(
 ) -> tuple[tuple[Story, ...], dict[str, int] | None]:
     """Return the cases in groups, and how many texts of each split the model reads in part.
 
-    ids: of samples that are shown besides. images, texts: whether photos and words are shown. recorded: no
-    model is opened: it is not said what answers depend on, nor what is read in part (None). Raises InputError
-    where a sample is not there.
+    ids: of samples of the split that are shown besides. images, texts: whether photos and words are shown.
+    recorded: no model is opened: it is not said what answers depend on, nor what is read in part (None).
     """
     task, negative = compared.task, compared.negative
     rows = {row["id"]: row for row in samples.to_pylist() if row["split"] == compared.split}
     cases = [
-        *named(compared.ours, ids, task, negative, _pairs(rows)),
+        *named(compared.ours, ids, task, negative),
         *choose(compared.ours, compared.others, task, negative, _probabilities(compared.errors)),
     ]
     names = compared.ours["id"].to_pylist()
@@ -132,14 +131,6 @@ def _rules(compared: Compared) -> dict[str, str]:
     }
 
 
-def _pairs(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
-    return {
-        name: (" ".join(row["tokens"][slice(*row["head"])]), " ".join(row["tokens"][slice(*row["tail"])]))
-        for name, row in rows.items()
-        if row["head"] is not None
-    }
-
-
 def _probabilities(errors: pa.Table) -> dict[tuple[str, Entity], float]:
     """Return the probability of each wrong answer, by its sample."""
     found = {}
@@ -166,8 +157,10 @@ def _examined(
 ) -> tuple[list[Examined | None], dict[str, int]]:
     """Return what each case's answer depends on, and how many texts of each split are read in part."""
     config, info = opened.config, system_info(compared.trial.system)
-    asked = {"task": config.task, "max_length": config.max_length}
-    splits = {name: encode_split(samples, name, opened.reader, **asked) for name in SPLITS}
+    splits = {
+        name: encode_split(samples, name, opened.reader, task=config.task, max_length=config.max_length)
+        for name in SPLITS
+    }
     truncated = {
         name: sum(text.words < len(words) for text, words in zip(split.texts, split.tokens, strict=True))
         for name, split in splits.items()

@@ -11,7 +11,9 @@ from ...manifests.errors import HmnetPipeError, InputError, StageError
 from ...manifests.run import RunFolder
 from ...manifests.schemas import ERRORS, PREDICTIONS, SAMPLES
 from ...manifests.tables import read_table
+from ...manifests.trial import Trial
 from ...stages.base.tools import SILENT, Tools
+from ...stages.evaluate.cases import resolved
 from ...stages.evaluate.recorded import Evaluation, evaluation_name
 from ...stages.learning.errors import KINDS, error_report, errors_of
 from ...stages.systems.registry import system_info
@@ -56,10 +58,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Part:
-    """What every part of a run's report is made from. base: the setting on text alone, or None."""
+    """What every part of a run's report is made from.
+
+    cases: the ids of samples that are shown besides. base: the setting on text alone, or None.
+    """
 
     run: RunFolder
     asked: Asked
+    cases: list[str]
     task: str
     split: str
     settings: tuple[Setting, ...]
@@ -100,7 +106,8 @@ def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tool
     split = "test" if all(one["test"] is not None for one in metrics) else "valid"
     settings = tuple(settings_of(metrics))
     shown, base = _shown(settings, asked, run), _base(settings, asked, run)
-    part = _Part(run, asked, config.task, split, settings, shown, base, {}, tools)
+    cases = resolved(samples, split, asked.cases)
+    part = _Part(run, asked, cases, config.task, split, settings, shown, base, {}, tools)
     trial = trial_of(shown)
 
     def in_depth() -> tuple[Evaluation, Path]:
@@ -193,7 +200,7 @@ def _rows(part: _Part) -> Iterator[ScoreRow]:
         tested = part.told("differences", lambda: differences(part.run, trained, system)) or {}
     spreads = [{score: each.spread(part.split, score) for score in _SCORES} for each in part.settings]
     tops = {
-        score: max((round(one[score].mean, 4) for one in spreads if one[score] is not None), default=None)
+        score: max((round(found.mean, 4) for one in spreads if (found := one[score])), default=None)
         for score in _SCORES
     }
     for setting, own in zip(part.settings, spreads, strict=True):
@@ -221,12 +228,10 @@ def _uses(part: _Part) -> Iterator[ImageUse]:
         trial, as_is = trial_of(first), first[part.split]
         if as_is is None or (not _is_visual(setting) and setting is not part.base):
             continue
-        changed: dict[str, Mapping[str, Any]] = {}
-        for name in ("shuffle_images", "no_images") if _is_visual(setting) else ():
-            one: dict[str, Any] = {name: True, "recorded": part.asked.recorded, "tools": part.tools}
-            found = part.told("uses", lambda: evaluated(part.run, trial, part.split, **one))  # noqa: B023
-            if found is not None:
-                changed[name] = found[0].scores
+        shuffled, without = (
+            _with_changed_images(part, trial, **change) if _is_visual(setting) else None
+            for change in ({"shuffle_images": True}, {"no_images": True})
+        )
         groups = [("all", as_is), *as_is.get("per_group", {}).items()]
         yield ImageUse(
             setting.name,
@@ -237,11 +242,21 @@ def _uses(part: _Part) -> Iterator[ImageUse]:
                     group,
                     row["support"],
                     row["f1"],
-                    *(_of_group(changed.get(name), group) for name in ("shuffle_images", "no_images")),
+                    _of_group(shuffled, group),
+                    _of_group(without, group),
                 )
                 for group, row in groups
             ),
         )
+
+
+def _with_changed_images(part: _Part, trial: Trial, **change: bool) -> Mapping[str, Any] | None:
+    """Return the scores of a trial with its images shuffled or gone."""
+    recorded, tools = part.asked.recorded, part.tools
+    found = part.told(
+        "uses", lambda: evaluated(part.run, trial, part.split, recorded=recorded, tools=tools, **change)
+    )
+    return found[0].scores if found is not None else None
 
 
 def _of_group(scores: Mapping[str, Any] | None, group: str) -> float | None:
@@ -313,7 +328,7 @@ def _looked(
     return stories(
         compared,
         samples,
-        asked.cases,
+        part.cases,
         images=asked.images,
         texts=asked.texts,
         recorded=asked.recorded,

@@ -10,6 +10,7 @@ from ...manifests.files import write_text
 from ...manifests.run import RunFolder
 from ...stages.base.tools import SILENT, Tools
 from .data import Report
+from .figures import write_figures
 from .gather import Asked, gather
 from .page import page_of
 
@@ -22,17 +23,19 @@ def make_report(
     output: Path,
     asked: Asked,
     *,
+    figures: Path | None = None,
     command: str,
     tools: Tools = SILENT,
-) -> Report:
-    """Write the report of some runs to `output`, and return what it shows.
+) -> list[Path]:
+    """Write the report of some runs to `output`, and its figures into a folder; return their files.
 
-    locks: of each run the text of its lock, or why it has none. command: makes the report again. Raises
-    InputError where `output` is a folder, and as `gather` does.
+    locks: of each run the text of its lock, or why it has none. figures: None: no figure is written. command:
+    makes the report again. Raises InputError where `output` is a folder, and as `gather` and `write_figures`
+    do.
     """
     if output.is_dir():
         raise InputError(f"--output {output} is a folder; name a file, {output / 'report.html'} for example")
     found = [gather(run, asked, lock, tools) for run, lock in zip(runs, locks, strict=True)]
     report = Report(tuple(found), command, __version__, datetime.now(UTC).strftime("%d %B %Y").lstrip("0"))
     write_text(output, page_of(report))
-    return report
+    return write_figures(report, figures) if figures is not None else []

@@ -123,8 +123,11 @@ def _said(case: CaseShown, answers: Sequence[Entity], is_gold: bool) -> Markup:
         if not is_gold or case.tokens is None:
             return shown
         marks = ((span, which) for span, which in zip(case.pair, ("head", "tail"), strict=True))
-        pieces = [(start, end - 1, drawing_class, None) for (start, end), drawing_class in marks]
-        return shown + Markup("<br>") + _marked(case.tokens, pieces)
+        return (
+            shown
+            + Markup("<br>")
+            + _marked(case.tokens, [(start, end - 1, which, None) for (start, end), which in marks])
+        )
     if case.tokens is None:
         names = [f"{name} (words {first + 1} to {last + 1})" for name, first, last in answers]
         return drawing.joined([", ".join(names) or "nothing"])

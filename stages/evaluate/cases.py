@@ -9,7 +9,7 @@ import pyarrow as pa
 from ...manifests.errors import InputError
 from ..learning.errors import Entity, found_of
 
-__all__ = ["HELPED", "HURT", "NAMED", "PAPER", "SURE", "WRONG", "Case", "choose", "named"]
+__all__ = ["HELPED", "HURT", "NAMED", "PAPER", "SURE", "WRONG", "Case", "choose", "named", "resolved"]
 
 HELPED, HURT, WRONG, SURE, NAMED = "helped", "hurt", "wrong", "sure", "named"
 
@@ -121,45 +121,45 @@ def _answer(one: _Judged, group: str) -> Entity:
     return min(changes, key=lambda answer: (answer[1:], answer))
 
 
-def named(
-    predictions: pa.Table,
-    ids: Sequence[str],
-    task: str,
-    negative: str | None,
-    pairs: Mapping[str, tuple[str, str]],
-) -> list[Case]:
-    """Return the cases of these samples, in their order. PAPER stands for the paper's own sentences.
-
-    pairs: the words of head and tail of each sample, for relations. Raises InputError, which names it, where
-    a sample is not there.
-    """
+def named(predictions: pa.Table, ids: Sequence[str], task: str, negative: str | None) -> list[Case]:
+    """Return the cases of these samples, in their order, each about its first answer, of the gold if there."""
     rows = {row["id"]: (number, row) for number, row in enumerate(predictions.to_pylist())}
-    wanted = [one for asked in ids for one in (_of_paper(pairs) if asked == PAPER else [asked])]
     cases = []
-    for one in dict.fromkeys(wanted):
-        if one not in rows:
-            raise InputError(
-                f"--cases {one}: no sample of the split has this id; ids are in samples.parquet, and "
-                f"{PAPER!r} stands for the paper's three sentences of MNRE"
-            )
+    for one in ids:
         number, row = rows[one]
-        for labels in (row["gold"], row["predicted"]):
-            if answers := found_of(labels, task, negative):
-                cases.append(Case(NAMED, number, answers[0]))
-                break
-        else:
-            cases.append(Case(NAMED, number, (row["gold"][0], 0, 0)))
+        answers = [
+            answer for which in ("gold", "predicted") for answer in found_of(row[which], task, negative)
+        ]
+        cases.append(Case(NAMED, number, answers[0] if answers else (row["gold"][0], 0, 0)))
     return cases
 
 
-def _of_paper(pairs: Mapping[str, tuple[str, str]]) -> list[str]:
-    """Return the ids of the paper's sentences. Raises InputError where none is there."""
-    found = [
-        next((one for one, pair in sorted(pairs.items()) if set(pair) == set(sentence)), None)
-        for sentence in _SENTENCES
-    ]
-    if not any(found):
+def resolved(samples: pa.Table, split: str, ids: Sequence[str]) -> list[str]:
+    """Return the ids of samples of a split, each once. PAPER stands for the paper's own sentences.
+
+    samples: manifests.schemas.SAMPLES. Raises InputError, which names it, where a sample is not there.
+    """
+    rows = [row for row in samples.to_pylist() if row["split"] == split] if ids else []
+    known = {row["id"] for row in rows}
+    wanted = [one for asked in ids for one in (_of_paper(rows) if asked == PAPER else [asked])]
+    if unknown := [one for one in wanted if one not in known]:
+        raise InputError(
+            f"--cases {unknown[0]}: no sample of the {split} split has this id; ids are in samples.parquet, "
+            f"and {PAPER!r} stands for the paper's three sentences of MNRE"
+        )
+    return list(dict.fromkeys(wanted))
+
+
+def _of_paper(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the ids of the paper's sentences, by head and tail. Raises InputError where none is there."""
+    found: dict[frozenset[str], str] = {}
+    for row in rows:
+        if row["head"] is not None:
+            ends = (" ".join(row["tokens"][slice(*row[which])]) for which in ("head", "tail"))
+            found.setdefault(frozenset(ends), row["id"])
+    there = [found[key] for sentence in _SENTENCES if (key := frozenset(sentence)) in found]
+    if not there:
         raise InputError(
             f"--cases {PAPER}: none of the paper's sentences is here; they are in the test split of MNRE"
         )
-    return [one for one in found if one is not None]
+    return there

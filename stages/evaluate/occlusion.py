@@ -114,8 +114,8 @@ def _one(
 
 def _batch(opened: OpenModel, sample: Split, visuals: Visuals | None) -> Batch:
     """Return the one sample of a split as the model reads it."""
-    asked = {"task": opened.config.task, "pad_id": opened.reader.pad_id, "label_ids": None}
-    [batch] = batches(sample, [[0]], visuals=visuals, **asked)
+    task, pad_id = opened.config.task, opened.reader.pad_id
+    [batch] = batches(sample, [[0]], task=task, pad_id=pad_id, label_ids=None, visuals=visuals)
     return batch.to(next(opened.model.parameters()).device)
 
 

@@ -43,6 +43,7 @@ COMMANDS: dict[str, Sequence[str]] = {
     "score": ("score", "given.jsonl", "--run", RUN),
     "push": ("push", f"{RUN}/models/hmnet/seed-1", "user/name", "--dry-run"),
     "table": ("table", RUN),
+    "report": ("report", RUN),
     "status": ("status", RUN),
     "changed": ("changed", RUN, *["--", "prepare", "--", "detect", "--", "extract", "--", "train"]),
     "verify": ("verify", RUN, "--rerun"),

@@ -5,8 +5,20 @@ from typing import Any
 import pytest
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.schemas import PREDICTIONS
+from hmnet_pipe.manifests.schemas import SAMPLES as SAMPLES_SCHEMA
 from hmnet_pipe.manifests.tables import table_of
-from hmnet_pipe.stages.evaluate.cases import HELPED, HURT, NAMED, PAPER, SURE, WRONG, Case, choose, named
+from hmnet_pipe.stages.evaluate.cases import (
+    HELPED,
+    HURT,
+    NAMED,
+    PAPER,
+    SURE,
+    WRONG,
+    Case,
+    choose,
+    named,
+    resolved,
+)
 
 P, L, O = ["B-PER"], ["B-LOC"], ["O"]  # noqa: E741
 
@@ -79,14 +91,28 @@ def test_relations_are_chosen_with_the_negative_one_as_nothing() -> None:
     assert cases == [Case(HELPED, 0, ("a", 0, 0)), Case(HURT, 1, ("a", 0, 0))]
 
 
+def sample(id_: str, head: str, tail: str, split: str = "test") -> dict[str, Any]:
+    words = [*head.split(), "and", *tail.split()]
+    first, last = len(head.split()), len(tail.split())
+    ends = {"head": [0, first], "tail": [first + 1, first + 1 + last]}
+    return {**dict.fromkeys(SAMPLES_SCHEMA.names), **ends, "id": id_, "split": split, "tokens": words}
+
+
 def test_samples_are_found_by_their_ids_and_the_papers_by_their_words() -> None:
-    rows = table([("1", ["peer"], ["couple"], True), ("2", ["None"], ["None"], True)])
-    pairs = {"1": ("Jun", "Taylor Hill"), "2": ("Bush", "Iraq")}
-    assert named(rows, ["2", PAPER, "1"], "re", "None", pairs) == [
+    rows = [
+        sample("1", "Jun", "Taylor Hill"),
+        sample("2", "Bush", "Iraq"),
+        sample("3", "Bush", "America", "train"),
+    ]
+    samples = table_of(SAMPLES_SCHEMA, rows)
+    assert resolved(samples, "test", ["2", PAPER, "1", "2"]) == ["2", "1"]
+    assert resolved(samples, "train", [PAPER]) == ["3"]
+    with pytest.raises(InputError, match=r"--cases 3: no sample of the test split has this id"):
+        resolved(samples, "test", ["3"])
+    with pytest.raises(InputError, match=r"none of the paper's sentences is here"):
+        resolved(samples, "valid", [PAPER])
+    predictions = table([("1", ["peer"], ["couple"], True), ("2", ["None"], ["None"], True)])
+    assert named(predictions, ["2", "1"], "re", "None") == [
         Case(NAMED, 1, ("None", 0, 0)),
         Case(NAMED, 0, ("peer", 0, 0)),
     ]
-    with pytest.raises(InputError, match=r"--cases 3: no sample of the split has this id"):
-        named(rows, ["3"], "re", "None", pairs)
-    with pytest.raises(InputError, match=r"none of the paper's sentences is here"):
-        named(rows, [PAPER], "re", "None", {"2": pairs["2"]})
