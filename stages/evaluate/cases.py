@@ -122,7 +122,7 @@ def _answer(one: _Judged, group: str) -> Entity:
 
 
 def named(predictions: pa.Table, ids: Sequence[str], task: str, negative: str | None) -> list[Case]:
-    """Return the cases of these samples, in their order, each about its first answer, of the gold if there."""
+    """Return the cases of these samples, in their order, each about its first answer, of the gold if any."""
     rows = {row["id"]: (number, row) for number, row in enumerate(predictions.to_pylist())}
     cases = []
     for one in ids:

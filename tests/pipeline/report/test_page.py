@@ -206,7 +206,7 @@ def test_a_report_can_be_read_by_ear_and_by_keys(runs: dict[str, Path], task: st
     for element in page.all():
         for name in ("aria-labelledby", "href"):
             target = element.attributes.get(name) or ""
-            if name == "aria-labelledby" or target.startswith("#"):
+            if target and (name == "aria-labelledby" or target.startswith("#")):
                 assert target.removeprefix("#") in ids, element
     for region in page.all("div"):
         if "scroll" in (region.attributes.get("class") or "") and list(region.all("table")):
@@ -326,7 +326,7 @@ def test_several_runs_are_one_page_with_the_table_of_each(runs: dict[str, Path])
         (Asked(system="umt"), r"--system umt: .* holds no finished training of it"),
         (Asked(seed=7), r"--seed 7: hmnet of .* has seeds 1"),
         (Asked(against="umt"), r"--against umt: .* holds no finished training of it"),
-        (Asked(cases=("nowhere",)), r"--cases nowhere: no sample of the split has this id"),
+        (Asked(cases=("nowhere",)), r"--cases nowhere: no sample of the test split has this id"),
     ],
 )
 def test_what_is_asked_for_and_is_not_there_is_one_sentence(
