@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from ...manifests.advice import typed
 from ...manifests.errors import HmnetPipeError, InputError, StageError
 from ...manifests.run import RunFolder
 from ...manifests.schemas import ERRORS, PREDICTIONS, SAMPLES
@@ -18,7 +19,14 @@ from ...stages.evaluate.recorded import Evaluation, evaluation_name
 from ...stages.learning.errors import KINDS, error_report, errors_of
 from ...stages.systems.registry import system_info
 from ..run.config import RunConfig
-from ..run.trainings import Setting, differences, finished_trainings, settings_of, trial_of
+from ..run.trainings import (
+    Setting,
+    differences,
+    finished_trainings,
+    folder_of,
+    settings_of,
+    trial_of,
+)
 from .data import Calibrated, Errors, ErrorSample, GroupUse, ImageUse, RunReport, ScoreRow, Story
 from .evaluations import evaluated
 from .facts import data_facts, provenance
@@ -88,7 +96,7 @@ class _Part:
 
     def predictions(self, metrics: Metrics) -> pa.Table:
         """Return the predictions of a training on the split. Raises StageError where there are none."""
-        folder = self.run.model(trial_of(metrics))
+        folder = folder_of(self.run, metrics)
         name = "predictions" if self.split == "test" else f"evaluation-{self.split}"
         return read_table(folder / f"{name}.parquet", PREDICTIONS, "train")
 
@@ -105,6 +113,8 @@ def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tool
     samples = read_table(run.samples, SAMPLES, "prepare")
     split = "test" if all(one["test"] is not None for one in metrics) else "valid"
     settings = tuple(settings_of(metrics))
+    if all("given" in one for one in metrics):
+        raise StageError(f"{run.path} holds no finished training; run `{typed('train', run.path)}` first")
     shown, base = _shown(settings, asked, run), _base(settings, asked, run)
     cases = resolved(samples, split, asked.cases)
     part = _Part(run, asked, cases, config.task, split, settings, shown, base, {}, tools)
@@ -152,12 +162,17 @@ def _shown(settings: Sequence[Setting], asked: Asked, run: RunFolder) -> Metrics
     Raises InputError where the one that is asked for is not there.
     """
     if asked.system:
-        wanted = [one for one in settings if one.trainings[0]["system"] == asked.system]
+        wanted = [
+            one
+            for one in settings
+            if one.trainings[0]["system"] == asked.system and "given" not in one.trainings[0]
+        ]
         if not wanted:
             raise InputError(f"--system {asked.system}: {run.path} holds no finished training of it")
         setting = wanted[0]
     else:
-        plain = [one for one in settings if not one.trainings[0].get("shots")] or list(settings)
+        trained = [one for one in settings if "given" not in one.trainings[0]]
+        plain = [one for one in trained if _is_full(one)] or trained
         visual = [one for one in plain if _is_visual(one)] or plain
         setting = max(visual, key=lambda one: (one.trainings[0]["system"] == _SHOWN, _valid(one)))
     if asked.seed is None:
@@ -176,12 +191,19 @@ def _base(settings: Sequence[Setting], asked: Asked, run: RunFolder) -> Setting 
         if not wanted:
             raise InputError(f"--against {asked.against}: {run.path} holds no finished training of it")
         return wanted[0]
-    plain = [one for one in settings if not one.trainings[0].get("shots") and not _is_visual(one)]
+    plain = [one for one in settings if _is_full(one) and not _is_visual(one)]
     return max(plain, key=lambda one: (one.trainings[0]["system"] in _TEXT_ALONE, _valid(one)), default=None)
 
 
 def _is_visual(setting: Setting) -> bool:
-    return system_info(setting.trainings[0]["system"]).is_visual
+    """Return whether a setting reads images; of predictions that were given, that is not known, and False."""
+    first = setting.trainings[0]
+    return "given" not in first and system_info(first["system"]).is_visual
+
+
+def _is_full(setting: Setting) -> bool:
+    """Return whether a setting was trained here, and on all samples."""
+    return not {"given", "shots", "percent"} & setting.trainings[0].keys()
 
 
 def _valid(setting: Setting) -> float:

@@ -12,7 +12,7 @@ from ...manifests.run import RunFolder
 from ...manifests.schemas import EXPLANATIONS, HISTORY
 from ...manifests.tables import read_table
 from ...stages.systems.variants import VARIANTS
-from ..run.trainings import setting_of, trial_of
+from ..run.trainings import folder_of, setting_of
 from .data import Curve, Gates
 
 __all__ = ["curves", "mean_gates", "view_names"]
@@ -58,7 +58,7 @@ def mean_gates(evaluation: Path, system: str) -> Gates | None:
 def curves(run: RunFolder, metrics: Mapping[str, Any]) -> Iterator[Curve]:
     """Yield the curve of a training, or nothing where its history cannot be read."""
     try:
-        table = read_table(run.model(trial_of(metrics)) / "history.parquet", HISTORY, "train")
+        table = read_table(folder_of(run, metrics) / "history.parquet", HISTORY, "train")
     except StageError:
         return
     columns = (tuple(table.column(name).to_pylist()) for name in ("epoch", "loss", "valid_f1"))

@@ -1,6 +1,7 @@
 """The report: its numbers are those of evaluate and table, and whatever the data hold, it is a quiet page."""
 
 import itertools
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hmnet_pipe.manifests.schemas import EXPLANATIONS, IMAGES, PREDICTIONS, SAMP
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.report.make import Asked, make_report
+from hmnet_pipe.pipeline.run.score import score_predictions
 from hmnet_pipe.pipeline.run.trainings import differences, finished_trainings
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.recorded import Evaluation
@@ -318,6 +320,17 @@ def test_several_runs_are_one_page_with_the_table_of_each(runs: dict[str, Path])
     levels = [int(one.name[1]) for one in page.all("h1", "h2", "h3", "h4", "h5")]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), levels
     made(runs["ner"])
+
+
+def test_predictions_of_others_are_a_row(copy: Path, tmp_path: Path) -> None:
+    rows = read_table(RunFolder(copy).samples, SAMPLES).to_pylist()
+    lines = [json.dumps({"id": row["id"], "tags": row["tags"]}) for row in rows if row["split"] == "test"]
+    (tmp_path / "gpt.jsonl").write_text("\n".join(lines))
+    score_predictions(tmp_path / "gpt.jsonl", RunFolder(copy), split="test", name="gpt", seed=1)
+    page = parsed(made(copy, asked=Asked(recorded=True)))
+    row = next(row for row in page.first("table", "scores").rows() if row[0].text == "gpt[given]")
+    assert shown(row[4]) == 1.0
+    assert "gpt" not in [one.text for one in page.all("h3")]
 
 
 @pytest.mark.parametrize(
