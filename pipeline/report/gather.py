@@ -141,7 +141,7 @@ def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tool
         kinds=tuple(_kinds(part)),
         errors=errors,
         stories=looked[0] if looked is not None else (),
-        gates=mean_gates(found[1], trial.system) if found is not None else None,
+        gates=mean_gates(found[1]) if found is not None else None,
         curves=tuple(curve for one in metrics for curve in curves(run, one)),
         calibrated=Calibrated(trial.title, scores["calibration"]) if "calibration" in scores else None,
         counts=tuple(

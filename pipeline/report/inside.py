@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ...cache.spec import OBJECTS
 from ...manifests.errors import StageError
 from ...manifests.run import RunFolder
 from ...manifests.schemas import EXPLANATIONS, HISTORY
 from ...manifests.tables import read_table
-from ...stages.systems.variants import VARIANTS
 from ..run.trainings import folder_of, setting_of
 from .data import Curve, Gates
 
@@ -23,11 +21,10 @@ def view_names(count: int, first: int = 0) -> tuple[str, ...]:
     return tuple(f"object {number}" if number else "whole image" for number in range(first, first + count))
 
 
-def mean_gates(evaluation: Path, system: str) -> Gates | None:
+def mean_gates(evaluation: Path) -> Gates | None:
     """Return the mean gates of the views that are there, by what an evaluation explained.
 
-    evaluation: its file. system: the name of what was evaluated. Return None where it has no gates, or
-    nothing was explained.
+    evaluation: its file. Return None where its system has no gates, or nothing was explained.
     """
     name = evaluation.stem.removeprefix("evaluation-")
     try:
@@ -46,8 +43,7 @@ def mean_gates(evaluation: Path, system: str) -> Gates | None:
     sums = np.where(there[:, None, :, None], gates, 0.0).sum(axis=0)
     means = (sums / np.maximum(samples, 1)[None, :, None]).transpose(1, 0, 2)  # shape: (V, L, c)
     seen = [view for view in range(len(samples)) if samples[view]]
-    variant = VARIANTS.get(system)
-    names = view_names(len(samples), first=int(variant is not None and variant.views == OBJECTS))
+    names = view_names(len(samples), first=int(rows[0]["over"] == "objects"))
     return Gates(
         tuple(names[view] for view in seen),
         tuple(tuple(map(tuple, means[view].tolist())) for view in seen),
