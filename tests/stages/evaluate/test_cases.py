@@ -53,7 +53,8 @@ SAMPLES = [
     ("sure", P + O, O + L, O + O, True),
     ("nothing", O, O, O, True),
 ]
-OURS, OTHERS = (table([(row[0], row[1], row[which], row[4]) for row in SAMPLES]) for which in (2, 3))
+OURS = table([(name, gold, ours, there) for name, gold, ours, _, there in SAMPLES])
+OTHERS = table([(name, gold, others, there) for name, gold, _, others, there in SAMPLES])
 NAMES = [row[0] for row in SAMPLES]
 
 
@@ -86,7 +87,8 @@ def test_no_more_than_asked_are_chosen_and_the_same_each_time() -> None:
 
 def test_relations_are_chosen_with_the_negative_one_as_nothing() -> None:
     rows = [("helped", ["a"], ["a"], ["None"]), ("hurt", ["None"], ["a"], ["None"])]
-    ours, others = (table([(row[0], row[1], row[which], True) for row in rows]) for which in (2, 3))
+    ours = table([(name, gold, guess, True) for name, gold, guess, _ in rows])
+    others = table([(name, gold, guess, True) for name, gold, _, guess in rows])
     cases = choose(ours, others, "re", "None", {})
     assert cases == [Case(HELPED, 0, ("a", 0, 0)), Case(HURT, 1, ("a", 0, 0))]
 
