@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", help="numbers of workers for extract and detect")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--samples", type=int, help="texts that are trained on and predicted")
+    parser.add_argument("--compiled", action="store_true", help="train with a compiled text encoder as well")
     parser.add_argument("--parts", nargs="+", default=["extract", "detect", "texts"])
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     options = parser.parse_args()
@@ -208,6 +209,7 @@ def main() -> None:
         sizes = replace(sizes, workers=tuple(options.workers))
     if options.rounds:
         sizes = replace(sizes, rounds=options.rounds)
+    sizes = replace(sizes, compiled=options.compiled)
     if options.samples:
         sizes = replace(sizes, samples=options.samples)
     torch.manual_seed(0)

@@ -32,6 +32,8 @@ from transformers import BertConfig, BertModel
 
 __all__ = ["measure_texts"]
 
+PLAIN, GRAPHS, COMPILED = "step by step", "CUDA graphs", "CUDA graphs and torch.compile"
+
 
 @dataclass(frozen=True)
 class Material:
@@ -142,21 +144,29 @@ def measure_texts(
     prediction: dict[str, Callable[[], int]] = {"torch, BERT and a linear head": bare_prediction}
     facts: dict[str, Any] = {}
     for system in ("bert-crf", "hmnet"):
-        for graphs in (False, True) if device.type == "cuda" else (False,):
-            name = f"{system}, {'with' if graphs else 'without'} CUDA graphs"
-            trainer = on.trainer(system, replace(settings, cuda_graphs=graphs))
-            training[f"train {name}"] = epoch_of(trainer)
-            facts[name] = {**record_all(trainer), "ms a batch": parts_of(trainer, on, order[:10])}
+        for way in ways_of(device, sizes.compiled and system == "bert-crf"):
+            trainer = on.trainer(system, replace(settings, cuda_graphs=way != PLAIN))
+            if way == COMPILED:
+                trainer.model.encoder.compile(dynamic=True)
+            else:
+                prediction[f"predict {system}"] = prediction_by(trainer, split)
+            training[f"train {system}, {way}"] = epoch_of(trainer)
+            parts = parts_of(trainer, on, order[:10])
+            facts[f"{system}, {way}"] = {**record_all(trainer), "ms a batch": parts}
         if device.type == "cuda":
             few = replace(on, split=split.take(list(range(16 * sizes.batch))))
             facts[f"{system}, numbers equal to the last bit"] = is_equal(system, settings, few)
-        prediction[f"predict {system}"] = prediction_by(trainer, split)
     print(facts, file=sys.stderr, flush=True)
     return (
         take_turns("train", "samples", training, sizes.rounds, device),
         take_turns("predict", "samples", prediction, sizes.rounds, device),
         facts,
     )
+
+
+def ways_of(device: torch.device, compiled: bool) -> list[str]:
+    """Return the ways in which a system is trained on a device."""
+    return [PLAIN, GRAPHS, *[COMPILED] * compiled] if device.type == "cuda" else [PLAIN]
 
 
 def prediction_by(trainer: Trainer, split: Split) -> Callable[[], int]:

@@ -25,6 +25,7 @@ class Sizes:
     rounds: int = 3
     workers: tuple[int, ...] = (1, 4, 8)
     encoder: dict[str, Any] = field(default_factory=dict)
+    compiled: bool = False
 
 
 QUICK = Sizes(
