@@ -147,7 +147,8 @@ def measure_texts(
         for way in ways_of(device, sizes.compiled and system == "bert-crf"):
             trainer = on.trainer(system, replace(settings, cuda_graphs=way != PLAIN))
             if way == COMPILED:
-                trainer.model.encoder.compile(dynamic=True)
+                encoder: Any = trainer.model.encoder
+                encoder.compile(dynamic=True)
             else:
                 prediction[f"predict {system}"] = prediction_by(trainer, split)
             training[f"train {system}, {way}"] = epoch_of(trainer)
