@@ -9,7 +9,7 @@
 Whatever only one command needs is imported when it runs, so that `--help` is quick.
 """
 
-from . import stages, training, models, experiment, scores, report, predict, runs, repeats, demo  # noqa: I001  (commands are listed in this order)
+from . import stages, training, models, experiment, scores, report, predict, serve, runs, repeats, demo  # noqa: I001  (commands are listed in this order)
 from .group import main
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "report",
     "runs",
     "scores",
+    "serve",
     "stages",
     "training",
 ]

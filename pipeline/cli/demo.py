@@ -52,6 +52,7 @@ def demo(run: Path, workers: int | None, finetune: bool, as_json: bool) -> None:
     else:
         show(*demo_table(scores).split("\n"), "", f"Look at it:       {page}")
         show(f"Try it on a post: {sample_command(run)}")
+        show(f"Or on a page:     {typed('serve', run / 'ner')}")
 
 
 def _report(run: Path, tools: Tools, *, is_new: bool) -> Path:

@@ -62,9 +62,9 @@ MADE = {
     "experiment": "train-bert-crf-seed-3",
     "finetune": "finetune-hmnet-seed-1",
 }
-# The demonstration trains for minutes; tests/pipeline/run/test_demo.py gives it a relative folder. `systems`
-# takes no folder.
-ELSEWHERE = {"demo", "systems"}
+# The demonstration trains for minutes; tests/pipeline/run/test_demo.py gives it a relative folder. `serve`
+# goes on until a signal; tests/pipeline/serve/test_server.py gives it one. `systems` takes no folder.
+ELSEWHERE = {"demo", "serve", "systems"}
 
 
 @pytest.fixture(scope="module")

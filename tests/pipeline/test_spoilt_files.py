@@ -197,6 +197,7 @@ ELSEWHERE = {
     "stages/learning/loop.py": "loads checkpoints through checkpoint.py",
     "pipeline/checks/doctor.py": "reads constraints.txt and a file of its own",
     "pipeline/reproduce/reproduce.py": "copies the lock once read_lock has read it",
+    "pipeline/serve/app.py": "reads the files of its page",
     "pipeline/run/new.py": "reads run.toml again once RunConfig has read it",
     "pipeline/run/locks.py": "test_locks.py spoils the note of who holds a lock",
 }
