@@ -196,3 +196,34 @@ def table(
         raise unknown_name("--format", form, _FORMATS)
     found = results(_opened(grid, data, systems), against)
     show(*results_as(form, found, groups).split("\n"))
+
+
+@command(experiment)
+@_grid_options
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The folder to write, beside a paper.",
+)
+@json_option
+def lock(grid: Path, data: tuple[str, ...], systems: tuple[str, ...], output: Path, as_json: bool) -> None:
+    """Write down what a grid was made from and what came out, as `lock` does for a run.
+
+    Reads GRID and its runs, where each training must be done. Writes OUTPUT/grid.toml and, for each of its
+    data, OUTPUT/NAME.lock with the grid's trainings alone. `reproduce` makes them again, or with --only one
+    of them.
+
+    \b
+    Example: hmnet-pipe experiment lock table1 --output paper/table1
+             hmnet-pipe reproduce paper/table1/mnre.lock --only hmnet-seed-1 --text data/mnre \\
+             --images data/mnre_images
+    """
+    from ..reproduce.experiment import lock_experiment
+
+    with lent_tools(quiet=as_json) as tools:
+        paths = lock_experiment(_opened(grid, data, systems), output, tools)
+    if as_json:
+        print_json([str(path) for path in paths])
+    else:
+        show(*(f"lock -> {path}" for path in paths))

@@ -65,6 +65,20 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
 @click.option("--graph-features", metavar="FILE", help="The file of the features of their objects, likewise.")
 @click.option("--parser-model", metavar="NAME", help="The parser's model or the file of trees, likewise.")
 @click.option(
+    "--start",
+    "starts",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="MODEL",
+    help="A model that trainings of the lock start from; may be given more than once.",
+)
+@click.option(
+    "--only",
+    default="",
+    metavar="TRAINING",
+    help="Make one training, such as hmnet-seed-1, and what it reads, and nothing else of the lock.",
+)
+@click.option(
     "--tolerance",
     type=FiniteRange(0, 1),
     default=0.02,
@@ -84,7 +98,7 @@ def reproduce(
 
     \b
     Example: hmnet-pipe reproduce paper/hmnet-pipe.lock --text data/twitter2015 \\
-             --images data/twitter2015_images --run runs/again
+             --images data/twitter2015_images --run runs/again --only hmnet-seed-1
     """
     from ..reproduce.reproduce import reproduce as make_again
 

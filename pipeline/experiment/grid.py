@@ -47,8 +47,8 @@ class Data:
     """A run of the grid, by the name that its tables show.
 
     preset, task, text, images, format: of `prepare`, where the run is not there yet. published: the data set
-    whose published scores stand beside; "": none. tables: keys of run.toml that the experiment sets, by
-    table.
+    whose published scores stand beside; "": none. x: where a figure puts it, such as the share of its images
+    that are random; x_label: what that is. tables: keys of run.toml that the experiment sets, by table.
     """
 
     name: str
@@ -59,6 +59,8 @@ class Data:
     images: Path | None = None
     format: str = "auto"
     published: str = ""
+    x: float | None = None
+    x_label: str = ""
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -203,7 +205,11 @@ def _data(name: str, table: Mapping[str, Any]) -> Data:
     where = f"data.{name}"
     own = [each.name for each in fields(Data) if each.name not in ("name", "tables")]
     _check_keys(f"[{where}] the key", table, (*own, *SETTINGS))
-    given = {key: _typed(f"{where}.{key}", table[key], str) for key in own if key in table}
+    given = {key: _typed(f"{where}.{key}", table[key], str) for key in own if key in table and key != "x"}
+    if "x" in table:
+        if type(table["x"]) not in (int, float) or not math.isfinite(table["x"]):
+            raise InputError(f"{where}.x must be a number, not {table['x']!r:.80}")
+        given["x"] = table["x"]
     if "run" not in given:
         raise InputError(f"[{where}] lacks `run`, the folder of the run")
     for key in ("run", "text", "images"):

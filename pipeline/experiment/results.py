@@ -35,8 +35,9 @@ class Result:
 
     chosen: the values that the first training has chosen, by key of [train]. done, wanted: trainings.
     metrics: the metrics.json of each finished one. missing: why trainings failed, by their titles. published:
-    the scores of the paper on this data set, in percent, never mixed with those of runs. differences: from
-    other rows, by their names; corrected: their p-values, corrected for all that the table tests.
+    the scores of the paper on this data set, in percent, never mixed with those of runs. x, x_label: of its
+    data in a figure. differences: from other rows, by their names; corrected: their p-values, corrected for
+    all that the table tests.
     """
 
     table: str
@@ -50,6 +51,8 @@ class Result:
     metrics: Sequence[Mapping[str, Any]] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     published: Published | None = None
+    x: float | None = None
+    x_label: str = ""
     differences: Mapping[str, Difference] = field(default_factory=dict)
     corrected: Mapping[str, float] = field(default_factory=dict)
 
@@ -196,5 +199,7 @@ def _result(experiment: Experiment, row: Row, metrics: Sequence[Mapping[str, Any
         wanted=len(row.pairs),
         metrics=metrics,
         missing={cell.title: look.reason for cell, look in looks.items() if look.state == "failed"},
+        x=experiment.grid.data[row.data].x,
+        x_label=experiment.grid.data[row.data].x_label,
         published=published.get(row.system, {}).get(data_set) if whole else None,
     )

@@ -7,7 +7,7 @@ docs/reproducibility.md explains each table.
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -61,24 +61,30 @@ _KEYS: dict[str, dict[str, Any]] = {
 _SCORES = ("f1", "precision", "recall")
 
 
-def lock_run(run: RunFolder, output: Path | None = None, tools: Tools = SILENT) -> Path:
+def lock_run(
+    run: RunFolder,
+    output: Path | None = None,
+    tools: Tools = SILENT,
+    trainings: Container[str] | None = None,
+) -> Path:
     """Write the lock of `run` to `output` (default: into its folder) and return where it is.
 
-    Raises as `lock_text` does.
+    trainings: see `lock_text`. Raises as it does.
     """
-    text = lock_text(run, tools)
+    text = lock_text(run, tools, trainings)
     path = output or run.path / LOCK_NAME
     write_text(path, text)
     return path
 
 
-def lock_text(run: RunFolder, tools: Tools = SILENT) -> str:
+def lock_text(run: RunFolder, tools: Tools = SILENT, trainings: Container[str] | None = None) -> str:
     """Return the lock of `run`.
 
-    Raises StageError, which names the first stage that is not finished and fresh, and the command to run.
+    trainings: the only ones to lock, by the names of their stages, with what they read; None: all. Raises
+    StageError, which names the first stage that is not finished and fresh, and the command to run.
     """
     config = RunConfig.read(run.config)
-    finished = _finished(run, config, tools)
+    finished = _finished(run, config, tools, trainings)
     environments: list[dict[str, Any]] = []
     stages = {}
     for stage, record in finished:
@@ -185,18 +191,31 @@ def _untyped(where: str, table: Any, kinds: Mapping[str, Any]) -> Iterator[str]:
             yield f"has {str(table[key])[:80]!r} in {place}, which must be of type {kind.__name__}"
 
 
-def _finished(run: RunFolder, config: RunConfig, tools: Tools) -> list[tuple[Stage, StageRecord]]:
+def _finished(
+    run: RunFolder, config: RunConfig, tools: Tools, trainings: Container[str] | None
+) -> list[tuple[Stage, StageRecord]]:
     """Return every stage of the run with its record, without optional ones that never ran.
 
     Raises StageError where one is not fresh.
     """
-    if begun := sorted(path.stem for path in (run.path / "stages").glob("*.parts")):
+    stages = stages_of(config, run)
+    if trainings is not None:
+        stages = [stage for stage in stages if not stage.repeats_whole or stage.name in trainings]
+        read = {name for stage in stages if stage.repeats_whole for name in stage.before()}
+        of_images = [stage for stage in stages if not stage.repeats_whole]
+        for stage in reversed(of_images):
+            if stage.name in read:
+                read.update(stage.before())
+        stages = [stage for stage in stages if stage.repeats_whole or stage.name in read]
+    names = {stage.name for stage in stages}
+    begun = sorted(path.stem for path in (run.path / "stages").glob("*.parts"))
+    if begun := [name for name in begun if trainings is None or name in names]:
         raise StageError(
             f"{begun[0]} of {run.path} is not finished; "
             f"run it to its end and lock again (`{typed('status', run.path)}`)"
         )
     finished = []
-    for stage in stages_of(config, run):
+    for stage in stages:
         record = StageRecord.read(run.record(stage.name))
         if record is None and stage.optional and not stage.place.exists():
             continue

@@ -7,17 +7,18 @@ instead (docs/reproducibility.md).
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...manifests.errors import InputError, StageError
+from ...manifests.errors import InputError, StageError, unknown_name
 from ...manifests.files import read_text, write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SPLITS
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools, counted
+from ...stages.learning.causes import start_token
 from ...stages.prepare.identity import identify
 from ...stages.prepare.readers import read_samples
 from ...stages.prepare.settings import PrepareSettings
@@ -117,18 +118,25 @@ def reproduce(
     tools: Tools,
     tolerance: float = F1_TOLERANCE,
     report: Callable[[Report], None] = lambda report: None,
+    only: str = "",
+    starts: Sequence[Path] = (),
     **outside: str | None,
 ) -> Reproduction:
     """Make the run of `lock` again in `run`, and compare.
 
     `run` must be new or an interrupted reproduction of the same lock. outside: weights and files of this
-    machine, by the names in outside.OPTIONS; None: the one that the lock names. The outcome is also written
+    machine, by the names in outside.OPTIONS; None: the one that the lock names. only: the name of one
+    training, which is made with what it reads and nothing else. starts: folders of the models that trainings
+    start from. The outcome is also written
     to reproduction.json in its folder. Raises StageError where `run` is something else, and WeightsError or
     InputError where one from outside is not available.
     """
     wanted = read_lock(lock)
     config = _configuration(wanted, lock, text, images, outside)
+    config = replace(config, starts={start_token(path): str(path.absolute()) for path in starts})
     _check_folder(run, lock)
+    if only:
+        wanted = {**wanted, "stages": _with_what_it_reads(only, wanted["stages"], config, run)}
     result = Reproduction(lock.name, str(run.path), tolerance)
     result.comparisons += [*_compare_texts(wanted, config), *_compare_outside(wanted, config)]
     write_text(run.path / _COPY, read_text(lock))
@@ -138,6 +146,27 @@ def reproduce(
     finally:
         write_text(run.path / _REPORT, json.dumps(result.to_json(), indent=2) + "\n")
     return result
+
+
+def _with_what_it_reads(
+    name: str, stages: Mapping[str, Any], config: RunConfig, run: RunFolder
+) -> dict[str, Any]:
+    """Return the training of a lock that has this name, and the stages that make what it reads.
+
+    Raises InputError where the lock has none of the name.
+    """
+    trainings = {
+        known: stage
+        for stage in stages
+        if stage_named(config, run, stage).repeats_whole
+        for known in (stage, stage.split("-", 1)[1])
+    }
+    if name not in trainings:
+        raise unknown_name("--only", name, [known for known in trainings if known not in stages])
+    wanted = [trainings[name]]
+    for each in wanted:  # it grows
+        wanted += stage_named(config, run, each).before()
+    return {stage: values for stage, values in stages.items() if stage in wanted}
 
 
 def _configuration(

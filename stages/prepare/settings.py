@@ -4,6 +4,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from ...manifests.schemas import TASKS
+from ...manifests.trial import MOST_SEED
 from ..base.settings import check_settings, setting
 from ..learning.negative import NEGATIVE_NAMES
 from ..text.words import AUTO, WORD_RULES, WORD_SETTINGS, rule_for
@@ -36,6 +37,15 @@ class PrepareSettings:
     labels: str = setting("auto", f"labels of a .txt file, one of {', '.join(LABELS)}", one_of=LABELS)
     negative: str = setting(
         "", f"for relations: the one that says that there is none; empty: one of {', '.join(NEGATIVE_NAMES)}"
+    )
+    deal_images: int = setting(
+        0,
+        "deal out random images of the folder in place of the texts' own, by this seed; 0: no",
+        at_least=0,
+        at_most=MOST_SEED,
+    )
+    deal_share: float = setting(
+        1.0, "with deal_images: the share of the samples that are dealt one", at_least=0, at_most=1
     )
 
     def __post_init__(self) -> None:

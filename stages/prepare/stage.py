@@ -23,6 +23,7 @@ from ..learning.negative import NO_NEGATIVE, negative_relation
 from ..text.words import AUTO, recorded_rule
 from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
 from ..vision.images import UnusableImage, image_bytes
+from .dealing import dealt
 from .formats.rows import TextFile
 from .identity import identify
 from .readers import SPLITS, ProblemRow, SampleRow, Texts, find_texts, samples_of
@@ -69,6 +70,8 @@ class Prepare(Stage):
                 reading["column"] = self.settings.column
             if self.settings.labels == "written":
                 reading["labels"] = "written"
+        if self.settings.deal_images:
+            reading |= {"deal_images": self.settings.deal_images, "deal_share": self.settings.deal_share}
         return {"task": self.settings.task, "format": found, **reading}
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
@@ -180,22 +183,21 @@ class Prepare(Stage):
         rows: list[SampleRow] = []
         problems: list[ProblemRow] = []
         missing = 0
-        for sample in samples:
-            image = found.get((sample.split, sample.image or ""))
+        for sample, name in zip(samples, sources.names, strict=True):
+            image = found.get((sample.split, name or ""))
             if image is None or image.key in usable:
                 rows.append(replace(sample, image_key=None if image is None else image.key))
             else:
                 rows.append(sample)
                 missing += image.key is None
-                problems.append(
-                    ProblemRow("image", sample.id, str(sample.image), image.reason or reasons[image.key])
-                )
+                problems.append(ProblemRow("image", sample.id, str(name), image.reason or reasons[image.key]))
         if found and not usable:
             where = self.settings.images
             tools.say(
                 f"warning: none of the {len(found)} images that the texts name is usable in {where}; "
                 "is it the right folder?"
             )
+        dealt_out = sum(name != sample.image for sample, name in zip(samples, sources.names, strict=True))
         negative = negative_relation({sample.relation for sample in samples}, self.settings.negative)
         if self.settings.task == "re":
             self._say_negative(negative, {sample.relation for sample in samples}, tools)
@@ -218,6 +220,7 @@ class Prepare(Stage):
                 **({"negative relation": negative} if negative else {}),
                 "images": len(usable),
                 **({"images under another name": renamed} if renamed else {}),
+                **({"samples with a random image": dealt_out} if self.settings.deal_images else {}),
                 "samples whose image is missing": missing,
                 "samples whose image is unreadable": len(problems) - missing,
                 **{name: kinds[kind] for name, kind in _REPAIRS[self.settings.task].items()},
@@ -249,27 +252,38 @@ class Prepare(Stage):
             f"text.{split}": digest_json([file.path.name, file.digest]) for split, file in files.items()
         }
         inspected: dict[str, dict[str, Any]] = {}
-        images = self._look_up(samples, inspected, tools)
+        names = [sample.image for sample in samples]
+        if self.settings.deal_images and self.settings.images is not None:
+            settings = self.settings
+            names = dealt(names, self._folder(), settings.deal_images, settings.deal_share)
+        of_split = zip((sample.split for sample in samples), names, strict=True)
+        wanted = [(split, name) for split, name in of_split if name is not None]
+        images = self._look_up(wanted, inspected, tools)
         if self.settings.images is not None:
             digests["images"] = digest_json(
                 [[*wanted, image.key, image.reason] for wanted, image in sorted(images.items())]
             )
-        return _Sources(samples, repairs, images, inspected, digests)
+        return _Sources(samples, repairs, names, images, inspected, digests)
+
+    def _folder(self) -> Path:
+        """Return the folder of the images. Raises InputError where it is none."""
+        folder = self.settings.images
+        if folder is None or not folder.is_dir():
+            raise InputError(
+                f"{folder} is not a folder; give the folder that holds the images, or none to use text alone"
+            )
+        return folder
 
     def _look_up(
-        self, samples: list[SampleRow], inspected: dict[str, dict[str, Any]], tools: Tools
+        self, names: list[tuple[str, str]], inspected: dict[str, dict[str, Any]], tools: Tools
     ) -> dict[tuple[str, str], Found]:
-        """Return where each (split, image name) of the samples leads; nothing for a run on text alone.
+        """Return where each (split, image name) leads; nothing for a run on text alone.
 
         inspected: receives, by key, the rows of the images that had to be read, which are decoded at once.
         """
         if self.settings.images is None:
             return {}
-        if not self.settings.images.is_dir():
-            raise InputError(
-                f"{self.settings.images} is not a folder; give the folder that holds the images, "
-                "or none to use text alone"
-            )
+        place = self._folder().absolute()
         decoded = self._inspected()
 
         def read(path: Path) -> str:
@@ -287,10 +301,7 @@ class Prepare(Stage):
             return key
 
         known = self.run.path / "stages" / f"{self.name}.seen.parquet"
-        folder = ImageFolder(self.settings.images.absolute(), known, read, self._settling_ns)
-        return folder.look_up(
-            ((sample.split, sample.image) for sample in samples if sample.image is not None), tools
-        )
+        return ImageFolder(place, known, read, self._settling_ns).look_up(names, tools)
 
     def _inspect(
         self, found: Iterable[Found], inspected: dict[str, dict[str, Any]], tools: Tools
@@ -333,12 +344,14 @@ class Prepare(Stage):
 class _Sources:
     """What was read, all at once.
 
-    samples; repairs: the labels and spans that were repaired; images: where each (split, image name) leads;
-    inspected: a row of IMAGES, by key, for each content that had to be read; digests: those of all inputs.
+    samples; repairs: the labels and spans that were repaired; names: the image of each sample; images: where
+    each (split, image name) leads; inspected: a row of IMAGES, by key, for each content that had to be read;
+    digests: those of all inputs.
     """
 
     samples: list[SampleRow]
     repairs: list[ProblemRow]
+    names: list[str | None]
     images: dict[tuple[str, str], Found]
     inspected: dict[str, dict[str, Any]]
     digests: dict[str, str]

@@ -22,7 +22,7 @@ from ..base.ahead import in_threads
 from ..base.tools import Tools
 from .images import UnusableImage, image_facts
 
-__all__ = ["Found", "ImageFolder", "image_row", "unreadable_row"]
+__all__ = ["Found", "ImageFolder", "image_names", "image_row", "unreadable_row"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -220,6 +220,15 @@ class ImageFolder:
             write_table(self.known, table_of(_KNOWN, rows))
         except OSError:  # a read-only run can still be checked
             return
+
+
+def image_names(folder: Path) -> list[str]:
+    """Return the files below a folder that have the suffix of an image, relative to it, in order."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.casefold() in _SUFFIXES and path.is_file()
+    )
 
 
 def _no_file(path: Path) -> str | None:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tomlkit
 from click.testing import CliRunner
-from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.fingerprint import digest_file
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import SAMPLES
@@ -29,6 +30,8 @@ from hmnet_pipe.pipeline.experiment.run import Summary, in_words, make_runs, run
 from hmnet_pipe.pipeline.experiment.work import CellUnit, train_cell
 from hmnet_pipe.pipeline.report.experiment import results_as, status_of
 from hmnet_pipe.pipeline.report.text import trials_table
+from hmnet_pipe.pipeline.reproduce.experiment import lock_experiment
+from hmnet_pipe.pipeline.reproduce.lock import read_lock
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.locks import hold
 from hmnet_pipe.pipeline.run.score import score_predictions
@@ -380,6 +383,44 @@ def test_trainings_at_once_in_processes_of_their_own(place: Path) -> None:
     assert json.loads(done.stdout)["done"] == 3
     unit = CellUnit(next(iter(opened(GRID).cells())), place / "x")
     assert train_cell(unit).state == "done"
+
+
+@pytest.mark.slow
+def test_a_grid_is_locked_and_one_training_of_it_is_made_again_equal_to_the_last_bit(
+    finished: Path, demos: Demos, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "finished"))
+    monkeypatch.chdir(folder)
+    bring_up_to_date(folder / "x", "train", trial=Trial("bert-crf", 99))  # of no grid
+    done = CliRunner().invoke(main, ["experiment", "lock", "grid.toml", "--output", str(tmp_path / "paper")])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (tmp_path / "paper").iterdir()} == {"grid.toml", "x.lock"}
+    assert read_grid(tmp_path / "paper" / "grid.toml").blocks == opened(GRID).grid.blocks
+    stages = read_lock(tmp_path / "paper" / "x.lock")["stages"]
+    assert {"prepare", "detect"} < set(stages)
+    assert sum(name.startswith("train-") for name in stages) == TRAININGS
+    corpus = demos.corpus(sizes=SIZES)
+    name = "bert-crf-seed-1-shots-2-subset-2-by-few"
+    words = ["--text", corpus, "--images", corpus / "images", "--run", tmp_path / "again"]
+    words += ["--encoder", tiny_encoder, "--only", name]
+    done = CliRunner().invoke(main, ["reproduce", str(tmp_path / "paper" / "x.lock"), *map(str, words)])
+    assert done.exit_code == 0, done.output
+    assert "reproduced, every result is equal" in done.output
+    again, first = weights_below(tmp_path / "again"), weights_below(folder / "x")
+    assert again == {f"models/bert-crf/{name.removeprefix('bert-crf-')}/model.safetensors": mock.ANY}
+    assert again.items() <= first.items()
+    assert not (tmp_path / "again" / "detections.parquet").exists(), "nothing that it does not read"
+    words[-1] = "umt-seed-1"
+    wrong = CliRunner().invoke(main, ["reproduce", str(tmp_path / "paper" / "x.lock"), *map(str, words)])
+    assert wrong.exit_code == 2
+    assert "--only 'umt-seed-1' is not one of bert-crf-seed-1" in wrong.output
+
+
+def test_a_grid_that_is_not_done_has_no_lock(place: Path) -> None:
+    with pytest.raises(
+        StageError, match=r"10 trainings of grid.toml are not done \(x: bert-crf seed 1, .*\); run"
+    ):
+        lock_experiment(opened(GRID), Path("paper"))
 
 
 def test_times_are_in_words() -> None:
