@@ -202,6 +202,33 @@ def table(
 @_grid_options
 @click.option(
     "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file to write: .svg or .pdf.",
+)
+@click.option("--group", default="", help="Show the F1 of this group of mentions.")
+def figure(grid: Path, data: tuple[str, ...], systems: tuple[str, ...], output: Path, group: str) -> None:
+    """Draw the test F1 of each system over the number of its samples, with 95% intervals.
+
+    Reads GRID and the scores of its finished trainings. Writes the figure: a panel for each data, the mean
+    over seeds and subsets and its interval by Student's distribution. Where the data of a grid have an `x`,
+    as the share of random images in the grid robust, that is the axis. Needs `pip install
+    'hmnet-pipe[figures]'`.
+
+    \b
+    Example: hmnet-pipe experiment figure low-resource --output low-resource.svg
+    """
+    from ..experiment.results import results
+    from ..report.curves import panels_of, write_figure
+
+    write_figure(panels_of(results(_opened(grid, data, systems)), group), output)
+    show(f"figure -> {output}")
+
+
+@command(experiment)
+@_grid_options
+@click.option(
+    "--output",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     help="The folder to write, beside a paper.",

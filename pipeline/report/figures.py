@@ -14,31 +14,9 @@ from ...manifests.errors import StageError
 from ...manifests.files import atomic_path, make_folder
 from ...manifests.printable import printable
 from .data import Curve, Report, RunReport
+from .style import COLUMNS, FIRST, GREY, SECOND, STYLE, UNDATED
 
 __all__ = ["write_figures"]
-
-# Inches of a column and of two, as conferences of the field set them.
-_COLUMNS = {"one": 3.03, "two": 6.3}
-_FIRST, _SECOND, _GREY = "#0b5394", "#d98324", "#6b7280"
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 7.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.titlesize": 8,
-    "axes.edgecolor": _GREY,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "grid.color": "#d7dce2",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # TrueType, embedded: what submission systems ask for
-    "svg.fonttype": "path",  # letters as outlines: they look the same wherever they are opened
-    "svg.hashsalt": "hmnet-pipe",  # the same figure is the same file
-    "text.parse_math": False,  # a name with two dollars is a name
-    "axes.unicode_minus": True,
-}
 
 
 def write_figures(report: Report, folder: Path) -> list[Path]:
@@ -55,24 +33,21 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
         ) from error
     make_folder(folder)
     files = []
-    style: Any = _STYLE
+    style: Any = STYLE
     with mpl.rc_context(style):
         for number, run in enumerate(report.runs, start=1):
             prefix = f"run-{number}-" if len(report.runs) > 1 else ""
             for name, height, draw in _figures(run):
-                for columns, width in _COLUMNS.items():
+                for columns, width in COLUMNS.items():
                     figure = Figure(figsize=(width, height), layout="constrained")
                     draw(figure)
                     for form in ("svg", "pdf"):
                         path = folder / f"{prefix}{name}-{columns}.{form}"
                         # No date: the same figure is the same file.
                         with atomic_path(path) as temporary:
-                            figure.savefig(temporary, format=form, metadata=_UNDATED[form])
+                            figure.savefig(temporary, format=form, metadata=UNDATED[form])
                         files.append(path)
     return files
-
-
-_UNDATED: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def _figures(run: RunReport) -> Iterator[tuple[str, float, Callable[[Any], None]]]:
@@ -134,11 +109,11 @@ def _scores(figure: Any, names: Sequence[str], each: Sequence[Sequence[float]]) 
             [place] * len(values),
             "o",
             mfc="none",
-            mec=_GREY,
+            mec=GREY,
             ms=4,
             mew=0.8,
         )
-        axes.plot(100 * sum(values) / len(values), place, "o", color=_FIRST, ms=5)
+        axes.plot(100 * sum(values) / len(values), place, "o", color=FIRST, ms=5)
     _rows(axes, names)
     axes.set_xlabel("F1")
 
@@ -146,13 +121,13 @@ def _scores(figure: Any, names: Sequence[str], each: Sequence[Sequence[float]]) 
 def _use(figure: Any, use: Any) -> None:
     axes = figure.subplots()
     marks = (
-        ("as_is", "o", _FIRST, _FIRST),
-        ("shuffled", "s", "none", _SECOND),
-        ("without", "D", _SECOND, _SECOND),
+        ("as_is", "o", FIRST, FIRST),
+        ("shuffled", "s", "none", SECOND),
+        ("without", "D", SECOND, SECOND),
     )
     for place, group in enumerate(use.groups):
         values = [100 * value for name, *_ in marks if (value := getattr(group, name)) is not None]
-        axes.plot([min(values), max(values)], [place, place], color=_GREY, lw=0.8, zorder=1)
+        axes.plot([min(values), max(values)], [place, place], color=GREY, lw=0.8, zorder=1)
     for name, mark, fill, edge in marks:
         known = [
             (100 * value, at)
@@ -209,7 +184,7 @@ def _curves(figure: Any, curves: Sequence[Curve]) -> None:
         left.plot(
             curve.epochs,
             [float("nan") if one is None else one for one in curve.loss],
-            color=_FIRST,
+            color=FIRST,
             lw=1,
             alpha=0.8,
         )
@@ -219,11 +194,11 @@ def _curves(figure: Any, curves: Sequence[Curve]) -> None:
             if one is not None
         ]
         if known:
-            right.plot(*zip(*known, strict=True), color=_FIRST, lw=1, alpha=0.8)
+            right.plot(*zip(*known, strict=True), color=FIRST, lw=1, alpha=0.8)
             right.plot(
                 *zip(*[one for one in known if one[0] == curve.best_epoch], strict=True),
                 "o",
-                color=_FIRST,
+                color=FIRST,
                 ms=3.5,
             )
     for axes, name in ((left, "loss"), (right, "validation F1")):
@@ -237,20 +212,20 @@ def _curves(figure: Any, curves: Sequence[Curve]) -> None:
 def _calibration(figure: Any, half: Mapping[str, Any]) -> None:
     axes = figure.subplots()
     bins = [one for one in half["bins"] if one["count"]]
-    axes.plot([0, 100], [0, 100], "--", color=_GREY, lw=0.8)
+    axes.plot([0, 100], [0, 100], "--", color=GREY, lw=0.8)
     axes.bar(
         [100 * one["from"] for one in bins],
         [100 * one["accuracy"] for one in bins],
         [100 * (one["to"] - one["from"]) - 1 for one in bins],
         align="edge",
-        color=_FIRST,
+        color=FIRST,
         alpha=0.35,
     )
     axes.plot(
         [100 * one["confidence"] for one in bins],
         [100 * one["accuracy"] for one in bins],
         "o",
-        color=_FIRST,
+        color=FIRST,
         ms=4,
     )
     axes.set_xlabel("probability")
@@ -262,14 +237,14 @@ def _counts(figure: Any, counts: Sequence[tuple[str, int, int]]) -> None:
     axes = figure.subplots()
     places = range(len(counts))
     axes.barh(
-        [place - 0.18 for place in places], [gold for _, gold, _ in counts], 0.32, color=_FIRST, label="gold"
+        [place - 0.18 for place in places], [gold for _, gold, _ in counts], 0.32, color=FIRST, label="gold"
     )
     axes.barh(
         [place + 0.18 for place in places],
         [said for _, _, said in counts],
         0.32,
         color="none",
-        edgecolor=_SECOND,
+        edgecolor=SECOND,
         label="predicted",
     )
     _rows(axes, [name for name, _, _ in counts])
@@ -278,6 +253,6 @@ def _counts(figure: Any, counts: Sequence[tuple[str, int, int]]) -> None:
 
 def _bars(figure: Any, values: Mapping[str, int], what: str) -> None:
     axes = figure.subplots()
-    axes.barh(range(len(values)), list(values.values()), 0.6, color=_FIRST)
+    axes.barh(range(len(values)), list(values.values()), 0.6, color=FIRST)
     _rows(axes, list(values))
     axes.set_ylabel(what)
