@@ -13,17 +13,9 @@ import pytest
 from hmnet_pipe.manifests.schemas import SPLITS, TASKS
 from hmnet_pipe.stages.demo import corpus as corpus_module
 from hmnet_pipe.stages.demo import scenes as scenes_module
-from hmnet_pipe.stages.demo.corpus import (
-    DEFAULT_SIZES,
-    OPEN_MENTIONS,
-    OPEN_PAIRS,
-    RELATION_SCENES,
-    TEXT_MENTIONS,
-    TEXT_PAIRS,
-    TYPE_SCENES,
-    write_demo_corpus,
-)
+from hmnet_pipe.stages.demo.corpus import DEFAULT_SIZES, RELATION_SCENES, TYPE_SCENES, write_demo_corpus
 from hmnet_pipe.stages.demo.scenes import DECIDING_KINDS, KINDS, draw_scene, stream
+from hmnet_pipe.stages.demo.wording import OPEN_MENTIONS, OPEN_PAIRS, TEXT_MENTIONS, TEXT_PAIRS
 from PIL import Image, ImageChops
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -271,7 +263,7 @@ def test_scenes_show_what_their_group_says(
 @pytest.mark.parametrize("kind", KINDS)
 def test_boxes_hold_their_object_and_nothing_more(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The box is where the scene differs from the one without the object, before the camera's noise."""
-    monkeypatch.setattr(scenes_module, "_photograph", lambda scene, rng: scene)
+    monkeypatch.setattr(scenes_module, "photograph", lambda scene, rng: scene)
     for number in range(20):
         empty, _ = draw_scene([], stream("test boxes", number))
         picture, [(drawn, box)] = draw_scene([kind], stream("test boxes", number))
