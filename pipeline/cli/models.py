@@ -172,6 +172,7 @@ def _evaluate_together(entities: str, relations: Path, data: RunFolder, split: s
     metavar="SYSTEM",
     help="Also test each row's difference in test F1 from this system, over the seeds that both have.",
 )
+@click.option("--groups", is_flag=True, help="Test F1 of each group of samples instead, a column a group.")
 @click.option(
     "--format",
     "form",
@@ -182,7 +183,13 @@ def _evaluate_together(entities: str, relations: Path, data: RunFolder, split: s
 )
 @json_option
 def table(
-    run: Path, systems: tuple[str, ...], seeds: tuple[int, ...], against: str, form: str, as_json: bool
+    run: Path,
+    systems: tuple[str, ...],
+    seeds: tuple[int, ...],
+    against: str,
+    groups: bool,
+    form: str,
+    as_json: bool,
 ) -> None:
     """Print one row per system and setting: mean and deviation of F1 over its seeds.
 
@@ -190,21 +197,29 @@ def table(
     nothing. --against adds the mean difference with its 95% interval (bootstrap over seeds and sentences) and
     the p-value of approximate randomisation by sentences, alone and corrected for all rows (Holm). --format
     latex is a tabular for the package booktabs, in percent, the best of each column in bold; csv has all
-    digits.
+    digits. --groups is for data whose samples name groups, as those of the presets demo and diagnostic do.
 
     \b
     Example: hmnet-pipe table runs/twitter2015 --system bert-crf --system hmnet --against bert-crf
              hmnet-pipe table runs/twitter2015 --format latex > table.tex
     """
     from ..report.formats import trials_as
+    from ..report.text import groups_table
     from ..run.trainings import differences, finished_trainings
 
     if form not in TABLE_FORMATS:
         raise unknown_name("--format", form, TABLE_FORMATS)
     if as_json and form not in ("text", "json"):
         raise InputError(f"--json and --format {form} are two forms of one table; give one of them")
+    if groups and (against or as_json or form != "text"):
+        raise InputError(
+            "--groups prints a table of its own as text; leave out --against, --format and --json"
+        )
     folder = RunFolder(run)
     metrics = finished_trainings(folder, systems, seeds)
+    if groups:
+        show(*groups_table(metrics).split("\n"))
+        return
     tested = differences(folder, metrics, against) if against else None
     show(*trials_as("json" if as_json else form, metrics, tested).split("\n"))
 

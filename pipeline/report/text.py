@@ -6,7 +6,7 @@ from typing import Any
 
 from ...manifests.printable import printable
 from ...stages.learning.negative import NO_NEGATIVE
-from ..run.trainings import settings_of
+from ..run.trainings import Spread, settings_of
 
 Scores = Mapping[str, Any]
 """As stages.learning.scores makes them; repeated here, since that module imports scikit-learn."""
@@ -15,6 +15,7 @@ __all__ = [
     "calibration_table",
     "demo_table",
     "errors_table",
+    "groups_table",
     "notes_on",
     "score_table",
     "scored_splits",
@@ -65,6 +66,30 @@ def trials_table(
     head = ["system", "trainings", "valid F1", "deviation", "test F1", "deviation"]
     table = text_table([*head, *(_DIFFERENCE if differences else ())], rows)
     return _with_note(table, scored_splits(metrics))
+
+
+def groups_table(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return one row for each system and setting: test F1 of all, and of each group of samples.
+
+    metrics: the metrics.json of several trainings. A cell has the mean over the seeds and the sample standard
+    deviation, in hundredths.
+    """
+    tests = [one["test"] for one in metrics if one["test"] is not None]
+    groups = list(dict.fromkeys(name for one in tests for name in one.get("per_group", {})))
+    rows = []
+    for setting in settings_of(metrics):
+        spreads = [setting.spread("test"), *(setting.spread("test", within=("per_group", n)) for n in groups)]
+        rows.append([setting.name, len(setting.trainings), *map(_in_hundredths, spreads)])
+    return text_table(["system", "trainings", "all", *groups], rows)
+
+
+def _in_hundredths(spread: Spread | None) -> str | None:
+    """Return mean and deviation, as in `93.1 ± 0.8`."""
+    if spread is None:
+        return None
+    return f"{100 * spread.mean:.1f}" + (
+        "" if spread.deviation is None else f" ± {100 * spread.deviation:.1f}"
+    )
 
 
 _DIFFERENCE = ("difference", "95% interval", "p", "p (Holm)")

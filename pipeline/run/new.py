@@ -17,6 +17,7 @@ from ...manifests.trial import RUN, Trial
 from ...stages.base.settings import local_files
 from ...stages.base.tools import Tools
 from ...stages.demo.corpus import write_demo_corpus
+from ...stages.demo.diagnostic import write_diagnostic_corpus
 from ...stages.learning.recipe import Recipes
 from ...stages.prepare.identity import compare_with_paper
 from ...stages.prepare.settings import PrepareSettings
@@ -35,6 +36,13 @@ __all__ = [
     "with_options",
     "write_options",
 ]
+
+
+_GENERATED: Mapping[str, Callable[..., None]] = {
+    "demo": write_demo_corpus,
+    "diagnostic": write_diagnostic_corpus,
+}
+"""What draws the corpus of a preset that brings its own."""
 
 
 def configured(run: RunFolder, options: Mapping[str, Mapping[str, Any]]) -> RunConfig:
@@ -119,9 +127,9 @@ def prepare_config(
 
     reading: further keys of [prepare], which count without --text too.
 
-    The demonstration brings its own texts. Raises InputError where a new run gets no texts.
+    Presets of generated corpora bring their own texts. Raises InputError where a new run gets no texts.
     """
-    if preset_name == "demo" and text is None:
+    if preset_name in _GENERATED and text is None:
         task = task or (RunConfig.read(run.config).task if _is_there(run) else "ner")
         text = run.path / "corpus"
         images = images or text / "images"
@@ -158,16 +166,17 @@ def _keeping_edits(config: RunConfig, run: RunFolder) -> RunConfig:
 
 
 def prepare_run(run: RunFolder, config: RunConfig, tools: Tools) -> Report:
-    """Bring prepare up to date and write run.toml, drawing the demonstration's texts where they are missing.
+    """Bring prepare up to date and write run.toml, drawing a generated corpus where it is missing.
 
     The report compares the data with the paper's table. The comparison is not part of the record, since a run
     can be given another preset without any change to its tables.
     """
     corpus = run.path / "corpus"
-    is_demo = config.preset == "demo" and config.of(PrepareSettings).text == corpus.resolve()
+    generate = _GENERATED.get(config.preset)
+    its_own = config.of(PrepareSettings).text == corpus.resolve()
     # The last file that the generator writes stands for all of them.
-    if is_demo and not (corpus / "test.jsonl").is_file():
-        write_demo_corpus(corpus, config.task, tools=tools)
+    if generate is not None and its_own and not (corpus / "test.jsonl").is_file():
+        generate(corpus, config.task, tools=tools)
     report = run_stage(config.stage("prepare", run), tools)
     config.write(run.config)
     # Read only if the preset has a table to compare with.

@@ -1,7 +1,7 @@
 """What each preset sets: for the paper's data sets, the demonstration and users' own data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...stages.systems.recipes import PAPER
@@ -41,6 +41,13 @@ _DEMO = Preset(
     train={"ner": {"epochs": 5, "first_evaluation": 3}, "re": {"epochs": 3, "first_evaluation": 2}},
 )
 
+# As the demonstration, with pictures that it takes more passes to tell apart.
+_DIAGNOSTIC = replace(
+    _DEMO,
+    tables={**_DEMO.tables, "detect": {"detector": "demo_fasterrcnn", "min_score": 0.5}},
+    train={"ner": {"epochs": 6, "first_evaluation": 3}, "re": {"epochs": 6, "first_evaluation": 3}},
+)
+
 PRESETS: dict[str, Preset] = {
     # Data of unknown size: the first epoch may be the best.
     "custom": Preset(train={task: {**recipe, "first_evaluation": 1} for task, recipe in PAPER.items()}),
@@ -48,4 +55,5 @@ PRESETS: dict[str, Preset] = {
     "twitter2017": Preset("ner", {"prepare": {"labels": "twitter"}}),
     "mnre": Preset("re"),
     "demo": _DEMO,
+    "diagnostic": _DIAGNOSTIC,
 }
