@@ -1,5 +1,6 @@
 # hmnet-pipe. On a fresh machine with Python 3.11+, make and a package index:
 #   make demo   creates .venv, installs, runs the whole pipeline offline and prints the result
+#   make diagnostic  the same on a corpus in which each group of mentions is decided by one thing: which system sees what
 #   make test   creates .venv, installs, checks style and types, and runs the tests (about 12 minutes on 2 cores)
 #   make check  the same with the fast tests alone, in a minute and a half
 #   make run    RUN=runs/x PRESET=twitter2015 TEXT=FOLDER IMAGES=FOLDER: one run from its data to a trained system
@@ -44,7 +45,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-finetune demo-weights bench run table experiment check test soak lint types wheel clean FORCE
+.PHONY: help install demo demo-finetune demo-weights diagnostic bench run table experiment check test soak lint types wheel clean FORCE
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -133,6 +134,17 @@ experiment: $(INSTALLED)  ## train GRID, which a TOML file describes (see docs/e
 
 demo-finetune: $(INSTALLED)  ## run the demonstration, then train end to end and on the refreshed cache
 	$(BIN)/hmnet-pipe demo $(RUN) --finetune
+
+DIAGNOSTIC ?= runs/diagnostic
+VARIANTS   := hmnet hmnet-single hmnet-flat hmnet-onlyobj hmnet-onlyglobal
+# Two trainings at once, each with one thread, take less time than one after the other with two.
+DIAGNOSE    = OMP_NUM_THREADS=1 $(MAKE) -j 2 table RUN=$(DIAGNOSTIC)/$(1) PRESET=diagnostic TASK=$(1) SYSTEMS='$(2) $(VARIANTS)' SEEDS='1 49 1234'
+
+diagnostic: $(INSTALLED)  ## train six systems with three seeds on the diagnostic corpora, and print F1 by group
+	$(call DIAGNOSE,ner,bert-crf)
+	$(call DIAGNOSE,re,mtb)
+	$(BIN)/hmnet-pipe table $(DIAGNOSTIC)/ner --groups --system bert-crf $(VARIANTS:%=--system %)
+	$(BIN)/hmnet-pipe table $(DIAGNOSTIC)/re --groups --system mtb $(VARIANTS:%=--system %)
 
 bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/benchmarks (DATA holds twitter2015/ and photos/)
 	$(BIN)/python benchmarks/extract_speed.py --photos $(DATA)/photos

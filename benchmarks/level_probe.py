@@ -15,6 +15,8 @@ does not tell the agreement of two, and no linear probe of a picture does.
 import argparse
 import io
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ import torch
 from hmnet_pipe.pipeline.run.recipes import PRESETS
 from hmnet_pipe.stages.demo.cues import CUES, draw_picture
 from hmnet_pipe.stages.demo.diagnostic import drafts
+from hmnet_pipe.stages.demo.pens import PixelBox
 from hmnet_pipe.stages.demo.scenes import stream
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from hmnet_pipe.stages.vision.detectors.torchvision import build_detector
@@ -34,6 +37,7 @@ from sklearn.linear_model import RidgeClassifierCV
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torchvision.ops import box_iou
 
 VIEWS = ("whole", "object")
 SIDES = (1, 2, 4)
@@ -53,34 +57,50 @@ Features = dict[tuple[str, int, int], npt.NDArray[np.float32]]
 """By view, level (from 1) and side; one row a picture."""
 
 
-def drawn(cue: str, count: int) -> tuple[list[Image.Image], list[str]]:
-    """Return pictures of a cue as a corpus stores them, and the answer of each."""
+@dataclass(frozen=True)
+class Example:
+    """A picture as a corpus stores it, where its objects are, and its answer."""
+
+    image: Image.Image
+    boxes: Sequence[PixelBox]
+    answer: str
+
+
+def drawn(cue: str, count: int) -> list[Example]:
+    """Return pictures of a cue that are in no corpus."""
     rng = stream(f"level probe: {cue}")
-    pictures, answers = [], []
+    pictures: list[Example] = []
     while len(pictures) < count:
         for draft in drafts("ner", 200, rng):
             [(group, answer)] = draft.answers
             if group != cue or draft.picture is None or len(pictures) == count:
                 continue
             file = io.BytesIO()
-            draw_picture(draft.picture, rng).image.save(file, "jpeg", quality=90)
-            pictures.append(Image.open(file).convert("RGB"))
-            answers.append(answer)
-    return pictures, answers
+            shown = draw_picture(draft.picture, rng)
+            shown.image.save(file, "jpeg", quality=90)
+            pictures.append(Example(Image.open(file).convert("RGB"), shown.boxes, answer))
+    return pictures
 
 
-def features_of(pictures: list[Image.Image]) -> Features:
-    """Return what the levels hold of each picture and of its best object; without one, of the picture."""
+def features_of(pictures: Sequence[Example]) -> tuple[Features, float, float]:
+    """Return what the levels hold of each picture and of its best object; without one, of the picture.
+
+    With it return the share of objects that were found, and of pictures in which something else was.
+    """
     stages = PRESETS["diagnostic"].tables
     min_score, size = stages["detect"]["min_score"], stages["extract"]["size"]
     detector = build_detector(stages["detect"]["detector"], "default", min_score)
     backbone = build_backbone(stages["extract"]["backbone"], "default")
     transform = backbone.info.transform(size)
     rows: dict[tuple[str, int, int], list[npt.NDArray[np.float32]]] = {}
+    objects = seen = besides = 0
     for picture in pictures:
-        boxes = [found.box for found in detector.top_objects(picture, 1, min_score)]
-        whole_alone = cut_views(picture, boxes, transform)
-        views = normalise(torch.from_numpy(whole_alone), transform.mean, transform.std)
+        boxes = [found.box for found in detector.top_objects(picture.image, 3, min_score)]
+        overlaps = box_iou(torch.tensor(picture.boxes), torch.tensor(boxes).reshape(-1, 4)) >= 0.5
+        objects, seen = objects + len(picture.boxes), seen + int(overlaps.any(dim=1).sum())
+        besides += not overlaps.any(dim=0).all()
+        cut = torch.from_numpy(cut_views(picture.image, boxes[:1], transform))
+        views = normalise(cut, transform.mean, transform.std)
         with torch.inference_mode():
             maps = backbone(views)
         for level, made in enumerate(maps, start=1):
@@ -88,7 +108,8 @@ def features_of(pictures: list[Image.Image]) -> Features:
                 cells = pooled_and_joined([made], side).half().float().flatten(1).numpy()
                 for view, row in zip(VIEWS, (0, -1), strict=True):
                     rows.setdefault((view, level, side), []).append(cells[row])
-    return {key: np.stack(values) for key, values in rows.items()}
+    features = {key: np.stack(values) for key, values in rows.items()}
+    return features, seen / objects, besides / len(pictures)
 
 
 def accuracy(features: npt.NDArray[np.float32], answers: list[str]) -> float:
@@ -109,9 +130,13 @@ def main() -> None:
     options = parser.parse_args()
     results, found = [], {}
     for cue in options.cue or CUES:
-        pictures, answers = drawn(cue, options.pictures)
-        for (view, level, side), features in features_of(pictures).items():
-            right = found[f"{cue} {view} {level} {side}"] = accuracy(features, answers)
+        pictures = drawn(cue, options.pictures)
+        features, seen, besides = features_of(pictures)
+        results.append(Result(f"{cue}, share of objects that are found", seen, 0.95))
+        results.append(Result(f"{cue}, share of pictures in which something else is", besides))
+        for (view, level, side), cells in features.items():
+            right = accuracy(cells, [picture.answer for picture in pictures])
+            found[f"{cue} {view} {level} {side}"] = right
             key = (cue, view, level)
             asked, at_most = (MOST.get(key), True) if key in MOST else (LEAST.get(key), False)
             if side == 2:
