@@ -135,16 +135,10 @@ experiment: $(INSTALLED)  ## train GRID, which a TOML file describes (see docs/e
 demo-finetune: $(INSTALLED)  ## run the demonstration, then train end to end and on the refreshed cache
 	$(BIN)/hmnet-pipe demo $(RUN) --finetune
 
-DIAGNOSTIC ?= runs/diagnostic
-VARIANTS   := hmnet hmnet-single hmnet-flat hmnet-onlyobj hmnet-onlyglobal
-# Two trainings at once, each with one thread, take less time than one after the other with two.
-DIAGNOSE    = OMP_NUM_THREADS=1 $(MAKE) -j 2 table RUN=$(DIAGNOSTIC)/$(1) PRESET=diagnostic TASK=$(1) SYSTEMS='$(2) $(VARIANTS)' SEEDS='1 49 1234'
-
 diagnostic: $(INSTALLED)  ## train six systems with three seeds on the diagnostic corpora, and print F1 by group
-	$(call DIAGNOSE,ner,bert-crf)
-	$(call DIAGNOSE,re,mtb)
-	$(BIN)/hmnet-pipe table $(DIAGNOSTIC)/ner --groups --system bert-crf $(VARIANTS:%=--system %)
-	$(BIN)/hmnet-pipe table $(DIAGNOSTIC)/re --groups --system mtb $(VARIANTS:%=--system %)
+	$(BIN)/hmnet-pipe experiment run diagnostic --jobs $(JOBS)
+	@$(BIN)/hmnet-pipe table runs/diagnostic/ner --groups
+	@$(BIN)/hmnet-pipe table runs/diagnostic/re --groups
 
 bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/benchmarks (DATA holds twitter2015/ and photos/)
 	$(BIN)/python benchmarks/extract_speed.py --photos $(DATA)/photos
