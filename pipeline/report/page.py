@@ -53,7 +53,10 @@ def _percent(value: float | None, digits: int = 2) -> str:
 
 def _points(value: float | None) -> str:
     """Return a difference in points, with a minus that is as wide as a plus."""
-    return "–" if value is None else f"{100 * value:+.2f}".replace("-", "−")
+    if value is None:
+        return "–"
+    shown = f"{100 * value:+.2f}".replace("-", "−")
+    return "0.00" if shown in ("+0.00", "−0.00") else shown
 
 
 def _number(value: float | None) -> str:

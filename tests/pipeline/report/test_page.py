@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hmnet_pipe.manifests.errors import InputError, StageError
@@ -20,7 +20,9 @@ from hmnet_pipe.pipeline.run.score import score_predictions
 from hmnet_pipe.pipeline.run.trainings import differences, finished_trainings
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.recorded import Evaluation
+from playwright.sync_api import Browser
 
+from ...browser import serious_faults, visit
 from ...pages import Element, parsed
 from ...running import HMNET, Demos, bring_up_to_date, model_of
 
@@ -214,6 +216,37 @@ def test_a_report_can_be_read_by_ear_and_by_keys(runs: dict[str, Path], task: st
         if "scroll" in (region.attributes.get("class") or "") and list(region.all("table")):
             assert region.attributes["tabindex"] == "0"
             assert region.attributes["aria-label"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "width", "scheme"), [("ner", 1280, "light"), ("ner", 390, "light"), ("re", 390, "dark")]
+)
+def test_a_browser_shows_the_report_from_its_file(
+    chromium: Browser, runs: dict[str, Path], task: str, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    """Every section is there, without a script too; nothing is asked for, and nothing bars a reader."""
+    address = (runs[task] / "report.html").as_uri()
+    with visit(chromium, address, width=width, scheme=scheme) as seen:
+        sections = seen.page.locator("section")
+        assert sections.count() == len(SECTIONS)
+        for section, title in zip(sections.all(), SECTIONS, strict=True):
+            assert section.locator("h2").inner_text() == title
+            box = section.bounding_box()
+            assert box is not None
+            assert box["height"] > 80
+        assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+        widths = "[...document.querySelectorAll('image')].map(one => one.getBoundingClientRect().width)"
+        pictures = seen.page.evaluate(widths)
+        assert pictures
+        assert 100 < min(pictures) <= max(pictures) <= width - 30
+        assert serious_faults(seen.page) == []
+        seen.page.get_by_role("link", name=SECTIONS[-1]).click()
+        assert seen.page.url.endswith("#provenance")
+    assert seen.errors == []
+    assert seen.elsewhere() == []
+    with visit(chromium, address, width=width, java_script_enabled=False) as seen:
+        assert seen.page.locator("section h2").all_inner_texts() == SECTIONS
 
 
 def with_text(run: Path, words: list[str]) -> list[str]:
