@@ -75,12 +75,20 @@ def remove_file(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it. Raises as `check_folder` does."""
+    """Make a folder and those above it.
+
+    Raises StageError as `check_folder` does, and where no folder can be made there. The errors of a disk
+    (`disk_error`) are raised as they are.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except OSError as error:
         check_folder(path)
-        raise
+        if disk_error(error) is not None:
+            raise
+        raise StageError(
+            f"{path} cannot be made ({reason_of(error)}); choose a folder where files can be written"
+        ) from error
 
 
 @contextmanager

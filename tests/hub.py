@@ -20,13 +20,15 @@ class Hub:
     """What lies on the hub, and what was asked of it.
 
     files: by "user/name@branch". refused: the hub's errors by the name of a repository. created: what was
-    asked for in each new one. asked: the paths of all requests. commits: the headers of all commits.
+    asked for in each new one. asked: the paths of all requests. tokens: those that came with them. commits:
+    the headers of all commits.
     """
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     created: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    tokens: set[str | None] = field(default_factory=set)
     commits: list[dict[str, Any]] = field(default_factory=list)
     address: str = ""
 
@@ -112,6 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _parts(self) -> list[str]:
         self.hub.asked.append(f"{self.command} {self.path}")
+        self.hub.tokens.add(self.headers.get("Authorization"))
         return urlsplit(self.path).path.strip("/").split("/")
 
     def _refuse(self, status: int, code: str) -> None:

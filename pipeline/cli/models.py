@@ -57,6 +57,11 @@ __all__: list[str] = []
     help="For relations: also find the mentions, by this model of entities, and score both together.",
 )
 @click.option(
+    "--types/--no-types",
+    default=True,
+    help="With --pipeline: hold relations to the types of arguments in their names.",
+)
+@click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     shell_complete=runs,
@@ -82,6 +87,7 @@ def evaluate(
     calibrate: bool,
     keep: bool,
     entities: str | None,
+    types: bool,
     data: Path | None,
     as_json: bool,
 ) -> None:
@@ -94,8 +100,8 @@ def evaluate(
     explanation-SPLIT.parquet: each layer's gate probabilities and each word's attention to each view.
     --calibrate adds the expected calibration error and the reliability table of the model's probabilities, as
     they are and with the temperature that fits the validation split; --keep-temperature writes it into
-    temperature.json. --pipeline writes evaluation-SPLIT-pipeline.json instead: the scores of relations whose
-    mentions have to be found as well, and what that costs.
+    temperature.json. --pipeline writes pipeline-SPLIT.json instead: the scores of relations whose mentions
+    have to be found as well, and what that costs.
 
     \b
     Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
@@ -116,9 +122,26 @@ def evaluate(
     [trial] = trials_of((system,), (seed,), *subset, features, token, (recipe,), percent, natural)
     if entities is not None:
         if finetuned or shuffle_images or no_images or explain or calibrate:
-            raise InputError("--pipeline goes with --split and --data alone")
-        _evaluate_together(entities, RunFolder(run).model(trial), RunFolder(data or run), split, as_json)
+            raise InputError("--pipeline goes with --split, --no-types and --data alone")
+        from ..predict.command import model_meant
+        from ..predict.triples import evaluate_together, triples_table
+
+        with lent_tools(quiet=as_json) as tools:
+            scores, path = evaluate_together(
+                model_meant(entities, "hmnet", 1),
+                RunFolder(run).model(trial),
+                RunFolder(data or run),
+                split,
+                tools,
+                types=types,
+            )
+        if as_json:
+            print_json({"scores": scores, "output": str(path)})
+        else:
+            show(*triples_table(scores).split("\n"), f"evaluate: {split} -> {path}")
         return
+    if not types:
+        raise InputError("--no-types goes with --pipeline alone")
     with lent_tools(quiet=as_json) as tools:
         scores, path = evaluate_trial(
             RunFolder(run),
@@ -141,19 +164,6 @@ def evaluate(
     tables = [score_table(scores), errors_table(scores["errors"])]
     tables += [calibration_table(scores["calibration"])] if calibrate else []
     show(*"\n\n".join(tables).split("\n"), what)
-
-
-def _evaluate_together(entities: str, relations: Path, data: RunFolder, split: str, as_json: bool) -> None:
-    """Score a model of entities and one of relations together, and print what that gives."""
-    from ..predict.command import model_meant
-    from ..predict.triples import evaluate_together, triples_table
-
-    with lent_tools(quiet=as_json) as tools:
-        scores, path = evaluate_together(model_meant(entities, "hmnet", 1), relations, data, split, tools)
-    if as_json:
-        print_json({"scores": scores, "output": str(path)})
-        return
-    show(*triples_table(scores).split("\n"), f"evaluate: {split} -> {path}")
 
 
 @command()
@@ -225,8 +235,17 @@ def table(
 
 
 @command()
-@click.argument("model", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("model", type=click.Path(file_okay=False), shell_complete=runs)
 @click.argument("name", metavar="USER/NAME")
+@click.option(
+    "--system", default="hmnet", shell_complete=offered_systems, help="Where MODEL is a run: which system."
+)
+@click.option("--seed", type=int, default=1, help="Where MODEL is a run: which seed.")
+@click.option("--finetuned", is_flag=True, help="Where MODEL is a run: the model that finetune made.")
+@click.option(
+    "--language", "languages", multiple=True, help="The language of its texts, for the card; may be repeated."
+)
+@click.option("--license", default="", help="The licence that it goes under, for the card, such as mit.")
 @click.option(
     "--private", is_flag=True, help="Make a repository that its owner alone sees, where there is none."
 )
@@ -245,8 +264,13 @@ def table(
 )
 @json_option
 def push(
-    model: Path,
+    model: str,
     name: str,
+    system: str,
+    seed: int,
+    finetuned: bool,
+    languages: tuple[str, ...],
+    license: str,
     private: bool,
     dry_run: bool,
     output: Path | None,
@@ -257,34 +281,38 @@ def push(
 ) -> None:
     """Send a trained model to the Hugging Face hub.
 
-    Reads the model's folder. Writes one commit in the repository USER/NAME, which is made where there is
-    none: weights, configuration, what reads texts, scores and the model card. No text of your data is sent
-    without --predictions, and nothing at all with --dry-run. The token is that of HF_TOKEN or of `hf auth
-    login`.
+    Reads the folder of MODEL, or of a run's model by --system and --seed. Writes one commit in the repository
+    USER/NAME, which is made where there is none: weights, configuration, what reads texts, scores and the
+    model card. No text of your data is sent without --predictions, and nothing at all with --dry-run. The
+    token is that of HF_TOKEN or of `hf auth login`.
 
     \b
     Example: hmnet-pipe push runs/twitter2015/models/hmnet/seed-1 user/hmnet-twitter2015 --dry-run
     """
     from ...stages.systems.hub import check_hub_name, files_to_push, push_model, write_files
+    from ..predict.command import model_meant
 
     if output is not None and not dry_run:
         raise InputError("--output is for --dry-run; give both, or neither")
+    folder = Path(model_meant(model, system, seed, finetuned=finetuned))
     if not dry_run:
         made = push_model(
-            model,
+            folder,
             name,
             private=private,
             message=message,
             revision=revision,
             predictions=predictions,
+            languages=languages,
+            license=license,
         )
         if as_json:
             print_json({"output": made})
         else:
-            show(f"push: {model} -> {made}")
+            show(f"push: {folder} -> {made}")
         return
     check_hub_name(name)
-    files = files_to_push(model, predictions=predictions)
+    files = files_to_push(folder, predictions=predictions, languages=languages, license=license)
     if output is not None:
         write_files(files, output)
     sizes = {path: len(one) if isinstance(one, bytes) else one.stat().st_size for path, one in files.items()}

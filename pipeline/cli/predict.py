@@ -34,6 +34,7 @@ _path = click.Path(path_type=Path)
     "--system", default="hmnet", shell_complete=offered_systems, help="Where MODEL is a run: which system."
 )
 @click.option("--seed", type=int, default=1, help="Where MODEL is a run: which seed.")
+@click.option("--finetuned", is_flag=True, help="Where MODEL is a run: the model that finetune made.")
 @click.option(
     "--input-format",
     default="auto",
@@ -51,6 +52,13 @@ _path = click.Path(path_type=Path)
 @click.option("--image-column", default="image", help="For tables: the column of the images' names.")
 @click.option("--min-score", type=FiniteRange(0, 1), default=0.0, help="Leave out less probable mentions.")
 @click.option("--recall", type=FiniteRange(0, 1), help="Also give mentions of this probability.")
+@click.option("--marginals", is_flag=True, help="Also give the probability of each type for each word.")
+@click.option(
+    "--alternatives",
+    type=click.IntRange(0),
+    default=0,
+    help="Also give the most probable other readings: this many of each mention and relation.",
+)
 @click.option("--max-pairs", type=click.IntRange(0), default=20, help="Pairs of mentions of a text at most.")
 @click.option(
     "--types/--no-types", default=True, help="Hold relations to the types of arguments in their names."
@@ -91,12 +99,15 @@ def predict(
     relations: str | None,
     system: str,
     seed: int,
+    finetuned: bool,
     input_format: str,
     output_format: str,
     text_column: str,
     image_column: str,
     min_score: float,
     recall: float | None,
+    marginals: bool,
+    alternatives: int,
     max_pairs: int,
     types: bool,
     long: str,
@@ -135,14 +146,14 @@ def predict(
     if text is not None and (output is not None or images is not None):
         raise click.UsageError("--output and --images belong to POSTS; a text has --image, and is printed.")
     models = Models(
-        model_meant(model, system, seed),
+        model_meant(model, system, seed, finetuned=finetuned),
         None if relations is None else model_meant(relations, system, seed),
         words,
         detector_weights,
         backbone_weights,
         device,
         precision,
-        PredictOptions(min_score, recall, max_pairs, types, long, batch_size),
+        PredictOptions(min_score, recall, max_pairs, types, long, marginals, alternatives, batch_size),
     )
     if text is not None:
         result = models.open()(text, image)

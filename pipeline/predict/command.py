@@ -1,7 +1,8 @@
 """What `hmnet-pipe predict` does: which model is meant, one post, a stream, or a file in parts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
 from ...stages.predict.outputs import FILE_NAMES, results_in, write
 from ...stages.predict.posts import Post
-from ...stages.predict.results import MISSING, PostImage, Result
+from ...stages.predict.results import MISSING, Entity, PostImage, Result
 from ...stages.vision.folder import ImageFolder
 from ...stages.vision.images import UnusableImage
+from ..run.evaluate import finetuned_model
 from ..run.runner import Report, run_stage
 from .predictor import Predictor
 from .stage import Models, Predict, Source, check_image_folder
@@ -24,11 +26,11 @@ from .stage import Models, Predict, Source, check_image_folder
 __all__ = ["model_meant", "predict_file", "shown", "streamed"]
 
 
-def model_meant(name: str, system: str, seed: int) -> str:
+def model_meant(name: str, system: str, seed: int, *, finetuned: bool = False) -> str:
     """Return the folder, or the name on the hub, of the model that a user means.
 
-    name: either, or a run, of which it is the model of a system and a seed. Raises InputError where a run has
-    no such model.
+    name: either, or a run, of which it is the model of a system and a seed. finetuned: the one that finetune
+    made. Raises InputError where a run has no such model.
     """
     path = Path(name)
     try:
@@ -37,16 +39,26 @@ def model_meant(name: str, system: str, seed: int) -> str:
         is_run = False
     if not is_run:
         return name
-    folder = RunFolder(path).model(Trial(system, seed))
+    run, trial = RunFolder(path), Trial(system, seed)
+    if finetuned:
+        return str(finetuned_model(run, trial))
+    folder = run.model(trial)
     if not folder.is_dir():
-        there = sorted(
-            f"--system {each.parent.name} --seed {each.name.removeprefix('seed-')}"
-            for each in RunFolder(path).models.glob("*/seed-*")
-            if each.name.removeprefix("seed-").isdigit()
-        )
+        there = [f"{one.options}{' --finetuned' * tuned}" for one, tuned in _models_of(run)]
         remedy = f"it has {', '.join(there)}" if there else f"run `{typed('train', path)}` first"
         raise InputError(f"{path} has no model of {system} with seed {seed}; {remedy}")
     return str(folder)
+
+
+def _models_of(run: RunFolder) -> list[tuple[Trial, bool]]:
+    """Return the trials that a system and a seed name, and whether finetune made their models."""
+    found = [
+        (trial, bool(prefix))
+        for prefix in ("", "finetuned-")
+        for folder in run.models.glob(f"*/{prefix}seed-*")
+        if (trial := Trial.of(folder, prefix)) is not None
+    ]
+    return sorted(one for one in found if one[0].trained == Trial(one[0].system, one[0].seed))
 
 
 def predict_file(
@@ -86,24 +98,30 @@ def streamed(predictor: Predictor, source: Source, size: int) -> Iterator[Result
         check_image_folder(source.images)
         folder = ImageFolder(source.images.absolute(), known=source.images)
     group: list[Post] = []
-    changes: list[dict[str, Any]] = []
+    changes: list[Callable[[Result], Result]] = []
 
     def flushed() -> Iterator[Result]:
         for result, change in zip(predictor.found(group), changes, strict=True):
-            yield replace(result, **change)
+            yield change(result)
 
     for _, post in source.posts():
         if isinstance(post, InputError):
             group.append(Post())
-            changes.append({"error": str(post)})
+            changes.append(partial(replace, error=str(post)))
         else:
             placed, image = _placed(post, folder)
             group.append(placed)
-            changes.append({} if image is None else {"image": image})
+            changes.append(partial(_named, name=post.image, image=image))
         if len(group) == size:
             yield from flushed()
             group, changes = [], []
     yield from flushed()
+
+
+def _named(result: Result, name: Any, image: PostImage | None) -> Result:
+    """Return a result with the image's name in its post, and with what became of it where that is known."""
+    known = isinstance(name, str)
+    return replace(result, image=replace(image or result.image, name=name if known else None))
 
 
 def _placed(post: Post, folder: ImageFolder | None) -> tuple[Post, PostImage | None]:
@@ -119,16 +137,19 @@ def _placed(post: Post, folder: ImageFolder | None) -> tuple[Post, PostImage | N
 def shown(result: Result) -> list[str]:
     """Return what is found in a post as lines for people."""
     lines = [result.text]
-    lines += [
-        f"  {one.entity_group:<8} {one.score:6.1%}  {one.word}  [{one.start}:{one.end}]"
-        for one in result.entities
-    ]
+    for entity in result.entities:
+        lines.append(_shown(entity))
+        lines += [f"  or{_shown(other)}" for other in entity.alternatives]
     for one in result.relations:
         head, tail = (
             result.entities[end].word if isinstance(end, int) else result.text[slice(*end)]
             for end in (one.head, one.tail)
         )
         lines.append(f"  {head} -> {tail}: {one.relation} {one.score:.1%}")
+        lines += [f"    or {name} {score:.1%}" for name, score in one.alternatives]
+    for word in result.marginals:
+        ranked = sorted(word.types.items(), key=lambda one: -one[1])
+        lines.append(f"  {word.word}: {', '.join(f'{name} {value:.1%}' for name, value in ranked)}")
     if not result.entities and not result.relations and not result.error:
         lines.append("  nothing found")
     if result.objects:
@@ -142,3 +163,7 @@ def shown(result: Result) -> list[str]:
     if result.error:
         lines.append(f"  error: {result.error}")
     return lines
+
+
+def _shown(one: Entity) -> str:
+    return f"  {one.entity_group:<8} {one.score:6.1%}  {one.word}  [{one.start}:{one.end}]"

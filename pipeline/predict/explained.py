@@ -21,7 +21,6 @@ from typing import Any
 
 from ...cache.spec import ALL, IMAGE
 from ...manifests.errors import InputError
-from ...stages.base.tools import Tools
 from ...stages.learning.opened import OpenModel
 from ...stages.predict.posts import Post, Words
 from ...stages.predict.results import USED, Result, Seen
@@ -40,7 +39,6 @@ def with_explanations(
     posts: Sequence[Post],
     worded: Sequence[Words | InputError],
     images: Sequence[Mapping[str, Any]],
-    tools: Tools,
 ) -> list[Result]:
     """Return the results, those whose image was used with what the model looked at.
 
@@ -52,7 +50,7 @@ def with_explanations(
     found = list(results)
     if not chosen:
         return found
-    visuals, extras = run.open(tools)
+    visuals, extras = run.open()
     keys = [results[i].image.key for i in chosen]
     given = Given([str(i) for i in chosen], [words[i] for i in chosen], keys, visuals, extras)
     pairs = None
@@ -68,7 +66,7 @@ def with_explanations(
     except InputError:  # it has no gate and no attention
         return found
     sizes = {row["key"]: (row["width"], row["height"]) for row in images}
-    objects = run.objects()
+    objects = run.objects(keys)
     whole = run.spec is not None and run.spec.regions in (ALL, IMAGE)
     for place, (i, row) in enumerate(zip(chosen, rows, strict=True)):
         if pairs is None:

@@ -5,6 +5,7 @@ find("Messi arrives in Paris", image="photo.jpg").entities
 for result in find.stream(posts, batch_size=64): ...
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,14 +20,9 @@ from ...stages.base.tools import SILENT, Tools
 from ...stages.learning.made_by import CONFIG
 from ...stages.learning.negative import negative_relation
 from ...stages.learning.opened import OpenModel, open_model
-from ...stages.predict.posts import Post, Words, words_of
-from ...stages.predict.results import NONE, UNREADABLE, UNUSED, Entity, PostImage, Result, Seen
-from ...stages.predict.work import (
-    Given,
-    Mention,
-    find_mentions,
-    find_relations,
-)
+from ...stages.predict.posts import Post, Words, no_post, words_of
+from ...stages.predict.results import NONE, UNUSED, Entity, PostImage, Result, Seen, WordTypes
+from ...stages.predict.work import Given, Mention, PostFound, Wanted, find_mentions, find_relations
 from ...stages.systems.hub import model_folder
 from ...stages.systems.registry import system_info
 from ...stages.text.limits import Span
@@ -34,9 +30,9 @@ from ...stages.text.words import WORD_RULES, rule_of_record
 from .explained import with_explanations
 from .images import given_images
 from .relations import Asked, answers, questions
-from .visual import ImageRun
+from .visual import ImageRun, unseen
 
-__all__ = ["LONG", "PredictOptions", "Predictor", "distinct"]
+__all__ = ["LONG", "PredictOptions", "Predictor", "distinct", "nothing_in", "samples_of"]
 
 Posts = str | Post | Mapping[str, Any]
 
@@ -53,6 +49,8 @@ class PredictOptions:
     added. max_pairs: the pairs of mentions of a text that are looked at. types: whether relations whose names
     say the types of their arguments are restricted to them. long: what becomes of a text that is
     longer than the model reads, one of LONG: it is read in windows, cut as in training, or an error.
+    marginals: whether the probabilities of each word's types are wanted. alternatives: how many other
+    readings of each mention, and other relations of each pair.
     batch_size: texts that go through a model together.
     """
 
@@ -61,11 +59,20 @@ class PredictOptions:
     max_pairs: int = 20
     types: bool = True
     long: str = "windows"
+    marginals: bool = False
+    alternatives: int = 0
     batch_size: int = 64
 
     def __post_init__(self) -> None:
         if self.long not in LONG:
             raise unknown_name("long", self.long, LONG)
+        if self.alternatives < 0:
+            raise InputError(f"alternatives is a number of readings, not {self.alternatives}")
+
+    @property
+    def wanted(self) -> Wanted:
+        """Return what is wanted of a model of entities."""
+        return Wanted(self.min_score, self.recall, self.alternatives, self.marginals)
 
 
 @dataclass(frozen=True)
@@ -93,19 +100,25 @@ class Predictor:
         words: str = "",
         detector_weights: str = "",
         backbone_weights: str = "",
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: Path | str | None = None,
         **options: Any,
     ) -> "Predictor":
         """Open a model of entities or of relations; `relations` is one of relations beside it.
 
-        Each is a model's folder, or a name on the hub, "user/name".
+        Each is a model's folder, or a name on the hub, "user/name". revision, token, cache_dir: of the hub,
+        as in huggingface_hub; `revision` is that of `model`, and of `relations` it is the latest.
         words: the rule by which raw texts become words, in the place of the model's own. options: those of
         PredictOptions. Raises WeightsError where a folder holds no model, and InputError where a model cannot
         be used on posts.
         """
-        first = open_model(model_folder(model), device=device, precision=precision)
+        place = model_folder(model, revision=revision, token=token, cache_dir=cache_dir)
+        first = open_model(place, device=device, precision=precision)
         second = None
         if relations is not None:
-            second = open_model(model_folder(relations), device=device, precision=precision)
+            place = model_folder(relations, token=token, cache_dir=cache_dir)
+            second = open_model(place, device=device, precision=precision)
         if second is not None and (first.config.task, second.config.task) != ("ner", "re"):
             raise InputError(
                 f"{model} is to find entities and {relations} relations, and they were trained for "
@@ -117,6 +130,8 @@ class Predictor:
         if words and words not in WORD_RULES:
             raise unknown_name("words", words, WORD_RULES)
         rule = words or _words_of(first)
+        if chosen.marginals and entities is None:
+            raise InputError(f"{model} is a model of relations, and marginals are of the words of mentions")
         found = cls(entities, pairs, rule, chosen, weights, device)
         for run in found.runs(Path()):
             run.check()
@@ -125,11 +140,6 @@ class Predictor:
     @property
     def models(self) -> list[OpenModel]:
         return [model for model in (self.entities, self.relations) if model is not None]
-
-    @property
-    def reads_trees(self) -> bool:
-        """Return whether a model reads a tree of each text."""
-        return any("dependencies" in system_info(model.config.system).graphs for model in self.models)
 
     @property
     def reads_images(self) -> bool:
@@ -167,7 +177,7 @@ class Predictor:
         `error`.
         """
         if isinstance(posts, str | Post | Mapping):
-            post = _post(posts)
+            post = Post.of(posts)
             post = replace(
                 post,
                 image=post.image if image is None else image,
@@ -176,8 +186,8 @@ class Predictor:
             )
             return self.found([post], explain=explain)[0]
         if not isinstance(posts, Iterable) or isinstance(posts, bytes | bytearray):
-            raise _no_post(posts)
-        many = [_post(post) for post in posts]
+            raise no_post(posts)
+        many = [Post.of(post) for post in posts]
         if image is not None:
             several = isinstance(image, Iterable) and not isinstance(image, str | bytes | Mapping)
             images = list(image) if several else []
@@ -189,7 +199,7 @@ class Predictor:
     def stream(self, posts: Iterable[Posts], batch_size: int = 64) -> Iterator[Result]:
         """Yield what is found in each post, in their order, holding `batch_size` of them at a time."""
         source = iter(posts)
-        while group := [_post(post) for post in islice(source, batch_size)]:
+        while group := [Post.of(post) for post in islice(source, batch_size)]:
             yield from self.found(group)
 
     def found(
@@ -208,12 +218,13 @@ class Predictor:
             images, rows = given_images(wanted, folder / "images")
             worded = [self.words_or_error(post) for post in posts]
             runs = self.runs(folder)
-            samples = _samples(posts, worded, images)
             for run in distinct(runs):
-                run.make(rows, samples, tools)
-            results = self.over(posts, worded, images, runs, tools, mentions)
+                run.make_images(rows, tools)
+            samples = samples_of(worded, images)
+            runs = [run.with_texts(folder / "texts", samples, tools) for run in runs]
+            results = self.over(posts, worded, images, runs, mentions)
             if explain:
-                results = with_explanations(results, self.models[0], runs[0], posts, worded, rows, tools)
+                results = with_explanations(results, self.models[0], runs[0], posts, worded, rows)
             return results
 
     def runs(self, folder: Path) -> list[ImageRun]:
@@ -237,7 +248,6 @@ class Predictor:
         worded: Sequence[Words | InputError],
         images: Sequence[PostImage],
         runs: Sequence[ImageRun],
-        tools: Tools = SILENT,
         known: Sequence[list[Mention]] | None = None,
     ) -> list[Result]:
         """Return what is found in each post, whose image lies in the runs, one for each model.
@@ -246,31 +256,24 @@ class Predictor:
         """
         ids = [str(number) for number in range(len(posts))]
         sound = [i for i, words in enumerate(worded) if isinstance(words, Words)]
-        failed: dict[str, str] = {}
+        keys = [images[i].key for i in sound]
+        failed: dict[str, PostImage] = {}
         objects: dict[str, list[dict[str, Any]]] = {}
         given: list[Given] = []
         words = [one for one in worded if isinstance(one, Words)]
         for run in runs:
-            failed |= run.failed()
-            objects = objects or run.objects()
-            visuals, extras = run.open(tools)
-            keys = [images[i].key for i in sound]
+            failed |= run.failed(keys)
+            objects = objects or run.objects(keys)
+            visuals, extras = run.open()
             given.append(
                 Given([ids[i] for i in sound], words, keys, visuals, extras, self.options.batch_size)
             )
-        mentions: list[tuple[list[Mention], bool]] = [([], True) for _ in sound]
-        if known is not None:
-            mentions = [(known[i], True) for i in sound]
-        elif self.entities is not None:
-            mentions = find_mentions(
-                self.entities,
-                given[0],
-                min_score=self.options.min_score,
-                recall=self.options.recall,
-                windows=self.options.long == "windows",
-            )
+        mentions = [PostFound([] if known is None else known[i], []) for i in sound]
+        if known is None and self.entities is not None:
+            windows = self.options.long == "windows"
+            mentions = find_mentions(self.entities, given[0], self.options.wanted, windows=windows)
         found = {
-            number: self._result(posts[number], words[place], *mentions[place])
+            number: _result(posts[number], words[place], mentions[place])
             for place, number in enumerate(sound)
         }
         if self.relations is not None:
@@ -280,41 +283,31 @@ class Predictor:
                 if one.truncated:
                     error = f"its text is longer than the model reads: {len(one.text)} characters"
                     found[number] = replace(one, entities=(), relations=(), error=error)
+        for each in given:
+            failed |= unseen(each.visuals)
         results = []
         for number, post in enumerate(posts):
-            result = found.get(number) or Result(
-                post.text if isinstance(post.text, str) else _joined(post.tokens),
-                post.id,
-                error=str(worded[number]),
-                more=post.more,
-            )
+            result = found.get(number) or replace(nothing_in(post), error=str(worded[number]))
             image = self._image(post, images[number], failed)
             seen = tuple(map(Seen.of_row, objects.get(image.key or "", ())))
             results.append(replace(result, image=image, objects=seen))
         return results
 
-    def _image(self, post: Post, image: PostImage, failed: Mapping[str, str]) -> PostImage:
+    def _image(self, post: Post, image: PostImage, failed: Mapping[str, PostImage]) -> PostImage:
+        """Return what became of a post's image in the end, under the name that it was given by."""
         if not self.reads_images:
-            return PostImage(NONE if post.image is None else UNUSED)
-        if image.key is not None and image.key in failed:
-            return PostImage(UNREADABLE, failed[image.key])
-        return image
-
-    def _result(self, post: Post, words: Words, mentions: Sequence[Mention], whole: bool) -> Result:
-        entities = []
-        for one in mentions:
-            start, end = words.characters(one.span)
-            own = one.span if words.given else (None, None)
-            entities.append(Entity(one.type, words.text[start:end], start, end, one.score, *own))
-        tokens = tuple(words.tokens) if words.given else None
-        return Result(words.text, post.id, tokens, tuple(entities), truncated=not whole, more=post.more)
+            image = PostImage(NONE if post.image is None else UNUSED)
+        elif image.key is not None:
+            image = failed.get(image.key, image)
+        named = isinstance(post.image, str | os.PathLike)
+        return replace(image, name=os.fspath(post.image) if named else None)
 
     def _relate(
         self,
         posts: Sequence[Post],
         words: Sequence[Words],
         sound: Sequence[int],
-        mentions: Sequence[tuple[list[Mention], bool]],
+        mentions: Sequence[PostFound],
         given: Given,
         found: dict[int, Result],
     ) -> None:
@@ -322,7 +315,7 @@ class Predictor:
         assert self.relations is not None
         asked: dict[int, list[Asked]] = {}
         for place, number in enumerate(sound):
-            own = mentions[place][0] if self.entities is not None else None
+            own = mentions[place].mentions if self.entities is not None else None
             try:
                 asked[place], left_out = questions(posts[number], words[place], own, self.options.max_pairs)
                 found[number] = replace(found[number], left_out=left_out)
@@ -341,9 +334,10 @@ class Predictor:
                         some,
                         own_said,
                         words[place],
-                        mentions[place][0],
+                        mentions[place].mentions,
                         negative,
                         types=self.options.types,
+                        alternatives=self.options.alternatives,
                     )
                 ),
                 truncated=result.truncated or not all(one.whole for one in own_said),
@@ -364,34 +358,42 @@ def _words_of(model: OpenModel) -> str:
     return rule_of_record(prepared)
 
 
-def _post(value: Posts) -> Post:
-    """Return a post as it may be given. Raises InputError for anything else."""
-    if isinstance(value, Post):
-        return value
-    if isinstance(value, str):
-        return Post(value)
-    if isinstance(value, Mapping):
-        own = ("text", "tokens", "image", "id", "head", "tail")
-        more = {name: one for name, one in value.items() if name not in own}
-        return Post(**{name: value[name] for name in own if value.get(name) is not None}, more=more)
-    raise _no_post(value)
-
-
-def _no_post(value: object) -> InputError:
-    return InputError(
-        f"a post is a text, a Post, or a mapping with text or tokens, not {type(value).__name__}"
+def _result(post: Post, words: Words, found: PostFound) -> Result:
+    """Return what is found in a post, without relations and images."""
+    bounds = [words.characters((i, i + 1)) for i in range(len(found.types))]
+    return Result(
+        words.text,
+        post.id,
+        tuple(words.tokens) if words.given else None,
+        tuple(_entity(one, words) for one in found.mentions),
+        truncated=not found.whole,
+        more=post.more,
+        marginals=tuple(
+            WordTypes(words.text[start:end], start, end, types)
+            for (start, end), types in zip(bounds, found.types, strict=True)
+        ),
     )
 
 
-def _joined(tokens: Any) -> str:
-    """Return what stands for the text of a post whose words are wrong."""
-    return " ".join(map(str, tokens)) if isinstance(tokens, list | tuple) else str(tokens or "")
+def _entity(one: Mention, words: Words) -> Entity:
+    start, end = words.characters(one.span)
+    first, last = one.span if words.given else (None, None)
+    others = tuple(_entity(other, words) for other in one.others)
+    return Entity(one.type, words.text[start:end], start, end, one.score, first, last, others)
 
 
-def _samples(
-    posts: Sequence[Post], worded: Sequence[Words | InputError], images: Sequence[PostImage]
-) -> list[dict[str, Any]]:
-    """Return the posts as rows of SAMPLES without labels."""
+def nothing_in(post: Post) -> Result:
+    """Return the result of a post in which nothing was looked for."""
+    if isinstance(post.text, str):
+        text = post.text
+    else:
+        words = post.tokens
+        text = " ".join(map(str, words)) if isinstance(words, list | tuple) else str(words or "")
+    return Result(text, post.id, more=post.more)
+
+
+def samples_of(worded: Sequence[Words | InputError], images: Sequence[PostImage]) -> list[dict[str, Any]]:
+    """Return posts as rows of SAMPLES without labels; those without words have none."""
     return [
         {
             "id": str(number),

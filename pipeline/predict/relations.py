@@ -57,24 +57,29 @@ def answers(
     negative: str | None,
     *,
     types: bool,
+    alternatives: int = 0,
 ) -> list[Relation]:
     """Return the relations of a post from what the model says of its pairs.
 
     A given pair has one relation, the negative one included. Of the two orders of a pair of mentions the one
     that is less likely to be negative counts, and it has a relation unless that is the negative one.
+    alternatives: how many other relations of each pair are named.
     """
     relations: list[Relation] = []
     best: dict[frozenset[int], Relation] = {}
     for pair, said in zip(asked, found, strict=True):
         if pair.numbers is None:
             spans = words.characters(pair.head), words.characters(pair.tail)
-            relations.append(_relation(said.probabilities, negative, *spans))
+            relations.append(_relation(said.probabilities, negative, *spans, alternatives=alternatives))
             continue
         two = [mentions[number] for number in pair.numbers]
         probabilities: Mapping[str, float] = said.probabilities
         if types:
             probabilities = allowed(probabilities, negative, two[0].type, two[1].type)
-        relation = _relation(probabilities, negative, *pair.numbers, factors=[one.score for one in two])
+        factors = [one.score for one in two]
+        relation = _relation(
+            probabilities, negative, *pair.numbers, factors=factors, alternatives=alternatives
+        )
         known = best.get(frozenset(pair.numbers))
         if known is None or (relation.negative or 0) < (known.negative or 0):
             best[frozenset(pair.numbers)] = relation
@@ -115,8 +120,13 @@ def _relation(
     head: int | Span,
     tail: int | Span,
     factors: Sequence[float] = (),
+    *,
+    alternatives: int = 0,
 ) -> Relation:
-    name = max(probabilities, key=lambda name: probabilities[name])
-    every = (*factors, probabilities[name])
+    ranked = sorted(probabilities, key=lambda name: -probabilities[name])
+    scores = {name: prod((*factors, probabilities[name])) for name in ranked[: 1 + alternatives]}
+    name, *others = scores
     none = None if negative is None else probabilities.get(negative)
-    return Relation(name, head, tail, prod(every), every, none)
+    every = (*factors, probabilities[name])
+    named = tuple((other, scores[other]) for other in others)
+    return Relation(name, head, tail, scores[name], every, none, named)

@@ -8,59 +8,35 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...manifests.advice import typed
-from ...manifests.errors import InputError, StageError
-from ...manifests.files import atomic_path, make_folder, remove_temporaries
+from ...manifests.errors import InputError
+from ...manifests.files import atomic_path, make_folder, remove_file, remove_temporaries
 from ...manifests.fingerprint import digest_file, digest_json
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import IMAGES, PROBLEMS
+from ...manifests.schemas import IMAGES, OUTCOMES, PROBLEMS
 from ...manifests.tables import table_of, write_table
 from ...stages.base.stage import Progress, Rerun, Stage, changed_outputs, problem_reasons
 from ...stages.base.tools import SILENT, Counts, Tools, UnitFailure
 from ...stages.learning.made_by import output_digest
 from ...stages.predict.inputs import posts_of
 from ...stages.predict.posts import Post
-from ...stages.predict.results import MISSING, NONE, UNREADABLE, USED, PostImage, as_line
+from ...stages.predict.results import MISSING, NONE, UNREADABLE, USED, as_line
 from ...stages.systems.registry import BACKBONE_FILE
 from ...stages.vision.folder import Found, ImageFolder, image_row, unreadable_row
-from ...stages.vision.images import UnusableImage, image_bytes
-from .predictor import PredictOptions, Predictor, distinct
+from ...stages.vision.images import MissedImage, UnusableImage, image_bytes
+from ...stages.vision.outcomes import Failure, outcome
+from .part import Models, Part, give_up, predict_part, put_together
+from .predictor import Predictor, distinct
 
 __all__ = ["PREDICTIONS", "Models", "Predict", "Source", "check_image_folder"]
 
 PREDICTIONS = "predictions.jsonl"
-
-
-@dataclass(frozen=True)
-class Models:
-    """What a Predictor is opened from; see `Predictor.from_pretrained`."""
-
-    model: str
-    relations: str | None
-    words: str
-    detector_weights: str
-    backbone_weights: str
-    device: str
-    precision: str
-    options: PredictOptions
-
-    def open(self) -> Predictor:
-        return Predictor.from_pretrained(
-            self.model,
-            relations=self.relations,
-            device=self.device,
-            precision=self.precision,
-            words=self.words,
-            detector_weights=self.detector_weights,
-            backbone_weights=self.backbone_weights,
-            **asdict(self.options),
-        )
 
 
 @dataclass(frozen=True)
@@ -78,29 +54,6 @@ class Source:
 
     def posts(self) -> Iterator[tuple[int, Post | InputError]]:
         return posts_of(self.path, self.format, text_column=self.text_column, image_column=self.image_column)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The work of one part: posts with what became of their images, in a file, to their results.
-
-    images: the folder of the runs in which all images are features; None: there is none.
-    """
-
-    models: Models
-    posts: str
-    output: str
-    images: str | None
-
-    @property
-    def device(self) -> str:
-        return self.models.device
-
-    def __len__(self) -> int:
-        return 1
-
-    def halves(self) -> tuple["_Part", "_Part"]:
-        raise NotImplementedError("a part is one")
 
 
 class Predict(Stage):
@@ -216,47 +169,60 @@ class Predict(Stage):
         make_folder(parts)
         shared, rows = self._shared(tools)
         units = list(self._cut(parts, shared, rows))
-        todo = [unit for unit in units if not Path(unit.output).exists()]
-        bar = tools.bar(len(todo), "predict", "part")
+        todo = [unit for unit in units if not unit.output.exists()]
+        bar = tools.bar(sum(map(len, todo)), "predict", "post")
+        pieces: dict[str, list[Part]] = {}
         for unit, result in tools.map(predict_part, todo):
             if isinstance(result, UnitFailure):
-                raise StageError(f"{unit.posts} could not be predicted: {result.reason}")
-            bar.update()
+                give_up(unit, result.reason)
+            pieces.setdefault(unit.posts, []).append(unit)
+            bar.update(len(unit))
         bar.close()
-        return self._join([Path(unit.output) for unit in units], len(units) - len(todo))
+        for unit in todo:
+            put_together(unit, pieces[unit.posts])
+        self._note_missed(Path(shared), rows)
+        return self._join([unit.output for unit in units], sum(map(len, units)) - sum(map(len, todo)))
 
-    def _shared(self, tools: Tools) -> tuple[str | None, dict[str, dict[str, Any]]]:
-        """Compute the features of all images; return the folder of their runs, and rows of IMAGES by key.
+    def _note_missed(self, shared: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write a row of OUTCOMES for each image that was gone or changed after it was looked up.
 
-        There is none where a model reads something of each text besides its words, or no images.
+        The next run, for which it may be back, has the same causes, and would otherwise have nothing to do.
         """
+        missed = {key: str(row["reason"]) for key, row in rows.items() if row["status"] == MISSING}
+        for run in distinct(self.predictor.runs(shared)):
+            failed = run.failed([key for key, row in rows.items() if row["status"] == "ok"])
+            missed |= {key: str(one.reason) for key, one in failed.items() if one.status == MISSING}
+        remove_file(self.run.outcomes(self.name))
+        if missed:
+            found = [outcome(key, Failure(missed[key], passing=True)) for key in sorted(missed)]
+            write_table(self.run.outcomes(self.name), table_of(OUTCOMES, found))
+
+    def _shared(self, tools: Tools) -> tuple[str, dict[str, dict[str, Any]]]:
+        """Compute the features of all images; return the folder of their runs, and rows of IMAGES by key."""
         rows: dict[str, dict[str, Any]] = {}
         if self.predictor.reads_images:
             for found in self._images.values():
                 if found.path is not None and found.key is not None and found.key not in rows:
-                    rows[found.key] = {**_row(found.path), "key": found.key}
+                    rows[found.key] = _row(found.path, found.key)
         write_table(self.run.images, table_of(IMAGES, [row for _, row in sorted(rows.items())]))
-        if not self.predictor.reads_images or self.predictor.reads_trees:
-            return None, rows
         usable = [row for _, row in sorted(rows.items()) if row["status"] == "ok"]
         folder = self.run.path / "images"
-        runs = self.predictor.runs(folder)
-        for run in distinct(runs):
-            run.make(usable, [], tools)
+        for run in distinct(self.predictor.runs(folder)):
+            run.make_images(usable, tools)
         return str(folder), rows
 
-    def _cut(self, parts: Path, shared: str | None, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[_Part]:
+    def _cut(self, parts: Path, shared: str, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[Part]:
         """Write the posts of each part with what became of their images, and yield the units."""
         group: list[dict[str, Any]] = []
         number = 0
 
-        def written() -> _Part:
+        def written() -> Part:
             path = parts / f"{number:06}.posts.jsonl"
-            output = path.with_name(f"{number:06}.done.jsonl")
-            if not output.exists():
+            part = Part(self.models, str(path), len(group), shared, (0, len(group)))
+            if not part.output.exists():
                 with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
                     file.writelines(json.dumps(line) + "\n" for line in group)
-            return _Part(self.models, str(path), str(output), shared)
+            return part
 
         for line, post in self._posts():
             if isinstance(post, InputError):
@@ -271,7 +237,7 @@ class Predict(Stage):
             yield written()
 
     def _became(self, post: Post, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return what became of a post's image, as the fields of a PostImage, and its path."""
+        """Return what became of a post's image, as the fields of a PostImage."""
         if post.image is None or not self.predictor.reads_images:
             return {"status": NONE}
         found = self._images[str(post.image)]
@@ -279,19 +245,18 @@ class Predict(Stage):
             return {"status": MISSING, "reason": found.reason}
         row = rows[found.key]
         if row["status"] != "ok":
-            return {"status": UNREADABLE, "reason": row["reason"]}
-        return {"status": USED, "key": found.key, "path": str(found.path)}
+            return {"status": row["status"], "reason": row["reason"]}
+        return {"status": USED, "key": found.key}
 
     def _join(self, parts: Sequence[Path], kept: int) -> Counts:
-        """Put the parts together, and count what they hold."""
+        """Put the parts together, and count what they hold. kept: the posts of those of an earlier run."""
         counts: Counter[str] = Counter()
         problems: list[dict[str, Any]] = []
         with atomic_path(self.place) as temporary, temporary.open("w", encoding="utf-8") as file:
             for part in parts:
                 with part.open(encoding="utf-8") as lines:
                     for line in lines:
-                        found = json.loads(line)
-                        number = found.pop("line")
+                        number, found = json.loads(line)
                         file.write(as_line(found))
                         counts["posts"] += 1
                         counts["entities"] += len(found["entities"])
@@ -312,8 +277,7 @@ class Predict(Stage):
             "truncated texts": counts["truncated"],
             **({"problems": str(self.run.problems)} if problems else {}),
         }
-        skipped = min(kept * self.chunk, counts["posts"])
-        return Counts("posts", counts["posts"] - skipped, skipped, counts["errors"], details)
+        return Counts("posts", counts["posts"] - kept, kept, counts["errors"], details)
 
     def finish(self) -> None:
         super().finish()
@@ -326,60 +290,6 @@ def check_image_folder(folder: Path) -> None:
         raise InputError(f"{folder} (--images) is not a folder; give the folder that holds the images")
 
 
-def predict_part(unit: _Part) -> str:
-    """Find what is in the posts of one part, commit it, and return its file. Idempotent."""
-    predictor = _opened(unit.models)
-    lines: list[int] = []
-    posts: list[Post] = []
-    images: list[tuple[PostImage, str | None]] = []
-    errors: dict[int, str] = {}
-    with Path(unit.posts).open(encoding="utf-8") as file:
-        for number, text in enumerate(file):
-            values = json.loads(text)
-            lines.append(values["line"])
-            if "error" in values:
-                errors[number] = values["error"]
-                posts.append(Post())
-                images.append((PostImage(), None))
-                continue
-            post = dict(values["post"])
-            for name in ("head", "tail"):
-                if name in post:
-                    post[name] = tuple(post[name])
-            posts.append(Post(**post))
-            became = dict(values["image"])
-            path = became.pop("path", None)
-            images.append((PostImage(**became), path))
-    if unit.images is not None:
-        runs = predictor.runs(Path(unit.images))
-        found = predictor.over(
-            posts, [predictor.words_or_error(post) for post in posts], [image for image, _ in images], runs
-        )
-    else:
-        # What the images are was found out before; those that cannot be used are not tried again.
-        given = [replace(post, image=path) for post, (_, path) in zip(posts, images, strict=True)]
-        found = predictor.found(given)
-        found = [
-            result if path is not None or not predictor.reads_images else replace(result, image=image)
-            for result, (image, path) in zip(found, images, strict=True)
-        ]
-    with atomic_path(Path(unit.output)) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for number, result in enumerate(found):
-            if number in errors:
-                result = replace(result, error=errors[number])
-            values = {"line": lines[number], **result.to_json()}
-            if posts[number].image is not None:
-                values["image"] = str(posts[number].image)
-            file.write(json.dumps(values) + "\n")
-    return unit.output
-
-
-@lru_cache(maxsize=1)
-def _opened(models: Models) -> Predictor:
-    """Return the models of a worker, opened once."""
-    return models.open()
-
-
 def _found(path: Path) -> Found:
     try:
         return Found(path.absolute(), digest_file(path))
@@ -388,11 +298,19 @@ def _found(path: Path) -> Found:
         return Found(reason=f"cannot be read: {reason}")
 
 
-def _row(path: Path) -> dict[str, Any]:
+def _row(path: Path, key: str) -> dict[str, Any]:
+    """Return the row of IMAGES of a file whose content had this key when it was looked up.
+
+    The status of one that has gone or changed since is MISSING.
+    """
     try:
-        return image_row(path, image_bytes(path))
+        row = image_row(path, image_bytes(path))
+        if row["key"] == key:
+            return row
+        raise MissedImage("changed since it was looked up")
     except UnusableImage as error:
-        return unreadable_row(path, error)
+        status = MISSING if isinstance(error, MissedImage) else UNREADABLE
+        return {**unreadable_row(path, error), "key": key, "status": status}
 
 
 def _problems(path: Path | None, line: int, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

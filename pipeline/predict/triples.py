@@ -17,6 +17,7 @@ from ...manifests.run import RunFolder
 from ...manifests.schemas import IMAGES, SAMPLES
 from ...manifests.tables import read_table
 from ...stages.base.tools import SILENT, Tools
+from ...stages.evaluate.recorded import evaluation_name
 from ...stages.learning.negative import negative_relation
 from ...stages.predict.posts import Post
 from ...stages.predict.results import Result
@@ -148,11 +149,17 @@ def triples_table(scores: Mapping[str, Any]) -> str:
 
 
 def evaluate_together(
-    entities: str, relations: Path, data: RunFolder, split: str, tools: Tools
+    entities: str, relations: Path, data: RunFolder, split: str, tools: Tools, *, types: bool = True
 ) -> tuple[dict[str, Any], Path]:
-    """Score two models together; return the scores and the file that holds them, beside the second model."""
-    predictor = Predictor.from_pretrained(entities, relations=relations)
+    """Score two models together; return the scores and the file that holds them, beside the second model.
+
+    types: whether relations whose names say the types of their arguments are restricted to them.
+    """
+    predictor = Predictor.from_pretrained(entities, relations=relations, types=types)
     scores = score_triples(predictor, data, split, tools)
-    path = relations / f"evaluation-{split}-pipeline.json"
-    write_text(path, json.dumps({"entities": entities, "split": split, **scores}, indent=2) + "\n")
+    own = data.path.resolve() in relations.resolve().parents
+    name = evaluation_name(split, shuffled_images=False, other_run=None if own else data.path.resolve().name)
+    path = relations / f"pipeline-{name}{'' if types else '-no-types'}.json"
+    values = {"entities": entities, "split": split, "types": types, **scores}
+    write_text(path, json.dumps(values, indent=2) + "\n")
     return scores, path

@@ -3,7 +3,7 @@
 They are the same stages, in a run of the posts' own. So a post is seen as a sample of that run would be.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,29 +11,34 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...cache.spec import FeatureSpec
 from ...manifests.errors import InputError, StageError, WeightsError
 from ...manifests.files import make_folder
 from ...manifests.fingerprint import digest_json
 from ...manifests.run import SCENE_SET, RunFolder
-from ...manifests.schemas import DETECTIONS, DONE, IMAGES, OUTCOMES, SAMPLES
-from ...manifests.tables import any_usable, read_table, table_of, write_table
+from ...manifests.schemas import DETECTIONS, DONE, IMAGES, MISSED, OUTCOMES, SAMPLES
+from ...manifests.tables import any_usable, read_batches, table_of, write_table
 from ...stages.base.stage import Stage
-from ...stages.base.tools import Tools
+from ...stages.base.tools import SILENT, Tools
 from ...stages.dependencies.settings import CONLLU
 from ...stages.learning.batches import Visuals
 from ...stages.learning.extras import Extra
 from ...stages.learning.inputs import open_extras
 from ...stages.learning.made_by import CONFIG, made_differently
 from ...stages.learning.opened import OpenModel, open_visuals
+from ...stages.predict.results import MISSING, UNREADABLE, PostImage
 from ...stages.systems.registry import SystemInfo, system_info
+from ...stages.vision.outcomes import Failure
+from ...stages.vision.pixels import Pixels
 from ...stages.vision.sets import FeatureSet
 from ..run.config import RunConfig
 from ..run.graph import SETTINGS, build_stage, view_source
 from ..run.runner import run_stage
 
-__all__ = ["ImageRun", "NoImages"]
+__all__ = ["ImageRun", "NoImages", "unseen"]
 
 _SET = "posts"  # the feature set in a run of posts
 
@@ -46,6 +51,9 @@ _WEIGHTS = {
 
 # The stages of which a run has one for each feature set.
 _SETS = frozenset({"extract"})
+
+# The stages that read the texts of posts, and nothing of their images.
+_OF_TEXTS = frozenset({"dependencies"})
 
 
 def _remedy(name: str) -> str:
@@ -105,12 +113,6 @@ class ImageRun:
         folder, config = self.model.folder, self.model.config
         if not self.info.is_visual and not self.info.graphs:
             return
-        needed = self._kinds()
-        if missing := [kind for kind in needed if kind not in config.made_by]:
-            raise InputError(
-                f"{folder / 'config.json'} does not say how {' and '.join(missing)} made what the model "
-                "reads: the model was trained before that was kept; train it again"
-            )
         if (self.spec is not None and self.spec.backbone == SCENE_SET) or self._given("scenes").get("graphs"):
             raise InputError(
                 f"{folder} was trained on scene graphs of yours, and new posts have none; train "
@@ -120,6 +122,11 @@ class ImageRun:
             raise InputError(
                 f"{folder} was trained on trees from a file, and new posts have none; train {self.info.name} "
                 "with a parser, `hmnet-pipe dependencies --parser`, to use it on posts"
+            )
+        if missing := [kind for kind in self._kinds() if kind not in config.made_by]:
+            raise InputError(
+                f"{folder / 'config.json'} does not say how {' and '.join(missing)} made what the model "
+                "reads: the model was trained before that was kept; train it again"
             )
 
     def _kinds(self) -> list[str]:
@@ -157,20 +164,43 @@ class ImageRun:
         values = {"task": self.model.config.task, "prepare": {"text": "."}, **tables}
         return RunConfig.of_values(values, self.model.folder / CONFIG)
 
-    def make(
-        self, images: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]], tools: Tools
-    ) -> None:
-        """Bring to date what the model reads of these images (rows of IMAGES) and posts (rows of SAMPLES).
+    def make_images(self, images: Sequence[Mapping[str, Any]], tools: Tools) -> None:
+        """Bring to date what the model reads of these images, rows of IMAGES.
 
-        An image that a network cannot take costs itself, also where it is the only one. Raises WeightsError
-        where weights are not those that the model was made with.
+        An image that a network cannot take, or that is gone, costs itself, also where it is the only one.
+        Raises WeightsError where weights are not those that the model was made with.
         """
+        if not self._kinds():
+            return
         make_folder(self.run.path / "stages")
-        for path, schema, rows in ((self.run.images, IMAGES, images), (self.run.samples, SAMPLES, samples)):
-            write_table(path, table_of(schema, rows))
-        kinds = self._kinds()
+        write_table(self.run.images, table_of(IMAGES, images))
+        write_table(self.run.samples, table_of(SAMPLES, ()))
+        kinds = [kind for kind in self._kinds() if kind not in _OF_TEXTS]
         if self.spec is not None and (self.model.from_pixels or not any_usable(self.run.images)):
             kinds.remove("extract")
+        self._bring_to_date(kinds, tools)
+
+    def with_texts(
+        self, folder: Path, samples: Sequence[Mapping[str, Any]], tools: Tools = SILENT
+    ) -> "ImageRun":
+        """Return the run with what the model reads of the texts of posts, rows of SAMPLES, besides words.
+
+        It lies below `folder` and shares the images' tables; it is this run where the model reads nothing.
+        """
+        kinds = [kind for kind in self._kinds() if kind in _OF_TEXTS]
+        if not kinds:
+            return self
+        own = replace(self, run=RunFolder(folder / self.identity))
+        if not own.run.path.exists():  # or it is that of another model, which reads the same
+            make_folder(own.run.path / "stages")
+            for place in (*self.run.path.glob("*"), *(self.run.path / "stages").glob("*.parquet")):
+                if place not in (self.run.path / "stages", self.run.samples):
+                    (own.run.path / place.relative_to(self.run.path)).symlink_to(place.resolve())
+        write_table(own.run.samples, table_of(SAMPLES, samples))
+        own._bring_to_date(kinds, tools)
+        return own
+
+    def _bring_to_date(self, kinds: Sequence[str], tools: Tools) -> None:
         for kind in kinds:
             stage = build_stage(self._config, self.run, kind, _SET if kind in _SETS else None)
             stage = stage.with_carried(self.model.config.made_by[kind].get("carried", {}))
@@ -207,17 +237,20 @@ class ImageRun:
         if rounds:
             tools.say(f"note: {kind} rounds otherwise here than for the model ({'; '.join(rounds)})")
 
-    def open(self, tools: Tools) -> tuple[Visuals | None, tuple[Extra, ...]]:
+    def open(self) -> tuple[Visuals | None, tuple[Extra, ...]]:
         """Return the images as the model reads them, and what else it reads of a post."""
         config = self.model.config
         visuals: Visuals | None = None
         if self.spec is not None and not any_usable(self.run.images):
             visuals = self._nothing()
-        elif self.info.is_visual:
-            plan = None
-            if self.model.from_pixels:
-                plan = view_source(self._config, self.run, _SET).plan()
-            visuals = open_visuals(self.model, self.run, plan, _SET if self.spec is not None else None, tools)
+        elif self.spec is not None and self.model.from_pixels:
+            # It brings its backbone: where the weights lie that this was before is of no matter.
+            images = view_source(self._config, self.run, _SET).images()
+            visuals = Pixels(
+                images, transform=self.spec.transform, views=self.spec.views, decoders=2, all_may_fail=True
+            )
+        elif self.spec is not None:
+            visuals = open_visuals(self.model, self.run, None, _SET)
         extras = open_extras(self.info, self.run, config.options, self.model.reader, config.max_length)
         return visuals, extras
 
@@ -228,20 +261,36 @@ class ImageRun:
             return NoImages((self.spec.views, side, side, 3), np.uint8)
         return NoImages(self.spec.row_shape, np.float32)
 
-    def objects(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of DETECTIONS of each image by its key, best first."""
+    def objects(self, keys: Sequence[str | None]) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of DETECTIONS of each of these images by its key, best first."""
         found: dict[str, list[dict[str, Any]]] = {}
-        if self.run.detections.exists():
-            for row in read_table(self.run.detections, DETECTIONS).to_pylist():
-                found.setdefault(row["image_key"], []).append(row)
+        for row in _rows_of(keys, self.run.detections, DETECTIONS):
+            found.setdefault(row["image_key"], []).append(row)
         return found
 
-    def failed(self) -> dict[str, str]:
-        """Return why an image was not used although it could be read, by its key."""
-        found: dict[str, str] = {}
-        for stage in ("detect", f"extract-{_SET}"):
-            path = self.run.outcomes(stage)
-            if path.exists():
-                rows = read_table(path, OUTCOMES).to_pylist()
-                found |= {row["image_key"]: row["reason"] for row in rows if row["status"] != DONE}
-        return found
+    def failed(self, keys: Sequence[str | None]) -> dict[str, PostImage]:
+        """Return what became of those of these images that were not used, by the key."""
+        return {
+            row["image_key"]: _failed(Failure(row["reason"], passing=row["status"] == MISSED))
+            for stage in ("detect", f"extract-{_SET}")
+            for row in _rows_of(keys, self.run.outcomes(stage), OUTCOMES)
+            if row["status"] != DONE
+        }
+
+
+def unseen(visuals: Visuals | None) -> dict[str, PostImage]:
+    """Return what became of the images that could not be read when a model saw their pixels, by the key."""
+    failures = visuals.failures if isinstance(visuals, Pixels) else {}
+    return {key: _failed(failure) for key, failure in failures.items()}
+
+
+def _failed(failure: Failure) -> PostImage:
+    return PostImage(MISSING if failure.passing else UNREADABLE, failure.reason)
+
+
+def _rows_of(keys: Sequence[str | None], path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table with these images, if there is one: it may be of a million others."""
+    wanted = pa.array({key for key in keys if key is not None}, pa.string())
+    if path.exists() and len(wanted):
+        for batch in read_batches(path, schema):
+            yield from batch.filter(pc.is_in(batch.column("image_key"), wanted)).to_pylist()

@@ -16,6 +16,7 @@ from ...manifests.tables import read_table
 from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
 from ...stages.evaluate.cases import HELPED, HURT, NAMED, SURE, WRONG, Case, choose, named
+from ...stages.evaluate.comparison import check_made
 from ...stages.evaluate.occlusion import Examined, examine
 from ...stages.learning.errors import Entity, found_of
 from ...stages.learning.inputs import open_extras
@@ -166,7 +167,8 @@ def _examined(
         for name, split in splits.items()
     }
     feature_set = info.feature_set(compared.trial.features)
-    visuals = open_visuals(opened, compared.run, None, feature_set, tools)
+    visuals = open_visuals(opened, compared.run, None, feature_set)
+    check_made(opened, compared.run, feature_set, tools)
     extras = open_extras(info, compared.run, config.options, opened.reader, config.max_length)
     split = splits[compared.split]
     place = {name: number for number, name in enumerate(split.ids)}

@@ -15,7 +15,7 @@ from ...stages.systems.registry import system_info
 from .config import RunConfig
 from .graph import view_source
 
-__all__ = ["evaluate_trial"]
+__all__ = ["evaluate_trial", "finetuned_model"]
 
 
 def evaluate_trial(
@@ -44,7 +44,7 @@ def evaluate_trial(
     recipe = config.of(TrainSettings)
     scored = RunConfig.read(data.config)
     plan = view_source(scored, data, trial.features).plan() if finetuned else None
-    folder = _finetuned(run, config, trial) if finetuned else run.model(trial)
+    folder = finetuned_model(run, trial) if finetuned else run.model(trial)
     if not folder.is_dir():
         train = typed("train", run.path, *trial.options.split())
         raise InputError(f"{folder} does not exist; run `{train}` first")
@@ -67,7 +67,7 @@ def evaluate_trial(
     )
 
 
-def _finetuned(run: RunFolder, config: RunConfig, trial: Trial) -> Path:
+def finetuned_model(run: RunFolder, trial: Trial) -> Path:
     """Return the folder of the fine-tuned model that differs from `trial` only in its start.
 
     If there are several, it is the one that [finetune] names. Raises InputError where there is none.
@@ -84,5 +84,5 @@ def _finetuned(run: RunFolder, config: RunConfig, trial: Trial) -> Path:
         )
     if len(found) == 1:
         return next(iter(found.values()))
-    token = config.of(FinetuneSettings).token()
+    token = RunConfig.read(run.config).of(FinetuneSettings).token()
     return found.get(token) or found.get(PRETRAINED) or next(iter(found.values()))

@@ -116,7 +116,7 @@ class Detect(Stage):
         remove_temporaries(self.run.crops)
         remove_temporaries(self.run.path, self.run.detections.name)
         detections, outcomes = [old_detections], [old_outcomes]
-        failures = Failures(self.name, len(images))
+        failures = Failures(self.name, len(images), all_may_fail=tools.all_may_fail)
         if not self.settings.objects:
             outcomes.append(_nothing_in(todo))
             todo = []
@@ -131,8 +131,7 @@ class Detect(Stage):
                 outcomes.append(_without(failures, read_table(outcomes_path, OUTCOMES), dict(unit.images)))
             bar.update(len(unit))
         bar.close()
-        if not tools.all_may_fail:
-            failures.check()
+        failures.check()
         outcomes.append(table_of(OUTCOMES, failures.rows()))
         all_detections = pa.concat_tables(detections).sort_by(
             [("image_key", "ascending"), ("rank", "ascending")]

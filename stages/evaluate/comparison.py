@@ -1,8 +1,10 @@
-"""What a score depends on, compared with what the model was trained on; features and boxes are compared where
-they are opened.
+"""What a score depends on, compared with what the model was trained on; features are compared where they are
+opened.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,13 +16,23 @@ from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ..base.tools import Tools
 from ..learning.fit import labels_of
-from ..learning.made_by import output_digest
+from ..learning.inputs import makers
+from ..learning.made_by import CONFIG, SOURCES, made_differently, makers_of, output_digest
 from ..learning.metrics import read_metrics
 from ..learning.negative import negative_relation
+from ..learning.opened import OpenModel
 from ..learning.splits import Split
 from ..systems.batch import ModelConfig
+from ..systems.registry import system_info
+from ..text.words import rule_of_record
 
-__all__ = ["check_labels", "check_recorded", "check_task", "negative_for"]
+__all__ = ["check_labels", "check_made", "check_recorded", "check_task", "negative_for"]
+
+# The stages whose other work is refused, and those whose results are compared where they are opened.
+_REFUSED, _OPENED = frozenset({"detect"}), frozenset({"extract"})
+
+# The settings of detect that decide which objects there are.
+_OF_DETECT = ("detector", "min_score", "objects")
 
 
 def check_recorded(folder: Path) -> None:
@@ -49,6 +61,62 @@ def check_recorded(folder: Path) -> None:
             raise StageError(
                 f"{folder / file} has changed since {name} wrote it: this is not the model that was trained; "
                 f"{again}"
+            )
+
+
+def check_made(opened: OpenModel, data: RunFolder, feature_set: str | None, tools: Tools) -> None:
+    """Compare how the stages of `data` made what the model reads with how those of its own run did.
+
+    feature_set: the one of `data` that it reads, or None. Raises StageError where the objects of the images
+    were found otherwise. Says what else differs, and whose objects nothing is known of.
+    """
+    info, made = system_info(opened.config.system), opened.config.made_by
+    detect = ("detect",) if info.is_visual else ()
+    there = makers_of(data, dict.fromkeys((*makers(info, feature_set), *detect)))
+    for kind in (name for name in made if name in there):
+        if kind in SOURCES:
+            _compare_words(opened, made[kind], there[kind], data, tools)
+            continue
+        decides, rounds = made_differently(made[kind], there[kind])
+        if kind in _OPENED:
+            decides = []
+        what = f"{kind} worked otherwise for {data.path} than for the model in {opened.folder}"
+        if kind in _REFUSED and decides:
+            raise StageError(
+                f"{what} ({'; '.join(decides)}); run `{_detecting(made[kind], data)}` with the weights of "
+                "the model's detector, and extract again"
+            )
+        if decides or rounds:
+            tools.say(f"{'warning' if decides else 'note'}: {what} ({'; '.join([*decides, *rounds])})")
+    if info.is_visual and "detect" not in made:
+        tools.say(
+            f"note: {opened.folder / CONFIG} does not say which detector found the objects that the model "
+            "was trained on, so it is not compared; a model that is trained now says it"
+        )
+    elif info.is_visual and "detect" not in there:
+        tools.say(
+            f"note: which detector found the objects of {data.path} is not recorded, so it is not compared"
+        )
+
+
+def _detecting(made: Mapping[str, Any], data: RunFolder) -> str:
+    """Return the command that detects in `data` with the settings of a model's run."""
+    settings = made["parameters"]
+    given = [(f"--{name.replace('_', '-')}", settings[name]) for name in _OF_DETECT if name in settings]
+    return typed("detect", data.path, *(word for pair in given for word in pair))
+
+
+def _compare_words(
+    opened: OpenModel, made: Mapping[str, Any], record: StageRecord, data: RunFolder, tools: Tools
+) -> None:
+    """Say where raw texts of `data` become words by another rule than the model's."""
+    both = made["parameters"], record.parameters
+    if all("format" in parameters for parameters in both):
+        model, here = map(rule_of_record, both)
+        if model != here:
+            tools.say(
+                f"note: raw texts of {data.path} become words by the rule {here!r}, and those that the model "
+                f"in {opened.folder} was trained on by {model!r}"
             )
 
 

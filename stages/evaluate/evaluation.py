@@ -22,7 +22,7 @@ from ..learning.scores import Scores
 from ..learning.splits import Split, encode_split, shuffled_images, without_images
 from ..systems.registry import system_info
 from ..vision.plan import ViewPlan
-from .comparison import check_labels, check_recorded, check_task, negative_for
+from .comparison import check_labels, check_made, check_recorded, check_task, negative_for
 from .recorded import Evaluation, causes_of, evaluation_name
 
 __all__ = ["evaluate"]
@@ -76,7 +76,8 @@ def evaluate(
     if not info.is_visual and (shuffle_images or no_images or explain):
         what = "there is no gate and no attention to explain" if explain else "they change nothing"
         raise InputError(f"{opened.config.system} reads no images: {what}")
-    visuals = open_visuals(opened, data, plan, feature_set, tools)
+    visuals = open_visuals(opened, data, plan, feature_set)
+    check_made(opened, data, None if opened.from_pixels else feature_set, tools)
     config = opened.config
     extras = open_extras(info, data, config.options, opened.reader, config.max_length)
     chosen = replace(chosen, extras=extras)

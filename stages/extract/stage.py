@@ -169,7 +169,7 @@ class Extract(Stage):
         begun = []
         for stage, causes in works:
             images = planned[stage._of_scenes]
-            failures = Failures(stage.name, len(images))
+            failures = Failures(stage.name, len(images), all_may_fail=tools.all_may_fail)
             begun.append(_Begun(stage, images, *stage._reusable(images, causes), failures))
         passes: dict[tuple[bool, frozenset[str]], list[_Begun]] = {}
         for one in begun:
@@ -180,8 +180,7 @@ class Extract(Stage):
             todo = [image for image in images if image.key not in kept] if kept else images
             _make(together, todo, tools)
         for one in begun:
-            if not tools.all_may_fail:
-                one.failures.check()
+            one.failures.check()
         return [one.commit() for one in begun]
 
     def finish(self) -> None:

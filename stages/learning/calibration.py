@@ -182,11 +182,21 @@ def entity_scores(
 
     labels: the tags of each text's words. names: those of the chain's tags, in their order.
     """
-    spans = {kind: chain.spans(*tags).tolist() for kind, tags in span_types(names).items()}
-    return [
-        [((kind, i, j), spans[kind][text][i][j]) for kind, i, j in get_entities(list(tags))]
-        for text, tags in enumerate(labels)
-    ]
+    entities = [get_entities(list(tags)) for tags in labels]
+    found = [[(entity, 0.0) for entity in row] for row in entities]
+    for kind, tags in span_types(names).items():
+        places = [
+            (text, number, entity)
+            for text, row in enumerate(entities)
+            for number, entity in enumerate(row)
+            if entity[0] == kind
+        ]
+        if places:
+            spans = [(text, first, last) for text, _, (_, first, last) in places]
+            scores = chain.exactly(*tags, *torch.tensor(spans, device=chain.total.device).T)
+            for (text, number, entity), score in zip(places, scores.tolist(), strict=True):
+                found[text][number] = entity, score
+    return found
 
 
 def fit_temperature(found: Found) -> float | None:

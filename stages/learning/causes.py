@@ -22,7 +22,6 @@ from ..base.stage import Progress, Rerun, changed_outputs
 from ..systems.registry import SUBWORDS, SystemInfo, system_info
 from ..text.encoders.files import encoder_digest, resolve_encoder
 from ..text.vocabulary import VOCABULARY_FILE
-from .detected import DETECTED_FILE
 from .made_by import CONFIG, output_digest
 from .metrics import read_metrics
 from .recipe import TrainSettings, is_later_default
@@ -97,7 +96,6 @@ MODEL_FILES = (
     "tokenizer/tokenizer.json",
     "tokenizer/tokenizer_config.json",
     VOCABULARY_FILE,
-    DETECTED_FILE,
 )
 """The names of the files of a model's folder. Each system writes most of them."""
 

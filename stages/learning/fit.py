@@ -29,7 +29,6 @@ from .batches import Visuals
 from .calibration import TEMPERATURE_FILE
 from .card import card_of, keep_card
 from .checkpoint import Checkpoints
-from .detected import detected_in, keep_detected
 from .draws import drawn, subset_digest
 from .inputs import new_options, open_extras
 from .loop import Task, Trainer
@@ -183,9 +182,6 @@ def _finished(
     model.set_made_by({**job.made_by, TRAINED: {"parameters": {"precision": trainer.precision}}})
     model.save_pretrained(job.folder, data.reader)
     (job.folder / TEMPERATURE_FILE).unlink(missing_ok=True)  # it was the one of another model
-    info, run = system_info(job.trial.system), RunFolder(job.config.parent)
-    found = detected_in(run, info.feature_set(job.trial.features)) if info.is_visual else None
-    keep_detected(job.folder, found)
     metrics: dict[str, Any] = {
         "system": job.trial.system,
         "task": job.task,
@@ -205,7 +201,7 @@ def _finished(
     write_table(job.folder / "history.parquet", table_of(HISTORY, trainer.progress.history))
     write_text(job.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     recipe = {**asdict(job.recipe), "precision": trainer.precision}
-    prepared = StageRecord.known(run.record("prepare"))
+    prepared = StageRecord.known(RunFolder(job.config.parent).record("prepare"))
     title = job.trial.title + (", end to end" if "backbone" in job.rates else "")
     if not keep_card(job.folder, card_of(title, model.config, metrics, recipe, prepared)):
         tools.say(f"note: {job.folder / CARD} is not as it was written, and stays as it is")

@@ -5,7 +5,7 @@ It is no part of config.json's digest: the network is the same wherever its file
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ...manifests.fingerprint import digest_file
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 
-__all__ = ["CONFIG", "SOURCES", "TRAINED", "made_by", "made_differently", "output_digest"]
+__all__ = ["CONFIG", "SOURCES", "TRAINED", "made_by", "made_differently", "makers_of", "output_digest"]
 
 CONFIG = "config.json"
 """The file of a model's configuration in its folder."""
@@ -32,25 +32,41 @@ _ROUNDING = ("precision", "kernels", "dtype")
 _OF_SETS = ("levels", "views")
 
 
+def makers_of(run: RunFolder, stages: Iterable[str]) -> dict[str, StageRecord]:
+    """Return the records of these stages of a run by the kind of each: "extract" for any set.
+
+    "detect" is left out where it has run since the features were extracted: they show other boxes then.
+    """
+    found: dict[str, StageRecord] = {}
+    for stage in stages:
+        record = StageRecord.known(run.record(stage))
+        if record is not None:
+            found["extract" if stage.startswith("extract") else stage] = record
+    shown = found.get("extract", found.get("scenes"))
+    if shown is not None and "scenes" in shown.inputs:  # whose boxes come from where the scenes do
+        shown = StageRecord.known(run.record("scenes"))
+    boxes = found["detect"].outputs.get("detections") if "detect" in found else None
+    if shown is not None and boxes is not None and shown.inputs.get("detections") != boxes:
+        del found["detect"]
+    return found
+
+
 def made_by(run: RunFolder, stages: Iterable[str]) -> dict[str, Any]:
-    """Return how these stages of a run made what they made, by the kind of each: "extract" for any set.
+    """Return how these stages of a run made what they made, by the kind of each.
 
     parameters: what decided the result. weights: the digests of what computed it. settings: those that were
     given; a path in them is where the weights came from. carried: what a stage learned from this run's data.
     """
     found: dict[str, Any] = {}
-    for stage in stages:
-        record = StageRecord.known(run.record(stage))
-        if record is not None:
-            facts = {name: record.facts[name] for name in ("settings", "carried") if name in record.facts}
-            if stage in SOURCES:
-                facts.pop("settings", None)
-            kind = "extract" if stage.startswith("extract") else stage
-            found[kind] = {"parameters": record.parameters, "weights": record.weights, **facts}
+    for kind, record in makers_of(run, stages).items():
+        facts = {name: record.facts[name] for name in ("settings", "carried") if name in record.facts}
+        if kind in SOURCES:
+            facts.pop("settings", None)
+        found[kind] = {"parameters": record.parameters, "weights": record.weights, **facts}
     return found
 
 
-def made_differently(one: dict[str, Any], causes: StageRecord) -> tuple[list[str], list[str]]:
+def made_differently(one: Mapping[str, Any], causes: StageRecord) -> tuple[list[str], list[str]]:
     """Return what differs between how a stage made what a model reads and how it would make it now.
 
     one: the stage's part of `made_by`. The first list is of what decides the result, the second of how it is

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from ...manifests.errors import InputError, StageError
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SCENE_GRAPH
 from ..base.arithmetic import resolve_device, resolve_precision
-from ..base.tools import Tools
 from ..systems.batch import ModelConfig
 from ..systems.build import reader_of
 from ..systems.end_to_end import EndToEnd
@@ -22,7 +22,7 @@ from ..text.reader import TextReader
 from ..vision.pixels import Pixels
 from ..vision.plan import ViewPlan
 from .batches import Visuals
-from .detected import check_detected
+from .calibration import temperature_of
 from .inputs import features_of
 from .made_by import TRAINED
 
@@ -46,6 +46,11 @@ class OpenModel:
     def config(self) -> ModelConfig:
         return self.model.config
 
+    @cached_property
+    def temperature(self) -> float:
+        """Return what the model's scores are divided by before they become probabilities."""
+        return temperature_of(self.folder)
+
 
 def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -> OpenModel:
     """Open the model in `folder`. Raises WeightsError where the folder does not hold one.
@@ -63,23 +68,19 @@ def open_model(folder: Path, *, device: str = "auto", precision: str = "auto") -
 
 
 def open_visuals(
-    opened: OpenModel, data: RunFolder, plan: ViewPlan | None, feature_set: str | None, tools: Tools
+    opened: OpenModel, data: RunFolder, plan: ViewPlan | None, feature_set: str | None
 ) -> Visuals | None:
     """Return the images of `data` as the model reads them, or None for a system that reads no features.
 
     plan: the views that extract would see of `data`, for a model that sees pixels. feature_set: the one of
     `data` that another model reads. Raises InputError where the plan is missing, and StageError where
-    features or boxes were made differently from those that the model was trained on.
+    features were made differently from those that the model was trained on.
     """
-    visuals: Visuals | None = None
     if not system_info(opened.config.system).is_visual:
         return None
     if opened.from_pixels:
-        visuals = _pixels(data, plan, opened.config)
-    elif feature_set is not None:
-        visuals = _features(data, feature_set, opened.config)
-    check_detected(opened.folder, data, feature_set, tools)
-    return visuals
+        return _pixels(data, plan, opened.config)
+    return None if feature_set is None else _features(data, feature_set, opened.config)
 
 
 def _features(data: RunFolder, feature_set: str, config: ModelConfig) -> FeatureCache:

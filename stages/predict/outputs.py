@@ -189,6 +189,8 @@ def _label_studio(results: Numbered, writing: _Writing) -> Iterator[bytes]:
                 }
             )
         data = {**result.more, "id": number if result.id is None else result.id, "text": result.text}
+        if result.image.name is not None:
+            data["image"] = result.image.name
         yield before + as_line({"data": data, "predictions": [prediction]}).encode()
         before = b","
     yield b"]\n" if before == b"," else b"[]\n"

@@ -10,7 +10,7 @@ from ...manifests.errors import InputError
 from ..text.limits import Span
 from ..text.words import split_words
 
-__all__ = ["Post", "Words", "words_of"]
+__all__ = ["Post", "Words", "no_post", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,26 @@ class Post:
     head: Span | None = None
     tail: Span | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: "str | Post | Mapping[str, Any]") -> "Post":
+        """Return a post as it may be given. Raises InputError for anything else."""
+        if isinstance(value, Post):
+            return value
+        if isinstance(value, str):
+            return cls(value)
+        if isinstance(value, Mapping):
+            own = ("text", "tokens", "image", "id", "head", "tail")
+            more = {name: one for name, one in value.items() if name not in own}
+            return cls(**{name: value[name] for name in own if value.get(name) is not None}, more=more)
+        raise no_post(value)
+
+
+def no_post(value: object) -> InputError:
+    """Return the error for what is no post."""
+    return InputError(
+        f"a post is a text, a Post, or a mapping with text or tokens, not {type(value).__name__}"
+    )
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["IMAGE_STATES", "Entity", "PostImage", "Relation", "Result", "Seen", "as_line"]
+__all__ = ["IMAGE_STATES", "Entity", "PostImage", "Relation", "Result", "Seen", "WordTypes", "as_line"]
 
 USED, NONE, MISSING, UNREADABLE, UNUSED = IMAGE_STATES = ("used", "none", "missing", "unreadable", "unused")
 """What became of a post's image. "unused": the model reads no images."""
+
+# Of a result as JSON. What a post came with under such a name does not pass through.
+_KEYS = frozenset(
+    ("id", "text", "tokens", "entities", "relations", "marginals", "objects", "truncated", "error")
+) | {"image", "image_status", "image_reason", "pairs_left_out", "explanation"}
 
 
 def as_line(values: Mapping[str, Any]) -> str:
@@ -28,6 +33,8 @@ class Entity:
 
     start, end: half-open, in Python's characters of the post's text. score: the probability of exactly this
     span with this type. token_start, token_end: half-open, in words, where the post was given as words.
+    alternatives: the most probable other readings of its words, where they were asked for; "O" is that they
+    are of no mention.
     """
 
     entity_group: str
@@ -37,11 +44,32 @@ class Entity:
     score: float
     token_start: int | None = None
     token_end: int | None = None
+    alternatives: tuple["Entity", ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it with the keys that Hugging Face's pipelines use."""
-        values = {name: value for name, value in vars(self).items() if value is not None}
+        values = {name: value for name, value in vars(self).items() if value not in (None, ())}
+        if self.alternatives:
+            values["alternatives"] = [one.to_json() for one in self.alternatives]
         return {**values, "score": round(self.score, 6)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Entity":
+        """Return the entity that `to_json` gave."""
+        return cls(**{**values, "alternatives": tuple(map(cls.from_json, values.get("alternatives", ())))})
+
+
+@dataclass(frozen=True)
+class WordTypes:
+    """A word of a text, and the probability of being of a mention of each type; "O": of none."""
+
+    word: str
+    start: int
+    end: int
+    types: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "types": {name: round(value, 6) for name, value in self.types.items()}}
 
 
 @dataclass(frozen=True)
@@ -51,6 +79,7 @@ class Relation:
     head, tail: numbers of entities, or half-open ranges of characters that were given. score: the product of
     the probabilities of the head, of the tail and of the relation, which are the factors; of a given pair,
     that of the relation alone. negative: the probability of the negative relation, where the model has one.
+    alternatives: the most probable other relations of the pair with their scores, where they were asked for.
     """
 
     relation: str
@@ -59,6 +88,7 @@ class Relation:
     score: float
     factors: tuple[float, ...]
     negative: float | None = None
+    alternatives: tuple[tuple[str, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -70,7 +100,17 @@ class Relation:
         }
         if self.negative is not None:
             found["negative"] = round(self.negative, 6)
+        if self.alternatives:
+            found["alternatives"] = [
+                {"relation": name, "score": round(score, 6)} for name, score in self.alternatives
+            ]
         return found
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Relation":
+        """Return the relation that `to_json` gave."""
+        alternatives = tuple((one["relation"], one["score"]) for one in values.get("alternatives", ()))
+        return cls(**{**{name: _fixed(values[name]) for name in values}, "alternatives": alternatives})
 
 
 @dataclass(frozen=True)
@@ -95,11 +135,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class PostImage:
-    """What became of a post's image: one of IMAGE_STATES, with the reason where it is not used."""
+    """What became of a post's image: one of IMAGE_STATES, with the reason where it is not used.
+
+    key: the sha256 of its content. name: the file as the post names it; None where it was no file.
+    """
 
     status: str = NONE
     reason: str | None = None
     key: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +153,8 @@ class Result:
     truncated: whether the model read less than the whole text. error: why nothing was looked for; "" where
     all is well. left_out: pairs of mentions beyond --max-pairs. explanation: what the model looked at, as
     JSON values (pipeline.predict.explained), where that was asked for and the system can say it. more:
-    whatever else the post came with.
+    whatever else the post came with. marginals: of each word that was read, the probabilities of its types,
+    where they were asked for.
     """
 
     text: str
@@ -124,6 +169,7 @@ class Result:
     left_out: int = 0
     explanation: Mapping[str, Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    marginals: tuple[WordTypes, ...] = ()
 
     @property
     def image_status(self) -> str:
@@ -137,7 +183,11 @@ class Result:
             found["tokens"] = list(self.tokens)
         found["entities"] = [entity.to_json() for entity in self.entities]
         found["relations"] = [relation.to_json() for relation in self.relations]
+        if self.marginals:
+            found["marginals"] = [word.to_json() for word in self.marginals]
         found["objects"] = [seen.to_json() for seen in self.objects]
+        if self.image.name is not None:
+            found["image"] = self.image.name
         found["image_status"] = self.image.status
         if self.image.reason is not None:
             found["image_reason"] = self.image.reason
@@ -148,7 +198,7 @@ class Result:
             found["error"] = self.error
         if self.explanation is not None:
             found["explanation"] = dict(self.explanation)
-        return {**self.more, **found}
+        return {**{name: value for name, value in self.more.items() if name not in _KEYS}, **found}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Result":
@@ -160,14 +210,17 @@ class Result:
             text=more.pop("text"),
             id=more.pop("id", None),
             tokens=None if tokens is None else tuple(tokens),
-            entities=tuple(Entity(**one) for one in more.pop("entities")),
-            relations=tuple(Relation(**{name: _fixed(one[name]) for name in one}) for one in relations),
+            entities=tuple(map(Entity.from_json, more.pop("entities"))),
+            relations=tuple(map(Relation.from_json, relations)),
             objects=tuple(Seen(**{**one, "box": tuple(one["box"].values())}) for one in objects),
-            image=PostImage(more.pop("image_status"), more.pop("image_reason", None)),
+            image=PostImage(
+                more.pop("image_status"), more.pop("image_reason", None), name=more.pop("image", None)
+            ),
             truncated=more.pop("truncated"),
             error=more.pop("error", ""),
             left_out=more.pop("pairs_left_out", 0),
             explanation=more.pop("explanation", None),
+            marginals=tuple(WordTypes(**one) for one in more.pop("marginals", ())),
             more=more,
         )
 

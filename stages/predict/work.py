@@ -1,27 +1,41 @@
 """What is found in posts by one or two models, once their images are features."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 from typing import Any
 
-from seqeval.metrics.sequence_labeling import get_entities
+import torch
 from torch import Tensor
 
 from ..learning.batches import Visuals
-from ..learning.calibration import temperature_of
+from ..learning.calibration import entity_scores
 from ..learning.explanations import explanations_table
 from ..learning.extras import Extra
 from ..learning.opened import OpenModel
 from ..learning.predictions import over_split
 from ..learning.splits import Split
 from ..systems.batch import Batch
-from ..systems.marginals import span_types
+from ..systems.marginals import Chain, span_types
 from ..text.limits import Span
 from ..text.windows import best_windows, windows_of
 from .posts import Words
 
-__all__ = ["Given", "Mention", "PairFound", "find_mentions", "find_relations", "looked_at", "pairs_of"]
+__all__ = [
+    "OUTSIDE",
+    "Given",
+    "Mention",
+    "PairFound",
+    "PostFound",
+    "Wanted",
+    "find_mentions",
+    "find_relations",
+    "looked_at",
+    "pairs_of",
+]
+
+OUTSIDE = "O"
+"""The tag of a word that is of no mention."""
 
 _UNLIMITED = 2**31
 
@@ -65,11 +79,50 @@ class Given:
 
 @dataclass(frozen=True)
 class Mention:
-    """A mention: its type, its half-open range of words, and the probability of exactly it."""
+    """A mention: its type, its half-open range of words, and the probability of exactly it.
+
+    others: the most probable other readings of its words, where they were asked for: mentions that share a
+    word with it, and OUTSIDE, that its words are of none.
+    """
 
     type: str
     span: Span
     score: float
+    others: tuple["Mention", ...] = ()
+
+    def moved(self, words: int) -> "Mention":
+        """Return it as a mention of a text in which its own begins with this word."""
+        start, end = self.span
+        others = tuple(other.moved(words) for other in self.others)
+        return replace(self, span=(words + start, words + end), others=others)
+
+
+@dataclass(frozen=True)
+class PostFound:
+    """What a model finds in a post: mentions in the order of the text.
+
+    types: of each word that was read, the probability of being of a mention of each type, and OUTSIDE of
+    none, where they were asked for. whole: whether the model read the whole text.
+    """
+
+    mentions: list[Mention]
+    types: list[dict[str, float]]
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of the mentions besides those of the best label sequence (equation 10's argmax).
+
+    min_score: of these, only those that have at least this probability. recall: also those with at least this
+    probability, most probable first, that overlap none of them. alternatives: the number of other readings of
+    each. types: whether the types of each word are wanted.
+    """
+
+    min_score: float = 0.0
+    recall: float | None = None
+    alternatives: int = 0
+    types: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,50 +134,64 @@ class PairFound:
 
 
 def find_mentions(
-    model: OpenModel,
-    given: Given,
-    *,
-    min_score: float = 0.0,
-    recall: float | None = None,
-    windows: bool = True,
-) -> list[tuple[list[Mention], bool]]:
-    """Return the mentions of each post, in the order of the text, and whether the model read all of it.
+    model: OpenModel, given: Given, wanted: Wanted = Wanted(), *, windows: bool = True
+) -> list[PostFound]:
+    """Return what a model of entities finds in each post.
 
-    They are those of the best label sequence (equation 10's argmax) whose probability is at least min_score.
-    recall: also those with at least this probability, most probable first, that overlap none of them.
     windows: read a text that is longer than the model reads in windows of whole words
     (stages.text.windows); otherwise its end is not read.
     """
     split = given.split(model)
-    whole = [text.words == len(words) for text, words in zip(split.texts, split.tokens, strict=True)]
-    found = _over(model, given, split, min_score, recall)
-    if windows and not all(whole):
-        long = [i for i, every in enumerate(whole) if not every]
-        for i, mentions in zip(long, _in_windows(model, given, long, min_score, recall), strict=True):
-            found[i], whole[i] = mentions, True
-    return list(zip(found, whole, strict=True))
+    found = [
+        replace(one, whole=text.words == len(words))
+        for one, text, words in zip(
+            _over(model, given, split, wanted), split.texts, split.tokens, strict=True
+        )
+    ]
+    if windows and (long := [i for i, one in enumerate(found) if not one.whole]):
+        for i, one in zip(long, _in_windows(model, given, long, wanted), strict=True):
+            found[i] = one
+    return found
 
 
-def _over(
-    model: OpenModel, given: Given, split: Split, min_score: float, recall: float | None
-) -> list[list[Mention]]:
-    types = span_types(model.config.labels)
-    temperature = temperature_of(model.folder)
+def _over(model: OpenModel, given: Given, split: Split, wanted: Wanted) -> list[PostFound]:
+    names = model.config.labels
+    types = span_types(names)
 
-    def each(batch: Batch) -> list[list[Mention]]:
-        scored = model.model.scored(batch, temperature)
+    def each(batch: Batch) -> list[PostFound]:
+        scored = model.model.scored(batch, model.temperature)
         assert scored.chain is not None
-        spans = {name: scored.chain.spans(*numbers).cpu() for name, numbers in types.items()}
-        found = enumerate(scored.labels)
-        return [_mentions(tags, place, spans, min_score, recall) for place, tags in found]
+        best = entity_scores(scored.chain, scored.labels, names)
+        spans: dict[str, Tensor] = {}
+        if wanted.recall is not None or wanted.alternatives:
+            spans = {name: scored.chain.spans(*numbers).cpu() for name, numbers in types.items()}
+        tags = scored.chain.tags().cpu() if wanted.types else None
+        found = []
+        for place, row in enumerate(best):
+            mentions = [Mention(kind, (first, last + 1), score) for (kind, first, last), score in row]
+            mentions = [one for one in mentions if one.score >= wanted.min_score]
+            own = {name: scores[place] for name, scores in spans.items()}
+            if wanted.recall is not None:
+                mentions = _with_others(mentions, own, wanted.recall)
+            if wanted.alternatives and mentions:
+                outside = _outside(scored.chain, names.index(OUTSIDE), place, mentions)
+                mentions = [
+                    replace(one, others=_readings(one, own, free, wanted.alternatives))
+                    for one, free in zip(mentions, outside, strict=True)
+                ]
+            count = len(scored.labels[place])
+            of_words = [] if tags is None else _of_words(tags[place, :count], names, types)
+            found.append(PostFound(mentions, of_words))
+        return found
 
     return given.over(model, split, each)
 
 
-def _in_windows(
-    model: OpenModel, given: Given, long: Sequence[int], min_score: float, recall: float | None
-) -> Iterator[list[Mention]]:
-    """Yield the mentions of each of the posts that are too long: each from its first word's best window."""
+def _in_windows(model: OpenModel, given: Given, long: Sequence[int], wanted: Wanted) -> Iterator[PostFound]:
+    """Yield what is found in each of the posts that are too long, of each word from its best window.
+
+    A mention is of its first word's.
+    """
     plans: list[tuple[list[Span], list[int]]] = []
     parts = Given([], [], [], given.visuals, given.extras, given.batch_size)
     for i in long:
@@ -142,36 +209,72 @@ def _in_windows(
             words=[*parts.words, *(words.part(span) for span in spans)],
             keys=[*parts.keys, *[given.keys[i]] * len(spans)],
         )
-    found = iter(_over(model, parts, parts.split(model), min_score, recall))
+    found = iter(_over(model, parts, parts.split(model), wanted))
     for spans, best in plans:
+        own = list(islice(found, len(spans)))
         kept: list[Mention] = []
-        for number, ((first, _), mentions) in enumerate(zip(spans, islice(found, len(spans)), strict=True)):
-            for one in mentions:
-                start, end = first + one.span[0], first + one.span[1]
+        for number, ((first, _), one) in enumerate(zip(spans, own, strict=True)):
+            for mention in (mention.moved(first) for mention in one.mentions):
+                start = mention.span[0]
                 if best[start] == number and (not kept or kept[-1].span[1] <= start):
-                    kept.append(Mention(one.type, (start, end), one.score))
-        yield kept
+                    kept.append(mention)
+        of_words = [own[number].types[word - spans[number][0]] for word, number in enumerate(best)]
+        yield PostFound(kept, of_words if wanted.types else [])
 
 
-def _mentions(
-    tags: Sequence[str], place: int, spans: dict[str, Tensor], min_score: float, recall: float | None
-) -> list[Mention]:
-    found = [
-        Mention(name, (start, last + 1), float(spans[name][place, start, last]))
-        for name, start, last in get_entities(list(tags))
+def _with_others(mentions: Sequence[Mention], spans: Mapping[str, Tensor], recall: float) -> list[Mention]:
+    """Return the mentions and those with at least this probability that overlap none of them.
+
+    spans: of each type, (T, T), the probability of exactly the words of a row's number to a column's.
+    """
+    kept = list(mentions)
+    others = [
+        Mention(name, (i, j + 1), float(scores[i, j]))
+        for name, scores in spans.items()
+        # Beyond a text's end nothing has any probability.
+        for i, j in ((scores >= recall) & (scores > 0)).nonzero().tolist()
     ]
-    kept = [one for one in found if one.score >= min_score]
-    if recall is not None:
-        others = [
-            Mention(name, (i, j + 1), float(scores[place, i, j]))
-            for name, scores in spans.items()
-            # Beyond a text's end nothing has any probability.
-            for i, j in ((scores[place] >= recall) & (scores[place] > 0)).nonzero().tolist()
-        ]
-        for one in sorted(others, key=lambda one: (-one.score, one.span)):
-            if all(one.span[1] <= other.span[0] or other.span[1] <= one.span[0] for other in kept):
-                kept.append(one)
+    for one in sorted(others, key=lambda one: (-one.score, one.span)):
+        if all(one.span[1] <= other.span[0] or other.span[1] <= one.span[0] for other in kept):
+            kept.append(one)
     return sorted(kept, key=lambda one: one.span)
+
+
+def _outside(chain: Chain, tag: int, place: int, mentions: Sequence[Mention]) -> list[float]:
+    """Return the probability that the words of each mention of a text are of none."""
+    spans = [(place, one.span[0], one.span[1] - 1) for one in mentions]
+    found: list[float] = chain.throughout(tag, *torch.tensor(spans, device=chain.total.device).T).tolist()
+    return found
+
+
+def _readings(
+    mention: Mention, spans: Mapping[str, Tensor], outside: float, most: int
+) -> tuple[Mention, ...]:
+    """Return the `most` most probable readings of a mention's words besides it. spans: as in `_with_others`.
+
+    outside: the probability that its words are of no mention.
+    """
+    start, end = mention.span
+    found = [Mention(OUTSIDE, mention.span, outside)]
+    for name, scores in spans.items():
+        sharing = scores[:end, start:]  # begin before its end, and end behind its start
+        best = sharing.flatten().topk(min(most + 1, sharing.numel()))
+        for score, number in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            first, last = divmod(number, sharing.shape[1])
+            found.append(Mention(name, (first, start + last + 1), score))
+    others = (one for one in found if one.score > 0 and (one.type, one.span) != (mention.type, mention.span))
+    return tuple(sorted(others, key=lambda one: (-one.score, one.span, one.type))[:most])
+
+
+def _of_words(
+    tags: Tensor, names: Sequence[str], types: Mapping[str, tuple[int, int | None]]
+) -> list[dict[str, float]]:
+    """Return the probability of each type, and of none, of each word. tags: of each tag of it, (T, K)."""
+    columns = {OUTSIDE: tags[:, names.index(OUTSIDE)]}
+    for name, numbers in types.items():
+        columns[name] = tags[:, [number for number in numbers if number is not None]].sum(dim=1)
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def find_relations(model: OpenModel, given: Given, pairs: list[tuple[int, Span, Span]]) -> list[PairFound]:
@@ -180,10 +283,8 @@ def find_relations(model: OpenModel, given: Given, pairs: list[tuple[int, Span, 
         return []
     split = given.split(model, pairs)
 
-    temperature = temperature_of(model.folder)
-
     def each(batch: Batch) -> list[list[float]]:
-        probabilities = model.model.scored(batch, temperature).probabilities
+        probabilities = model.model.scored(batch, model.temperature).probabilities
         assert probabilities is not None
         rows: list[list[float]] = probabilities.tolist()
         return rows

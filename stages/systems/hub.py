@@ -6,13 +6,13 @@ Nothing here asks for a login: a token is given, is in HF_TOKEN, or was left by 
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import InputError, WeightsError, in_one_line
-from ...manifests.files import disk_error, read_text
+from ...manifests.files import disk_error, read_text, reason_of
 from ..text.vocabulary import VOCABULARY_FILE
 from .registry import BACKBONE_FILE
 
@@ -36,7 +36,6 @@ MODEL_FILES = (
     BACKBONE_FILE,
     "tokenizer/*",
     VOCABULARY_FILE,
-    "detector.json",
     "temperature.json",
     "metrics.json",
 )
@@ -67,6 +66,11 @@ def model_folder(
         return folder
     if folder.exists():
         raise InputError(f"{name} is a file; give the folder of a trained model")
+    if runs := _runs_in(folder.parent):
+        raise InputError(
+            f"there is no {name}; {folder.parent} has {', '.join(runs)} (a model on the Hugging Face hub is "
+            "named user/name)"
+        )
     if not _is_hub_name(str(name)):
         raise InputError(
             f"{name} does not exist, and is no name on the Hugging Face hub (user/name); "
@@ -92,11 +96,21 @@ def model_folder(
     return fetched
 
 
-def files_to_push(folder: Path, *, predictions: bool = False) -> dict[str, Path | bytes]:
+def _runs_in(folder: Path) -> list[str]:
+    """Return the names of the runs in a folder: with some, what is not there is a run that was mistyped."""
+    found = [place.parent for pattern in ("*/run.toml", "*/*/run.toml") for place in folder.glob(pattern)]
+    return sorted(path.relative_to(folder).as_posix() for path in found) if folder.name else []
+
+
+def files_to_push(
+    folder: Path, *, predictions: bool = False, languages: Sequence[str] = (), license: str = ""
+) -> dict[str, Path | bytes]:
     """Return what of the model in `folder` goes to the hub: a file or its content, by its name there.
 
-    predictions: also the table of predictions, which holds the texts of the test split. The configuration
-    goes without the places of files on this machine. Raises InputError where the folder holds no model.
+    predictions: also the table of predictions, which holds the texts of the test split. languages, license:
+    what the model card says of them; nothing where they are not given. The configuration goes without the
+    places of files on this machine. Raises InputError where the folder holds no model, or no card that can
+    say it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist; give the folder of a trained model")
@@ -117,7 +131,25 @@ def files_to_push(folder: Path, *, predictions: bool = False) -> dict[str, Path 
     shared = _without_places(values)
     if shared != values:
         found["config.json"] = (json.dumps(shared, indent=2, sort_keys=True) + "\n").encode()
+    if languages or license:
+        found[CARD] = _labelled(folder / CARD, languages, license)
     return found
+
+
+def _labelled(card: Path, languages: Sequence[str], license: str) -> bytes:
+    """Return a model card with these languages and this licence in its front matter, where hubs look."""
+    from huggingface_hub import ModelCard
+
+    try:
+        found = ModelCard(read_text(card))
+    except Exception as error:  # whoever edited it may have written anything
+        raise InputError(
+            f"{card} cannot say a language or a licence ({reason_of(error)}); mend it, or train the model "
+            "again, which writes one where there is none"
+        ) from error
+    given = {"language": list(languages), "license": license}
+    vars(found.data).update({name: value for name, value in given.items() if value})
+    return str(found).encode()
 
 
 def write_files(files: Mapping[str, Path | bytes], output: Path) -> None:
@@ -142,15 +174,17 @@ def push_model(
     revision: str | None = None,
     token: str | None = None,
     predictions: bool = False,
+    languages: Sequence[str] = (),
+    license: str = "",
 ) -> str:
     """Send the model in `folder` to "user/name" on the hub in one commit. Return the commit's address.
 
     The repository is made where there is none. private: whether it is then. revision: a branch, made where
-    there is none. Raises InputError where there is no model or the name is none, and WeightsError where the
-    hub refuses.
+    there is none. predictions, languages, license: see `files_to_push`. Raises InputError where there is no
+    model or the name is none, and WeightsError where the hub refuses.
     """
     check_hub_name(name)
-    files = files_to_push(folder, predictions=predictions)
+    files = files_to_push(folder, predictions=predictions, languages=languages, license=license)
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(token=token, library_name="hmnet-pipe")

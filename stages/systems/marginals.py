@@ -61,35 +61,50 @@ class Chain:
         return self.start[tags[:, 0]] + within + self.end[last] - self.total
 
     def spans(self, begin: int, inside: int | None) -> Tensor:
-        """Return the probability of exactly each span of one type, (B, T, T).
+        """Return the probability of exactly each span of one type, (B, T, T); see `exactly`.
 
-        Element [b, i, j] is that of the words i to j, both included: the sum over all sequences with `begin`
-        at i, `inside` at the words after it up to j, and no `inside` at the word after j. It is zero for j
-        below i and beyond a text's end. inside: None where the type has no tag of its own for later words.
+        Element [b, i, j] is that of the words i to j, both included. It is zero for j below i and beyond a
+        text's end.
         """
-        _, words, _ = self.emissions.shape
-        last = begin if inside is None else inside
-        enters = self.forward[:, :, begin]  # shape: (B, T)
-        chain = self._inside_sums(begin, inside)  # shape: (B, T, T)
-        # The word after the span has any tag but `inside`; after a text's last word there is none.
-        ends_later = torch.stack([self._after(begin, inside), self._after(last, inside)])  # shape: (2, B, T)
-        lone = torch.eye(words, dtype=torch.bool, device=chain.device)
-        ends = torch.where(lone, ends_later[0][:, None, :], ends_later[1][:, None, :])
-        found = (enters[:, :, None] + chain + ends - self.total[:, None, None]).exp()
-        valid = torch.ones_like(lone).triu() & self.mask[:, None, :] & self.mask[:, :, None]
-        return torch.where(valid if inside is not None else valid & lone, found, 0.0)
-
-    def _inside_sums(self, begin: int, inside: int | None) -> Tensor:
-        """Return the score of the words i + 1 to j inside a span that begins at i, (B, T, T)."""
         batch, words, _ = self.emissions.shape
-        if inside is None:
-            return self.emissions.new_zeros(batch, words, words)
-        steps = self.emissions[:, :, inside] + self.transitions[inside, inside]
-        sums = steps.cumsum(dim=1)  # differences of it are those of all spans
-        between = sums[:, None, :] - sums[:, :, None]
-        entering = self.transitions[begin, inside] - self.transitions[inside, inside]
-        later = torch.ones(words, words, dtype=torch.bool, device=between.device).triu(1)
-        return torch.where(later, between + entering, 0.0)
+        numbers = torch.arange(max(batch, words), device=self.total.device)
+        first, last = numbers[None, :words, None], numbers[None, None, :words]
+        found = self.exactly(begin, inside, numbers[:batch, None, None], first, last)
+        within = self.mask[:, None, :] & self.mask[:, :, None]
+        return torch.where((first <= last) & within, found, 0.0)
+
+    def exactly(self, begin: int, inside: int | None, text: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """Return the probability of exactly some spans of one type: their words first to last, both included.
+
+        It is the sum over all sequences with `begin` at the first word, `inside` at the words after it up to
+        the last, and no `inside` at the word after that. inside: None where the type has no tag of its own
+        for later words. text, first, last: numbers of texts and of their words, tensors that broadcast.
+        """
+        lone = first == last
+        # The word after the span has any tag but `inside`; after a text's last word there is none.
+        ends = self._after(begin, inside)[text, last]
+        within = self.total.new_zeros(())
+        if inside is not None:
+            entering = self.transitions[begin, inside] - self.transitions[inside, inside]
+            within = torch.where(lone, 0.0, self._steps(inside, text, first, last) + entering)
+            ends = torch.where(lone, ends, self._after(inside, inside)[text, last])
+        found = (self.forward[text, first, begin] + within + ends - self.total[text]).exp()
+        return found if inside is not None else torch.where(lone, found, 0.0)
+
+    def throughout(self, tag: int, text: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """Return the probability that the words first to last, both included, all have one tag.
+
+        text, first, last: as in `exactly`.
+        """
+        steps = self._steps(tag, text, first, last)
+        return (
+            self.forward[text, first, tag] + steps + self.backward[text, last, tag] - self.total[text]
+        ).exp()
+
+    def _steps(self, tag: int, text: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """Return the score of going on with a tag from the first to the last word."""
+        sums = (self.emissions[:, :, tag] + self.transitions[tag, tag]).cumsum(dim=1)
+        return sums[text, last] - sums[text, first]
 
     def _after(self, last: int, inside: int | None) -> Tensor:
         """Return the sum of all continuations after `last` at each word that do not go on inside, (B, T)."""

@@ -82,9 +82,13 @@ def outcome(key: str, failure: Failure | None = None) -> dict[str, Any]:
 class Failures:
     """The images without a result, as a stage meets them, and whether the stage can go on without them."""
 
-    def __init__(self, stage: str, images: int) -> None:
-        """Start with none. images: how many images the stage has, whether or not they have results by now."""
-        self._stage, self._images = stage, images
+    def __init__(self, stage: str, images: int, *, all_may_fail: bool = False) -> None:
+        """Start with none.
+
+        images: how many images the stage has, whether or not they have results by now. all_may_fail: whether
+        it can go on without one of them.
+        """
+        self._stage, self._images, self._all_may_fail = stage, images, all_may_fail
         self._all: dict[str, Failure] = {}
         self._missed = 0
         self._example: dict[str, str] = {}  # the first path of each reason
@@ -97,7 +101,7 @@ class Failures:
         self._all[key] = failure
         self._example.setdefault(failure.reason, path)
         self._missed += failure.passing
-        if 2 * self._missed > self._images:
+        if 2 * self._missed > self._images and not self._all_may_fail:
             raise StageError(
                 f"{self._stage} stopped: most of its {self._images} images cannot be read now "
                 f"({self._why(passing=True)}); bring them back, or run `hmnet-pipe prepare` if they are "
@@ -106,7 +110,7 @@ class Failures:
 
     def check(self) -> None:
         """Raise StageError where not one image has a result."""
-        if self._images and len(self._all) == self._images:
+        if self._images and len(self._all) == self._images and not self._all_may_fail:
             raise StageError(f"{self._stage} failed for every one of its images ({self._why()})")
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -25,17 +25,24 @@ class Pixels:
     """
 
     def __init__(
-        self, images: Sequence[ImageUnit], *, transform: Transform, views: int, decoders: int
+        self,
+        images: Sequence[ImageUnit],
+        *,
+        transform: Transform,
+        views: int,
+        decoders: int,
+        all_may_fail: bool = False,
     ) -> None:
         """Hold the images; nothing is read yet.
 
         transform: how a view is resized. views: 1 + the objects of an image at most. decoders: threads;
-        Pillow decodes outside Python's lock.
+        Pillow decodes outside Python's lock. all_may_fail: most images may be away, or all.
         """
         self._images = {image.key: image for image in images}
         self._transform = transform
         self._shape = (views, transform.size, transform.size, 3)
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._all_may_fail = all_may_fail
         self.failures: dict[str, Failure] = {}
         self._asked: set[str] = set()
 
@@ -57,7 +64,7 @@ class Pixels:
 
     def found(self, stage: str) -> Failures:
         """Return the failures so far, for `stage`. Raises StageError where most images cannot be read."""
-        found = Failures(stage, len(self._asked))
+        found = Failures(stage, len(self._asked), all_may_fail=self._all_may_fail)
         for key, failure in list(self.failures.items()):
             found.add(key, failure, self._images[key].path)
         return found

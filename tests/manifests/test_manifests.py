@@ -17,6 +17,7 @@ from hmnet_pipe.manifests.files import (
     atomic_path,
     disk_remedy,
     is_utf8,
+    make_folder,
     remove_scratch,
     remove_temporaries,
     scratch_folder,
@@ -46,6 +47,11 @@ RECORD = StageRecord(
     {"backbone": "b" * 64},
     {"features": "c" * 64},
 )
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence() -> None:
+    with pytest.raises(StageError, match=r"^/proc/x cannot be made \(.+\); choose a folder"):
+        make_folder(Path("/proc/x"))
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])

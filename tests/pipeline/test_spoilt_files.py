@@ -38,7 +38,6 @@ from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.evaluate.recorded import Evaluation
 from hmnet_pipe.stages.learning.causes import training_progress
 from hmnet_pipe.stages.learning.checkpoint import Checkpoints, Progress
-from hmnet_pipe.stages.learning.detected import kept_detected
 from hmnet_pipe.stages.learning.metrics import read_metrics
 from hmnet_pipe.stages.learning.opened import open_model
 from hmnet_pipe.stages.systems.batch import ModelConfig
@@ -140,13 +139,6 @@ READERS = [
         Evaluation("hmnet", "test", False, dict(SCORES)).write,
         Evaluation.read,
         ("stages/evaluate/recorded.py",),
-    ),
-    Reader(
-        "detector.json",
-        as_json({"detector": "d", "weights": "w", "min_score": 0.1, "objects": 3}),
-        lambda path: kept_detected(path.parent),
-        ("stages/learning/detected.py",),
-        absent=None,
     ),
     Reader(
         "progress.json",

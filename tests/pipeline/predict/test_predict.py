@@ -5,9 +5,10 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,15 +16,18 @@ import pytest
 from click.testing import CliRunner, Result
 from hmnet_pipe import Predictor
 from hmnet_pipe.manifests.errors import InputError, StageError, WeightsError
+from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.predict.command import model_meant, predict_file, streamed
+from hmnet_pipe.pipeline.predict.part import Part
 from hmnet_pipe.pipeline.predict.predictor import PredictOptions
-from hmnet_pipe.pipeline.predict.stage import Models, Source
-from hmnet_pipe.stages.base.tools import SILENT
+from hmnet_pipe.pipeline.predict.stage import Models, Predict, Source
+from hmnet_pipe.pipeline.run.runner import run_stage
+from hmnet_pipe.stages.base.tools import SILENT, ProgressBar, Tools, UnitFailure
 from PIL import Image
 
 from ...running import Demos, hmnet, hmnet_words, kill_all
@@ -63,7 +67,15 @@ def posts_of(run: RunFolder, path: Path, bad: bool = False) -> Path:
     """Write the samples of a run as posts, and some that are none."""
     rows = read_table(run.samples, SAMPLES).to_pylist()
     lines = [
-        json.dumps({"text": " ".join(row["tokens"]), "image": row["image"], "id": row["id"], "likes": 3})
+        json.dumps(
+            {
+                "text": " ".join(row["tokens"]),
+                "image": row["image"],
+                "id": row["id"],
+                "line": 3,
+                "error": "mine",
+            }
+        )
         for row in rows
     ]
     if bad:
@@ -71,6 +83,10 @@ def posts_of(run: RunFolder, path: Path, bad: bool = False) -> Path:
         lines += ['{"text": "In Oslo", "image": "nowhere.jpg"}', '{"text": "In Oslo", "image": "broken.jpg"}']
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def lines_of(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "predictions.jsonl").open()]
 
 
 def test_a_killed_and_spread_prediction_gives_the_bytes_of_an_undisturbed_one(
@@ -147,7 +163,7 @@ def test_a_file_is_what_its_posts_are_one_by_one_and_each_fault_is_one_row(
             pytest.approx(one, abs=1e-5) for one in line["entities"]
         ]
         assert [seen.to_json() for seen in alone.objects] == line["objects"]
-        assert line["likes"] == 3
+        assert line["line"] == 3
 
 
 def test_other_formats_are_made_of_the_predictions(
@@ -186,6 +202,82 @@ def test_mentions_and_their_relations_together(trained: Callable[[str], RunFolde
     for one, line in zip(streamed, lines, strict=True):
         relations = [(each["relation"], each["head"], each["tail"]) for each in one["relations"]]
         assert relations == [(each["relation"], each["head"], each["tail"]) for each in line["relations"]]
+
+
+def test_a_post_over_which_its_worker_dies_costs_its_row(
+    trained: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    run = trained("ner")
+    posts = tmp_path / "posts.jsonl"
+    texts = ["In Oslo", "to die of", "Zoe", "Ada in Rome", "Bob"]
+    posts.write_text("".join(json.dumps({"text": text, "id": text}) + "\n" for text in texts))
+    source = Source(posts, None)
+    predict_file(models_of(run), source, tmp_path / "whole", 3, SILENT)
+
+    def worked(function: Callable[[Part], object], units: Sequence[Part]) -> Iterator[tuple[Part, object]]:
+        """Do what a cluster does whose workers die of that post."""
+        for unit in units:
+            mortal = isinstance(unit, Part) and texts.index("to die of") in range(*unit.lines)
+            if mortal and unit.posts.endswith("000000.posts.jsonl"):
+                yield from worked(function, unit.halves()) if len(unit) > 1 else [(unit, UnitFailure("dead"))]
+            else:
+                yield unit, function(unit)
+
+    report = predict_file(models_of(run), source, tmp_path / "out", 3, Tools(map=worked))
+    assert (report.done, report.failed) == (5, 1)
+    whole, found = (
+        [json.loads(line) for line in (tmp_path / name / "predictions.jsonl").open()]
+        for name in ("whole", "out")
+    )
+    assert found[1] == {**whole[1], "entities": [], "error": "it was given up: dead"}
+    for one, other in zip(found[:1] + found[2:], whole[:1] + whole[2:], strict=True):
+        assert one["text"] == other["text"]
+        assert [entity["score"] for entity in one["entities"]] == pytest.approx(
+            [entity["score"] for entity in other["entities"]], abs=1e-5
+        )
+
+
+def test_images_that_vanish_or_change_while_it_runs_cost_a_row_each(
+    trained: Callable[[str], RunFolder], tmp_path: Path
+) -> None:
+    run = trained("ner")
+    images = tmp_path / "images"
+    shutil.copytree(corpus_of(run), images)
+    first, second, third, last = names = sorted(path.name for path in images.iterdir())[:4]
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text("".join(json.dumps({"text": "In Oslo", "image": name}) + "\n" for name in names))
+    stage = Predict(tmp_path / "out", models_of(run), Source(posts, images))
+    stage.causes()  # looks the images up
+    (images / first).unlink()
+    shutil.copy(images / last, images / second)
+
+    def bar(total: int, what: str, unit: str) -> ProgressBar:
+        if what == "detect":
+            (images / third).unlink()
+        return SILENT.bar(total, what, unit)
+
+    run_stage(stage, Tools(bar=bar))
+    found = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
+    assert [one["image_status"] for one in found] == ["missing", "missing", "missing", "used"]
+    assert [one.get("image_reason") for one in found] == [
+        "not there",
+        "changed since it was looked up",
+        "not there",
+        None,
+    ]
+
+
+def test_a_prediction_is_repeated_and_compared(trained: Callable[[str], RunFolder], tmp_path: Path) -> None:
+    run = trained("ner")
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text('{"text": "In Oslo"}\n')
+    stage = Predict(tmp_path / "out", models_of(run), Source(posts, None))
+    run_stage(stage, SILENT)
+    record = StageRecord.read(stage.run.record("predict"))
+    assert record is not None
+    assert stage.again(record, 1.0, False, RunFolder(tmp_path / "a"), SILENT).verdict == "equal"
+    other = replace(record, outputs={"predictions.jsonl": "0" * 64})
+    assert stage.again(other, 1.0, False, RunFolder(tmp_path / "b"), SILENT).verdict == "different"
 
 
 def test_what_cannot_be_used_is_one_sentence(trained: Callable[[str], RunFolder], tmp_path: Path) -> None:
@@ -233,6 +325,9 @@ def test_one_post_is_printed_for_people_or_as_json(trained: Callable[[str], RunF
     assert shown.exit_code == 0, shown.output
     assert "\x1b" not in shown.stdout
     assert "image: " in shown.stdout
+    asked = printed("--text", "Zoe in Oslo", "--recall", 0.01, "--marginals", "--alternatives", 2)
+    assert asked.stdout.count("\n  or  ") >= 2
+    assert "\n  Oslo: " in asked.stdout
     as_json = printed("--text", "Zoe in Oslo", "--image", image, "--json")
     assert json.loads(as_json.stdout)["image_status"] == "used"
     nothing = printed()
@@ -290,6 +385,7 @@ def test_a_stream_keeps_to_the_folder_of_images_as_a_file_in_parts_does(
     predict_file(models_of(run), source, tmp_path / "out", 20, SILENT)
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
     assert [one.get("image_reason") for one in found] == [line.get("image_reason") for line in lines]
+    assert [one["image"] for one in found] == [line["image"] for line in lines] == names
     with pytest.raises(InputError, match="is not a folder; give the folder"):
         next(streamed(models_of(run).open(), Source(posts, tmp_path / "away"), 4))
     with pytest.raises(StageError, match=r"posts\.jsonl is not a folder"):

@@ -22,6 +22,7 @@ from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
 from hmnet_pipe.stages.base.tools import Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.evaluate.recorded import Evaluation, causes_of, fresh_evaluation, recorded_evaluations
+from hmnet_pipe.stages.learning.made_by import made_by
 
 from ...running import Demos, bring_up_to_date, configure, finetuned_of, model_of, stage_of
 
@@ -74,9 +75,9 @@ def scored(model: Path, run: Path, said: list[str] | None = None, *, pixels: boo
     [
         (
             another_detector,
-            r"by fasterrcnn_resnet50_fpn \(weights aaaaaaaaaaaa, .* trained on those of demo_fasterrcnn \(",
+            r"detector: demo_fasterrcnn -> fasterrcnn_resnet50_fpn; weights\.detector: \w+ -> aaaaaaaaaaaa",
         ),
-        (another_score, r"min_score 0\.99, .*hmnet-pipe detect .* --min-score 0\.[0-8]"),
+        (another_score, r"min_score: 0\.\d+ -> 0\.99\).*hmnet-pipe detect .* --min-score 0\.[0-8]"),
     ],
 )
 def test_objects_of_another_detector_than_the_models_are_refused(
@@ -100,30 +101,41 @@ def test_a_model_that_was_moved_still_knows_its_detector(copy: Path, run: Path, 
     assert scored(moved, copy, said).name == "evaluation-test-of-run.json"
     assert said == []
     another_detector(copy)
-    with pytest.raises(StageError, match="found by fasterrcnn_resnet50_fpn"):
+    with pytest.raises(StageError, match="detector: demo_fasterrcnn -> fasterrcnn_resnet50_fpn"):
         scored(moved, copy)
 
 
-def test_a_model_from_before_detectors_were_kept_has_that_of_its_run_until_it_detects_again(
-    copy: Path, run: Path, tmp_path: Path
-) -> None:
-    (model_of(copy) / "detector.json").unlink()
-    other = Path(shutil.copytree(run, tmp_path / "other"))
+def test_a_model_from_before_it_was_kept_how_its_images_were_made_is_said_to_be_one(copy: Path) -> None:
+    path = model_of(copy) / "config.json"
+    values = json.loads(path.read_text())
+    del values["made_by"]
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
     said: list[str] = []
-    scored(model_of(copy), other, said)
-    assert said == []
-    another_detector(other)
-    with pytest.raises(StageError, match="found by fasterrcnn_resnet50_fpn"):
-        scored(model_of(copy), other)
-    another_detector(copy)
-    scored(model_of(copy), other, said)
+    scored(model_of(copy), copy, said)
     assert len(said) == 1
-    assert said[0].startswith("note: which detector found the objects that the model in")
-    # Neither is anything known of a model whose run is gone.
-    moved = Path(shutil.copytree(model_of(copy), tmp_path / "elsewhere"))
-    scored(moved, other, said)
-    assert len(said) == 2
-    assert str(moved) in said[1]
+    assert said[0].startswith(f"note: {path} does not say which detector found the objects")
+
+
+def test_words_by_another_rule_and_numbers_that_round_otherwise_are_said(copy: Path) -> None:
+    for name, changed in (("prepare", {"words": "space"}), ("extract", {"dtype": "float64"})):
+        path = RunFolder(copy).record(name)
+        record = StageRecord.read(path)
+        assert record is not None
+        replace(record, parameters={**record.parameters, **changed}).write(path)
+    said: list[str] = []
+    scored(model_of(copy), copy, said)
+    assert [line.split(":")[0] for line in said] == ["note", "note"]
+    assert f"raw texts of {copy} become words by the rule 'space'" in "".join(said)
+    assert "dtype: " in "".join(said)
+
+
+def test_a_model_of_features_of_earlier_boxes_does_not_name_the_detector_of_later_ones(copy: Path) -> None:
+    """Its posts would be seen with boxes such as it never saw."""
+    bring_up_to_date(copy, "detect", min_score=0.99)
+    stages = ("detect", "extract")
+    assert "detect" not in made_by(RunFolder(copy), stages)
+    bring_up_to_date(copy, "extract")
+    assert made_by(RunFolder(copy), stages)["detect"]["parameters"]["min_score"] == 0.99
 
 
 def test_boxes_that_extract_has_not_read_yet_say_nothing_of_the_features(copy: Path) -> None:

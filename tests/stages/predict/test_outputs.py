@@ -14,7 +14,7 @@ from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.predict.inputs import posts_of
 from hmnet_pipe.stages.predict.outputs import FILE_NAMES, FORMATS, encoded, results_in, write
 from hmnet_pipe.stages.predict.posts import Post, words_of
-from hmnet_pipe.stages.predict.results import Entity, PostImage, Relation, Result, Seen
+from hmnet_pipe.stages.predict.results import Entity, PostImage, Relation, Result, Seen, WordTypes
 from hmnet_pipe.stages.prepare.formats.jsonl import read_jsonl
 from hmnet_pipe.stages.prepare.formats.rows import Reading, TextFile
 from hmnet_pipe.stages.prepare.formats.twitter import read_twitter
@@ -137,11 +137,19 @@ def test_a_result_is_read_back_whole(tmp_path: Path) -> None:
         related(),
         tokens=("Ada\nL", "in", "Oslo"),
         objects=(Seen("dog", 0.5, (1.0, 2.0, 3.25, 4.0)),),
-        image=PostImage("missing", "away"),
+        image=PostImage("missing", "away", name="a.jpg"),
         truncated=True,
         error="none",
         left_out=3,
+        marginals=(WordTypes("in", 6, 8, {"O": 0.75, "PER": 0.25}),),
         explanation={"over": "views"},
+    )
+    readings = (Entity("ORG", "Ada", 0, 3, 0.05), Entity("O", "Ada\nL", 0, 5, 0.0))
+    first, last = whole.entities[0], whole.relations[0]
+    whole = replace(
+        whole,
+        entities=(replace(first, alternatives=readings), *whole.entities[1:]),
+        relations=(replace(last, alternatives=(("in", 0.125),)), *whole.relations[1:]),
     )
     least = Result("a\u2028\x85\r b")
     write("jsonl", [(1, whole), (2, least)], tmp_path / "found.jsonl")
@@ -183,7 +191,8 @@ def related() -> Result:
         Relation("/per/loc/born", 0, 1, 0.5, (0.9, 0.8, 0.7)),
         Relation("in", (0, 3), (9, 13), 0.25, (0.25,)),
     )
-    return Result("Ada\nL in Oslo", "7", entities=entities, relations=relations, more={"image": "a.jpg"})
+    image = PostImage("none", name="a.jpg")
+    return Result("Ada\nL in Oslo", "7", entities=entities, relations=relations, image=image)
 
 
 def test_brat_has_mentions_and_relations_with_newlines_as_spaces(tmp_path: Path) -> None:
@@ -221,7 +230,7 @@ def test_label_studio_has_tasks_with_predictions() -> None:
     empty = replace(related(), id=None, entities=(), relations=())
     tasks = json.loads(b"".join(encoded("label-studio", [(1, related()), (2, empty)], model="abc")))
     assert tasks[1] == {
-        "data": {"image": "a.jpg", "id": 2, "text": "Ada\nL in Oslo"},
+        "data": {"id": 2, "text": "Ada\nL in Oslo", "image": "a.jpg"},
         "predictions": [{"model_version": "abc", "result": []}],
     }
     assert tasks[0]["data"]["id"] == "7"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from hmnet_pipe import HMNeT
+from hmnet_pipe import HMNeT, Predictor
 from hmnet_pipe.manifests.errors import InputError, WeightsError
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.hub import MODEL_FILES, files_to_push, model_folder, push_model
 from hmnet_pipe.stages.text.subwords import Subwords
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 
 from ...hub import Hub, at_address, local_hub
 from ...rigs import config_of
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Pat
     config = replace(config_of("hmnet"), made_by={"extract": {"parameters": {}, "settings": settings}})
     torch.manual_seed(0)
     new_system(tiny_encoder, config, reader).save_pretrained(folder, reader)
-    for name in ("README.md", "metrics.json", "detector.json", "temperature.json"):
+    for name in ("README.md", "metrics.json", "temperature.json"):
         (folder / name).write_text("{}")
     for name in ("predictions.parquet", "evaluation-test.parquet", "history.parquet", "checkpoint.pt"):
         (folder / name).write_text("a tweet of somebody")
@@ -144,6 +144,18 @@ def test_without_a_network_the_remedy_needs_none(
             model_folder(NAME, cache_dir=tmp_path)
 
 
+def test_a_mistyped_run_is_not_looked_for_on_the_hub(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "demo" / "ner").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "ner" / "run.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/nowhere", "runs/demo/nre", "./runs/x"):
+        with pytest.raises(InputError, match=r"^there is no .*; runs\S* has (demo/)?ner \(.* user/name\)$"):
+            model_folder(name)
+    assert hub.asked == []
+
+
 @pytest.mark.parametrize("name", ["hmnet", "a/b/c", "/ada/hmnet", "./ada/hmnet", "ada/", "ada/hm net", ""])
 def test_what_is_neither_a_folder_nor_a_name_is_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +179,40 @@ def test_what_holds_no_model_is_not_sent(trained: Path, tmp_path: Path) -> None:
         files_to_push(tmp_path)
     with pytest.raises(InputError, match="is no name on the Hugging Face hub; give it as user/name"):
         push_model(trained, "hmnet")
+
+
+def test_a_predictor_is_fetched_as_it_is_asked_for(hub: Hub, trained: Path, tmp_path: Path) -> None:
+    push_model(trained, NAME, revision="v1", token="hf_x")
+    with pytest.raises(InputError, match="does not say how texts became words"):  # it was opened
+        Predictor.from_pretrained(NAME, revision="v1", token="hf_y", cache_dir=tmp_path)
+    assert (tmp_path / f"models--{NAME.replace('/', '--')}").is_dir()
+    assert "Bearer hf_y" in hub.tokens
+    with pytest.raises(WeightsError, match="it has no such revision"):
+        Predictor.from_pretrained(NAME, revision="v2", cache_dir=tmp_path)
+
+
+def test_the_card_that_is_sent_says_the_language_and_the_licence_where_they_are_given(
+    trained: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "run" / "models" / "hmnet" / "seed-1"))
+    (tmp_path / "run" / "run.toml").touch()
+    text = "---\nlibrary_name: hmnet-pipe\ntags:\n- hmnet\n---\n\n# A model\n"
+    (folder / "README.md").write_text(text)
+    words = ["push", str(tmp_path / "run"), NAME, "--dry-run", "--output"]
+    said = CliRunner().invoke(
+        main, [*words, str(tmp_path / "up"), "--language", "en", "--language", "de", "--license", "mit"]
+    )
+    assert said.exit_code == 0, said.output
+    card = ModelCard((tmp_path / "up" / "README.md").read_text())
+    told = {name: value for name, value in vars(card.data).items() if value is not None}
+    given = {"language": ["en", "de"], "license": "mit"}
+    assert told == {"library_name": "hmnet-pipe", "tags": ["hmnet"], **given}
+    assert card.text.strip() == "# A model"
+    assert CliRunner().invoke(main, [*words, str(tmp_path / "plain")]).exit_code == 0
+    assert (tmp_path / "plain" / "README.md").read_text() == text
+    (folder / "README.md").unlink()
+    with pytest.raises(InputError, match="cannot say a language or a licence"):
+        files_to_push(folder, license="mit")
 
 
 def test_a_dry_run_lists_and_writes_what_would_be_sent_and_sends_nothing(

@@ -74,6 +74,27 @@ def test_probabilities_of_spans_are_those_of_the_enumeration(scale: float, tags:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+def test_some_spans_have_the_probabilities_of_all_spans_to_the_last_bit() -> None:
+    crf, emissions, mask = batch_of(3.0)
+    chain = chain_of(crf, emissions, mask)
+    for begin, inside in (*span_types(TAGS).values(), (1, None)):
+        every = chain.spans(begin, inside)
+        text, first, last = places = every.nonzero().T
+        assert torch.equal(chain.exactly(begin, inside, *places), every[text, first, last])
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0, 12.0])
+def test_probabilities_of_one_tag_throughout_are_those_of_the_enumeration(scale: float) -> None:
+    crf, emissions, mask = batch_of(scale)
+    chain = chain_of(crf, emissions, mask)
+    for text, length in enumerate(LENGTHS):
+        sequences = probabilities_of_sequences(crf, emissions[text, :length])
+        for first, last in itertools.combinations_with_replacement(range(length), 2):
+            place = (torch.tensor(number) for number in (text, first, last))
+            expected = sum(value for path, value in sequences.items() if {*path[first : last + 1]} == {0})
+            assert chain.throughout(0, *place).item() == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("scale", [0.3, 2.0, 12.0])
 def test_likelihoods_are_those_of_the_enumeration(scale: float) -> None:
     crf, emissions, mask = batch_of(scale)
