@@ -36,6 +36,9 @@ def test_the_wheel_installs_one_name_with_types_and_weights_and_without_tests(wh
     packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert packages == {"hmnet_pipe"}
     assert {"hmnet_pipe/py.typed", "hmnet_pipe/stages/vision/demo_fasterrcnn.safetensors"} <= set(names)
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pipeline/serve/page").iterdir()}
+    assert len(page) == 4
+    assert {f"hmnet_pipe/{path}" for path in page} <= set(names)
     assert {name.split("/")[1] for name in names if name.count("/") > 1 and ".dist-info" not in name} == {
         "cache",
         "manifests",

@@ -71,8 +71,8 @@ def application(
         return Response(as_line(result.to_json()), media_type="application/json")
 
     async def health(request: Request) -> Response:
-        limited = {"most_bytes": limits.body - _FRAME, "most_characters": limits.text}
-        return JSONResponse({**_facts(predictor), "model": name, "waiting": line.taken, **limited})
+        own = {"model": name, "waiting": line.taken, "most_bytes": limits.body - _FRAME}
+        return JSONResponse({**_facts(predictor), **own})
 
     async def listed(request: Request) -> Response:
         return JSONResponse({"examples": [one.to_json(number) for number, one in enumerate(examples)]})

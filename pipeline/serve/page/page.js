@@ -114,6 +114,8 @@ async function run() {
   } catch (error) {
     if (error.name === "AbortError") return;
     at("status").textContent = "";
+    at("results").hidden = true; // what is there is of another post
+    state.shown = null;
     problem(error.message);
   } finally {
     if (state.asked === asked) state.asked = null;
@@ -314,6 +316,7 @@ async function photo(post, answer) {
 function light(explanation, word, all) {
   all.forEach((one) => one.classList.toggle("on", one === word));
   const none = !word;
+  at("frame").classList.toggle("lighting", !none);
   const number = none ? -1 : Number(word.dataset.number);
   const own = none ? explanation.regions.map(() => 0) : shares(explanation, number);
   // One scale for all words of the post, so that one that looks little at the image shows it.
@@ -334,8 +337,11 @@ function light(explanation, word, all) {
   const best = own.indexOf(Math.max(...own));
   const sum = own.reduce((total, share) => total + share, 0);
   const most = explanation.regions[best].label;
+  // What are gates and not shares may add up to more than all.
   at("looking").textContent =
-    `“${word.textContent}” gives ${percent(sum)} of its attention to the image, most of it to: ${most}.`;
+    sum <= 1.01
+      ? `“${word.textContent}” gives ${percent(sum)} of its attention to the image, most of it to: ${most}.`
+      : `“${word.textContent}” looks most at: ${most}.`;
 }
 
 // ---------------------------------------------------------------- examples, events
@@ -372,7 +378,6 @@ async function start() {
   at("model").textContent = `${facts.system}, ${facts.model}`;
   at("drop").hidden = at("switch").hidden = !facts.reads_images;
   at("pair").hidden = facts.entities;
-  at("text").maxLength = facts.most_characters;
   state.examples = (await (await fetch("examples")).json()).examples;
   at("picked").hidden = !state.examples.length;
   state.examples.forEach((example, number) => {

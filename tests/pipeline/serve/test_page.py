@@ -179,6 +179,7 @@ def test_a_wrong_file_and_a_large_one_are_one_sentence(seen: Visit, example: Exa
     expect(problem).to_be_hidden()
     page.locator("#run").click()
     expect(problem).to_have_text("The image cannot be used: not an image that is read: an HTML page.")
+    expect(page.locator("#results")).to_be_hidden()
     # The browser itself writes each answer of 4xx into its console.
     assert [error for error in seen.errors if "422" not in error] == []
     seen.errors.clear()
