@@ -127,11 +127,20 @@ def test_a_word_lights_up_what_it_looks_at(seen: Visit, find: Predictor, example
 
 def test_the_switch_shows_both_sides(seen: Visit, find: Predictor, example: Example) -> None:
     page = seen.page
+    page.evaluate(
+        """() => {
+          window.withImage = [];
+          const real = window.fetch;
+          window.fetch = (...given) => (window.withImage.push(given[1].body.has("image")), real(...given));
+        }"""
+    )
     ask(page, example.text, example.path)
     assert page.locator(".side").count() == 1
+    assert page.evaluate("withImage") == [True]
     page.get_by_role("switch", name="Also without the image").check()
     expect(page.locator(".side")).to_have_count(2)
     assert page.locator(".side h2").all_inner_texts() == ["With the image", "Without the image"]
+    assert page.evaluate("withImage") == [True, True, False]
     for side, image in enumerate((example.path, None)):
         wanted = find(example.text, image=image)
         marks = page.locator(".side").nth(side).locator("mark .type").all_inner_texts()
