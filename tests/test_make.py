@@ -163,6 +163,22 @@ def test_a_table_trains_each_subset_beside_the_full_training_and_nothing_twice(
     ], output
 
 
+def test_a_recipe_of_the_runs_own_has_a_target_of_its_own_and_a_grid_has_a_command(made: Run) -> None:
+    config = made.folder / "run.toml"
+    before = config.read_text()
+    config.write_text(f"{before}\n[recipes.few]\nepochs = 2\n")
+    output = made.make("-n", "table", "SYSTEMS=hmnet", "RECIPES=run few")
+    config.write_text(before)
+    commands = [line.split("hmnet-pipe ")[1].split() for line in output.splitlines() if "hmnet-pipe " in line]
+    trained = [" ".join(words[2:]) for words in commands if words[0] == "train"]
+    assert trained == ["--system hmnet --seed 1 --recipe few"], output
+    lines = made.make("-n", "experiment", "GRID=table1", "JOBS=2").splitlines()
+    assert [line.split("hmnet-pipe ")[1] for line in lines if "hmnet-pipe experiment" in line] == [
+        "experiment run table1 --jobs 2",
+        "experiment table table1",
+    ]
+
+
 def test_a_changed_option_runs_exactly_what_depends_on_it(made: Run) -> None:
     """Given by variable or in run.toml; asking what would happen changes nothing."""
     config = made.folder / "run.toml"

@@ -41,10 +41,13 @@ def test_the_wheel_installs_one_name_with_types_and_weights_and_without_tests(wh
     assert {f"hmnet_pipe/{path}" for path in page} <= set(names)
     assert {name.split("/")[1] for name in names if name.count("/") > 1 and ".dist-info" not in name} == {
         "cache",
+        "experiments",
         "manifests",
         "pipeline",
         "stages",
     }
+    grids = {path.name for path in (ROOT / "experiments").iterdir()}
+    assert {f"hmnet_pipe/experiments/{name}" for name in grids} <= set(names)
     modules = {
         str(path.relative_to(ROOT))
         for room in ("cache", "manifests", "pipeline", "stages")
