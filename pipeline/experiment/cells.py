@@ -20,6 +20,7 @@ from ...stages.base.stage import Progress
 from ...stages.learning.causes import start_token, unread_settings
 from ...stages.learning.metrics import read_metrics
 from ...stages.learning.recipe import Recipes, TrainSettings
+from ...stages.prepare.settings import PrepareSettings
 from ...stages.systems.registry import SystemInfo, system_for, system_info
 from ..run.config import RunConfig
 from ..run.new import configured, prepare_config, with_options
@@ -293,8 +294,16 @@ def _config(data: Data) -> RunConfig:
     """Return run.toml of a run with the keys that the grid sets, whether or not it is there yet."""
     run = RunFolder(data.run)
     others = {table: values for table, values in data.tables.items() if table != "prepare"}
-    if run.config.exists():
-        return configured(run, others)
     reading = data.tables.get("prepare", {})
+    if run.config.exists():
+        config = configured(run, others)
+        there = vars(config.of(PrepareSettings))
+        for key, value in reading.items():
+            if there[key] != value:
+                raise InputError(
+                    f"data.{data.name}: {run.config} has {key} = {there[key]!r} in [prepare], and the grid "
+                    f"{value!r}; name another folder with `run`, or prepare this one again"
+                )
+        return config
     where = data.text, data.images, data.format
     return with_options(prepare_config(run, data.preset, data.task or None, *where, reading), others)

@@ -10,7 +10,7 @@ from itertools import groupby
 from statistics import mean
 from typing import Any
 
-from ...manifests.errors import HmnetPipeError
+from ...manifests.errors import HmnetPipeError, InputError, WeightsError
 from ...manifests.files import disk_error, make_folder, write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
@@ -61,21 +61,25 @@ def make_runs(
     wrong: dict[tuple[str, str, str], str] = {}
     for data in dict.fromkeys(row.data for row in experiment.rows):
         run, config = experiment.run(data), experiment.config(data)
-        if not run.config.exists():
-            report(prepare_run(run, config, tools))
-        elif not run.record("prepare").exists():
-            report(run_stage(config.stage("prepare", run), tools))
-        others = experiment.grid.data[data].tables
-        write_options(run, {table: dict(values) for table, values in others.items() if table != "prepare"})
-        add_recipes(run, experiment.recipes(data))
         read = {
             (data, row.system, row.block.features): _read_by(row.system, row.block.features)
             for row in experiment.rows
             if row.data == data
         }
+        try:
+            if not run.config.exists():
+                report(prepare_run(run, config, tools))
+            elif not run.record("prepare").exists():
+                report(run_stage(config.stage("prepare", run), tools))
+        except (InputError, WeightsError) as error:  # data that are not here cost their own trainings
+            wrong |= dict.fromkeys(read, str(error))
+            continue
+        tables = experiment.grid.data[data].tables
+        write_options(run, {name: dict(values) for name, values in tables.items() if name != "prepare"})
+        add_recipes(run, experiment.recipes(data))
         failed: dict[str, str] = {}
         for stages in _in_order(config, run, [name for names in read.values() for name in names]):
-            if lacking := [stage for stage in stages if _needs(stage)]:
+            if lacking := [stage for stage in stages if _needs(stage, tables)]:
                 failed |= _made(lacking, tools, report)
         for key, names in read.items():
             if reasons := [failed[name] for name in names if name in failed]:
@@ -107,9 +111,12 @@ def _in_order(config: RunConfig, run: RunFolder, names: Sequence[str]) -> Iterat
         yield list(alike)
 
 
-def _needs(stage: Stage) -> bool:
-    """Return whether a stage never finished: one that did is its user's to bring up to date."""
-    return StageRecord.known(stage.run.record(stage.name)) is None
+def _needs(stage: Stage, tables: Mapping[str, Any]) -> bool:
+    """Return whether a stage never finished, or the grid says how it is made.
+
+    One that did otherwise is its user's to bring up to date, who may have its weights elsewhere.
+    """
+    return stage.kind in tables or StageRecord.known(stage.run.record(stage.name)) is None
 
 
 def _made(stages: list[Stage], tools: Tools, report: Callable[[Report], None]) -> dict[str, str]:

@@ -43,6 +43,8 @@ from hmnet_pipe.stages.learning.metrics import read_metrics
 
 from ...running import Demos, bring_up_to_date, configure, wait_until
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"train": 12, "valid": 6, "test": 6}
 GRID: dict[str, Any] = {
     "output": "out",
@@ -271,6 +273,23 @@ def test_the_runs_of_a_grid_are_made_where_they_are_not(
     }
 
 
+def test_data_that_are_not_here_cost_their_own_trainings(place: Path, tiny_encoder: Path) -> None:
+    absent = {"run": "y", "preset": "twitter2015", "text": "nowhere", "images": "nowhere"}
+    one = {"systems": ["bert-crf"], "seeds": [1]}
+    grid = {"output": "out", "data": {"y": absent, "x": {"run": "x"}}, "trainings": {"all": one}}
+    summary = run(grid)
+    assert (summary.done, summary.made) == (1, 1)
+    assert list(summary.failed) == ["y: bert-crf seed 1"]
+    assert "nowhere" in summary.failed["y: bert-crf seed 1"]
+    assert not (place / "y").exists()
+
+
+def test_a_run_that_was_prepared_otherwise_is_not_taken_for_the_grids(place: Path) -> None:
+    grid = {**GRID, "data": {"x": {"run": "x", "prepare": {"deal_images": 3}}}}
+    with pytest.raises(InputError, match=r"has deal_images = 0 in \[prepare\], and the grid 3; name another"):
+        run(grid)
+
+
 def test_recipes_of_other_values_under_one_name_are_refused(place: Path) -> None:
     bring_up_to_date(place / "x", "prepare")
     run({**GRID, "trainings": {"draws": {**GRID["trainings"]["draws"], "shots": [1], "subset_seeds": [1]}}})
@@ -316,7 +335,6 @@ def test_predictions_that_were_given_are_rows_of_the_grids_table(
     assert found.differences["bert-crf"].value > 0
 
 
-@pytest.mark.slow
 def test_a_transfer_starts_each_seed_from_its_own_and_is_compared_with_a_control(
     place: Path, demos: Demos, tiny_encoder: Path
 ) -> None:
@@ -375,7 +393,6 @@ def test_a_grid_by_its_commands(finished: Path, monkeypatch: pytest.MonkeyPatch)
     assert "--against umt: grid.toml does not train it" in wrong.output
 
 
-@pytest.mark.slow
 def test_trainings_at_once_in_processes_of_their_own(place: Path) -> None:
     opened({**GRID, "trainings": {"all": {"systems": ["bert-crf"], "seeds": [1, 2, 3]}}})
     done = CliRunner().invoke(main, ["experiment", "run", "grid.toml", "--jobs", "2", "--json"])
@@ -385,7 +402,6 @@ def test_trainings_at_once_in_processes_of_their_own(place: Path) -> None:
     assert train_cell(unit).state == "done"
 
 
-@pytest.mark.slow
 def test_a_grid_is_locked_and_one_training_of_it_is_made_again_equal_to_the_last_bit(
     finished: Path, demos: Demos, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
