@@ -75,7 +75,7 @@ def make_runs(
             wrong |= dict.fromkeys(read, str(error))
             continue
         tables = experiment.grid.data[data].tables
-        write_options(run, {name: dict(values) for name, values in tables.items() if name != "prepare"})
+        write_options(run, {table: dict(values) for table, values in tables.items() if table != "prepare"})
         add_recipes(run, experiment.recipes(data))
         failed: dict[str, str] = {}
         for stages in _in_order(config, run, [name for names in read.values() for name in names]):
