@@ -218,8 +218,10 @@ def _in_windows(model: OpenModel, given: Given, long: Sequence[int], wanted: Wan
                 start = mention.span[0]
                 if best[start] == number and (not kept or kept[-1].span[1] <= start):
                     kept.append(mention)
-        of_words = [own[number].types[word - spans[number][0]] for word, number in enumerate(best)]
-        yield PostFound(kept, of_words if wanted.types else [])
+        of_words = []
+        if wanted.types:
+            of_words = [own[number].types[word - spans[number][0]] for word, number in enumerate(best)]
+        yield PostFound(kept, of_words)
 
 
 def _with_others(mentions: Sequence[Mention], spans: Mapping[str, Tensor], recall: float) -> list[Mention]:

@@ -314,6 +314,14 @@ def test_what_cannot_be_used_is_one_sentence(trained: Callable[[str], RunFolder]
         Predictor.from_pretrained(other)
 
 
+def test_a_text_that_is_longer_than_the_model_reads_is_read_in_windows(
+    trained: Callable[[str], RunFolder],
+) -> None:
+    result = Predictor.from_pretrained(trained("ner").model(Trial("hmnet")))("Ada in Oslo " * 200)
+    assert (result.error, result.truncated) == ("", False)
+    assert result.entities[-1].start > 1200
+
+
 def test_one_post_is_printed_for_people_or_as_json(trained: Callable[[str], RunFolder]) -> None:
     run = trained("ner")
     image = next(corpus_of(run).iterdir())

@@ -78,6 +78,19 @@ def test_an_answer_is_that_of_the_predictor(
     assert words == find({"tokens": tokens, "image": image}, explain=True).to_json()
 
 
+def test_a_long_text_is_explained_as_far_as_the_model_reads_it_at_once(
+    client: TestClient, examples: list[Example]
+) -> None:
+    text = "Ada in Oslo " * 400
+    found = client.post(
+        "/predict", data={"text": text}, files={"image": ("a", examples[0].image()[0])}
+    ).json()
+    assert not found["truncated"]
+    spans = found["explanation"]["spans"]
+    assert 3 < len(spans) < 1200
+    assert text[slice(*spans[3])] == "Ada"
+
+
 def test_lines_of_a_form_end_as_they_were_typed(client: TestClient, find: Predictor) -> None:
     found = client.post("/predict", files={"text": (None, "Ada\r\nin Oslo")}).json()
     assert found == find("Ada\nin Oslo").to_json()
