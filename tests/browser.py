@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 __all__ = ["NO_BROWSER", "Visit", "installed_chromium", "running_chromium", "serious_faults", "visit"]
 
@@ -39,6 +39,7 @@ def installed_chromium() -> str | None:
 @contextmanager
 def running_chromium(path: str) -> Iterator[Browser]:
     """Yield a headless Chromium."""
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(_QUIET))
         try:

@@ -22,6 +22,7 @@ __all__: list[str] = []
     "--system", default="hmnet", shell_complete=offered_systems, help="Where MODEL is a run: which system."
 )
 @click.option("--seed", type=int, default=1, help="Where MODEL is a run: which seed.")
+@click.option("--finetuned", is_flag=True, help="Where MODEL is a run: the model that finetune made.")
 @click.option("--detector-weights", default="", help="The detector's weights, where they lie elsewhere now.")
 @click.option("--backbone-weights", default="", help="The backbone's weights, where they lie elsewhere now.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -33,6 +34,7 @@ def serve(
     host: str,
     system: str,
     seed: int,
+    finetuned: bool,
     detector_weights: str,
     backbone_weights: str,
     device: str,
@@ -56,7 +58,7 @@ def serve(
     from ..serve.command import serve_models
 
     models = Models(
-        model_meant(model, system, seed),
+        model_meant(model, system, seed, finetuned=finetuned),
         None if relations is None else model_meant(relations, system, seed),
         "",
         detector_weights,

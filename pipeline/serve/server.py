@@ -1,4 +1,4 @@
-"""The server's process: connections that say nothing are cut off, and a signal ends it at once."""
+"""The server's process: slow connections are cut off, and a signal ends it at once."""
 
 import asyncio
 import os
@@ -37,6 +37,7 @@ def run(app: ASGIApp, held: socket.socket, limits: Limits, ready: Callable[[], N
 
     class Protocol(_Patient):
         patience = limits.header_seconds
+        longest = limits.body_seconds + limits.seconds + limits.header_seconds
 
     config = uvicorn.Config(
         app,
@@ -54,36 +55,46 @@ def run(app: ASGIApp, held: socket.socket, limits: Limits, ready: Callable[[], N
 
 
 class _Patient(H11Protocol):
-    """A connection that is cut off where no request is there within `patience` seconds.
+    """A connection that is cut off where its other side is slow, for which uvicorn itself waits for ever.
 
-    So are one on which the head of a request comes byte by byte, and one whose body goes on long after it was
-    answered. uvicorn itself waits for these for ever.
+    patience: seconds until the head of a request is there, and that a body may go on after it was answered.
+    longest: seconds from there until the answer has been taken.
     """
 
     patience: float
+    longest: float
     _cut: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait()
+        self._wait(self.patience)
 
     def data_received(self, data: bytes) -> None:
+        before = self.cycle
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
+        if self.cycle is not before:
+            self._wait(self.longest)
         elif self._cut is None:
-            self._wait()
+            self._wait(self.patience)
+
+    def on_response_complete(self) -> None:
+        before = self.cycle
+        super().on_response_complete()
+        self._stop_waiting()  # uvicorn's own limit for the next request begins,
+        if self.cycle is not before:  # unless that came together with this one
+            self._wait(self.longest)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close at once: what the other side has not taken by now would keep the connection."""
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._stop_waiting()  # uvicorn's own limit for the next request begins
-
-    def _wait(self) -> None:
-        self._cut = self.loop.call_later(self.patience, self.transport.abort)
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._cut = self.loop.call_later(seconds, self.transport.abort)
 
     def _stop_waiting(self) -> None:
         if self._cut is not None:
