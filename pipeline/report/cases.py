@@ -1,7 +1,7 @@
 """The cases of a report: chosen samples with their pictures, and what the model's answers depend on."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -10,20 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...manifests.fingerprint import digest_file
 from ...manifests.run import RunFolder
 from ...manifests.schemas import DETECTIONS, IMAGES, SPLITS
 from ...manifests.tables import read_table
 from ...manifests.trial import Trial
-from ...stages.base.tools import Tools
-from ...stages.evaluate.cases import HELPED, HURT, NAMED, SURE, WRONG, Case, choose, named
-from ...stages.evaluate.comparison import check_made
-from ...stages.evaluate.occlusion import Examined, examine
+from ...stages.evaluate.cases import HELPED, HURT, NAMED, SURE, WRONG, choose, named
+from ...stages.evaluate.examined import Examined, KeptCases
 from ...stages.learning.errors import Entity, found_of
 from ...stages.learning.inputs import open_extras
-from ...stages.learning.opened import OpenModel, open_model, open_visuals
 from ...stages.learning.recipe import TrainSettings
-from ...stages.learning.splits import encode_split
-from ...stages.systems.registry import system_info
+from ...stages.systems.registry import TEMPERATURE_FILE, system_info
 from ...stages.vision.images import UnusableImage, open_keyed
 from ...stages.vision.plan import SIDES
 from ..run.config import RunConfig
@@ -49,7 +46,7 @@ class Compared:
     """A training and what its answers are compared with.
 
     ours, others: predictions of the same samples. title: of what gave the others. errors: of ours, with their
-    probabilities.
+    probabilities. made_from: what ours follow from.
     """
 
     run: RunFolder
@@ -61,6 +58,7 @@ class Compared:
     others: pa.Table
     title: str
     errors: pa.Table
+    made_from: Mapping[str, str]
 
 
 def stories(
@@ -71,7 +69,6 @@ def stories(
     images: bool,
     texts: bool,
     recorded: bool,
-    tools: Tools,
 ) -> tuple[tuple[Story, ...], dict[str, int] | None]:
     """Return the cases in groups, and how many texts of each split the model reads in part.
 
@@ -89,11 +86,10 @@ def stories(
         dict(zip(names_of["id"].to_pylist(), names_of["predicted"].to_pylist(), strict=True))
         for names_of in (compared.ours, compared.others)
     )
-    examined: Sequence[Examined | None] = [None] * len(cases)
-    truncated = None
-    if not recorded:
-        opened = _opened(compared)
-        examined, truncated = _examined(compared, opened, samples, cases, names, tools)
+    wanted = [(names[case.number], case.answer) for case in cases]
+    kept = _kept(compared, samples, wanted, recorded)
+    examined = [kept.cases.get(one) if kept is not None else None for one in wanted]
+    truncated = dict(kept.truncated) if kept is not None else None
     photos = _photos(compared.run, [rows[names[case.number]]["image_key"] for case in cases], images)
     shown: dict[str, list[CaseShown]] = {group: [] for group in _TITLES}
     for case, found, photo in zip(cases, examined, photos, strict=True):
@@ -142,21 +138,41 @@ def _probabilities(errors: pa.Table) -> dict[tuple[str, Entity], float]:
     return found
 
 
-def _opened(compared: Compared) -> OpenModel:
-    recipe = RunConfig.read(compared.run.config).of(TrainSettings)
+def _kept(
+    compared: Compared,
+    samples: pa.Table,
+    wanted: Sequence[tuple[str, Entity]],
+    recorded: bool,
+) -> KeptCases | None:
+    """Return what the answers to samples depend on: as it was kept, or else asked of the model and kept.
+
+    wanted: ids and answers. recorded: nothing is asked, and None returned where nothing is kept.
+    """
     folder = compared.run.model(compared.trial)
-    return open_model(folder, device=recipe.device, precision=recipe.precision)
+    path = folder / f"cases-{compared.split}.json"
+    temperature = folder / TEMPERATURE_FILE
+    at = {"temperature": digest_file(temperature)} if temperature.is_file() else {}
+    made_from = {**compared.made_from, **at}
+    kept = KeptCases.known(path, made_from)
+    if recorded or (kept is not None and kept.cases.keys() >= set(wanted)):
+        return kept
+    found, truncated = _examined(compared, samples, wanted)
+    made = KeptCases(made_from, truncated, dict(zip(wanted, found, strict=True)))
+    made.write(path)
+    return made
 
 
 def _examined(
-    compared: Compared,
-    opened: OpenModel,
-    samples: pa.Table,
-    cases: Iterable[Case],
-    names: Sequence[str],
-    tools: Tools,
-) -> tuple[list[Examined | None], dict[str, int]]:
-    """Return what each case's answer depends on, and how many texts of each split are read in part."""
+    compared: Compared, samples: pa.Table, wanted: Sequence[tuple[str, Entity]]
+) -> tuple[list[Examined], dict[str, int]]:
+    """Ask the model what its answers depend on, and how many texts of each split it reads in part."""
+    from ...stages.evaluate.occlusion import examine
+    from ...stages.learning.opened import open_model, open_visuals
+    from ...stages.learning.splits import encode_split
+
+    recipe = RunConfig.read(compared.run.config).of(TrainSettings)
+    folder = compared.run.model(compared.trial)
+    opened = open_model(folder, device=recipe.device, precision=recipe.precision)
     config, info = opened.config, system_info(compared.trial.system)
     splits = {
         name: encode_split(samples, name, opened.reader, task=config.task, max_length=config.max_length)
@@ -168,14 +184,12 @@ def _examined(
     }
     feature_set = info.feature_set(compared.trial.features)
     visuals = open_visuals(opened, compared.run, None, feature_set)
-    check_made(opened, compared.run, feature_set, tools)
     extras = open_extras(info, compared.run, config.options, opened.reader, config.max_length)
     split = splits[compared.split]
     place = {name: number for number, name in enumerate(split.ids)}
-    chosen = split.take([place[names[case.number]] for case in cases])
-    return list(
-        examine(opened, replace(chosen, extras=extras), [case.answer for case in cases], visuals)
-    ), truncated
+    chosen = split.take([place[id_] for id_, _ in wanted])
+    answers = [answer for _, answer in wanted]
+    return examine(opened, replace(chosen, extras=extras), answers, visuals), truncated
 
 
 def _photos(run: RunFolder, keys: Sequence[str | None], images: bool) -> list[Photo | None]:

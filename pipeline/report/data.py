@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...stages.evaluate.occlusion import Examined
+from ...stages.evaluate.examined import Examined
 from ...stages.learning.errors import Entity
 from ..run.trainings import Spread
 

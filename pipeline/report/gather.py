@@ -345,6 +345,7 @@ def _looked(
         against,
         title,
         read_table(path.with_name(f"errors-{part.split}.parquet"), ERRORS, "evaluate"),
+        found[0].made_from,
     )
     asked = part.asked
     return stories(
@@ -354,7 +355,6 @@ def _looked(
         images=asked.images,
         texts=asked.texts,
         recorded=asked.recorded,
-        tools=part.tools,
     )
 
 

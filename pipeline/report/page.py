@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ...manifests.printable import printable
-from ...stages.evaluate.occlusion import IMAGE, LEVEL, Looked, Occluded
+from ...stages.evaluate.examined import IMAGE, LEVEL, Looked, Occluded
 from ...stages.learning.errors import Entity
 from . import drawing
 from .data import CaseShown, Photo, Report, RunReport

@@ -6,7 +6,7 @@ its gate in every layer, so that the other levels share what it had (equation 4)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -20,52 +20,9 @@ from ..learning.splits import Split
 from ..systems.batch import Batch
 from ..systems.marginals import span_types
 from ..systems.system import Scored, System
+from .examined import IMAGE, LEVEL, VIEW, Examined, Looked, Occluded
 
-__all__ = ["IMAGE", "LEVEL", "VIEW", "Examined", "Looked", "Occluded", "examine"]
-
-IMAGE, VIEW, LEVEL = "image", "view", "level"
-"""What is taken away: the whole image with all its views, one view, or one level of all views."""
-
-
-@dataclass(frozen=True)
-class Occluded:
-    """The probability of an answer without a part. number: of the view, or of the level, from 0."""
-
-    what: str
-    number: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What a model looked at for one answer, the mean over heads, and over both entities of a relation.
-
-    over, present, and the symbols are those of stages.systems.system.Explanation. gates: (L, V, c) or None.
-    attention: (L, V). cells: (L, V, P) or None. first: the number of the view that the first of V is. word:
-    the number of the word that looks; None for a relation.
-    """
-
-    over: str
-    present: list[bool]
-    gates: list[list[list[float]]] | None
-    attention: list[list[float]]
-    cells: list[list[list[float]]] | None
-    first: int
-    word: int | None
-
-
-@dataclass(frozen=True)
-class Examined:
-    """One answer of a model to one sample.
-
-    answer: an entity, or a relation with the words 0 and 0. probability: of exactly this answer, at the
-    model's temperature; None where the model does not know the type, or reads the text only in part.
-    """
-
-    answer: Entity
-    probability: float | None
-    occluded: tuple[Occluded, ...]
-    looked: Looked | None
+__all__ = ["examine"]
 
 
 def examine(

@@ -24,6 +24,7 @@ from ...manifests.fingerprint import digest_file
 from ..base.tools import SILENT, Tools
 from ..systems.batch import Batch
 from ..systems.marginals import Chain, span_types
+from ..systems.registry import TEMPERATURE_FILE
 from ..systems.system import Model, Scored
 from .batches import Visuals
 from .errors import Entity
@@ -31,7 +32,6 @@ from .predictions import over_split
 from .splits import Split
 
 __all__ = [
-    "TEMPERATURE_FILE",
     "Found",
     "calibration",
     "entity_scores",
@@ -43,9 +43,6 @@ __all__ = [
     "reliability",
     "temperature_of",
 ]
-
-TEMPERATURE_FILE = "temperature.json"
-"""The file in a model's folder of the temperature that its probabilities are made with."""
 
 BINS = 10
 

@@ -20,13 +20,12 @@ from ...manifests.tables import read_table, table_of, write_table
 from ..base.tools import Counts, Tools, counted
 from ..systems.batch import ModelConfig
 from ..systems.hub import CARD
-from ..systems.registry import SUBWORDS, SystemInfo, system_info
+from ..systems.registry import SUBWORDS, TEMPERATURE_FILE, SystemInfo, system_info
 from ..systems.system import Model
 from ..text.reader import TextReader
 from ..text.subwords import Subwords
 from ..text.vectors import Vectors
 from .batches import Visuals
-from .calibration import TEMPERATURE_FILE
 from .card import card_of, keep_card
 from .checkpoint import Checkpoints
 from .draws import drawn, subset_digest

@@ -12,6 +12,7 @@ __all__ = [
     "RELATION_HEADS",
     "SUBWORDS",
     "SYSTEMS",
+    "TEMPERATURE_FILE",
     "TEXTS",
     "WORDS",
     "SystemInfo",
@@ -21,6 +22,9 @@ __all__ = [
 
 BACKBONE_FILE = "backbone.safetensors"
 """In the folder of a model that was trained from pixels: the weights of its backbone."""
+
+TEMPERATURE_FILE = "temperature.json"
+"""In the folder of a model: the temperature that its probabilities are made with, where one is kept."""
 
 SUBWORDS, WORDS = TEXTS = ("subwords", "words")
 """The sub-words of a pretrained encoder, or words and their characters by vocabularies of the training."""

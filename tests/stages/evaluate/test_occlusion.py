@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hmnet_pipe.stages.evaluate.occlusion import IMAGE, LEVEL, VIEW, Examined, examine
+from hmnet_pipe.stages.evaluate.examined import IMAGE, LEVEL, VIEW, Examined, KeptCases
+from hmnet_pipe.stages.evaluate.occlusion import examine
 from hmnet_pipe.stages.learning.opened import OpenModel
 from hmnet_pipe.stages.learning.splits import Split
 from hmnet_pipe.stages.systems.marginals import span_types
@@ -133,3 +134,21 @@ def test_what_a_model_cannot_answer_has_no_probability() -> None:
         found = examined(model, batch, "ner", answer)
         assert [each.probability for each in found] == [None] * 5
         assert {each.occluded for each in found} == {()}
+
+
+def test_kept_cases_are_read_back_and_those_that_are_spoilt_or_of_another_model_are_not(
+    tmp_path: Path,
+) -> None:
+    model, batch = rigs.model_of(rigs.config_of("hmnet")), rigs.batch_of()
+    cases = {(str(i), one.answer): one for i, one in enumerate(examined(model, batch, "ner", ANSWER))}
+    made_from, path = {"model": "a", "precision": "fp32"}, tmp_path / "cases-test.json"
+    KeptCases(made_from, {"test": 1}, cases).write(path)
+    found = KeptCases.known(path, made_from)
+    assert found is not None
+    assert (found.truncated, found.cases) == ({"test": 1}, cases)
+    assert KeptCases.known(path, {**made_from, "model": "b"}) is None
+    whole = path.read_text()
+    for spoilt in ("", "[]", "{}", whole[:-20], whole.replace('"attention"', '"attentions"'), "[" * 100_000):
+        path.write_text(spoilt)
+        assert KeptCases.known(path, made_from) is None
+    assert KeptCases.known(tmp_path / "nowhere", made_from) is None

@@ -17,7 +17,6 @@ from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.report.text import calibration_table
 from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
 from hmnet_pipe.stages.learning.calibration import (
-    TEMPERATURE_FILE,
     Found,
     calibration,
     fit_temperature,
@@ -28,6 +27,7 @@ from hmnet_pipe.stages.learning.calibration import (
 from hmnet_pipe.stages.learning.splits import Split
 from hmnet_pipe.stages.systems.heads import best_tags, bio_crf
 from hmnet_pipe.stages.systems.marginals import chain_of
+from hmnet_pipe.stages.systems.registry import TEMPERATURE_FILE
 from hmnet_pipe.stages.systems.system import Scored
 
 from ...running import Demos, bring_up_to_date, configure, model_of
