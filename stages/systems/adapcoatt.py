@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ...cache.spec import IMAGE
 from ..text.encoders.bert import encode
+from ..text.encoders.families import value_of
 from .attention import AdditiveAttention
 from .batch import Batch, ModelConfig
 from .objects import cells, check_regions, of_image
@@ -54,7 +55,7 @@ class AdapCoAtt(System):
             self.fusion = CoAttention(
                 config.levels[-1],
                 hf.hidden_size,
-                hf.hidden_dropout_prob,
+                value_of(hf, "hidden_dropout_prob"),
                 concatenated=config.options.get("score") == "concat",
             )
 

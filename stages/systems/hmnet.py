@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...cache.spec import ALL, IMAGE, OBJECTS
 from ...manifests.errors import WeightsError
 from ..text.encoders.bert import encode
+from ..text.encoders.families import attention_width
 from ..text.prefix import LayerPrefix
 from .batch import Batch, ModelConfig
 from .folder import load_system
@@ -47,7 +48,7 @@ class HMNeT(System):
             self.fusion = VisualPrefix(
                 levels=config.levels,
                 layers=hf.num_hidden_layers,
-                hidden=hf.hidden_size,
+                hidden=attention_width(hf),
                 heads=hf.num_attention_heads,
                 variant=variant,
                 seen=seen,

@@ -19,6 +19,7 @@ from ...manifests.errors import InputError
 from ...manifests.files import atomic_path, make_folder, write_text
 from ..base.writing import writing
 from ..text.encoders.bert import encoder_from_config, load_encoder
+from ..text.encoders.families import value_of
 from ..text.reader import TextReader
 from ..text.vectors import Vectors
 from .batch import Batch, ModelConfig
@@ -147,7 +148,7 @@ class System(Model):
         self.config = config
         self.encoder = encoder
         hf: Any = encoder.config
-        own = hf.hidden_dropout_prob if dropout is None else dropout
+        own = value_of(hf, "hidden_dropout_prob") if dropout is None else dropout
         self.dropout = nn.Dropout(config.options.get("head_dropout", own))
         width = hf.hidden_size if width is None else width
         if config.task == "ner":

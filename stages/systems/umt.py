@@ -29,6 +29,7 @@ from torch.nn.functional import gelu
 
 from ...cache.spec import IMAGE
 from ..text.encoders.bert import encode
+from ..text.encoders.families import value_of
 from .attention import TransformerBlock
 from .batch import Batch, ModelConfig
 from .heads import bio_crf, tag_loss
@@ -55,7 +56,7 @@ class UMT(System):
         hf: Any = encoder.config
         entities = config.task == "ner"
         super().__init__(config, encoder, width=2 * hf.hidden_size, dropout=0.0 if entities else 0.5)
-        self.text_dropout = nn.Dropout(hf.hidden_dropout_prob)
+        self.text_dropout = nn.Dropout(value_of(hf, "hidden_dropout_prob"))
         self.alpha, self.beta = (float(config.options.get(name, 0.5)) for name in ("alpha", "beta"))
         with torch.random.fork_rng(devices=[]):
             self.fusion = CrossModalFusion(config.levels[-1], hf)
@@ -186,10 +187,10 @@ def _block(hf: Any) -> TransformerBlock:
     return TransformerBlock(
         hf.hidden_size,
         hf.num_attention_heads,
-        hf.intermediate_size,
+        value_of(hf, "intermediate_size"),
         gelu,
-        eps=hf.layer_norm_eps,
-        dropout=hf.hidden_dropout_prob,
+        eps=value_of(hf, "layer_norm_eps"),
+        dropout=value_of(hf, "hidden_dropout_prob"),
     )
 
 

@@ -1,8 +1,8 @@
-"""The text encoder: any BERT-type model of transformers, with a visual prefix in its self-attention (eq. 9).
+"""The text encoder: a pretrained model of transformers, with a visual prefix in its self-attention (eq. 9).
 
-The prefix enters through transformers' attention interface, so that the pretrained weights load unchanged and
-the rest of the encoder (position embeddings, LayerNorm, feed-forward) is not touched. Without a prefix the
-attention is transformers' own.
+The prefix enters through transformers' attention interface (encoders.attention), so that the pretrained
+weights load unchanged and the rest of the encoder (position embeddings, LayerNorm, feed-forward) is not
+touched. Without a prefix the attention is transformers' own. Which types there are is in encoders.families.
 """
 
 import inspect
@@ -15,15 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModel, AutoTokenizer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.mobilebert.modeling_mobilebert import MobileBertEmbeddings
+from transformers.models.xmod.modeling_xmod import XmodAdapter
 from transformers.utils import logging
 
 from ....manifests.errors import WeightsError
 from ....manifests.files import reason_of
 from ...base.writing import writing
-from ..prefix import LayerPrefix, probabilities
+from ..prefix import LayerPrefix
+from .attention import ATTENTION, seeing
+from .families import family_of
 from .files import check_readable, damaged_file
 
 __all__ = [
@@ -38,73 +40,6 @@ __all__ = [
     "save_tokenizer",
     "without_embedding",
 ]
-
-_ATTENTION = "hmnet_prefix"
-
-# The types of transformers whose every layer is a self-attention over all of the text, by its own interface.
-# Others would ignore the prefix (DeBERTa), or attend to a window that it does not fit in (ModernBERT).
-_TYPES = (
-    "bert",
-    "camembert",
-    "data2vec-text",
-    "electra",
-    "ernie",
-    "roberta",
-    "roberta-prelayernorm",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-)
-
-
-def _prefix_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    visual_prefix: Sequence[LayerPrefix | None] | None = None,
-    attention_to_prefix: dict[int, Tensor] | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the attention of equation 9: softmax(Q [phi_k; K]^T / sqrt(d/H) + mask) [phi_v; V].
-
-    Queries are text only. query, key, value: (B, H, n, d/H). attention_mask: (B, 1, n, n) bool, true where
-    attended, or None where nothing is padding.
-    """
-    layer: Any = module.layer_idx
-    scaling: Any = module.scaling
-    prefix = visual_prefix[layer] if visual_prefix is not None else None
-    if prefix is not None:
-        batch, _, length, _ = query.shape
-        # Padding is the same for every query, so one row of the mask is enough. shape: (B, 1, 1, P + n)
-        text = (
-            prefix.mask.new_ones(batch, 1, 1, length) if attention_mask is None else attention_mask[:, :, :1]
-        )
-        attention_mask = torch.cat([prefix.mask[:, None, None, :], text], dim=-1)
-        key = torch.cat([prefix.keys.to(key.dtype), key], dim=2)
-        value = torch.cat([prefix.values.to(value.dtype), value], dim=2)
-        if attention_to_prefix is not None:
-            scores = (query @ key.transpose(-1, -2) * scaling).masked_fill(~attention_mask, float("-inf"))
-            attention_to_prefix[layer] = probabilities(scores)[..., : prefix.mask.shape[1]]
-    result: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
-        module, query, key, value, attention_mask, **kwargs
-    )
-    return result
-
-
-def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """Return transformers' mask of a text (B, n) as the attention takes it, (B, 1, n, n).
-
-    A processor looks whether anything is padding; a GPU would have to be waited for.
-    """
-    if attention_mask is not None and attention_mask.device.type != "cpu":
-        kwargs["allow_is_bidirectional_skip"] = False
-    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
-    return mask
-
-
-AttentionInterface.register(_ATTENTION, _prefix_attention)
-AttentionMaskInterface.register(_ATTENTION, _mask)
 
 
 @contextmanager
@@ -141,20 +76,17 @@ def encode(
     attention_to_prefix: receives the attention to the prefix, (B, H, n, P), of every layer that has one. The
     fast attention kernels never compute it, so it is computed separately, and only on request.
     """
-    asked: dict[str, Any] = {}
-    if attention_to_prefix is not None:
-        asked["attention_to_prefix"] = attention_to_prefix
-    if segments is not None:
-        asked["token_type_ids"] = segments
-    states: Tensor = encoder(
-        input_ids=input_ids, attention_mask=attention_mask, visual_prefix=prefix, **asked
-    ).last_hidden_state
+    asked = {} if segments is None else {"token_type_ids": segments}
+    with seeing(prefix, attention_to_prefix):
+        states: Tensor = encoder(
+            input_ids=input_ids, attention_mask=attention_mask, **asked
+        ).last_hidden_state
     return states
 
 
 def load_encoder(folder: Path) -> nn.Module:
     """Return the pretrained encoder in `folder`, without its pooler (which no head here reads)."""
-    return _checked(pretrained(folder, AutoModel, _building))
+    return _mended(pretrained(folder, AutoModel, _building))
 
 
 @quiet()
@@ -217,7 +149,7 @@ def encoder_from_config(config: dict[str, Any]) -> nn.Module:
     """Return an encoder of this configuration with random weights, into which to load a state dict."""
     values = dict(config)
     hf_config = AutoConfig.for_model(values.pop("model_type"), **values)
-    return _checked(AutoModel.from_config(hf_config, **_building(hf_config)))
+    return _mended(AutoModel.from_config(hf_config, **_building(hf_config)))
 
 
 def _building(config: Any) -> dict[str, Any]:
@@ -226,15 +158,36 @@ def _building(config: Any) -> dict[str, Any]:
     They are the attention to a prefix, no code but that of transformers (it would otherwise be asked for on
     the terminal), and no pooler. Raises WeightsError for a type of encoder that takes no prefix.
     """
-    if config.model_type not in _TYPES:
+    family = family_of(config)
+    if family.name == "xmod" and config.default_language is None:
         raise WeightsError(
-            f"{config.model_type} is not a BERT-type encoder that takes a prefix; use one of the types "
-            f"{', '.join(_TYPES)}"
+            "its config.json has no default_language, so that no adapters would be used; set it to one of "
+            f"{', '.join(config.languages[:5])}, ..."
         )
-    options = {"attn_implementation": _ATTENTION, "trust_remote_code": False}
+    options = {"attn_implementation": ATTENTION, "trust_remote_code": False}
     built = AutoModel._model_mapping[type(config)]
     has_pooler = "add_pooling_layer" in inspect.signature(built.__init__).parameters
     return {**options, "add_pooling_layer": False} if has_pooler else options
+
+
+def _mended(encoder: nn.Module) -> nn.Module:
+    """Return the encoder without two faults of transformers.
+
+    It writes what the adapters of xmod answer under autocast, bf16, into states of fp32, which torch refuses.
+    And mobilebert reads each sub-word with its neighbours: behind the last one that is the padding's
+    embedding in a batch, and zero in a text alone, so that a text's numbers would depend on its batch.
+    """
+
+    def cast(adapter: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> Tensor:
+        return answer.to(given[0].dtype)
+
+    for module in encoder.modules():
+        if isinstance(module, XmodAdapter):
+            module.register_forward_hook(cast)
+        if isinstance(module, MobileBertEmbeddings):
+            with torch.no_grad():  # training does not move it: the table knows which row is the padding's
+                module.word_embeddings.weight[module.word_embeddings.padding_idx] = 0
+    return encoder
 
 
 def _unreadable(folder: Path, what: str, error: Exception) -> WeightsError:
@@ -247,25 +200,6 @@ def _unreadable(folder: Path, what: str, error: Exception) -> WeightsError:
         path, reason = damaged
         return WeightsError(f"{path} is damaged ({reason}); put the encoder's own file there")
     return WeightsError(f"{folder} cannot be loaded as a {what} ({reason_of(error)})")
-
-
-def _checked(encoder: nn.Module) -> nn.Module:
-    """Return the encoder. Raise WeightsError if its attention would ignore the prefix.
-
-    Its layers must be numbered self-attentions.
-    """
-    numbers = [
-        m.layer_idx
-        for m in encoder.modules()
-        if getattr(m, "layer_idx", None) is not None and hasattr(m, "scaling")
-    ]
-    config: Any = encoder.config
-    if numbers != list(range(config.num_hidden_layers)):
-        raise WeightsError(
-            f"{config.model_type} has layers other than self-attentions with a number, which would ignore "
-            "the visual prefix; use one of the types bert, roberta, xlm-roberta, ..."
-        )
-    return encoder
 
 
 @quiet()
@@ -320,5 +254,5 @@ def longest_text(encoder: nn.Module) -> int:
     RoBERTa's positions start after the padding index.
     """
     config: Any = encoder.config
-    padding = getattr(encoder.embeddings, "padding_idx", None)
+    padding = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)
     return int(config.max_position_embeddings) - (0 if padding is None else int(padding) + 1)

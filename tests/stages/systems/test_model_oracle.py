@@ -18,6 +18,7 @@ from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
 from hmnet_pipe.stages.systems.build import build_system
 from hmnet_pipe.stages.systems.fusion import as_sequence
 from hmnet_pipe.stages.systems.heads import bio_crf
+from hmnet_pipe.stages.text.encoders.attention import seeing
 from hmnet_pipe.stages.text.encoders.bert import encode, encoder_from_config
 from hmnet_pipe.stages.text.prefix import LayerPrefix
 from hmnet_pipe.stages.vision.backbones import backbone_info
@@ -319,12 +320,12 @@ def test_attention_is_equation_9_in_every_layer(any_rig: Rig) -> None:
 
 def test_every_layer_of_the_encoder_is_the_oracles(any_rig: Rig) -> None:
     prefix = forward_prefix(any_rig)
-    output = any_rig.model.encoder(
-        input_ids=any_rig.batch.input_ids,
-        attention_mask=any_rig.batch.attention_mask,
-        visual_prefix=prefix,
-        output_hidden_states=True,
-    )
+    with seeing(prefix):
+        output = any_rig.model.encoder(
+            input_ids=any_rig.batch.input_ids,
+            attention_mask=any_rig.batch.attention_mask,
+            output_hidden_states=True,
+        )
     last = encode(any_rig.model.encoder, any_rig.batch.input_ids, any_rig.batch.attention_mask, prefix)
     for sample, length in enumerate(LENGTHS):
         expected = any_rig.states(sample)

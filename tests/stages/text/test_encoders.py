@@ -25,14 +25,12 @@ from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.folder import load_system
 from hmnet_pipe.stages.text.encoders.bert import (
     encode,
-    encoder_from_config,
     load_encoder,
     load_tokenizer,
     save_tokenizer,
 )
 from hmnet_pipe.stages.text.encoders.files import encoder_digest
 from hmnet_pipe.stages.text.limits import MARKERS, special_tokens, word_pieces
-from hmnet_pipe.stages.text.prefix import LayerPrefix
 from hmnet_pipe.stages.text.subwords import Subwords
 
 NER = ModelConfig("bert-crf", "ner", ("O", "B-PER", "I-PER"), (), "markers", 32, {}, None)
@@ -246,37 +244,16 @@ def test_a_tokenizer_in_python_is_kept_beside_its_model(tweets: Path, tmp_path: 
     assert encoder_digest(tweets) != before
 
 
-# Types of encoders.
-
-SMALL = {
-    "vocab_size": 20,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "max_position_embeddings": 20,
-}
+# Types of encoders: those that take a prefix, and those of transformers that do not, are in test_families.
 
 
-@pytest.mark.parametrize("kind", ["electra", "ernie", "camembert", "xlm-roberta"])
-def test_each_layer_of_other_bert_types_sees_its_prefix(kind: str) -> None:
-    torch.manual_seed(0)
-    encoder = encoder_from_config({**SMALL, "model_type": kind, "pad_token_id": 1}).eval()
-    ids = torch.full((1, 5), 7)
-    keys, values = torch.randn(2, 1, 2, 3, 8)
-    seen = [LayerPrefix(keys, values, torch.ones(1, 3, dtype=torch.bool))]
-    with torch.inference_mode():
-        plain, *others = (
-            encode(encoder, ids, torch.ones_like(ids), prefix)
-            for prefix in (None, [*seen, None], [None, *seen])
-        )
-    assert all((plain - other).abs().max() > 1e-3 for other in others)
-
-
-@pytest.mark.parametrize("kind", ["distilbert", "deberta", "deberta-v2", "modernbert", "albert", "gpt2"])
-def test_encoders_that_take_no_prefix_are_refused_by_name(encoder: Path, kind: str) -> None:
-    (encoder / "config.json").write_text(json.dumps({"model_type": kind}))
-    with pytest.raises(WeightsError, match=f"{kind} is not a BERT-type encoder that takes a prefix"):
+def test_an_encoder_of_another_type_is_refused_by_name(encoder: Path) -> None:
+    (encoder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(WeightsError, match="gpt2 is not an encoder that takes a prefix") as refused:
+        load_encoder(encoder)
+    one_sentence(refused.value)
+    (encoder / "config.json").write_text(json.dumps({"model_type": "bart"}))
+    with pytest.raises(WeightsError, match=r"bart is not an encoder .*\(nobody has tried it\)"):
         load_encoder(encoder)
 
 
