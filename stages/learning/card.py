@@ -171,7 +171,9 @@ def _data(details: Mapping[str, Any], data: Mapping[str, str]) -> list[str]:
         for split, known in data.items()
     ]
     table = markdown_table(("split", "samples", found, "what it is [digest]"), rows)
-    return [table, f"Images: {details.get('images', 'not recorded')}."]
+    dealt = details.get("samples with a random image")
+    random = f" Of the samples, {dealt} were dealt a random image in place of their own." if dealt else ""
+    return [table, f"Images: {details.get('images', 'not recorded')}.{random}"]
 
 
 def _settings(recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 from hmnet_pipe.manifests.errors import InputError
+from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT
+from hmnet_pipe.stages.learning.card import card_of
 from hmnet_pipe.stages.prepare.dealing import dealt
+from hmnet_pipe.stages.systems.batch import ModelConfig
 
 from ...running import Demos, begin
 
@@ -69,5 +72,10 @@ def test_a_run_of_dealt_images_keeps_its_texts_and_their_digest(demos: Demos, tm
     moved = [one for one in zip(keys["own"], keys["half"], keys["all"], strict=True) if one[0] != one[1]]
     assert all(half == whole for _, half, whole in moved)
     assert "samples with a random image" not in details["own"]
+    record = StageRecord.read(RunFolder(tmp_path / "all").record("prepare"))
+    config = ModelConfig("bert-crf", "ner", ("O", "B-PER", "I-PER"), (), "markers", 16, {}, None)
+    card = card_of("a model", config, {"valid": None, "test": None}, {"encoder": "./x"}, record)
+    random = details["all"]["samples with a random image"]
+    assert f"Of the samples, {random} were dealt a random image in place of their own." in card
     # A random image is the sample's own now and then.
     assert len(keys["own"]) - 3 <= details["all"]["samples with a random image"] <= len(keys["own"])
