@@ -22,7 +22,7 @@ __all__: list[str] = []
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FORMATS = ("text", "markdown", "csv", "json")
+_FORMATS = ("text", "markdown", "latex", "csv", "json")
 
 
 @subgroup(main)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ...manifests.printable import in_markdown, printable
 from ..experiment.cells import Experiment, Look
 from ..experiment.results import Result, Spread
 from ..experiment.run import in_words, seconds_left
+from .formats import in_latex
 from .text import text_table
 
 __all__ = ["FORMATS", "cells_lines", "results_as", "status_lines", "status_of"]
@@ -117,9 +119,30 @@ def _text(results: Sequence[Result], groups: bool) -> str:
 
 def _markdown(results: Sequence[Result], groups: bool) -> str:
     head, rows = _table(results, groups)
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [map(in_markdown, head), ["---"] * len(head), *(map(in_markdown, row) for row in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([table, *(f"\nNote: {note}." for note in _notes(results))])
+    return "\n".join([table, *(f"\nNote: {in_markdown(note)}." for note in _notes(results))])
+
+
+def _latex(results: Sequence[Result], groups: bool) -> str:
+    r"""Return a `tabular` for the package booktabs."""
+    head, rows = _table(results, groups)
+
+    def line(cells: Sequence[str]) -> str:
+        shown = (in_latex(cell).replace(" ± ", r" $\pm$ ") for cell in cells)
+        return f"{' & '.join(shown)} {chr(92) * 2}"
+
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        rf"\begin{{tabular}}{{{'l' * len(head)}}}",
+        r"\toprule",
+        line(head),
+        r"\midrule",
+        *map(line, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join([*lines, *(f"% {printable(note)}" for note in _notes(results))])
 
 
 def _csv(results: Sequence[Result], groups: bool) -> str:
@@ -143,8 +166,12 @@ def _csv(results: Sequence[Result], groups: bool) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else ["data"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _shown(value) for name, value in row.items()} for row in rows)
     return file.getvalue().removesuffix("\n")
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _json(results: Sequence[Result], groups: bool) -> str:
@@ -154,6 +181,7 @@ def _json(results: Sequence[Result], groups: bool) -> str:
 FORMATS: dict[str, Callable[[Sequence[Result], bool], str]] = {
     "text": _text,
     "markdown": _markdown,
+    "latex": _latex,
     "csv": _csv,
     "json": _json,
 }

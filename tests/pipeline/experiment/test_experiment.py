@@ -310,6 +310,10 @@ def test_published_scores_stand_in_a_column_of_their_own(
     assert [line.split(" | ")[-2:] for line in table_of(grid, "markdown").splitlines()[2:3]] == [
         ["71.81", "Yu et al. 2020; HMNeT, Table 1 |"]
     ]
+    in_latex = table_of(grid, "latex").splitlines()
+    assert in_latex[1].startswith(r"\begin{tabular}{lll")
+    assert in_latex[5].startswith(r"all & x & bert-crf & all & learning\_rate 0.0")
+    assert in_latex[5].endswith(r"71.81 & Yu et al. 2020; HMNeT, Table 1 \\")
     rows_of_csv = table_of(grid, "csv").splitlines()
     assert len(rows_of_csv) == 1 + 4 + 4
     values = json.loads(table_of(grid))

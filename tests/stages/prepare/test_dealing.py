@@ -74,7 +74,9 @@ def test_a_run_of_dealt_images_keeps_its_texts_and_their_digest(demos: Demos, tm
     assert "samples with a random image" not in details["own"]
     record = StageRecord.read(RunFolder(tmp_path / "all").record("prepare"))
     config = ModelConfig("bert-crf", "ner", ("O", "B-PER", "I-PER"), (), "markers", 16, {}, None)
-    card = card_of("a model", config, {"valid": None, "test": None}, {"encoder": "./x"}, record)
+    card = card_of(
+        "a model", config, {"valid": None, "test": None, "best_epoch": 1}, {"encoder": "./x"}, record
+    )
     random = details["all"]["samples with a random image"]
     assert f"Of the samples, {random} were dealt a random image in place of their own." in card
     # A random image is the sample's own now and then.
