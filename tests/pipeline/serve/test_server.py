@@ -163,7 +163,7 @@ def test_good_requests_among_hostile_ones_are_answered_right(model: Path, tmp_pa
     find = Predictor.from_pretrained(model, device="cpu")
     posts: list[tuple[str, bytes | None]] = [(one.text, one.image()[0]) for one in examples_of(model)[:2]]
     posts += [(posts[0][0], posts[1][1]), ("Ada Lovelace in Oslo 🙂", None)]
-    posts += [(one.text, None) for one in examples_of(model)[:3]]
+    posts += [(one.text, None) for one in examples_of(model)[:10]]  # which cost a third of those with images
     wanted = [find(text, image=image, explain=True).to_json() for text, image in posts]
     assert len({json.dumps(one) for one in wanted}) == len(posts)
     draw = random.Random(1)
