@@ -121,8 +121,10 @@ def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
 
 @command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), required=False, shell_complete=runs)
+@click.option("--encoders", is_flag=True, help="List the text encoders that --encoder takes and refuses.")
+@click.option("--markdown", is_flag=True, help="With --encoders: print the tables of docs/encoders.md.")
 @json_option
-def doctor(run: Path | None, as_json: bool) -> None:
+def doctor(run: Path | None, encoders: bool, markdown: bool, as_json: bool) -> None:
     """Report whether this machine has what the pipeline needs, and what to do where it has not.
 
     Reads the installation and RUN's settings and folder; downloads nothing. Writes nothing that stays.
@@ -130,9 +132,18 @@ def doctor(run: Path | None, as_json: bool) -> None:
 
     \b
     Example: hmnet-pipe doctor runs/twitter2015
+             hmnet-pipe doctor --encoders
     """
     from ..checks.doctor import examine
+    from ..report.encoders import encoders_json, encoders_markdown, encoders_table
 
+    if encoders and as_json:
+        print_json(encoders_json())
+        return
+    if encoders:
+        printed = encoders_markdown() if markdown else encoders_table()
+        show(*printed.removesuffix("\n").split("\n"))
+        return
     findings = examine(None if run is None else RunFolder(run))
     if as_json:
         print_json([finding.to_json() for finding in findings])

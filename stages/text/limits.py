@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...manifests.errors import InputError
+from ...manifests.errors import InputError, WeightsError
 
 __all__ = ["MARKERS", "EncodedText", "Span", "encode_pair", "encode_words", "special_tokens", "word_pieces"]
 
@@ -41,8 +41,22 @@ class EncodedText:
 
 
 def special_tokens(tokenizer: Any) -> tuple[int, int]:
-    """Return the ids that open and close a text: [CLS] and [SEP], or <s> and </s>."""
-    first, last = tokenizer("")["input_ids"]
+    """Return the ids that open and close a text: [CLS] and [SEP], or <s> and </s>.
+
+    A tokenizer that frames a text by fewer names them all the same. Raises WeightsError where it does not.
+    """
+    frame = tokenizer("")["input_ids"]
+    if len(frame) != 2:
+        frame = [
+            tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id,
+            tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id,
+        ]
+    if None in frame:
+        raise WeightsError(
+            "the tokenizer names no token that opens a text (cls_token, bos_token), or none that closes it "
+            "(sep_token, eos_token); name both in the encoder's tokenizer_config.json"
+        )
+    first, last = frame
     return first, last
 
 

@@ -25,6 +25,7 @@ from ....manifests.files import reason_of
 from ...base.writing import writing
 from ..prefix import LayerPrefix
 from .attention import ATTENTION, seeing
+from .disentangled import see_prefixes
 from .families import family_of
 from .files import check_readable, damaged_file
 
@@ -86,7 +87,7 @@ def encode(
 
 def load_encoder(folder: Path) -> nn.Module:
     """Return the pretrained encoder in `folder`, without its pooler (which no head here reads)."""
-    return _mended(pretrained(folder, AutoModel, _building))
+    return _ready(pretrained(folder, AutoModel, _building))
 
 
 @quiet()
@@ -149,7 +150,7 @@ def encoder_from_config(config: dict[str, Any]) -> nn.Module:
     """Return an encoder of this configuration with random weights, into which to load a state dict."""
     values = dict(config)
     hf_config = AutoConfig.for_model(values.pop("model_type"), **values)
-    return _mended(AutoModel.from_config(hf_config, **_building(hf_config)))
+    return _ready(AutoModel.from_config(hf_config, **_building(hf_config)))
 
 
 def _building(config: Any) -> dict[str, Any]:
@@ -164,14 +165,18 @@ def _building(config: Any) -> dict[str, Any]:
             "its config.json has no default_language, so that no adapters would be used; set it to one of "
             f"{', '.join(config.languages[:5])}, ..."
         )
-    options = {"attn_implementation": ATTENTION, "trust_remote_code": False}
+    if getattr(config, "talking_head", False):
+        raise WeightsError("its heads are mixed (talking_head), so that none has a prefix of its own")
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if not family.name.startswith("deberta"):  # whose attention is encoders.disentangled's
+        options["attn_implementation"] = ATTENTION
     built = AutoModel._model_mapping[type(config)]
     has_pooler = "add_pooling_layer" in inspect.signature(built.__init__).parameters
     return {**options, "add_pooling_layer": False} if has_pooler else options
 
 
-def _mended(encoder: nn.Module) -> nn.Module:
-    """Return the encoder without two faults of transformers.
+def _ready(encoder: nn.Module) -> nn.Module:
+    """Return the encoder with layers that take prefixes, and without two faults of transformers.
 
     It writes what the adapters of xmod answer under autocast, bf16, into states of fp32, which torch refuses.
     And mobilebert reads each sub-word with its neighbours: behind the last one that is the padding's
@@ -181,6 +186,7 @@ def _mended(encoder: nn.Module) -> nn.Module:
     def cast(adapter: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> Tensor:
         return answer.to(given[0].dtype)
 
+    see_prefixes(encoder)
     for module in encoder.modules():
         if isinstance(module, XmodAdapter):
             module.register_forward_hook(cast)

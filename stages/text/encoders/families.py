@@ -28,6 +28,8 @@ class Family:
     names: Mapping[str, str | float] = field(default_factory=dict)
 
 
+_CONTENT = "to the prefix it attends by content alone, as a cell of an image has no distance from a word"
+
 _ALL = (
     Family("bert", "bert-base-uncased"),
     Family("roberta", "roberta-base"),
@@ -74,6 +76,8 @@ _ALL = (
         names={"hidden_dropout_prob": "attention_dropout", "layer_norm_eps": "rms_norm_eps"},
     ),
     Family("nomic_bert", "nomic-ai/nomic-bert-2048", "as transformers saves it, without code of its own"),
+    Family("deberta", "microsoft/deberta-base", _CONTENT),
+    Family("deberta-v2", "microsoft/deberta-v3-base", f"also v3; {_CONTENT}"),
 )
 
 FAMILIES = {family.name: family for family in _ALL}
@@ -84,8 +88,6 @@ _OWN = "its attention is written out in its own code, which has no place for a p
 _APPROXIMATE = "it approximates attention by a sum that a prefix does not fit into"
 
 REFUSED = {
-    "deberta": _OWN,
-    "deberta-v2": _OWN,
     "big_bird": "it attends to blocks of the text",
     "canine": "it reads characters and has no sub-words",
     "convbert": "a half of its heads are convolutions",

@@ -22,7 +22,7 @@ _FILES = (
     "merges.txt",
 )
 # What a tokenizer in Python reads; where there is a tokenizer.json, nothing reads them.
-_SLOW_FILES = ("bpe.codes", "sentencepiece.bpe.model", "spiece.model")
+_SLOW_FILES = ("bpe.codes", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 _PATTERNS = ("*.json", "*.txt", *_SLOW_FILES, "model*.safetensors")
 
 

@@ -32,6 +32,7 @@ from hmnet_pipe.stages.text.encoders.bert import (
 from hmnet_pipe.stages.text.encoders.files import encoder_digest
 from hmnet_pipe.stages.text.limits import MARKERS, special_tokens, word_pieces
 from hmnet_pipe.stages.text.subwords import Subwords
+from tokenizers.processors import TemplateProcessing
 
 NER = ModelConfig("bert-crf", "ner", ("O", "B-PER", "I-PER"), (), "markers", 32, {}, None)
 RE = ModelConfig("mtb", "re", ("None", "/per/loc"), (), "markers", 32, {}, None)
@@ -242,6 +243,17 @@ def test_a_tokenizer_in_python_is_kept_beside_its_model(tweets: Path, tmp_path: 
     before = encoder_digest(tweets)
     (tweets / "bpe.codes").write_text("a d 9\n")
     assert encoder_digest(tweets) != before
+
+
+def test_a_tokenizer_that_frames_nothing_frames_by_the_tokens_that_it_names(tiny_encoder: Path) -> None:
+    tokenizer = load_tokenizer(tiny_encoder)
+    framed = special_tokens(tokenizer)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A")
+    assert tokenizer("")["input_ids"] == []
+    assert special_tokens(tokenizer) == framed
+    tokenizer.cls_token = None
+    with pytest.raises(WeightsError, match=r"names no token that opens a text \(cls_token, bos_token\)"):
+        special_tokens(tokenizer)
 
 
 # Types of encoders: those that take a prefix, and those of transformers that do not, are in test_families.

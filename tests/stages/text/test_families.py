@@ -12,6 +12,7 @@ from hmnet_pipe.stages.text.encoders.bert import encode, encoder_from_config, lo
 from hmnet_pipe.stages.text.encoders.families import FAMILIES, REFUSED, attention_width, value_of
 from hmnet_pipe.stages.text.prefix import LayerPrefix
 from torch import Tensor, nn
+from transformers import AutoModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 LAYERS, HEADS, CELLS, LENGTHS = 3, 4, 5, (9, 4)
@@ -28,6 +29,17 @@ SMALL = {
 OWN: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 16},
     "camembert": {"bos_token_id": 0, "eos_token_id": 2},
+    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 6},
+    "deberta-v2": {  # as v3 has it
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 4,
+        "max_relative_positions": 12,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "conv_kernel_size": 3,
+    },
     "distilbert": {"dim": 32, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 24},
     "eurobert": {"num_key_value_heads": 2},
     "mobilebert": {
@@ -110,6 +122,15 @@ def test_each_layer_takes_its_own_prefix_once(encoder: nn.Module, monkeypatch: p
         one = encode(encoder, ids, mask, [prefixes[i] if i == layer else None for i in range(LAYERS)])
         assert distance(plain, one, mask) > 1e-3
         assert distance(all_layers, one, mask) > 1e-3
+
+
+@torch.inference_mode()
+def test_plain_text_is_what_transformers_makes_of_it(encoder: nn.Module, folder: Path) -> None:
+    theirs = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    ids, mask = texts()
+    ids, mask = ids[:1], mask[:1]
+    expected = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert distance(encode(encoder, ids, mask, None), expected, mask) < 1e-5
 
 
 @torch.inference_mode()
