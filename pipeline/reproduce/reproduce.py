@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...manifests.errors import InputError, StageError, unknown_name
+from ...manifests.errors import InputError, StageError, WeightsError, unknown_name
 from ...manifests.files import read_text, write_text
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
@@ -137,6 +137,7 @@ def reproduce(
     _check_folder(run, lock)
     if only:
         wanted = {**wanted, "stages": _with_what_it_reads(only, wanted["stages"], config, run)}
+    _check_starts(wanted["stages"], config)
     result = Reproduction(lock.name, str(run.path), tolerance)
     result.comparisons += [*_compare_texts(wanted, config), *_compare_outside(wanted, config)]
     write_text(run.path / _COPY, read_text(lock))
@@ -167,6 +168,17 @@ def _with_what_it_reads(
     for each in wanted:  # it grows
         wanted += stage_named(config, run, each).before()
     return {stage: values for stage, values in stages.items() if stage in wanted}
+
+
+def _check_starts(stages: Mapping[str, Any], config: RunConfig) -> None:
+    """Raise WeightsError where a training on features starts from a model that is not here."""
+    for name, locked in stages.items():
+        digest = locked.get("weights", {}).get("start")
+        if digest is not None and name.startswith("train-") and digest[:8] not in config.starts:
+            raise WeightsError(
+                f"{name} starts from the model with the digest {digest}, which is not here; give its folder "
+                "with --start"
+            )
 
 
 def _configuration(

@@ -377,6 +377,13 @@ def test_a_transfer_starts_each_seed_from_its_own_and_is_compared_with_a_control
         main, ["evaluate", "y", "--system", "hmnet", "--start", "x/models/hmnet/seed-1", "--json"]
     )
     assert done.exit_code == 0, done.output
+    lock_experiment(opened(grid), Path("paper"))
+    corpus, name = demos.corpus("re", sizes=SIZES), f"hmnet-seed-1-from-{tokens[1]}"
+    words = ["--text", corpus, "--images", corpus / "images", "--run", "again", "--only", name]
+    done = CliRunner().invoke(main, ["reproduce", "paper/y.lock", *map(str, words)])
+    assert done.exit_code == 2
+    assert f"train-{name} starts from the model with the digest {tokens[1]}" in done.output
+    assert not Path("again").exists(), "nothing is computed before it is asked for"
 
 
 def test_a_grid_by_its_commands(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
