@@ -48,9 +48,13 @@ _DIAGNOSTIC = replace(
     tables={
         **_DEMO.tables,
         "detect": {**_DEMO.tables["detect"], "min_score": 0.5},
-        "train": {**_DEMO.tables["train"], "fusion_learning_rate": 3e-3},
+        "train": {
+            **_DEMO.tables["train"],
+            "batch_size": 8,
+            "fusion_learning_rate": 7e-4,
+        },
     },
-    train={task: {"epochs": 5, "first_evaluation": 3} for task in ("ner", "re")},
+    train={task: {"epochs": 6, "first_evaluation": 3} for task in ("ner", "re")},
 )
 
 PRESETS: dict[str, Preset] = {

@@ -36,8 +36,8 @@ _VIEW = 112  # the side of a view of the preset
 _SMALL = (0.17, 0.21)
 _LARGE = (0.6, 0.9)
 _TREE = (0.25, 0.42)
-_BAR = (0.11, 0.15)
-_CORNER = 0.36
+_BAR = (0.09, 0.13)
+_CORNER = 0.34
 _CLEAR = 0.27  # where no tree stands, so that no box of one comes near a bar
 
 # Stripes across a ball, and how far they differ from its colour.
@@ -47,6 +47,8 @@ _COARSE = dict.fromkeys(PATTERNS, (7.0, 60.0))
 _FINE = {**dict.fromkeys(PATTERNS, (_VIEW / 2.7, 50.0)), "upright": (_VIEW / 2.7, 36.0)}
 _GREY: Colour = (128, 128, 128)
 _SEAMS: tuple[Colour, Colour] = ((68, 68, 68), (188, 188, 188))
+_BRIGHT: Colour = (255, 255, 255)
+_DARK: Colour = (60, 60, 60)
 _SEAM = (0.035, 0.07)  # of the ball's diameter
 _SUPERSAMPLING = 3
 
@@ -100,9 +102,10 @@ def _texture(picture: Picture, rng: Generator) -> _Drawn:
 
 def _scene(picture: Picture, rng: Generator) -> _Drawn:
     frame = Frame(SIDE, rng)
-    [colour] = palette(1, frame.colours, rng)
+    # Never dark itself, so that a bar is darker than whatever is beside it.
+    frame.image = Image.blend(frame.image, Image.new("RGB", frame.image.size, _BRIGHT), 0.5)
     width, draw = round(SIDE * rng.uniform(*_BAR)), ImageDraw.Draw(frame.image)
-    far = SIDE - width
+    far, colour = SIDE - width, _DARK
     if picture.pattern in ("upright", "crossed"):
         draw.rectangle((0, 0, width - 1, SIDE), fill=colour)
         draw.rectangle((far, 0, SIDE, SIDE), fill=colour)
@@ -114,7 +117,7 @@ def _scene(picture: Picture, rng: Generator) -> _Drawn:
         draw.polygon([(0, 0), (reach, 0), (0, reach)], fill=colour)
         draw.polygon([(SIDE, SIDE), (SIDE - reach, SIDE), (SIDE, SIDE - reach)], fill=colour)
     # Out of focus, like the clutter that the detector has learned to ignore: no box may show a bar.
-    frame.image = frame.image.filter(ImageFilter.GaussianBlur(SIDE / 36))
+    frame.image = frame.image.filter(ImageFilter.GaussianBlur(SIDE / 26))
     tree = draw_object(picture.kinds[0], SIDE * rng.uniform(*_TREE), frame.colours, rng)
     frame.put(tree, rng, margin=round(SIDE * _CLEAR))
     return photograph(frame.image, rng), frame.boxes

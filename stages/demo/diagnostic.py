@@ -36,12 +36,12 @@ GROUPS: Mapping[str, float] = MappingProxyType(
     {
         "kind": 0.1,
         "detail": 0.11,
-        "scene": 0.15,
-        "texture": 0.28,
-        "agreement": 0.13,
-        "irrelevant": 0.09,
-        "missing": 0.06,
-        "text": 0.08,
+        "scene": 0.13,
+        "texture": 0.32,
+        "agreement": 0.16,
+        "irrelevant": 0.07,
+        "missing": 0.05,
+        "text": 0.06,
     }
 )
 """The share of each group; they sum to 1."""

@@ -123,7 +123,7 @@ def test_one_fact_of_a_picture_is_the_answer_and_no_other_goes_with_it(task: str
 def test_an_irrelevant_picture_shows_any_answer_of_any_cue(worded: Corpus) -> None:
     posts = [
         draft
-        for draft in drafts("ner", 20000, stream("test diagnostic", 1))
+        for draft in drafts("ner", 60000, stream("test diagnostic", 1))
         if draft.answers[0][0] == "irrelevant"
     ]
     shown = Counter(
