@@ -29,7 +29,8 @@ def textures() -> tuple[Tensor, Tensor]:
     for number in range(TRAINED + HELD_OUT):
         picture = Picture("texture", ("ball",), PATTERNS[number % 4])
         shown = draw_picture(picture, stream("test low levels", number))
-        views = cut_views(shown.image, [tuple(map(float, box)) for box in shown.boxes], transform)
+        [(x0, y0, x1, y1)] = shown.boxes
+        views = cut_views(shown.image, [(x0, y0, x1, y1)], transform)
         with torch.inference_mode():
             maps = backbone(normalise(torch.from_numpy(views), transform.mean, transform.std))
         pyramids.append(pooled_and_joined(maps, 2).numpy())
