@@ -78,6 +78,8 @@ def encode(
     fast attention kernels never compute it, so it is computed separately, and only on request.
     """
     asked = {} if segments is None else {"token_type_ids": segments}
+    # Of integers: the convolution of DeBERTa v2 subtracts the mask from 1.
+    attention_mask = attention_mask.long()
     with seeing(prefix, attention_to_prefix):
         states: Tensor = encoder(
             input_ids=input_ids, attention_mask=attention_mask, **asked
