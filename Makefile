@@ -149,6 +149,7 @@ bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/be
 	$(BIN)/python benchmarks/cache_read.py
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/report_page.py
 
 demo-weights: $(INSTALLED)  ## train the demonstration's detector and backbone again (about 35 minutes)
 	$(BIN)/python -m hmnet_pipe.stages.demo.train_weights stages/vision/demo_fasterrcnn.safetensors

@@ -131,7 +131,9 @@ def test_images_errors_gates_and_calibration_are_what_evaluate_computed(
     as_is, shuffled, without = (
         recorded(run, name) for name in ("test", "test-shuffled", "test-without-images")
     )
-    for row in page.first("table", "uses").rows():
+    uses = page.first("table", "uses").rows()
+    assert [row[0].text for row in uses] == ["all", *as_is["per_group"]]
+    for row in uses:
         group = row[0].text
         scores = [one if group == "all" else one["per_group"][group] for one in (as_is, shuffled, without)]
         assert [shown(row[column]) for column in (2, 3, 5)] == [one["f1"] for one in scores]
@@ -157,7 +159,9 @@ def test_images_errors_gates_and_calibration_are_what_evaluate_computed(
     assert shown(said[0]) == as_is["calibration"]["as_it_is"]["error"]
     gates = [table for table in page.all("table") if "gates" in (table.attributes.get("class") or "")]
     rows = read_table(model_of(run) / "explanation-test.parquet", EXPLANATIONS, "evaluate").to_pylist()
+    assert len(gates) == max(sum(row["views"]) for row in rows)
     for view, table in enumerate(gates):
+        assert len(table.rows()) == len(rows[0]["gates"])
         there = [row["gates"] for row in rows if row["views"][view]]
         for layer, cells in enumerate(table.rows()):
             means = [sum(one[layer][view][level] for one in there) / len(there) for level in range(4)]
