@@ -49,11 +49,11 @@ def begin(run: Path, posts: Path, output: Path, *more: object) -> "subprocess.Po
 
 
 def ended(process: "subprocess.Popen[str]") -> str:
-    """Wait for the end of a command, and return its first line. Raises RuntimeError where it fails."""
+    """Wait for the end of a command, and return its summary. Raises RuntimeError where it fails."""
     said, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(said)
-    return next(line for line in said.splitlines() if line.startswith("predict: "))
+    return next(line for line in said.splitlines() if " done, " in line)
 
 
 def stop(process: "subprocess.Popen[str]", number: int) -> None:
@@ -98,6 +98,29 @@ def scheduler(folder: Path, workers: int) -> Iterator[str]:
         yield json.loads(file.read_text())["address"]
 
 
+def kill_at(process: "subprocess.Popen[str]", output: Path, moment: str, draw: random.Random) -> bool:
+    """Kill a command at a moment, by SIGKILL; return False where it had ended by then.
+
+    moment: "start", within the time that it needs to begin; or one of `reached`, when some more of these are
+    finished, or of what comes after them.
+    """
+    if moment == "start":
+        time.sleep(draw.uniform(0, 20))
+    else:
+        before, more = reached(output), draw.randint(1, 4)
+        later = list(before)[list(before).index(moment) + 1 :]
+        while process.poll() is None:
+            now = reached(output)
+            if now[moment] >= before[moment] + more or any(now[name] > before[name] for name in later):
+                break
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.5))
+    if process.poll() is not None:
+        return False
+    stop(process, signal.SIGKILL)
+    return True
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,31 +143,17 @@ def main() -> None:
         print(f"{name}: {ended(begin(run, posts, work / name, *more))}", flush=True)
         return digest(work / name)
 
-    started = time.monotonic()
     wanted = whole("one", "--workers", 1)
-    seconds = time.monotonic() - started
-    same = {"2 workers": whole("two", "--workers", 2), "4 workers": whole("four", "--workers", 4)}
-    with scheduler(work / "scheduler", 2) as address:
-        same["2 workers of a scheduler elsewhere"] = whole("remote", "--scheduler", address)
-
-    draw, rounds = random.Random(options.seed), 0
-    moments: list[dict[str, int]] = []
-    while len(moments) < options.kills:
-        output = work / f"killed-{rounds}"
-        process = begin(run, posts, output, "--workers", 2)
-        try:
-            # What a kill finds grows from one to the next, as each goes on where the last one came to.
-            process.wait(draw.uniform(0.02, 0.35) * seconds)
-        except subprocess.TimeoutExpired:
-            stop(process, signal.SIGKILL)
-            moments.append(reached(output))
-            print(f"killed after {moments[-1]}", flush=True)
-        else:
-            same[f"killed and ended by itself, {rounds}"] = digest(output)
-            rounds += 1
-    last = work / f"killed-{rounds}"
-    if not (last / "predictions.jsonl").exists():
-        same["killed and resumed"] = whole(last.name, "--workers", 2)
+    same: dict[str, str] = {}
+    # In the order of the work, as each prediction goes on where the last kill left it.
+    moments = [(*reached(work), "start")[number * 4 // options.kills - 1] for number in range(options.kills)]
+    draw, output = random.Random(options.seed), work / "killed"
+    found: list[dict[str, Any]] = []
+    for moment in moments:
+        if kill_at(begin(run, posts, output, "--workers", 2), output, moment, draw):
+            found.append({"moment": moment, **reached(output)})
+            print(f"killed: {found[-1]}", flush=True)
+    same["killed and resumed"] = whole("killed", "--workers", 2)
 
     output = work / "terminated"
     process = begin(run, posts, output, "--workers", 2)
@@ -155,11 +164,13 @@ def main() -> None:
     print(f"SIGTERM after {reached(output)}: {said.splitlines()[-1]} (exit code {process.returncode})")
     same["stopped by SIGTERM and resumed"] = whole("terminated", "--workers", 2)
 
-    results = [
-        Result(f"{name}: bytes as of one worker", float(one == wanted), 1.0) for name, one in same.items()
-    ]
-    results.append(Result("kills by SIGKILL", len(moments), options.kills))
-    report("predict_kills", results, {"moments": moments, "posts": options.posts}, options.output)
+    same |= {"2 workers": whole("two", "--workers", 2), "4 workers": whole("four", "--workers", 4)}
+    with scheduler(work / "scheduler", 2) as address:
+        same["2 workers of a scheduler elsewhere"] = whole("remote", "--scheduler", address)
+
+    results = [Result(f"the same bytes: {name}", float(one == wanted), 1.0) for name, one in same.items()]
+    results.append(Result("kills by SIGKILL", len(found), options.kills))
+    report("predict_kills", results, {"moments": found, "posts": options.posts}, options.output)
 
 
 if __name__ == "__main__":
