@@ -61,8 +61,8 @@ def read_table(
 ) -> pa.Table:
     """Read the parquet file `path`, which must have `schema`: only `columns`, where these are given.
 
-    `made_by` names the command that makes the file. Raises StageError where the file is missing, is not
-    parquet or has other columns. Columns that are ADDED and not there are null.
+    `made_by` names the command that makes the file, in the run that it lies in. Raises StageError where the
+    file is missing, is not parquet or has other columns. Columns that are ADDED and not there are null.
     """
     lacking = _check_schema(path, schema, made_by)
     with _parquet_errors(path):
@@ -101,7 +101,7 @@ def _with_nulls(rows: _Rows, schema: pa.Schema, columns: Sequence[str] | None) -
 
 def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> Set[str]:
     """Return the ADDED columns that the file lacks. Raises StageError for any other difference."""
-    remedy = f"; run `{typed(made_by)}` first" if made_by else ""
+    remedy = f"; run `{typed(made_by, path.parent)}` first" if made_by else ""
     if not path.is_file():
         raise StageError(f"{path} does not exist{remedy}")
     with _parquet_errors(path):

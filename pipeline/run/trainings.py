@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError
 from ...manifests.run import RunFolder
 from ...manifests.schemas import PREDICTIONS
@@ -86,7 +87,7 @@ def finished_trainings(
     if not wanted and not given:
         raise StageError(
             f"{run.path} holds no finished training{' of these' if systems or seeds else ''}; "
-            "run `hmnet-pipe train` first"
+            f"run `{typed('train', run.path)}` first"
         )
     wanted.sort(
         key=lambda trial: (

@@ -196,7 +196,7 @@ def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.parquet", OUTCOMES).equals(table)
     with pytest.raises(StageError, match=r"t\.parquet has the columns"):
         read_table(tmp_path / "t.parquet", pa.schema([("other", pa.string())]))
-    with pytest.raises(StageError, match="run `hmnet-pipe detect` first"):
+    with pytest.raises(StageError, match=f"run `hmnet-pipe detect {tmp_path}` first"):
         read_table(tmp_path / "missing.parquet", OUTCOMES, "detect")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(StageError, match="delete it"):
