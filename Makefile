@@ -145,6 +145,7 @@ bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/be
 	$(BIN)/python benchmarks/detect_speed.py --photos $(DATA)/photos
 	$(BIN)/python benchmarks/train_speed.py --text $(DATA)/twitter2015
 	$(BIN)/python benchmarks/systems_speed.py
+	$(BIN)/python benchmarks/predict_speed.py --photos $(DATA)/photos --texts $(DATA)/twitter2015/valid.txt
 	$(BIN)/python benchmarks/finetune_cost.py
 	$(BIN)/python benchmarks/cache_read.py
 	$(BIN)/python benchmarks/planning.py
