@@ -86,11 +86,12 @@ def trained(
         (texts / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     run = RunFolder(folder / "run")
     config = preset("custom", task="ner", text=texts, images=images, format="jsonl")
-    for stage, values in {
+    tables: dict[str, dict[str, Any]] = {
         "detect": {"detector": DETECTOR, "weights": "random", "min_score": MIN_SCORE},
         "extract": {"backbone": BACKBONE, "weights": "random"},
         "train": {"encoder": str(encoder), "epochs": 1},
-    }.items():
+    }
+    for stage, values in tables.items():
         config = config.override(stage, values)
     config.write(run.config)
     visual = ("detect", "extract") if system == "hmnet" else ()
