@@ -190,6 +190,7 @@ ELSEWHERE = {
     "stages/learning/loop.py": "loads checkpoints through checkpoint.py",
     "pipeline/checks/doctor.py": "reads constraints.txt and a file of its own",
     "pipeline/reproduce/reproduce.py": "copies the lock once read_lock has read it",
+    "pipeline/predict/part.py": "puts together the pieces that it has written and finds whole",
     "pipeline/serve/app.py": "reads the files of its page",
     "pipeline/run/new.py": "reads run.toml again once RunConfig has read it",
     "pipeline/run/locks.py": "test_locks.py spoils the note of who holds a lock",
