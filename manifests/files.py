@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import stat
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,18 +214,24 @@ def _may_be_read(file: Path) -> bool:
 @contextmanager
 def scratch_folder(parent: Path, purpose: str) -> Iterator[Path]:
     """Yield an empty folder in `parent`, which is removed at the end, or by `remove_scratch`."""
-    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-", dir=parent) as name:
-        _SCRATCH.add(Path(name))
-        try:
-            yield Path(name)
-        finally:
-            _SCRATCH.discard(Path(name))
+    folder = parent / f"{TEMPORARY_PREFIX}{purpose}-{uuid.uuid4().hex}"
+    _SCRATCH.add(folder)  # before it is there: a signal comes at any moment
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _SCRATCH.discard(folder)
 
 
 def remove_scratch() -> None:
     """Remove every `scratch_folder` of a process that ends before its time."""
-    for folder in list(_SCRATCH):  # another thread may begin or end one
-        shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(100):  # another thread goes on, and may begin or fill one meanwhile
+        left = [folder for folder in list(_SCRATCH) if folder.exists()]
+        if not left:
+            return
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_temporaries(folder: Path, name: str = "*") -> None:
