@@ -153,6 +153,9 @@ class ImageRun:
             own = {
                 "device": self.device,
                 "crops": False,
+                # Posts have few images beside a corpus: no worker shall wait for another's last unit.
+                "chunk": 8,
+                "shard_rows": 64,
                 **({name: self.weights.get(of) or None} if name else {}),
             }
             tables[kind] = given | {
