@@ -61,8 +61,9 @@ def read_table(
 ) -> pa.Table:
     """Read the parquet file `path`, which must have `schema`: only `columns`, where these are given.
 
-    `made_by` names the command that makes the file, in the run that it lies in. Raises StageError where the
-    file is missing, is not parquet or has other columns. Columns that are ADDED and not there are null.
+    `made_by` is the command that makes the file, with its options but without the run. Raises StageError
+    where the file is missing, is not parquet or has other columns. Columns that are ADDED and not there are
+    null.
     """
     lacking = _check_schema(path, schema, made_by)
     with _parquet_errors(path):
@@ -101,9 +102,8 @@ def _with_nulls(rows: _Rows, schema: pa.Schema, columns: Sequence[str] | None) -
 
 def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> Set[str]:
     """Return the ADDED columns that the file lacks. Raises StageError for any other difference."""
-    remedy = f"; run `{typed(made_by, path.parent)}` first" if made_by else ""
     if not path.is_file():
-        raise StageError(f"{path} does not exist{remedy}")
+        raise StageError(f"{path} does not exist{_remedy(path, made_by)}")
     with _parquet_errors(path):
         found = pq.read_schema(path)
     lacking = {field.name for field in schema if _is_added(field) and field.name not in found.names}
@@ -113,6 +113,15 @@ def _check_schema(path: Path, schema: pa.Schema, made_by: str) -> Set[str]:
             "delete it and run its stage again"
         )
     return lacking
+
+
+def _remedy(path: Path, made_by: str) -> str:
+    """Return what to type where a file is missing, with the run that it lies in, if it lies in one."""
+    if not made_by:
+        return ""
+    command, *options = made_by.split()
+    run = [folder for folder in path.parents if (folder / "run.toml").is_file()][:1]
+    return f"; run `{typed(command, *run, *options)}` first"
 
 
 def _is_added(field: pa.Field) -> bool:

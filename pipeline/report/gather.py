@@ -97,8 +97,11 @@ class _Part:
     def predictions(self, metrics: Metrics) -> pa.Table:
         """Return the predictions of a training on the split. Raises StageError where there are none."""
         folder = folder_of(self.run, metrics)
-        name = "predictions" if self.split == "test" else f"evaluation-{self.split}"
-        return read_table(folder / f"{name}.parquet", PREDICTIONS, "train")
+        options = trial_of(metrics).options
+        if self.split == "test":
+            return read_table(folder / "predictions.parquet", PREDICTIONS, f"train {options}")
+        made_by = f"evaluate {options} --split {self.split}"
+        return read_table(folder / f"evaluation-{self.split}.parquet", PREDICTIONS, made_by)
 
 
 def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tools = SILENT) -> RunReport:
@@ -306,9 +309,10 @@ def _errors(part: _Part, found: tuple[Evaluation, Path] | None) -> Errors:
         predictions = part.predictions(part.shown)
         rows, file = errors_of(predictions, part.task, part.negative), ""
     else:
-        predictions = read_table(found[1].with_suffix(".parquet"), PREDICTIONS, "evaluate")
+        made_by = f"evaluate {trial.options} --split {part.split}"
+        predictions = read_table(found[1].with_suffix(".parquet"), PREDICTIONS, made_by)
         path = found[1].with_name(f"errors-{part.split}.parquet")
-        rows, file = read_table(path, ERRORS, "evaluate"), str(path)
+        rows, file = read_table(path, ERRORS, made_by), str(path)
     samples: dict[str, list[ErrorSample]] = {kind: [] for kind in KINDS[1:]}
     for row in rows.to_pylist():
         if len(samples[row["kind"]]) < _ERRORS_OF_A_KIND:
@@ -326,6 +330,7 @@ def _looked(
     if found is None:
         raise StageError("the training was not evaluated")
     trial, path = trial_of(part.shown), found[1]
+    made_by = f"evaluate {trial.options} --split {part.split}"
     same = part.base is not None and part.base.trainings[0]["system"] == trial.system
     if part.base is not None and not same and part.split == "test":
         pool = part.base.trainings
@@ -333,7 +338,7 @@ def _looked(
         against, title = part.predictions(other), trial_of(other).title
     else:
         without = path.with_name(f"evaluation-{evaluation_name(part.split, without_images=True)}.parquet")
-        against = read_table(without, PREDICTIONS, "evaluate")
+        against = read_table(without, PREDICTIONS, f"{made_by} --no-images")
         title = f"{trial.title} without images"
     compared = Compared(
         part.run,
@@ -341,10 +346,10 @@ def _looked(
         part.split,
         part.task,
         part.negative,
-        read_table(path.with_suffix(".parquet"), PREDICTIONS, "evaluate"),
+        read_table(path.with_suffix(".parquet"), PREDICTIONS, made_by),
         against,
         title,
-        read_table(path.with_name(f"errors-{part.split}.parquet"), ERRORS, "evaluate"),
+        read_table(path.with_name(f"errors-{part.split}.parquet"), ERRORS, made_by),
         found[0].made_from,
     )
     asked = part.asked

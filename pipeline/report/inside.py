@@ -29,9 +29,7 @@ def mean_gates(evaluation: Path) -> Gates | None:
     name = evaluation.stem.removeprefix("evaluation-")
     try:
         columns = ["over", "views", "gates"]
-        table = read_table(
-            evaluation.with_name(f"explanation-{name}.parquet"), EXPLANATIONS, "evaluate", columns
-        )
+        table = read_table(evaluation.with_name(f"explanation-{name}.parquet"), EXPLANATIONS, columns=columns)
     except StageError:
         return None
     rows = [row for row in table.to_pylist() if row["gates"] is not None]
@@ -54,7 +52,7 @@ def mean_gates(evaluation: Path) -> Gates | None:
 def curves(run: RunFolder, metrics: Mapping[str, Any]) -> Iterator[Curve]:
     """Yield the curve of a training, or nothing where its history cannot be read."""
     try:
-        table = read_table(folder_of(run, metrics) / "history.parquet", HISTORY, "train")
+        table = read_table(folder_of(run, metrics) / "history.parquet", HISTORY)
     except StageError:
         return
     columns = (tuple(table.column(name).to_pylist()) for name in ("epoch", "loss", "valid_f1"))

@@ -189,7 +189,7 @@ def test_counts(run: RunFolder, metrics: Mapping[str, Any]) -> dict[tuple[str, .
     from ...stages.learning.significance import counts_of
 
     folder = folder_of(run, metrics)
-    table = read_table(folder / "predictions.parquet", PREDICTIONS, "train")
+    table = read_table(folder / "predictions.parquet", PREDICTIONS, f"train {trial_of(metrics).options}")
     columns = [table.column(name).to_pylist() for name in ("tokens", "gold", "predicted")]
     negative = (metrics["test"] or {}).get("negative")
     return counts_of(*columns, task=metrics["task"], negative=negative)

@@ -196,8 +196,12 @@ def test_a_table_reads_back_and_wrong_columns_are_named(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.parquet", OUTCOMES).equals(table)
     with pytest.raises(StageError, match=r"t\.parquet has the columns"):
         read_table(tmp_path / "t.parquet", pa.schema([("other", pa.string())]))
-    with pytest.raises(StageError, match=f"run `hmnet-pipe detect {tmp_path}` first"):
+    with pytest.raises(StageError, match="run `hmnet-pipe detect` first"):
         read_table(tmp_path / "missing.parquet", OUTCOMES, "detect")
+    (tmp_path / "run.toml").touch()
+    for place in (tmp_path, tmp_path / "models/umt/seed-2"):
+        with pytest.raises(StageError, match=f"run `hmnet-pipe train {tmp_path} --system umt` first"):
+            read_table(place / "missing.parquet", OUTCOMES, "train --system umt")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(StageError, match="delete it"):
         read_table(tmp_path / "t.parquet", OUTCOMES)
