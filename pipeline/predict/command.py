@@ -44,7 +44,8 @@ def model_meant(name: str, system: str, seed: int, *, finetuned: bool = False) -
         return str(finetuned_model(run, trial))
     folder = run.model(trial)
     if not folder.is_dir():
-        there = [f"{one.options}{' --finetuned' * tuned}" for one, tuned in _models_of(run)]
+        names = (f"{one.trained.options}{' --finetuned' * tuned}" for one, tuned in _models_of(run))
+        there = list(dict.fromkeys(names))  # one model may have been tuned from several starts
         remedy = f"it has {', '.join(there)}" if there else f"run `{typed('train', path)}` first"
         raise InputError(f"{path} has no model of {system} with seed {seed}; {remedy}")
     return str(folder)

@@ -84,7 +84,7 @@ class Guard:
         if method in ("GET", "HEAD"):
             return
         origin = headers.get("origin")
-        other = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        other = origin is not None and origin.lower().partition("://")[2] != host.lower()
         if other or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise Refusal(403, "Pages of other origins may not use this server.")
 

@@ -74,15 +74,20 @@ const pause = (seconds, signal) =>
     signal.addEventListener("abort", () => (clearTimeout(timer), reject(new DOMException("", "AbortError"))));
   });
 
+const told = (error) => problem(error.message);
+
+async function fetched(address, options) {
+  try {
+    return await fetch(address, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer; is `hmnet-pipe serve` still running?");
+  }
+}
+
 async function ask(post, withImage, signal) {
   for (;;) {
-    let response;
-    try {
-      response = await fetch("predict", { method: "POST", body: formOf(post, withImage), signal });
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Error("The server does not answer; is `hmnet-pipe serve` still running?");
-    }
+    const response = await fetched("predict", { method: "POST", body: formOf(post, withImage), signal });
     if (response.status === 503) {
       at("status").textContent = "The model is busy. Waiting …";
       await pause(Number(response.headers.get("Retry-After")) || 1, signal);
@@ -358,27 +363,21 @@ async function pick() {
     run();
     return;
   }
-  const response = await fetch(example.image.slice(1));
-  if (!response.ok) {
-    problem((await response.json()).error);
-    return;
-  }
+  const response = await fetched(example.image.slice(1));
+  if (!response.ok) throw new Error((await response.json()).error);
+  const image = await response.blob();
+  if (state.examples[at("examples").value] !== example) return; // another one was picked meanwhile
   at("image").value = "";
-  if (choose(await response.blob(), "The image of the test post")) run();
+  if (choose(image, "The image of the test post")) run();
 }
 
 async function start() {
-  try {
-    state.facts = await (await fetch("health")).json();
-  } catch {
-    problem("The server does not answer; is `hmnet-pipe serve` still running?");
-    return;
-  }
+  state.facts = await (await fetched("health")).json();
   const { facts } = state;
   at("model").textContent = `${facts.system}, ${facts.model}`;
   at("drop").hidden = at("switch").hidden = !facts.reads_images;
   at("pair").hidden = facts.entities;
-  state.examples = (await (await fetch("examples")).json()).examples;
+  state.examples = (await (await fetched("examples")).json()).examples;
   at("picked").hidden = !state.examples.length;
   state.examples.forEach((example, number) => {
     const option = made("option", "", example.text.length > 90 ? `${example.text.slice(0, 90)} …` : example.text);
@@ -398,7 +397,7 @@ at("remove").addEventListener("click", () => {
   at("image").focus();
 });
 at("preview").addEventListener("error", () => (at("preview").hidden = true));
-at("examples").addEventListener("change", pick);
+at("examples").addEventListener("change", () => pick().catch(told));
 at("compare").addEventListener("change", () => {
   if (state.shown) run();
 });
@@ -413,4 +412,4 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     if (name === "drop" && state.facts && state.facts.reads_images) take(event.dataTransfer.files);
   });
 }
-start();
+start().catch(told);

@@ -296,6 +296,13 @@ def test_what_cannot_be_used_is_one_sentence(trained: Callable[[str], RunFolder]
         models_of(re, run).open()
     with pytest.raises(InputError, match="has no model of umt with seed 1; it has --system hmnet --seed 1"):
         model_meant(str(run.path), "umt", 1)
+    tuned = RunFolder(tmp_path / "tuned")
+    tuned.path.mkdir()
+    tuned.config.touch()
+    for start in ("", "-from-train"):  # two starts, which these commands do not tell apart
+        (tuned.models / f"hmnet/finetuned-seed-1{start}").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"; it has --system hmnet --seed 1 --finetuned$"):
+        model_meant(str(tuned.path), "umt", 1)
     other = tmp_path / "other"
     shutil.copytree(run.model(Trial("hmnet")), other)
     config = json.loads((other / "config.json").read_text())

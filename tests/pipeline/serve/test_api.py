@@ -272,6 +272,7 @@ def test_no_other_origin_may_use_or_read_it(client: TestClient) -> None:
     for foreign in (
         {"origin": "http://evil.example"},
         {"origin": "null"},
+        {"origin": "http://[::1"},
         {"origin": "http://127.0.0.1:9000"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},

@@ -89,6 +89,17 @@ def test_a_typed_text_and_a_chosen_image_are_answered_as_the_predictor_does(
     assert page.locator(".text").text_content() == text
 
 
+def test_an_example_that_cannot_be_fetched_is_one_sentence(chromium: Browser, server: Serving) -> None:
+    with visit(chromium, server.address) as seen:
+        page = seen.page
+        expect(page.locator("#examples option")).not_to_have_count(1)
+        page.route("**/examples/0/image", lambda route: route.abort())
+        page.locator("#examples").select_option("0")
+        expect(page.locator("#problem")).to_contain_text("The server does not answer")
+        # The browser's own line about the request, and no rejection that nobody takes.
+        assert [line for line in seen.errors if "Failed to load" not in line] == []
+
+
 def test_a_word_lights_up_what_it_looks_at(seen: Visit, find: Predictor, example: Example) -> None:
     page = seen.page
     ask(page, example.text, example.path)
