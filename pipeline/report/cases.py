@@ -118,12 +118,13 @@ def stories(
 def _rules(compared: Compared) -> dict[str, str]:
     """Return how the cases of each group are chosen."""
     ours, others = compared.trial.title, compared.title
-    alike = "Among equals the ids decide. Only samples with an image are chosen."
+    most = "samples with the most errors of {} come first"
+    alike = "Ties are broken by id. Only samples with an image are chosen."
     return {
         NAMED: "The samples that --cases names.",
-        HELPED: f"{ours} is right in all and {others} is not; first where that one is wrong in most. {alike}",
-        HURT: f"{others} is right in all and {ours} is not; first where that one is wrong in most. {alike}",
-        WRONG: f"Neither {ours} nor {others} is right in all; first where {ours} is wrong in most. {alike}",
+        HELPED: f"{ours} has every answer right and {others} has not; {most.format(others)}. {alike}",
+        HURT: f"{others} has every answer right and {ours} has not; {most.format(ours)}. {alike}",
+        WRONG: f"Neither {ours} nor {others} has every answer right; {most.format(ours)}. {alike}",
         SURE: f"The wrong answers of {ours} with the greatest probability, in no sample of another group.",
     }
 
@@ -154,6 +155,7 @@ def _kept(
     at = {"temperature": digest_file(temperature)} if temperature.is_file() else {}
     made_from = {**compared.made_from, **at}
     kept = KeptCases.known(path, made_from)
+    wanted = list(dict.fromkeys(wanted))  # a case that is named may also be chosen
     if recorded or (kept is not None and kept.cases.keys() >= set(wanted)):
         return kept
     found, truncated = _examined(compared, samples, wanted)

@@ -88,7 +88,10 @@ class ErrorSample:
 
 @dataclass(frozen=True)
 class Errors:
-    """The errors of one training. report: as stages.learning.errors makes it. samples: by kind, the first."""
+    """The errors of one training. report: as stages.learning.errors makes it. samples: by kind, the first.
+
+    file: that of all errors, "" where they are kept in none.
+    """
 
     title: str
     report: Mapping[str, Any]
@@ -108,7 +111,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Photo:
-    """A thumbnail as a data URI, and its size in pixels; no URI where images are not to be passed on."""
+    """A thumbnail as a data URI, and its size in pixels; no URI where it is not shown."""
 
     uri: str | None
     width: int
@@ -120,7 +123,7 @@ class Photo:
 class CaseShown:
     """A sample with everything that there is to see of it.
 
-    said: the answers of the gold and of each system, by what they are of. pair: head and tail of a relation,
+    gold: its answers. said: those of each training, by its title. pair: head and tail of a relation,
     half-open.
     """
 
@@ -195,7 +198,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class StageFact:
-    """A finished stage: its fingerprint, when and in how many seconds it was made, and its command."""
+    """A finished stage: its fingerprint, when, in how many seconds and by which version it was made."""
 
     name: str
     fingerprint: str
@@ -220,6 +223,7 @@ class Provenance:
 class RunReport:
     """All that is shown of one run. split: the one that is scored. shown: the training that is looked into.
 
+    setting: the name of its row. counts: each type, how many the gold has of it, and how many were predicted.
     why: of a part that is missing, by its name, the reason.
     """
 
@@ -227,6 +231,7 @@ class RunReport:
     task: str
     split: str
     shown: str
+    setting: str
     against: str | None
     rows: tuple[ScoreRow, ...]
     types: Mapping[str, int]

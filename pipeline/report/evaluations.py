@@ -44,6 +44,7 @@ def evaluated(
     needed += [folder / f"explanation-{name}.parquet"] if explain else []
     if (
         found is not None
+        and "errors" in found.scores
         and (not in_depth or "calibration" in found.scores)
         and all(file.is_file() for file in needed)
     ):
@@ -52,7 +53,7 @@ def evaluated(
         options = [*trial.options.split(), *(["--split", split] if split != "test" else [])]
         options += ["--shuffle-images"] * shuffle_images + ["--no-images"] * no_images
         options += (["--calibrate"] + ["--explain"] * explain) if in_depth else []
-        raise StageError(f"it was not evaluated; run `{typed('evaluate', run.path, *options)}`")
+        raise StageError(f"{trial.title} was not evaluated; run `{typed('evaluate', run.path, *options)}`")
     evaluate_trial(
         run,
         trial,

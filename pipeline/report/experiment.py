@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ...manifests.printable import in_markdown, printable
+from ...manifests.printable import in_markdown, markdown_table, printable
 from ..experiment.cells import Experiment, Look
 from ..experiment.results import Result, Spread
 from ..experiment.run import in_words, seconds_left
@@ -119,9 +119,9 @@ def _text(results: Sequence[Result], groups: bool) -> str:
 
 def _markdown(results: Sequence[Result], groups: bool) -> str:
     head, rows = _table(results, groups)
-    lines = [map(in_markdown, head), ["---"] * len(head), *(map(in_markdown, row) for row in rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([table, *(f"\nNote: {in_markdown(note)}." for note in _notes(results))])
+    return "\n".join(
+        [markdown_table(head, rows), *(f"\nNote: {in_markdown(note)}." for note in _notes(results))]
+    )
 
 
 def _latex(results: Sequence[Result], groups: bool) -> str:

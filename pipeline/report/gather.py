@@ -15,7 +15,7 @@ from ...manifests.tables import read_table
 from ...manifests.trial import Trial
 from ...stages.base.tools import SILENT, Tools
 from ...stages.evaluate.cases import resolved
-from ...stages.evaluate.recorded import Evaluation, evaluation_name
+from ...stages.evaluate.recorded import Evaluation
 from ...stages.learning.errors import KINDS, error_report, errors_of
 from ...stages.systems.registry import system_info
 from ..run.config import RunConfig
@@ -24,6 +24,7 @@ from ..run.trainings import (
     differences,
     finished_trainings,
     folder_of,
+    setting_of,
     settings_of,
     trial_of,
 )
@@ -130,12 +131,12 @@ def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tool
     scores = found[0].scores if found is not None else {}
     errors = part.told("errors", lambda: _errors(part, found))
     looked = part.told("cases", lambda: _looked(part, samples, found))
-    confusion = errors.report["confusion"] if errors is not None else {"types": [], "counts": [[0]]}
     return RunReport(
         name=str(run.path),
         task=config.task,
         split=split,
         shown=trial.title,
+        setting=setting_of(shown),
         against=base.name if base is not None else None,
         rows=tuple(_rows(part)),
         types={name: row["support"] for name, row in (shown[split] or {}).get("per_type", {}).items()},
@@ -147,10 +148,7 @@ def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tool
         gates=mean_gates(found[1]) if found is not None else None,
         curves=tuple(curve for one in metrics for curve in curves(run, one)),
         calibrated=Calibrated(trial.title, scores["calibration"]) if "calibration" in scores else None,
-        counts=tuple(
-            (name, sum(row), sum(line[number] for line in confusion["counts"]))
-            for number, (name, row) in enumerate(zip(confusion["types"], confusion["counts"], strict=False))
-        ),
+        counts=tuple(_counts(errors)) if errors is not None else (),
         data=replace(
             data_facts(run, samples, config.task), truncated=looked[1] if looked is not None else None
         ),
@@ -159,27 +157,31 @@ def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tool
     )
 
 
+def _counts(errors: Errors) -> Iterator[tuple[str, int, int]]:
+    """Yield each type, how many the gold has of it, and how many were predicted."""
+    confusion = errors.report["confusion"]  # its last row and column are of what is not there
+    for number, name in enumerate(confusion["types"]):
+        counts = confusion["counts"]
+        yield name, sum(counts[number]), sum(line[number] for line in counts)
+
+
 def _shown(settings: Sequence[Setting], asked: Asked, run: RunFolder) -> Metrics:
     """Return the training that is looked into.
 
     Raises InputError where the one that is asked for is not there.
     """
     if asked.system:
-        wanted = [
-            one
-            for one in settings
-            if one.trainings[0]["system"] == asked.system and "given" not in one.trainings[0]
-        ]
+        wanted = [one for one in settings if one.system == asked.system and not one.is_given]
         if not wanted:
             raise InputError(f"--system {asked.system}: {run.path} holds no finished training of it")
         setting = wanted[0]
     else:
-        trained = [one for one in settings if "given" not in one.trainings[0]]
+        trained = [one for one in settings if not one.is_given]
         plain = [one for one in trained if _is_full(one)] or trained
         visual = [one for one in plain if _is_visual(one)] or plain
-        setting = max(visual, key=lambda one: (one.trainings[0]["system"] == _SHOWN, _valid(one)))
+        setting = max(visual, key=lambda one: (one.system == _SHOWN, _valid(one)))
     if asked.seed is None:
-        return min(setting.trainings, key=lambda one: one["seed"])
+        return setting.first
     of_seed = [one for one in setting.trainings if one["seed"] == asked.seed]
     if not of_seed:
         seeds = ", ".join(sorted({str(one["seed"]) for one in setting.trainings}))
@@ -190,23 +192,22 @@ def _shown(settings: Sequence[Setting], asked: Asked, run: RunFolder) -> Metrics
 def _base(settings: Sequence[Setting], asked: Asked, run: RunFolder) -> Setting | None:
     """Return the setting that others are compared with: the one asked for, or one on text alone, or None."""
     if asked.against:
-        wanted = [one for one in settings if one.trainings[0]["system"] == asked.against]
+        wanted = [one for one in settings if one.system == asked.against]
         if not wanted:
             raise InputError(f"--against {asked.against}: {run.path} holds no finished training of it")
         return wanted[0]
     plain = [one for one in settings if _is_full(one) and not _is_visual(one)]
-    return max(plain, key=lambda one: (one.trainings[0]["system"] in _TEXT_ALONE, _valid(one)), default=None)
+    return max(plain, key=lambda one: (one.system in _TEXT_ALONE, _valid(one)), default=None)
 
 
 def _is_visual(setting: Setting) -> bool:
     """Return whether a setting reads images; of predictions that were given, that is not known, and False."""
-    first = setting.trainings[0]
-    return "given" not in first and system_info(first["system"]).is_visual
+    return not setting.is_given and system_info(setting.system).is_visual
 
 
 def _is_full(setting: Setting) -> bool:
     """Return whether a setting was trained here, and on all samples."""
-    return not {"given", "shots", "percent"} & setting.trainings[0].keys()
+    return not setting.is_given and not {"shots", "percent"} & setting.first.keys()
 
 
 def _valid(setting: Setting) -> float:
@@ -218,10 +219,9 @@ def _rows(part: _Part) -> Iterator[ScoreRow]:
     tested: Mapping[str, Mapping[str, Any]] = {}
     base = part.base
     if base is not None and part.split == "test" and len(part.settings) > 1:
-        trained, system = (
-            [one for each in part.settings for one in each.trainings],
-            base.trainings[0]["system"],
-        )
+        # Of several settings of a system the first that is given is what others are compared with.
+        ordered = [base, *(one for one in part.settings if one is not base)]
+        trained, system = [one for each in ordered for one in each.trainings], base.system
         tested = part.told("differences", lambda: differences(part.run, trained, system)) or {}
     spreads = [{score: each.spread(part.split, score) for score in _SCORES} for each in part.settings]
     tops = {
@@ -235,7 +235,7 @@ def _rows(part: _Part) -> Iterator[ScoreRow]:
         per_type = {name: setting.spread(part.split, within=("per_type", name)) for name in types}
         yield ScoreRow(
             name=setting.name,
-            system=setting.trainings[0]["system"],
+            system=setting.system,
             is_visual=_is_visual(setting),
             trainings=len(setting.trainings),
             scores={**own, "valid_f1": setting.spread("valid")},
@@ -249,8 +249,7 @@ def _rows(part: _Part) -> Iterator[ScoreRow]:
 def _uses(part: _Part) -> Iterator[ImageUse]:
     """Yield what each setting's first training makes of the images; those on text alone as they are."""
     for setting in part.settings:
-        first = min(setting.trainings, key=lambda one: one["seed"])
-        trial, as_is = trial_of(first), first[part.split]
+        trial, as_is = trial_of(setting.first), setting.first[part.split]
         if as_is is None or (not _is_visual(setting) and setting is not part.base):
             continue
         shuffled, without = (
@@ -294,9 +293,8 @@ def _of_group(scores: Mapping[str, Any] | None, group: str) -> float | None:
 def _kinds(part: _Part) -> Iterator[tuple[str, Mapping[str, int]]]:
     """Yield how many errors of each kind each setting's first training makes."""
     for setting in part.settings:
-        first = min(setting.trainings, key=lambda one: one["seed"])
         try:
-            predictions = part.predictions(first)
+            predictions = part.predictions(setting.first)
         except StageError:
             continue
         yield setting.name, error_report(predictions, part.task, part.negative)["kinds"]
@@ -307,17 +305,16 @@ def _errors(part: _Part, found: tuple[Evaluation, Path] | None) -> Errors:
     trial = trial_of(part.shown)
     if found is None:
         predictions = part.predictions(part.shown)
+        report = error_report(predictions, part.task, part.negative)
         rows, file = errors_of(predictions, part.task, part.negative), ""
     else:
-        made_by = f"evaluate {trial.options} --split {part.split}"
-        predictions = read_table(found[1].with_suffix(".parquet"), PREDICTIONS, made_by)
         path = found[1].with_name(f"errors-{part.split}.parquet")
-        rows, file = read_table(path, ERRORS, made_by), str(path)
+        report, file = found[0].scores["errors"], str(path)
+        rows = read_table(path, ERRORS, f"evaluate {trial.options} --split {part.split}")
     samples: dict[str, list[ErrorSample]] = {kind: [] for kind in KINDS[1:]}
     for row in rows.to_pylist():
         if len(samples[row["kind"]]) < _ERRORS_OF_A_KIND:
             samples[row["kind"]].append(_sample(row, part.asked.texts))
-    report = error_report(predictions, part.task, part.negative)
     return Errors(trial.title, report, {kind: tuple(some) for kind, some in samples.items() if some}, file)
 
 
@@ -328,18 +325,21 @@ def _looked(
     from .cases import Compared, stories
 
     if found is None:
-        raise StageError("the training was not evaluated")
+        raise StageError(part.why["evaluation"])
     trial, path = trial_of(part.shown), found[1]
     made_by = f"evaluate {trial.options} --split {part.split}"
-    same = part.base is not None and part.base.trainings[0]["system"] == trial.system
+    same = part.base is not None and part.base.system == trial.system
     if part.base is not None and not same and part.split == "test":
         pool = part.base.trainings
         other = next((one for one in pool if one["seed"] == part.shown["seed"]), pool[0])
         against, title = part.predictions(other), trial_of(other).title
-    else:
-        without = path.with_name(f"evaluation-{evaluation_name(part.split, without_images=True)}.parquet")
-        against = read_table(without, PREDICTIONS, f"{made_by} --no-images")
+    elif system_info(trial.system).is_visual:
+        recorded, tools = part.asked.recorded, part.tools
+        without = evaluated(part.run, trial, part.split, no_images=True, recorded=recorded, tools=tools)[1]
+        against = read_table(without.with_suffix(".parquet"), PREDICTIONS, f"{made_by} --no-images")
         title = f"{trial.title} without images"
+    else:
+        raise StageError(f"there is nothing to compare {trial.title} with; train another system")
     compared = Compared(
         part.run,
         trial,

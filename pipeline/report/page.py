@@ -84,7 +84,7 @@ def _mean(layers: Sequence[Sequence[float]]) -> list[float]:
 
 def _headline(run: RunReport) -> Iterator[str]:
     """Yield the sentences that say what came out."""
-    row = next((row for row in run.rows if run.shown.startswith(f"{row.system} ")), run.rows[0])
+    row = next(row for row in run.rows if row.name == run.setting)
     found = row.scores["f1"]
     what = "entities" if run.task == "ner" else "relations"
     if found is not None:

@@ -48,6 +48,20 @@ class Setting:
     name: str
     trainings: tuple[Mapping[str, Any], ...]
 
+    @property
+    def system(self) -> str:
+        return str(self.first["system"])
+
+    @property
+    def is_given(self) -> bool:
+        """Return whether these are predictions that `score` was given."""
+        return "given" in self.first
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        """Return the training with the smallest seed."""
+        return min(self.trainings, key=lambda one: int(one["seed"]))
+
     def spread(self, split: str, score: str = "f1", within: tuple[str, str] | None = None) -> Spread | None:
         """Return a score on a split over the trainings that have it, or None where none has.
 

@@ -19,11 +19,11 @@ from ..learning.inputs import open_extras
 from ..learning.opened import OpenModel, open_model, open_visuals
 from ..learning.predictions import of_all_words, predict_split, predictions_table, score_split
 from ..learning.scores import Scores
-from ..learning.splits import Split, encode_split, shuffled_images, without_images
+from ..learning.splits import Split, encode_split, read_split, shuffled_images, without_images
 from ..systems.registry import system_info
 from ..vision.plan import ViewPlan
 from .comparison import check_labels, check_made, check_recorded, check_task, negative_for
-from .recorded import Evaluation, causes_of, evaluation_name
+from .recorded import Evaluation, causes_of, evaluation_name, fresh_evaluation
 
 __all__ = ["evaluate"]
 
@@ -126,7 +126,7 @@ def _read(
     if not len(chosen):
         there = ", ".join(sorted(set(samples.column("split").to_pylist())))
         raise InputError(f"{data.samples} has no {split} split; it has {there}")
-    trained_on = _encoded(opened, samples, "train") if own else None
+    trained_on = read_split(samples, "train", task=opened.config.task) if own else None
     check_labels(opened.config, opened.folder, chosen, trained_on, tools)
     return chosen
 
@@ -166,12 +166,15 @@ def _write(
     explained: pa.Table | None,
 ) -> Path:
     """Write the tables, and the scores last. Return the file of the scores."""
+    path = folder / f"evaluation-{name}.json"
     title = f"Errors of {evaluation.system} on {name}"
     write_text(folder / f"errors-{name}.md", errors_markdown(title, evaluation.scores["errors"], errors))
     write_table(folder / f"errors-{name}.parquet", errors)
+    explanation = folder / f"explanation-{name}.parquet"
     if explained is not None:
-        write_table(folder / f"explanation-{name}.parquet", explained)
+        write_table(explanation, explained)
+    elif fresh_evaluation(path, evaluation.made_from, any_precision=True) is None:
+        explanation.unlink(missing_ok=True)  # it is of another model
     write_table(folder / f"evaluation-{name}.parquet", predictions)
-    path = folder / f"evaluation-{name}.json"
     evaluation.write(path)
     return path

@@ -14,11 +14,12 @@ from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import EXPLANATIONS, IMAGES, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
-from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.manifests.trial import AS_PUBLISHED, Trial
 from hmnet_pipe.pipeline.report.make import Asked, make_report
+from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
 from hmnet_pipe.pipeline.run.score import score_predictions
 from hmnet_pipe.pipeline.run.trainings import differences, finished_trainings
-from hmnet_pipe.stages.base.tools import Tools
+from hmnet_pipe.stages.base.tools import SILENT
 from hmnet_pipe.stages.evaluate.recorded import Evaluation
 from playwright.sync_api import Browser
 
@@ -71,9 +72,15 @@ def copy(runs: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(runs["ner"], tmp_path / "run"))
 
 
-def made(*runs: Path, asked: Asked | None = None, lock: Any = "[a]\nb = 1\n", **more: Any) -> str:
+def made(
+    *runs: Path,
+    asked: Asked | None = None,
+    lock: Any = "[a]\nb = 1\n",
+    output: Path | None = None,
+    **more: Any,
+) -> str:
     """Make a report as the command does, and return the page."""
-    path = runs[0] / "report.html"
+    path = output or runs[0] / "report.html"
     command = f"hmnet-pipe report {runs[0]}"
     make_report(
         [RunFolder(run) for run in runs], [lock] * len(runs), path, asked or Asked(), command=command, **more
@@ -309,8 +316,9 @@ def test_a_recorded_report_computes_nothing_and_says_what_is_not_there(copy: Pat
     assert "was not evaluated" not in before
     for path in model_of(copy).glob("evaluation-*"):
         path.unlink()
-    said: list[str] = []
-    page = parsed(made(copy, asked=Asked(recorded=True), tools=Tools(say=said.append)))
+    kept = (model_of(copy) / "cases-test.json").read_bytes()
+    page = parsed(made(copy, asked=Asked(recorded=True)))
+    assert (model_of(copy) / "cases-test.json").read_bytes() == kept
     notes = [one.text for one in page.all("p") if one.text.startswith("Not everything is here")]
     assert any(f"run `hmnet-pipe evaluate {copy} --system hmnet --seed 1 --no" in note for note in notes)
     assert any("--calibrate --explain" in note for note in notes)
@@ -345,18 +353,59 @@ def test_what_is_gone_costs_its_part_of_the_report(copy: Path, change: Callable[
     assert "There is no lock: train of x is stale" in page.text
     if change in (without_weights, without_features):
         assert "Not everything is here" in page.text
+    if change is without_images:
+        assert "data:image" not in (copy / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_several_runs_are_one_page_with_the_table_of_each(runs: dict[str, Path]) -> None:
-    page = parsed(made(*runs.values()))
+def test_several_runs_are_one_page_with_the_table_of_each(runs: dict[str, Path], tmp_path: Path) -> None:
+    page = parsed(made(*runs.values(), output=tmp_path / "report.html"))
     assert [one.text for one in page.all("h2")] == SECTIONS
     assert len([one for one in page.all("table") if one.attributes.get("class") == "scores"]) == 2
     ids = [one.attributes["id"] for one in page.all() if "id" in one.attributes]
     assert len(ids) == len(set(ids))
     levels = [int(one.name[1]) for one in page.all("h1", "h2", "h3", "h4", "h5")]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), levels
-    made(runs["ner"])
+
+
+@pytest.mark.slow
+def test_a_system_alone_is_compared_with_itself_without_images_at_once(copy: Path) -> None:
+    shutil.rmtree(RunFolder(copy).models / "bert-crf")
+    for path in model_of(copy).glob("evaluation-test-without-images*"):
+        path.unlink()
+    page = parsed(made(copy))
+    assert "hmnet seed 1 without images" in page.text
+    assert list(page.all("article"))
+
+
+@pytest.mark.slow
+def test_of_several_settings_of_a_system_the_named_one_is_meant(copy: Path) -> None:
+    run = RunFolder(copy)
+    for system, better in (("bert-crf", 0.01), ("hmnet", 0.02)):
+        published = Trial(system, recipe=AS_PUBLISHED)
+        shutil.copytree(run.model(Trial(system)), run.model(published))
+        shutil.copy(run.record(f"train-{Trial(system).name}"), run.record(f"train-{published.name}"))
+        metrics = json.loads((run.model(published) / "metrics.json").read_text())
+        metrics["recipe"] = AS_PUBLISHED
+        metrics["valid"]["f1"] += better
+        (run.model(published) / "metrics.json").write_text(json.dumps(metrics))
+    text = made(copy, asked=Asked(recorded=True))
+    rows = {row[0].text: row for row in parsed(text).first("table", "scores").rows()}
+    assert [name for name, row in rows.items() if row[6].text == "–"] == ["bert-crf, as-published"]
+    assert "hmnet, as-published finds entities" in text
+
+
+@pytest.mark.slow
+def test_no_report_shows_what_another_model_looked_at(copy: Path) -> None:
+    path = model_of(copy) / "evaluation-test.json"
+    explanation = path.with_name("explanation-test.parquet")
+    evaluate_trial(RunFolder(copy), HMNET, RunFolder(copy), split="test", tools=SILENT)
+    assert explanation.exists()
+    values = json.loads(path.read_text())
+    values["made_from"]["model"] = "0" * 64
+    path.write_text(json.dumps(values))
+    evaluate_trial(RunFolder(copy), HMNET, RunFolder(copy), split="test", tools=SILENT)
+    assert not explanation.exists()
 
 
 def test_predictions_of_others_are_a_row(copy: Path, tmp_path: Path) -> None:
@@ -367,7 +416,7 @@ def test_predictions_of_others_are_a_row(copy: Path, tmp_path: Path) -> None:
     page = parsed(made(copy, asked=Asked(recorded=True)))
     row = next(row for row in page.first("table", "scores").rows() if row[0].text == "gpt[given]")
     assert shown(row[4]) == 1.0
-    assert "gpt" not in [one.text for one in page.all("h3")]
+    assert not any("gpt" in one.text for one in page.all("h3"))
 
 
 @pytest.mark.parametrize(
