@@ -53,12 +53,13 @@ def in_one_line(error: BaseException, most: int = 200) -> str:
 class Stopped(KeyboardInterrupt):
     """A signal ends the command: SIGINT, which is Ctrl-C, or SIGTERM. What is finished is kept.
 
-    Its text is the sentence for the user; `exit_code` is what a shell gives for the signal.
+    Its text is the sentence for the user, and `how` its beginning; `exit_code` is what a shell gives for the
+    signal.
     """
 
     def __init__(self, number: int) -> None:
-        how = "Interrupted" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}"
-        super().__init__(f"{how}. Finished work is kept: run the same command again to resume.")
+        self.how = "Interrupted" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}"
+        super().__init__(f"{self.how}. Finished work is kept: run the same command again to resume.")
         self.exit_code = 128 + number
 
 

@@ -1,4 +1,4 @@
-"""The commands for a grid of trainings: experiment run, status and table."""
+"""The commands for a grid of trainings: experiment run, status, table, figure and lock."""
 
 import os
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import click
 
 from ...manifests.errors import unknown_name
 from ..cluster.memory import keep_freed_memory
+from ..report.formats import TABLE_FORMATS
 from .completion import one_of
 from .console import lent_tools, print_json, show
 from .group import command, main, subgroup
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_FORMATS = ("text", "markdown", "latex", "csv", "json")
 
 
 @subgroup(main)
@@ -168,8 +167,8 @@ def status(grid: Path, data: tuple[str, ...], systems: tuple[str, ...], jobs: in
     "form",
     default="text",
     metavar="FORMAT",
-    shell_complete=one_of(_FORMATS),
-    help=f"One of {', '.join(_FORMATS)}.",
+    shell_complete=one_of(TABLE_FORMATS),
+    help=f"One of {', '.join(TABLE_FORMATS)}.",
 )
 def table(
     grid: Path,
@@ -192,8 +191,8 @@ def table(
     from ..experiment.results import results
     from ..report.experiment import results_as
 
-    if form not in _FORMATS:
-        raise unknown_name("--format", form, _FORMATS)
+    if form not in TABLE_FORMATS:
+        raise unknown_name("--format", form, TABLE_FORMATS)
     found = results(_opened(grid, data, systems), against)
     show(*results_as(form, found, groups).split("\n"))
 

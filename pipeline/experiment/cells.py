@@ -80,7 +80,6 @@ class Row:
         """Return a training of the row. start: the digits of the model that it starts from; "": none."""
         seed, subset = pair
         draw, features = self.draw, self.block.features
-        subset = subset if draw.shots or draw.percent else 1
         drawn: dict[str, Any] = {"shots": draw.shots, "percent": draw.percent, "natural": draw.natural}
         return Trial(
             self.system, seed, subset_seed=subset, start=start, features=features, recipe=recipe, **drawn

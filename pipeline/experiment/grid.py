@@ -26,7 +26,7 @@ from typing import Any
 
 from ...manifests.errors import InputError, unknown_name
 from ...manifests.files import read_text, reason_of
-from ...manifests.trial import AS_PUBLISHED, RUN
+from ...manifests.trial import AS_PUBLISHED, RUN, Trial
 from ...stages.learning.recipe import Recipes, TrainSettings, check_recipe
 from ...stages.systems.published import DATA_SETS
 from ...stages.systems.registry import SYSTEMS
@@ -236,10 +236,16 @@ def _check_start(block: Block, blocks: Mapping[str, Block]) -> None:
     if block.start_data not in source.data and (block.start_data or len(source.data) > 1):
         raise unknown_name(f"{where}.start_data", block.start_data, source.data)
     if source.start or source.draws != [Draw()]:
-        raise InputError(f"[{where}] can start from a table on all samples that starts from none alone")
+        raise InputError(
+            f"[{where}] start: {source.name} draws samples or has a start of its own; name a table on all "
+            "samples without `start`"
+        )
     for key in ("systems", "seeds"):
         if lacking := [each for each in getattr(block, key) if each not in getattr(source, key)]:
-            raise InputError(f"[{where}] {key}: {lacking[0]} is not among those of its start, {source.name}")
+            raise InputError(
+                f"[{where}] {key}: {lacking[0]} is not among those of its start, {source.name}; add it "
+                "there, or leave it out here"
+            )
 
 
 def _block(name: str, table: Mapping[str, Any], data: tuple[str, ...]) -> Block:
@@ -277,14 +283,12 @@ def _block(name: str, table: Mapping[str, Any], data: tuple[str, ...]) -> Block:
     if "percent" in given and "shots" not in given:
         given["shots"] = ()
     block = Block(name, **given)
-    check_trials(where, block)
+    _check_trials(where, block)
     return block
 
 
-def check_trials(where: str, block: Block) -> None:
+def _check_trials(where: str, block: Block) -> None:
     """Raise InputError where a seed or a draw of a block is out of its range."""
-    from ...manifests.trial import Trial
-
     try:
         for seed, subset, draw in product(block.seeds, block.subset_seeds, block.draws):
             Trial("hmnet", seed, draw.shots, subset, percent=draw.percent, natural=draw.natural)

@@ -17,6 +17,7 @@ __all__ = ["Result", "Spread", "results"]
 
 # The trials of a randomisation and of a bootstrap.
 _DRAWS = 10_000
+_SCORES = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,8 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         spreads = {
-            split: {score: spread and asdict(spread) for score, spread in found.items()}
+            split: {score: (found := self.spread(split, score)) and asdict(found) for score in _SCORES}
             for split in ("valid", "test")
-            if (found := {score: self.spread(split, score) for score in ("precision", "recall", "f1")})
         }
         return {
             **{name: getattr(self, name) for name in ("table", "data", "system", "name", "done", "wanted")},

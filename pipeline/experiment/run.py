@@ -19,7 +19,7 @@ from ...stages.base.tools import Tools, UnitFailure
 from ...stages.learning.inputs import makers
 from ...stages.systems.registry import system_info
 from ..run.config import RunConfig
-from ..run.graph import KINDS, stage_named
+from ..run.graph import KINDS, with_before
 from ..run.new import add_recipes, add_starts, prepare_run, write_options
 from ..run.runner import Report, run_stage, run_together
 from .cells import Cell, Experiment, Row, failure_file
@@ -95,16 +95,7 @@ def _read_by(system: str, features: str) -> tuple[str, ...]:
 
 def _in_order(config: RunConfig, run: RunFolder, names: Sequence[str]) -> Iterator[list[Stage]]:
     """Yield stages and those before them, in the order of a run; a kind's come together."""
-    found: dict[str, Stage] = {}
-
-    def add(name: str) -> None:
-        if name not in found:
-            found[name] = stage_named(config, run, name)
-            for before in found[name].before():
-                add(before)
-
-    for name in names:
-        add(name)
+    found = with_before(config, run, names)
     order = [kind.name for kind in KINDS]
     stages = sorted(found.values(), key=lambda stage: order.index(stage.kind))
     for _, alike in groupby(stages, key=lambda stage: stage.kind):
@@ -143,9 +134,9 @@ def run_experiment(
 ) -> Summary:
     """Make every training of a grid that is not done, each once.
 
-    wrong: why some cannot be made, as `make_runs` returns it. tools: its `map` runs the
-    trainings. threads: see CellUnit. jobs: how many trainings run at once, for the estimate of time. say:
-    prints a line for each training that ends.
+    wrong: why some cannot be made, as `make_runs` returns it. tools: its `map` runs the trainings. threads:
+    see CellUnit. jobs: how many trainings run at once, for the estimate of time. say: prints a line for each
+    training that ends.
     """
     over: set[Cell] = set()
     failed: dict[str, str] = {}
@@ -196,8 +187,9 @@ def _to_do(experiment: Experiment) -> list[Cell]:
 
 
 def _ended(experiment: Experiment, cell: Cell, outcome: Outcome, jobs: int) -> str:
-    done = sum(experiment.look(each).state == "done" for each in experiment.cells())
-    total = len(experiment.cells()) + sum(experiment.waiting().values())
+    cells = experiment.cells()
+    done = sum(experiment.look(each).state == "done" for each in cells)
+    total = len(cells) + sum(experiment.waiting().values())
     left = seconds_left(experiment, jobs)
     about = f"; {in_words(left)} left" if left else ""
     look = experiment.look(cell)
@@ -220,11 +212,12 @@ def seconds_left(experiment: Experiment, jobs: int = 1) -> float | None:
     A training takes what those of the same data, system and draw took, otherwise of the same data, otherwise
     of all.
     """
-    looks = {cell: experiment.look(cell) for cell in experiment.cells()}
+    cells = experiment.cells()
+    looks = {cell: experiment.look(cell) for cell in cells}
     known: dict[Any, list[float]] = {}
     for cell, look in looks.items():
         if look.state == "done" and look.seconds:
-            for key in _alike(experiment.cells()[cell]):
+            for key in _alike(cells[cell]):
                 known.setdefault(key, []).append(look.seconds)
     if not known:
         return None
@@ -232,7 +225,6 @@ def seconds_left(experiment: Experiment, jobs: int = 1) -> float | None:
     def cost(row: Row) -> float:
         return next(mean(known[key]) for key in _alike(row) if key in known)
 
-    cells = experiment.cells()
     total = sum(cost(cells[cell]) for cell, look in looks.items() if look.state in ("to do", "begun"))
     total += sum(count * cost(row) for row, count in experiment.waiting().items())
     return total / max(1, jobs)

@@ -93,13 +93,10 @@ def predict_part(unit: Part) -> str:
         texts = samples_of(worded, images)
         runs = [run.with_texts(scratch, texts) for run in predictor.runs(Path(unit.images))]
         found = predictor.over(posts, worded, images, runs)
-    _commit(
-        unit,
-        [
-            replace(result, error=line.error or result.error)
-            for line, result in zip(lines, found, strict=True)
-        ],
-    )
+    results = [
+        replace(result, error=line.error or result.error) for line, result in zip(lines, found, strict=True)
+    ]
+    _commit(unit, lines, results)
     return str(unit.output)
 
 
@@ -129,17 +126,18 @@ def _lines(unit: Part) -> list[_Line]:
     return found
 
 
-def _commit(unit: Part, results: Sequence[Result]) -> None:
+def _commit(unit: Part, lines: Sequence[_Line], results: Sequence[Result]) -> None:
     """Write a part's results, each with the number of its line."""
     with atomic_path(unit.output) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for line, result in zip(_lines(unit), results, strict=True):
+        for line, result in zip(lines, results, strict=True):
             file.write(json.dumps([line.number, result.to_json()]) + "\n")
 
 
 def give_up(unit: Part, reason: str) -> None:
     """Write the results of lines over which their worker died."""
     error = f"it was given up: {reason}"
-    _commit(unit, [replace(nothing_in(line.post), image=line.image, error=error) for line in _lines(unit)])
+    lines = _lines(unit)
+    _commit(unit, lines, [replace(nothing_in(line.post), image=line.image, error=error) for line in lines])
 
 
 def put_together(whole: Part, pieces: Sequence[Part]) -> None:

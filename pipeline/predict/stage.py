@@ -27,7 +27,7 @@ from ...stages.learning.made_by import output_digest
 from ...stages.predict.inputs import posts_of
 from ...stages.predict.posts import Post
 from ...stages.predict.results import MISSING, NONE, UNREADABLE, USED, as_line
-from ...stages.systems.registry import BACKBONE_FILE
+from ...stages.systems.registry import BACKBONE_FILE, TEMPERATURE_FILE
 from ...stages.vision.folder import Found, ImageFolder, image_row, unreadable_row
 from ...stages.vision.images import MissedImage, UnusableImage, image_bytes
 from ...stages.vision.outcomes import Failure, outcome
@@ -94,7 +94,7 @@ class Predict(Stage):
         return found
 
     def weights(self) -> dict[str, str]:
-        files = ("config.json", "model.safetensors", BACKBONE_FILE, "temperature.json")
+        files = ("config.json", "model.safetensors", BACKBONE_FILE, TEMPERATURE_FILE)
         return {
             f"{model.config.task}.{name}": output_digest(model.folder / name)
             for model in self.predictor.models

@@ -26,7 +26,7 @@ from ...stages.base.stage import Stage
 from ...stages.base.tools import SILENT, Tools
 from ...stages.prepare.identity import identify
 from ..run.config import RunConfig
-from ..run.graph import stages_of
+from ..run.graph import stages_of, with_before
 from ..run.runner import stage_state
 
 __all__ = [
@@ -201,12 +201,8 @@ def _finished(
     stages = stages_of(config, run)
     if trainings is not None:
         stages = [stage for stage in stages if not stage.repeats_whole or stage.name in trainings]
-        read = {name for stage in stages if stage.repeats_whole for name in stage.before()}
-        of_images = [stage for stage in stages if not stage.repeats_whole]
-        for stage in reversed(of_images):
-            if stage.name in read:
-                read.update(stage.before())
-        stages = [stage for stage in stages if stage.repeats_whole or stage.name in read]
+        read = with_before(config, run, [stage.name for stage in stages if stage.repeats_whole])
+        stages = [stage for stage in stages if stage.name in read]
     names = {stage.name for stage in stages}
     begun = sorted(path.stem for path in (run.path / "stages").glob("*.parts"))
     if begun := [name for name in begun if trainings is None or name in names]:

@@ -18,12 +18,12 @@ from ...manifests.run import RunFolder
 from ...manifests.schemas import SPLITS
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools, counted
-from ...stages.learning.causes import start_token
+from ...stages.learning.causes import start_token, token_of
 from ...stages.prepare.identity import identify
 from ...stages.prepare.readers import read_samples
 from ...stages.prepare.settings import PrepareSettings
 from ..run.config import RunConfig
-from ..run.graph import stage_named
+from ..run.graph import stage_named, with_before
 from ..run.runner import Report, run_stage
 from .lock import data_facts, environment_of, read_lock
 from .outside import outside_of, put_options
@@ -127,9 +127,8 @@ def reproduce(
     `run` must be new or an interrupted reproduction of the same lock. outside: weights and files of this
     machine, by the names in outside.OPTIONS; None: the one that the lock names. only: the name of one
     training, which is made with what it reads and nothing else. starts: folders of the models that trainings
-    start from. The outcome is also written
-    to reproduction.json in its folder. Raises StageError where `run` is something else, and WeightsError or
-    InputError where one from outside is not available.
+    start from. The outcome is also written to reproduction.json in its folder. Raises StageError where `run`
+    is something else, and WeightsError or InputError where one from outside is not available.
     """
     wanted = read_lock(lock)
     config = _configuration(wanted, lock, text, images, outside)
@@ -164,9 +163,7 @@ def _with_what_it_reads(
     }
     if name not in trainings:
         raise unknown_name("--only", name, [known for known in trainings if known not in stages])
-    wanted = [trainings[name]]
-    for each in wanted:  # it grows
-        wanted += stage_named(config, run, each).before()
+    wanted = with_before(config, run, [trainings[name]])
     return {stage: values for stage, values in stages.items() if stage in wanted}
 
 
@@ -174,7 +171,7 @@ def _check_starts(stages: Mapping[str, Any], config: RunConfig) -> None:
     """Raise WeightsError where a training on features starts from a model that is not here."""
     for name, locked in stages.items():
         digest = locked.get("weights", {}).get("start")
-        if digest is not None and name.startswith("train-") and digest[:8] not in config.starts:
+        if digest is not None and name.startswith("train-") and token_of(digest) not in config.starts:
             raise WeightsError(
                 f"{name} starts from the model with the digest {digest}, which is not here; give its folder "
                 "with --start"

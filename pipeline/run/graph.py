@@ -29,7 +29,17 @@ from ...stages.scenes.stage import Scenes
 from ...stages.train.stage import Train
 from ...stages.vision.sets import FeatureSet, feature_set
 
-__all__ = ["KINDS", "SETTINGS", "Kind", "Tables", "build_stage", "stage_named", "stages_of", "view_source"]
+__all__ = [
+    "KINDS",
+    "SETTINGS",
+    "Kind",
+    "Tables",
+    "build_stage",
+    "stage_named",
+    "stages_of",
+    "view_source",
+    "with_before",
+]
 
 S = TypeVar("S")
 
@@ -187,3 +197,14 @@ def stage_named(tables: Tables, run: RunFolder, name: str) -> Stage:
         if kind.named is not None and (member := kind.named(name)) is not None:
             return kind.build(tables, run, member)
     raise InputError(f"no stage of this hmnet-pipe is called {name!r}; it was made by another version")
+
+
+def with_before(tables: Tables, run: RunFolder, names: Iterable[str]) -> dict[str, Stage]:
+    """Return these stages and all that make what they read, by name."""
+    found: dict[str, Stage] = {}
+    wanted = list(names)
+    for name in wanted:  # it grows
+        if name not in found:
+            found[name] = stage_named(tables, run, name)
+            wanted += found[name].before()
+    return found

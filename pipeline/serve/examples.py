@@ -12,6 +12,7 @@ from ...manifests.errors import HmnetPipeError
 from ...manifests.run import RunFolder
 from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table, usable_images
+from ...stages.predict.posts import Post, Words, words_of
 from ...stages.text.limits import Span
 from ...stages.vision.images import UnusableImage, image_bytes
 from ...stages.vision.signatures import format_of
@@ -88,17 +89,9 @@ def _test_posts(run: RunFolder) -> Sequence[Example]:
 
 
 def _example(row: dict[str, Any], path: Path) -> Example:
-    text, offsets = row["text"], row["offsets"]
-    if text is None or offsets is None:
-        text, offsets = " ".join(row["tokens"]), []
-        at = 0
-        for token in row["tokens"]:
-            offsets.append((at, at + len(token)))
-            at += len(token) + 1
-    if row["head"] is None:
-        return Example(text, path)
-
-    def characters(words: Sequence[int]) -> Span:
-        return offsets[words[0]][0], offsets[words[1] - 1][1]
-
-    return Example(text, path, characters(row["head"]), characters(row["tail"]))
+    if row["text"] is None or row["offsets"] is None:
+        words = words_of(Post(tokens=row["tokens"]), "")
+    else:
+        words = Words(row["text"], row["tokens"], row["offsets"], given=False)
+    head, tail = (None if row[end] is None else words.characters(row[end]) for end in ("head", "tail"))
+    return Example(words.text, path, head, tail)

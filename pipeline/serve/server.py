@@ -103,10 +103,10 @@ class _Patient(H11Protocol):
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Say that the server ends, and end it, with the pictures that it was given."""
+    """Say that the server ends, remove the images that it was given, and end it."""
+    stopped = Stopped(number)
     try:
-        how = "Interrupted" if number == signal.SIGINT else f"Stopped by {signal.Signals(number).name}"
-        os.write(2, f"\n{how}: the page is gone, and its port is free.\n".encode())
+        os.write(2, f"\n{stopped.how}: the page is gone, and its port is free.\n".encode())
         remove_scratch()
     finally:
-        os._exit(Stopped(number).exit_code)
+        os._exit(stopped.exit_code)

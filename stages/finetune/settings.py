@@ -7,6 +7,7 @@ from ...manifests.errors import InputError
 from ...manifests.fingerprint import digest_file
 from ...manifests.trial import PRETRAINED, TRAINED
 from ..base.settings import check_settings, setting
+from ..learning.causes import token_of
 from ..learning.recipe import MOST_EPOCHS
 
 __all__ = ["FinetuneSettings"]
@@ -55,4 +56,4 @@ class FinetuneSettings:
                 f"--from: {self.start} holds no trained model; "
                 "give a folder that train or finetune has written, 'train' or 'pretrained'"
             )
-        return digest_file(model)[:8]
+        return token_of(digest_file(model))

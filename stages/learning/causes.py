@@ -55,6 +55,7 @@ def recipe_parameters(
 
     Device and precision are those that "auto" stands for. record: that of the stage's last run, which may
     hold them. negative: the negative relation of the data; None: there is none, or the task is the other one.
+    task: draws of sentences are made otherwise than they once were, and those of relations are not.
     """
     values = {name: value for name, value in asdict(recipe).items() if not is_later_default(name, value)}
     values["device"], values["precision"] = resolve_recorded(recipe.device, recipe.precision, record)
@@ -110,7 +111,12 @@ def start_token(folder: Path) -> str:
         raise InputError(
             f"{folder} holds no trained model to start from; give a folder that `hmnet-pipe train` wrote"
         )
-    return digest_file(model)[:8]
+    return token_of(digest_file(model))
+
+
+def token_of(digest: str) -> str:
+    """Return the digits by which a trial names the model with this digest."""
+    return digest[:8]
 
 
 def model_outputs(folder: Path, *more: str) -> dict[str, str]:

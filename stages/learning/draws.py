@@ -74,7 +74,7 @@ def _classes(gold: Sequence[str]) -> set[str | None]:
 
 
 def share_of(split: Split, percent: int, seed: int) -> Split:
-    """Return so much of a split, at least one sample, in its order, whatever the samples' classes."""
+    """Return `percent` percent of a split's samples, at least one, in its order, of whatever classes."""
     order = np.random.default_rng(seed).permutation(len(split)).tolist()
     return split.take(sorted(order[: max(1, round(len(split) * percent / 100))]))
 

@@ -77,7 +77,7 @@ def take_over(model: System, start: Path) -> None:
             f"--start: {start} has an encoder of type {source.config.encoder['model_type']}, and the new "
             f"model one of type {own.encoder['model_type']}; train with the encoder of that model"
         )
-    weights = model.state_dict()
+    weights = model.state_dict()  # which shares its memory with the model
     for name, value in source.state_dict().items():
         if source.is_head(name):
             continue
@@ -91,7 +91,6 @@ def take_over(model: System, start: Path) -> None:
                 "settings of that model"
             )
         there.copy_(value)
-    model.load_state_dict(weights)
 
 
 def _seen(config: ModelConfig) -> Any:

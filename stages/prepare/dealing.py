@@ -18,8 +18,8 @@ __all__ = ["dealt"]
 def dealt(names: Sequence[str | None], folder: Path, seed: int, share: float) -> list[str | None]:
     """Return the image name of each sample, of which a `share` is dealt an image of the folder at random.
 
-    names: those that the texts give, None where there is none. A larger share deals the same images to the
-    same samples, and to more. Raises InputError where the folder holds no image.
+    names: those that the texts give, None where there is none. share: from 0 to 1. A larger share deals the
+    same images to the same samples, and to more. Raises InputError where the folder holds no image.
     """
     images = image_names(folder)
     if not images:

@@ -59,13 +59,16 @@ class HMNeT(System):
 
     def prefix(self, batch: Batch) -> list[LayerPrefix | None] | None:
         """Return each layer's visual prefix, or None without a view: plain text, exactly."""
-        if batch.views is None or batch.view_mask is None or not self.path(batch):
+        if batch.views is None or batch.view_mask is None or not self._sees_any(batch):
             return None
         prefixes: list[LayerPrefix | None] = self.fusion(batch.views, batch.view_mask)
         return prefixes
 
     def path(self, batch: Batch) -> bool:
         """Return whether any view is seen: otherwise the text is encoded without a prefix."""
+        return self._sees_any(batch)
+
+    def _sees_any(self, batch: Batch) -> bool:
         mask = batch.view_mask if batch.known_mask is None else batch.known_mask
         return mask is not None and self.fusion.sees(mask)
 

@@ -14,7 +14,7 @@ from typing import Any
 from ...manifests.errors import InputError, WeightsError, in_one_line
 from ...manifests.files import disk_error, read_text, reason_of
 from ..text.vocabulary import VOCABULARY_FILE
-from .registry import BACKBONE_FILE
+from .registry import BACKBONE_FILE, TEMPERATURE_FILE
 
 __all__ = [
     "CARD",
@@ -36,7 +36,7 @@ MODEL_FILES = (
     BACKBONE_FILE,
     "tokenizer/*",
     VOCABULARY_FILE,
-    "temperature.json",
+    TEMPERATURE_FILE,
     "metrics.json",
 )
 """What is fetched from the hub and sent there. No file of these holds a text of the data."""
@@ -61,7 +61,10 @@ def model_folder(
     try:
         is_folder = folder.is_dir()
     except OSError as error:  # a name that no file can have
-        raise InputError(f"{name!s:.100}... is no model: {error.strerror}") from error
+        raise InputError(
+            f"{name!s:.100} is no model ({error.strerror}); give the folder of a trained model, or the "
+            "name of one on the Hugging Face hub (user/name)"
+        ) from error
     if is_folder:
         return folder
     if folder.exists():
@@ -97,9 +100,11 @@ def model_folder(
 
 
 def _runs_in(folder: Path) -> list[str]:
-    """Return the names of the runs in a folder: with some, what is not there is a run that was mistyped."""
+    """Return the names of the runs in a folder: what is missing beside them is a run that was mistyped."""
+    if not folder.name:  # a working directory, or all of the disk
+        return []
     found = [place.parent for pattern in ("*/run.toml", "*/*/run.toml") for place in folder.glob(pattern)]
-    return sorted(path.relative_to(folder).as_posix() for path in found) if folder.name else []
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def files_to_push(

@@ -100,7 +100,7 @@ def encoder_type(folder: Path) -> str:
             AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
         )
     except Exception as error:  # files of others break their readers in any way
-        raise _unreadable(folder, "BERT-type encoder", error) from error
+        raise _unreadable(folder, "text encoder", error) from error
 
 
 @quiet()
@@ -137,7 +137,7 @@ def pretrained(
             "unpickled; save the encoder as model.safetensors"
         ) from error
     except Exception as error:  # files of others break their readers in any way
-        raise _unreadable(folder, "BERT-type encoder", error) from error
+        raise _unreadable(folder, "text encoder", error) from error
     random = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
     if missing := sorted(name for name in random if new is None or not name.startswith(f"{new}.")):
         raise WeightsError(
@@ -168,7 +168,9 @@ def _building(config: Any) -> dict[str, Any]:
             f"{', '.join(config.languages[:5])}, ..."
         )
     if getattr(config, "talking_head", False):
-        raise WeightsError("its heads are mixed (talking_head), so that none has a prefix of its own")
+        raise WeightsError(
+            "its heads are mixed (talking_head), so that none has a prefix of its own; use an encoder without"
+        )
     options: dict[str, Any] = {"trust_remote_code": False}
     if not family.name.startswith("deberta"):  # whose attention is encoders.disentangled's
         options["attn_implementation"] = ATTENTION

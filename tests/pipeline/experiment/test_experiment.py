@@ -149,7 +149,9 @@ def test_nothing_is_trained_twice(finished: Path, monkeypatch: pytest.MonkeyPatc
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_all_systems_are_given_the_same_samples(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_draw_has_samples_of_its_own_and_more_shots_have_more(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(finished)
     subsets = {
         (one["shots"], one["subset_seed"]): one["subset"]

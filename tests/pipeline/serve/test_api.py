@@ -1,5 +1,6 @@
 """What the server answers: the predictor's own answer, and one sentence to whatever else is asked."""
 
+import asyncio
 import base64
 import json
 import threading
@@ -12,11 +13,14 @@ from hmnet_pipe import Predictor
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.serve.app import application
+from hmnet_pipe.pipeline.serve.body import asked_of
 from hmnet_pipe.pipeline.serve.examples import Example, examples_of
 from hmnet_pipe.pipeline.serve.limits import DEFAULT_LIMITS, Limits
+from hmnet_pipe.pipeline.serve.refusal import Refusal
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from ...running import Demos
+from ...running import Demos, wait_until
 from ...serving import bomb
 
 pytestmark = pytest.mark.slow
@@ -174,15 +178,26 @@ def test_a_form_that_is_cut_off_is_not_answered_without_its_image(client: TestCl
     assert client.post("/predict", content=whole, headers=kind).status_code == 422
 
 
-def test_a_body_is_counted_while_it_comes(find: Predictor) -> None:
+def test_a_body_is_refused_before_it_is_whole() -> None:
+    given: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        given.append(1)
+        return {"type": "http.request", "body": b" " * 10_000, "more_body": len(given) < 1000}
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    with pytest.raises(Refusal, match="at most"):
+        asyncio.run(asked_of(Request(scope, receive), Limits(body=100_000)))
+    assert len(given) == 11
+
+
+def test_a_body_is_counted_with_and_without_its_length(find: Predictor) -> None:
     client = client_of(find, [], Limits(body=100_000))
     kind = {"content-type": "application/json"}
-    read = []
 
     def pieces() -> Iterator[bytes]:  # without Content-Length
         yield b'{"text": "Ada in Oslo"'
-        for number in range(1000):
-            read.append(number)
+        for _ in range(1000):
             yield b" " * 10_000
         yield b"}"
 
@@ -224,8 +239,7 @@ def test_beyond_the_line_the_model_is_busy(find: Predictor) -> None:
         for thread in threads:
             thread.start()
         assert entered.wait(20)
-        while client.get("/health").json()["waiting"] < 3:
-            pass
+        wait_until(lambda: client.get("/health").json()["waiting"] == 3, 20)
         refused = client.post("/predict", json={"text": "Ada in Oslo"})
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0

@@ -57,6 +57,15 @@ def answered(port: int, body: bytes, kind: str) -> tuple[int, Any]:
         time.sleep(0.05 * float(answer.headers["Retry-After"]))
 
 
+def waiting(server: Serving) -> int:
+    """Return how many requests are at work or wait."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", "/health")
+    found = json.loads(connection.getresponse().read())["waiting"]
+    connection.close()
+    return int(found)
+
+
 def as_json(text: str, image: bytes | None) -> tuple[bytes, str]:
     values = {"text": text, **({} if image is None else {"image": base64.b64encode(image).decode()})}
     return json.dumps(values).encode(), "application/json"
@@ -238,10 +247,7 @@ def test_good_requests_among_hostile_ones_are_answered_right(model: Path, tmp_pa
         assert wrong == []
         assert good == REQUESTS - len(hostile)
         assert most - before < 600e6, f"{(most - before) / 1e6:.0f} MB more"
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        connection.request("GET", "/health")
-        assert json.loads(connection.getresponse().read())["waiting"] == 0
-        connection.close()
+        assert waiting(server) == 0
 
         # A request is at work and another one waits when the signal comes.
         ends: list[BaseException] = []
@@ -255,12 +261,13 @@ def test_good_requests_among_hostile_ones_are_answered_right(model: Path, tmp_pa
         late = [threading.Thread(target=cut) for _ in range(4)]
         for thread in late:
             thread.start()
-        time.sleep(0.1)
+        wait_until(lambda: waiting(server) >= 2, 20)
         begun = time.monotonic()
         code = server.end()
         assert time.monotonic() - begun < 2
         for thread in late:
             thread.join(20)
+        assert ends
         assert code == 143
         assert server.said() == "\nStopped by SIGTERM: the page is gone, and its port is free.\n"
         with socket.create_server(("127.0.0.1", server.port)):

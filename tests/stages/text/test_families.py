@@ -212,3 +212,8 @@ def test_a_type_that_takes_no_prefix_is_refused_with_its_reason(tmp_path: Path, 
 def test_a_text_for_no_adapter_is_refused() -> None:
     with pytest.raises(WeightsError, match=r"no default_language.* set it to one of en_XX, de_DE"):
         encoder_from_config({**config_of("xmod"), "default_language": None})
+
+
+def test_mixed_heads_are_refused() -> None:
+    with pytest.raises(WeightsError, match=r"talking_head.* use an encoder without"):
+        encoder_from_config({**config_of("bert"), "talking_head": True})
