@@ -44,8 +44,9 @@ from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cluster.dask import default_workers
 from hmnet_pipe.pipeline.cluster.memory import keep_freed_memory
 from hmnet_pipe.pipeline.predict.command import predict_file
+from hmnet_pipe.pipeline.predict.part import Models
 from hmnet_pipe.pipeline.predict.predictor import PredictOptions
-from hmnet_pipe.pipeline.predict.stage import Models, Source
+from hmnet_pipe.pipeline.predict.stage import Source
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.pipeline.run.runner import run_stage

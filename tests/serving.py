@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from hmnet_pipe.pipeline.predict.part import Models
 from hmnet_pipe.pipeline.predict.predictor import PredictOptions
-from hmnet_pipe.pipeline.predict.stage import Models
 from hmnet_pipe.pipeline.serve.command import serve_models
 from hmnet_pipe.pipeline.serve.limits import Limits
 from hmnet_pipe.pipeline.serve.port import hold_port

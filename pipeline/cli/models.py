@@ -122,7 +122,9 @@ def evaluate(
     [trial] = trials_of((system,), (seed,), *subset, features, token, (recipe,), percent, natural)
     if entities is not None:
         if finetuned or shuffle_images or no_images or explain or calibrate:
-            raise InputError("--pipeline goes with --split, --no-types and --data alone")
+            raise InputError(
+                "--pipeline goes with --split, --no-types and --data alone; leave the others out"
+            )
         from ..predict.command import model_meant
         from ..predict.triples import evaluate_together, triples_table
 
@@ -141,7 +143,7 @@ def evaluate(
             show(*triples_table(scores).split("\n"), f"evaluate: {split} -> {path}")
         return
     if not types:
-        raise InputError("--no-types goes with --pipeline alone")
+        raise InputError("--no-types goes with --pipeline alone; give both, or neither")
     with lent_tools(quiet=as_json) as tools:
         scores, path = evaluate_trial(
             RunFolder(run),

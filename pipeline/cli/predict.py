@@ -136,8 +136,9 @@ def predict(
     from ...stages.predict.outputs import encoded
     from ...stages.predict.results import as_line
     from ..predict.command import model_meant, predict_file, shown, streamed
+    from ..predict.part import Models
     from ..predict.predictor import PredictOptions
-    from ..predict.stage import Models, Source
+    from ..predict.stage import Source
 
     if (text is None) == (posts is None):
         raise click.UsageError("give either POSTS, a file or - for standard input, or --text.")

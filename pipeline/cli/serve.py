@@ -53,8 +53,8 @@ def serve(
 
     held = hold_port(host, port)  # before torch is imported
     from ..predict.command import model_meant
+    from ..predict.part import Models
     from ..predict.predictor import PredictOptions
-    from ..predict.stage import Models
     from ..serve.command import serve_models
 
     models = Models(

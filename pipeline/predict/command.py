@@ -20,8 +20,9 @@ from ...stages.vision.folder import ImageFolder
 from ...stages.vision.images import UnusableImage
 from ..run.evaluate import finetuned_model
 from ..run.runner import Report, run_stage
+from .part import Models
 from .predictor import Predictor
-from .stage import Models, Predict, Source, check_image_folder
+from .stage import Predict, Source, check_image_folder
 
 __all__ = ["model_meant", "predict_file", "shown", "streamed"]
 

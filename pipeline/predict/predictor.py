@@ -67,7 +67,7 @@ class PredictOptions:
         if self.long not in LONG:
             raise unknown_name("long", self.long, LONG)
         if self.alternatives < 0:
-            raise InputError(f"alternatives is a number of readings, not {self.alternatives}")
+            raise InputError(f"alternatives must be a whole number from 0, not {self.alternatives}")
 
     @property
     def wanted(self) -> Wanted:

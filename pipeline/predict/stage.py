@@ -34,7 +34,7 @@ from ...stages.vision.outcomes import Failure, outcome
 from .part import Models, Part, give_up, predict_part, put_together
 from .predictor import Predictor, distinct
 
-__all__ = ["PREDICTIONS", "Models", "Predict", "Source", "check_image_folder"]
+__all__ = ["PREDICTIONS", "Predict", "Source", "check_image_folder"]
 
 PREDICTIONS = "predictions.jsonl"
 

@@ -327,13 +327,12 @@ def photo(picture: Photo, weights: Sequence[float], cells: Sequence[float] | Non
                 stroke_width=line,
             )
         )
-        at = max(y0, 13.0)
         parts.append(
             tag(
                 "text",
                 f"{box.view} {box.label}",
                 x=x0 + 3,
-                y=at + 12 if y0 >= 0 and at == y0 else at,
+                y=y0 + 12 if y0 >= 13 else 13.0,
                 class_="boxlabel",
             )
         )

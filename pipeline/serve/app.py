@@ -80,7 +80,7 @@ def application(
     async def image(request: Request) -> Response:
         number: str = request.path_params["number"]
         if not re.fullmatch("[0-9]{1,9}", number) or int(number) >= len(examples):
-            raise Refusal(404, "There is no such example.")
+            raise Refusal(404, "There is no such example; see /examples.")
         try:
             data, kind = await asyncio.to_thread(examples[int(number)].image)
         except UnusableImage as error:

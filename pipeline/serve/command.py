@@ -7,8 +7,8 @@ from collections.abc import Callable
 from PIL import Image
 
 from ...stages.predict.posts import Post
+from ..predict.part import Models
 from ..predict.predictor import Predictor
-from ..predict.stage import Models
 from .app import application
 from .examples import examples_of
 from .limits import DEFAULT_LIMITS, Limits

@@ -101,7 +101,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _relation(where: str, values: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
     relation = values.get("relation")
     if not isinstance(relation, str):
-        raise InputError(f"{where} has no `relation` that is a text")
+        raise InputError(f"{where} has no `relation` that is a text; give one")
     return [relation]
 
 
@@ -111,9 +111,13 @@ def _tags(where: str, values: Mapping[str, Any], tokens: Sequence[str]) -> list[
     if tags is None:
         return _of_entities(where, values.get("entities"), len(tokens))
     if not isinstance(tags, list) or not all(isinstance(tag, str) and _TAG.fullmatch(tag) for tag in tags):
-        raise InputError(f"{where}: `tags` must be a list of BIO tags, such as O, B-PER, I-PER")
+        raise InputError(
+            f"{where}: `tags` must be a list of BIO tags, such as O, B-PER, I-PER; give one for each word"
+        )
     if len(tags) != len(tokens):
-        raise InputError(f"{where} has {len(tags)} tags, and the sample {len(tokens)} words")
+        raise InputError(
+            f"{where} has {len(tags)} tags, and the sample {len(tokens)} words; give one for each word"
+        )
     return tags
 
 
@@ -127,13 +131,15 @@ def _of_entities(where: str, entities: Any, words: int) -> list[str]:
             raise InputError(f"{where}: its entities count characters; predict the samples as words")
         start, end = (one.get(f"token_{side}", one.get(side)) for side in ("start", "end"))
         if not isinstance(kind, str) or not _TAG.fullmatch(f"B-{kind}"):
-            raise InputError(f"{where}: an entity has no `type` that is a word")
+            raise InputError(f"{where}: an entity has no `type` that is a word; give it one")
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= words:
             raise InputError(
                 f"{where}: {kind} from {start!r} to {end!r} is no range of the sample's {words} words; "
                 "`start` and `end` count words, from 0, and the end is outside"
             )
         if set(tags[start:end]) != {"O"}:
-            raise InputError(f"{where}: {kind} from {start} to {end} overlaps another entity")
+            raise InputError(
+                f"{where}: {kind} from {start} to {end} overlaps another entity; keep one of them"
+            )
         tags[start:end] = [f"B-{kind}", *[f"I-{kind}"] * (end - start - 1)]
     return tags

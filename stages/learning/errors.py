@@ -1,4 +1,4 @@
-"""What kind of error each entity or relation is, which types are taken for which, and scores that forgive.
+"""Kinds of errors in entities and relations, which types are taken for which, and partial credit.
 
 Entities of the gold and of the prediction are paired one to one: first those that are equal, then those of
 the same words, then those that overlap with the same type, then those that overlap; among these the longest

@@ -23,9 +23,9 @@ from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.predict.command import model_meant, predict_file, streamed
-from hmnet_pipe.pipeline.predict.part import Part
+from hmnet_pipe.pipeline.predict.part import Models, Part
 from hmnet_pipe.pipeline.predict.predictor import PredictOptions
-from hmnet_pipe.pipeline.predict.stage import Models, Predict, Source
+from hmnet_pipe.pipeline.predict.stage import Predict, Source
 from hmnet_pipe.pipeline.run.runner import run_stage
 from hmnet_pipe.stages.base.tools import SILENT, ProgressBar, Tools, UnitFailure
 from PIL import Image

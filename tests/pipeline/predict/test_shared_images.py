@@ -10,8 +10,9 @@ from hmnet_pipe.manifests.schemas import IMAGES, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.predict.command import predict_file
+from hmnet_pipe.pipeline.predict.part import Models
 from hmnet_pipe.pipeline.predict.predictor import PredictOptions
-from hmnet_pipe.pipeline.predict.stage import Models, Source
+from hmnet_pipe.pipeline.predict.stage import Source
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.graph import stage_named
 from hmnet_pipe.pipeline.run.runner import run_stage
