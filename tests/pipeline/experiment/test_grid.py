@@ -66,6 +66,7 @@ def test_the_grids_that_come_with_the_package_are_sound(path: Path) -> None:
     assert grid.blocks
 
 
+OTHER = '[trainings.b]\nsystems = ["hmnet"]\n'
 WRONG = {
     "": "there is no run to train on; add a table",
     "data = 3": "data must hold tables",
@@ -88,6 +89,11 @@ WRONG = {
     f"{HEAD}{PLAIN}search = {{ learning_rate = [nan] }}": "search.learning_rate must be a list of numbers",
     f'{HEAD}{PLAIN}recipe = "as-published"\nsearch = {{ epochs = [1] }}': "nothing to search",
     f"{HEAD}{PLAIN}[recipes.few]\nepoch = 3": r"\[recipes.few\] the key 'epoch' is not one of",
+    f'{HEAD}{PLAIN}against = "b"': r"trainings.a: the table 'b' is not one of",
+    f'{HEAD}{PLAIN}start = "a"': r"trainings.a: the table 'a' is not one of",
+    f'{HEAD}{PLAIN}{OTHER}start = "a"\nstart_data = "y"': r"trainings.b.start_data 'y' is not one of x",
+    f'{HEAD}{PLAIN}shots = [1]\n{OTHER}start = "a"': r"\[trainings.b\] start: a draws .* name a table",
+    f'{HEAD}{PLAIN}{OTHER}start = "a"': r"\[trainings.b\] systems: hmnet is not among .* add it there",
     "[data": "is not valid TOML",
 }
 
