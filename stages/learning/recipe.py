@@ -113,7 +113,7 @@ class TrainSettings:
     )
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
     cuda_graphs: bool = setting(
-        False, "on a GPU, start the kernels of a step all at once, as a CUDA graph; changes no number"
+        True, "on a GPU, start the kernels of a step all at once, as a CUDA graph; changes no number"
     )
     processes: int = setting(1, "processes that train together; torchrun sets it", at_least=1, at_most=2**12)
     tensorboard: bool = setting(False, "draw losses, rates and scores for TensorBoard, in logs/")

@@ -70,17 +70,19 @@ def encode_with_views(
 ) -> Any:
     """Return the output of transformers' model for texts with views behind them.
 
-    input_ids, attention_mask: (B, n). vectors: (B, V, width). mask: (B, V) bool; left out, it would be all
-    true. Every view is of visual type 1 at visual position 0: views have no order.
+    input_ids, attention_mask: (B, n). vectors: (B, V, width). mask: (B, V) bool. Every view is of visual
+    type 1 at visual position 0: views have no order.
     """
-    return encoder(
+    model: Any = encoder
+    states = model.embeddings(
         input_ids=input_ids,
-        attention_mask=attention_mask,
         visual_embeds=vectors,
-        visual_attention_mask=mask,
         visual_token_type_ids=torch.ones(mask.shape, dtype=torch.long, device=mask.device),
-        **asked,
     )
+    # Some releases of transformers bring a number from the CPU for this, which no CUDA graph can record.
+    absent = ~torch.cat((attention_mask.bool(), mask), 1)[:, None, None]  # shape: (B, 1, 1, n + V)
+    bias = states.new_zeros(absent.shape).masked_fill(absent, torch.finfo(states.dtype).min)
+    return model.encoder(states, attention_mask=bias, **asked)
 
 
 def _of_bert(bert: nn.Module, width: int) -> nn.Module:
