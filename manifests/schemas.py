@@ -80,8 +80,9 @@ IMAGES = _schema(
 
 # One row for each thing that a stage refused or repaired. `kind` in prepare's is "image" (the sample is kept
 # without its image), "tag" (an orphan I- tag), "relation" (the negative relation in another spelling), "span"
-# (a span of characters that was moved to whole words, or dropped) or "scheme" (tags of BIOES or BILOU, read
-# as BIO); in those of scenes and dependencies it is "scene" or "tree".
+# (a span of characters that was moved to whole words, or dropped), "scheme" (tags that were not BIO, read as
+# BIO) or "row" (what no sample could be made of, which has no name of one); in those of scenes and
+# dependencies it is "scene" or "tree".
 PROBLEMS = _schema(
     ("kind", pa.string()),
     ("sample", pa.string()),

@@ -11,7 +11,7 @@ import click
 from ...manifests.run import DEFAULT_SET, RunFolder
 from ...manifests.schemas import TASKS
 from ...manifests.trial import RUN
-from ...stages.prepare.readers import FORMATS
+from ...stages.prepare.readers import FORMAT_NAMES
 from ..cluster.memory import release_freed_memory
 from ..run.recipes import PRESETS
 from .completion import feature_sets, one_of
@@ -47,8 +47,8 @@ _READING = ("words", "strict_spans", "column", "labels", "negative", "deal_image
     "--format",
     "text_format",
     default="auto",
-    shell_complete=one_of(FORMATS),
-    help="auto, twitter, mnre or jsonl.",
+    shell_complete=one_of(FORMAT_NAMES),
+    help=f"One of {', '.join(FORMAT_NAMES)}; auto decides by the files' names and contents.",
 )
 @settings_options("prepare", *_READING)
 @json_option

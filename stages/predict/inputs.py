@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ...manifests.errors import InputError, in_one_line, unknown_name
 from ...manifests.files import is_utf8
-from ..text.written import DOCUMENT, IMAGE_HEADER, cells_of, is_header, shorten, unrepeated
+from ..text.written import DOCUMENT, cells_of, header_of, is_comment, shorten, unrepeated
 from .posts import Post
 from .streams import MOST, STDIN, Array, Source, check_file, opened
 
@@ -273,16 +273,16 @@ def _of_row(row: dict[str, Any], text_column: str, image_column: str) -> dict[st
 def _of_words(source: Source) -> Posts:
     """Yield the posts of a file of a word a line, as Twitter-2015 and CoNLL have it, with labels or without.
 
-    Blank lines end a post. `IMGID:7` begins one whose id is 7 and whose image is 7.jpg. Labels of all its
-    words, in the last column, pass through as "tags".
+    Blank lines end a post. `IMGID:7` begins one whose id is 7 and whose image is 7.jpg, and `# image = 7.png`
+    one whose image is that. Labels of all its words, in the last column, pass through as "tags".
     """
     draft = _Draft()
     for number, text in source.lines():
-        header = isinstance(text, str) and is_header(text)
+        header = header_of(text) if isinstance(text, str) else None
         if header or (isinstance(text, str) and (not text.strip() or text.split()[0] == DOCUMENT)):
             yield from draft.post(source)
-            draft = _Draft(number, str(text).removeprefix(IMAGE_HEADER).strip()) if header else _Draft()
-        else:
+            draft = _Draft(number, header, str(text)) if header else _Draft()
+        elif not (isinstance(text, str) and is_comment(text)):
             draft.number = draft.number or number
             draft.add(source, text)
     yield from draft.post(source)
@@ -290,10 +290,14 @@ def _of_words(source: Source) -> Posts:
 
 @dataclass
 class _Draft:
-    """A post of which not all lines are read. number: of its first line, 0 before that."""
+    """A post of which not all lines are read.
+
+    number: of its first line, 0 before that. header: its id and image, where a line, `written`, names them.
+    """
 
     number: int = 0
-    image: str | None = None
+    header: tuple[str, str] | None = None
+    written: str = ""
     size: int = 0
     words: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
@@ -317,14 +321,14 @@ class _Draft:
 
     def post(self, source: Source) -> Posts:
         """Yield the post, or its error; nothing where it has no line."""
-        if self.error is None and self.image is not None and not self.words:
-            self.error = source.error(f'no word follows "{IMAGE_HEADER}{self.image}"', self.number)
+        if self.error is None and self.header is not None and not self.words:
+            self.error = source.error(f'no word follows "{self.written.strip()}"', self.number)
         if self.error is not None:
             yield self.number, self.error
         elif self.words:
-            image = None if not self.image else f"{self.image}.jpg"
+            name, image = self.header or ("", "")
             more = {"tags": self.tags} if len(self.tags) == len(self.words) else {}
-            yield self.number, Post(tokens=self.words, image=image, id=self.image or None, more=more)
+            yield self.number, Post(tokens=self.words, image=image or None, id=name or None, more=more)
 
 
 _READERS: dict[str, Callable[[Source], Posts]] = {"jsonl": _of_json, "txt": _of_text, "conll": _of_words}

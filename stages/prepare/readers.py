@@ -4,43 +4,38 @@ Bad input raises InputError with its remedy.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...manifests.errors import InputError
 from ...manifests.schemas import SPLITS, TASKS
-from .formats.jsonl import read_jsonl
-from .formats.mnre import read_mnre
-from .formats.rows import Draft, Line, ProblemRow, Reading, SampleRow, TextFile, number_repeats
-from .formats.twitter import has_twitter_labels, read_twitter
+from .formats.registry import FORMATS
+from .formats.rows import Draft, Line, ProblemRow, Reading, Refused, SampleRow, Source, number_repeats
 
 __all__ = [
-    "FORMATS",
+    "FORMAT_NAMES",
     "SPLITS",
     "ProblemRow",
     "Reading",
     "SampleRow",
     "Texts",
     "find_texts",
+    "open_texts",
     "read_samples",
     "samples_of",
 ]
 
-FORMATS = ("auto", "twitter", "mnre", "jsonl")
+FORMAT_NAMES = ("auto", *FORMATS)
 
 _SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
 # The space is in the published MNRE itself: "mnre_val .txt". Its first version was published twice, as
 # "mnre_org_val.txt" and, with all three splits, as "ours_val.txt".
 _FILE_NAME = re.compile(
-    rf"(?P<mnre>mnre_(?:org_)?|ours_)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|jsonl?)"
+    rf"(?P<mnre>mnre_(?:org_)?|ours_)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|conll|jsonl?)"
 )
-_TASK_OF = {"twitter": "ner", "mnre": "re"}
-_EXPECTED = {
-    "auto": "train.txt, mnre_train.txt or train.jsonl",
-    "twitter": "train.txt",
-    "mnre": "mnre_train.txt or train.txt",
-    "jsonl": "train.jsonl",
+_EXPECTED = {"auto": "train.txt, mnre_train.txt or train.jsonl"} | {
+    name: one.expected for name, one in FORMATS.items()
 }
 
 
@@ -59,8 +54,8 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
     """
     if task not in TASKS:
         raise InputError(f"task {task!r} is unknown; expected one of {', '.join(TASKS)}")
-    if format not in FORMATS:
-        raise InputError(f"format {format!r} is unknown; expected one of {', '.join(FORMATS)}")
+    if format not in FORMAT_NAMES:
+        raise InputError(f"format {format!r} is unknown; expected one of {', '.join(FORMAT_NAMES)}")
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds {_EXPECTED[format]}")
     try:
@@ -96,9 +91,9 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
             else _other_training_file(names)
         )
         raise InputError(f"{folder} holds no training file; add {_EXPECTED[format]}{there}")
-    if _TASK_OF.get(kinds[0], task) != task:
+    if (FORMATS[kinds[0]].task or task) != task:
         raise InputError(
-            f"{folder} holds {kinds[0]} files, which are for the task {_TASK_OF[kinds[0]]}, not {task}; "
+            f"{folder} holds {kinds[0]} files, which are for the task {FORMATS[kinds[0]].task}, not {task}; "
             "change the task"
         )
     return Texts(kinds[0], {split: files[split] for split in SPLITS if split in files})
@@ -118,13 +113,15 @@ def _other_training_file(names: list[str]) -> str:
 
 def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
     """Return the format that a file's name indicates, or None where it is not the wanted `format`."""
-    if match["suffix"] in ("json", "jsonl"):
-        kind = None if match["mnre"] else "jsonl"
-    elif match["mnre"]:
-        kind = "mnre"
-    else:  # a plain .txt may be either of two formats
-        kind = format if format in _TASK_OF else {"ner": "twitter", "re": "mnre"}[task]
-    return kind if format in ("auto", kind) else None
+    kinds = [
+        name
+        for name, one in FORMATS.items()
+        if f".{match['suffix']}" in one.suffixes and (not match["mnre"] or name == "mnre")
+    ]
+    if format != "auto":
+        return format if format in kinds else None
+    of_task = [name for name in kinds if FORMATS[name].task in (task, None)]
+    return next(iter([*of_task, *kinds]), None)
 
 
 def read_samples(
@@ -135,29 +132,37 @@ def read_samples(
     Raises InputError: see `find_texts`; for a bad line it names the file and the line.
     """
     texts = find_texts(text, task, format)
-    files = {split: TextFile.read(path) for split, path in texts.files.items()}
+    files = open_texts(texts)
     return samples_of(files, task, texts.format, reading)
 
 
+def open_texts(texts: Texts) -> dict[str, Source]:
+    """Return what each split is read from, read whole."""
+    return {split: FORMATS[texts.format].open(path) for split, path in texts.files.items()}
+
+
 def samples_of(
-    files: Mapping[str, TextFile], task: str, format: str, reading: Reading | None = None
+    files: Mapping[str, Source], task: str, format: str, reading: Reading | None = None
 ) -> tuple[list[SampleRow], list[ProblemRow]]:
     """Return what `read_samples` returns, from text files that were already read, by split.
 
     Neither rows nor ids depend on the order of lines; only a problem's `where`, which names the line, does.
     Raises InputError for a bad line, which names the file and the line.
     """
-    reading = reading or Reading()
-    if format == "twitter" and reading.labels == "auto":
-        known = has_twitter_labels(files.values(), reading.column)
-        reading = replace(reading, labels="twitter" if known else "written")
-    read: dict[str, Callable[[TextFile], list[Draft]]] = {
-        "twitter": lambda file: read_twitter(file, reading),
-        "mnre": read_mnre,
-        "jsonl": lambda file: read_jsonl(file, task, reading),
-    }
-    drafts = {split: read[format](file) for split, file in files.items()}
-    rows = sorted(_named(drafts), key=lambda row: (row[0], row[1]))
+    form = FORMATS[format]
+    reading = form.settle([*files.values()], reading or Reading())
+    drafts: dict[str, list[Draft]] = {}
+    refused: list[Refused] = []
+    for split, file in files.items():
+        rows = list(form.read(file, task, reading))
+        drafts[split] = [row for row in rows if isinstance(row, Draft)]
+        refused += (bad := [row for row in rows if isinstance(row, Refused)])
+        if not drafts[split]:
+            raise InputError(
+                f"{file.path} holds nothing that --format {format} can read"
+                + (f"; {bad[0].line.where}: {bad[0].reason}" if bad else "")
+            )
+    named = sorted(_named(drafts), key=lambda row: (row[0], row[1]))
     samples = [
         SampleRow(
             id=name,
@@ -173,20 +178,20 @@ def samples_of(
             text=draft.text,
             offsets=draft.offsets,
         )
-        for split, name, draft in rows
+        for split, name, draft in named
     ]
     label = {"ner": "tag", "re": "relation"}[task]
     problems = [
         ProblemRow(kind, name, line.where, reason)
-        for _, name, draft in rows
+        for _, name, draft in named
         for kind, found in ((label, draft.repairs), ("span", draft.moved), ("scheme", _scheme(draft)))
         for line, reason in found
     ]
-    return samples, problems
+    return samples, problems + [ProblemRow("row", "", row.line.where, row.reason) for row in refused]
 
 
 def _scheme(draft: Draft) -> list[tuple[Line, str]]:
-    return [(draft.line, "tags of BIOES or BILOU, read as BIO")] if draft.converted else []
+    return [(draft.line, f"tags of {draft.converted}, read as BIO")] if draft.converted else []
 
 
 def _named(drafts: dict[str, list[Draft]]) -> list[tuple[str, str, Draft]]:

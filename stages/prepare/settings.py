@@ -9,7 +9,7 @@ from ..base.settings import check_settings, setting
 from ..learning.negative import NEGATIVE_NAMES
 from ..text.words import AUTO, WORD_RULES, WORD_SETTINGS, rule_for
 from .formats.rows import LABELS
-from .readers import FORMATS, Reading
+from .readers import FORMAT_NAMES, Reading
 
 __all__ = ["PrepareSettings"]
 
@@ -22,7 +22,9 @@ class PrepareSettings:
     task: str = setting(MISSING, "ner or re", one_of=TASKS)
     images: Path | None = setting(None, "folder of the images; leave it out to use text only")
     format: str = setting(
-        "auto", f"one of {', '.join(FORMATS)}; auto decides by the files' names", one_of=FORMATS
+        "auto",
+        f"one of {', '.join(FORMAT_NAMES)}; auto decides by the files' names and contents",
+        one_of=FORMAT_NAMES,
     )
     words: str = setting(
         AUTO,

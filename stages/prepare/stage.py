@@ -24,15 +24,15 @@ from ..text.words import AUTO, recorded_rule
 from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
 from ..vision.images import UnusableImage, image_bytes
 from .dealing import dealt
-from .formats.rows import TextFile
+from .formats.registry import FORMATS
 from .identity import identify
-from .readers import SPLITS, ProblemRow, SampleRow, Texts, find_texts, samples_of
+from .readers import SPLITS, ProblemRow, SampleRow, Texts, find_texts, open_texts, samples_of
 from .settings import PrepareSettings
 
 __all__ = ["Prepare"]
 
 # What the summary counts where there is any, and always, with the kind of its rows in the problems table.
-_CONVERSIONS = {"spans moved to whole words": "span", "samples with tags of BIOES or BILOU": "scheme"}
+_CONVERSIONS = {"rows left out": "row", "spans moved to whole words": "span"}
 _REPAIRS = {"ner": {"repaired tags": "tag"}, "re": {"respelled relations": "relation"}}
 
 
@@ -63,7 +63,7 @@ class Prepare(Stage):
         """
         found = self._texts().format
         words = recorded_rule(self.settings.words, found)
-        reading: dict[str, Any] = {"words": words} if found == "jsonl" or words != AUTO else {}
+        reading: dict[str, Any] = {"words": words} if FORMATS[found].raw or words != AUTO else {}
         if found == "twitter":
             # At their defaults they were no settings once, and read what could be read then as they do now.
             if self.settings.column:
@@ -171,6 +171,7 @@ class Prepare(Stage):
         sources = self._last[1] if self._last and self._last[0] is causes else self._read(tools)
         samples, repairs, found = sources.samples, sources.repairs, sources.images
         kinds = Counter(repair.kind for repair in repairs)
+        schemes = Counter(repair.reason for repair in repairs if repair.kind == "scheme")
         renamed = len({image.path for image in found.values() if image.renamed})
         for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
             tools.say(
@@ -225,6 +226,7 @@ class Prepare(Stage):
                 "samples whose image is unreadable": len(problems) - missing,
                 **{name: kinds[kind] for name, kind in _REPAIRS[self.settings.task].items()},
                 **{name: kinds[kind] for name, kind in _CONVERSIONS.items() if kinds[kind]},
+                **({"samples with other tags than BIO": dict(sorted(schemes.items()))} if schemes else {}),
                 **({"rows of these": str(self.run.problems)} if problems or repairs else {}),
                 "data": {split: str(identity) for split, identity in identify(map(vars, samples)).items()},
             },
@@ -246,7 +248,7 @@ class Prepare(Stage):
     def _read(self, tools: Tools) -> "_Sources":
         """Read the texts, and look up and read the images that they name."""
         texts = self._texts()
-        files = {split: TextFile.read(path) for split, path in texts.files.items()}
+        files = open_texts(texts)
         samples, repairs = samples_of(files, self.settings.task, texts.format, self.settings.reading)
         digests = {
             f"text.{split}": digest_json([file.path.name, file.digest]) for split, file in files.items()

@@ -28,9 +28,9 @@ from typing import Any
 from ....manifests.fingerprint import digest_json
 from ...text.words import split_words
 from ...text.written import shorten, unrepeated
-from .rows import Draft, Line, Reading, TextFile, is_converted, is_tag, open_mentions
+from .rows import Draft, Line, Reading, TextFile, is_tag, open_mentions, scheme_of
 
-__all__ = ["read_jsonl"]
+__all__ = ["array_of", "draft_of", "is_array", "object_of", "read_jsonl"]
 
 _OPTIONAL = {"id", "image", "groups"}
 _NEEDED = {
@@ -48,11 +48,12 @@ def read_jsonl(file: TextFile, task: str, reading: Reading) -> list[Draft]:
 
     Without an "id" the id is 12 digits of the content's digest. Raises InputError that names the line.
     """
-    objects = _of_array(file) if _is_array(file) else _of_lines(file)
-    return [_draft(line, record, task, reading) for line, record in objects]
+    objects = array_of(file) if is_array(file) else _of_lines(file)
+    return [draft_of(line, record, task, reading) for line, record in objects]
 
 
-def _is_array(file: TextFile) -> bool:
+def is_array(file: TextFile) -> bool:
+    """Return whether a file of JSON holds one array, and not an object a line."""
     return next(text for text in file.lines if text.strip()).lstrip().startswith("[")
 
 
@@ -61,14 +62,19 @@ def _of_lines(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
     for number, text in enumerate(file.lines, start=1):
         if text.strip():
             line = Line(file, number)
-            try:
-                record = json.loads(text, object_pairs_hook=unrepeated)
-            except (ValueError, RecursionError) as error:
-                raise line.error(f"expected one JSON object, found {shorten(text)} ({error})") from error
-            yield line, _object(line, record)
+            yield line, object_of(line, text)
 
 
-def _of_array(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
+def object_of(line: Line, text: str) -> dict[str, Any]:
+    """Return the JSON object of one line. Raises InputError that names the line."""
+    try:
+        record = json.loads(text, object_pairs_hook=unrepeated)
+    except (ValueError, RecursionError) as error:
+        raise line.error(f"expected one JSON object, found {shorten(text)} ({error})") from error
+    return _object(line, record)
+
+
+def array_of(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
     """Yield each object of the array that the file holds, with the line that it begins in."""
     text = "\n".join(file.lines)
     decoder = json.JSONDecoder(object_pairs_hook=unrepeated)
@@ -99,7 +105,11 @@ def _skip(text: str, place: int, number: int) -> tuple[int, int]:
     return space.end(), number + space[0].count("\n")
 
 
-def _draft(line: Line, record: dict[str, Any], task: str, reading: Reading) -> Draft:
+def draft_of(line: Line, record: dict[str, Any], task: str, reading: Reading) -> Draft:
+    """Return the sample of one object, which other formats translate their rows into.
+
+    Raises InputError that names the line.
+    """
     record = {key: value for key, value in record.items() if value is not None}
     if hint := _other_format(record):
         raise line.error(hint)
@@ -173,7 +183,7 @@ def _entities(line: Line, record: dict[str, Any], reading: Reading) -> dict[str,
         "tags": tags,
         "groups": _groups(line, record, mentions, "mention"),
         "repairs": [(line, reason) for reason in reasons.values()],
-        "converted": is_converted(written),
+        "converted": scheme_of(written),
     }
 
 

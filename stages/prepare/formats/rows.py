@@ -9,30 +9,40 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from ....manifests.errors import InputError
 from ...text.words import WORD_RULES
 from ...text.written import shorten
 
 __all__ = [
+    "IOB1",
     "LABELS",
+    "SCHEMES",
+    "TYPES",
     "Draft",
     "Line",
     "ProblemRow",
     "Reading",
+    "Refused",
     "SampleRow",
+    "Source",
     "TextFile",
-    "is_converted",
     "is_tag",
     "number_repeats",
     "open_mentions",
+    "scheme_of",
 ]
 
 
 # "twitter": those of Twitter-2015 and 2017, with OTHER read as MISC. "written": any, as they are written.
 # "auto": "twitter" where no split has others, and otherwise "written".
 LABELS = ("auto", "twitter", "written")
+
+# What labels may be beside tags of BIO, BIOES and BILOU. In IOB1, a B- opens only what follows a mention of
+# its own type, and an I- every other; types alone have no letter before them.
+IOB1, TYPES = "IOB1", "types alone"
+SCHEMES = ("", IOB1, TYPES)
 
 # The first letters of tags in BIO, BIOES, BILOU and BMES.
 _OPENING, _INSIDE, _CLOSING = "BSU", "IMEL", "SUEL"
@@ -46,12 +56,15 @@ class Reading:
     strict_spans: whether a span that does not fall on the bounds of words is an error instead of a repair.
     column: the column of a file of words that holds the labels, where the word is 1; 0 is the only other one.
     labels: which labels such a file may have, one of LABELS.
+    scheme: how the labels of such files are written where that is none of BIO, BIOES and BILOU, one of
+    SCHEMES. It is found in all splits together, and nobody says it.
     """
 
     words: str = "simple"
     strict_spans: bool = False
     column: int = 0
     labels: str = "auto"
+    scheme: str = ""
 
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
@@ -91,6 +104,16 @@ class ProblemRow:
     sample: str
     where: str
     reason: str
+
+
+class Source(Protocol):
+    """What one split is read from: a file or a folder, read whole, with a digest of its content."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -140,7 +163,7 @@ class TextFile:
 class Line:
     """A place in a text file. Checks the values found there and words the errors, with file and line."""
 
-    file: TextFile
+    file: Source
     number: int
 
     def __str__(self) -> str:
@@ -208,7 +231,7 @@ class Draft:
     digest: over the content as written.
     repairs: the (line, reason) of each label that was read as another.
     moved: the (line, reason) of each span of characters that was moved to whole words, or dropped.
-    converted: whether its tags were BIOES or BILOU.
+    converted: how its tags were written, where that was not BIO.
     """
 
     line: Line
@@ -226,7 +249,15 @@ class Draft:
     given: bool = False
     repairs: list[tuple[Line, str]] = field(default_factory=list)
     moved: list[tuple[Line, str]] = field(default_factory=list)
-    converted: bool = False
+    converted: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row of a file that is no sample, and why: it is left out, and the run goes on."""
+
+    line: Line
+    reason: str
 
 
 def _is_text(value: Any) -> bool:
@@ -259,9 +290,9 @@ def is_tag(tag: str) -> bool:
     return tag == "O" or (len(tag) > 2 and tag[0] in _OPENING + _INSIDE and tag[1] == "-")
 
 
-def is_converted(tags: Sequence[str]) -> bool:
-    """Return whether any of the tags is none of BIO."""
-    return any(tag[0] not in "BIO" for tag in tags)
+def scheme_of(tags: Sequence[str]) -> str:
+    """Return how tags are written of which some are none of BIO, and otherwise nothing."""
+    return "BIOES or BILOU" if any(tag[0] not in "BIO" for tag in tags) else ""
 
 
 def number_repeats(names: Sequence[str], digests: Sequence[str]) -> list[str]:

@@ -1,27 +1,31 @@
 """Files of a word a line with its label: Twitter-2015 and Twitter-2017 as published, CoNLL, and their kin.
 
 A tweet is a line `IMGID:<id>`, lines `token<TAB>label` and a blank line. Without images there are no such
-first lines. Columns may be parted by spaces, and there may be more of them than two.
+first lines. A line `# image = <name>` names an image too, whatever its suffix, and other lines of that kind
+are skipped. Columns may be parted by spaces, and there may be more of them than two.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from ....manifests.fingerprint import digest_json
-from ...text.written import DOCUMENT, IMAGE_HEADER, cells_of, is_header, shorten
-from .rows import Draft, Line, Reading, TextFile, is_converted, is_tag, open_mentions
+from ...text.written import DOCUMENT, IMAGE_HEADER, cells_of, header_of, is_comment, shorten
+from .rows import IOB1, TYPES, Draft, Line, Reading, TextFile, is_tag, open_mentions, scheme_of
 
-__all__ = ["has_twitter_labels", "read_twitter"]
+__all__ = ["read_twitter", "settle_columns"]
 
 # Twitter-2015 calls OTHER what Twitter-2017 calls MISC; the literature scores them as one type.
 _TYPES = {"PER": "PER", "LOC": "LOC", "ORG": "ORG", "MISC": "MISC", "OTHER": "MISC"}
+_TYPE_ALONE = re.compile(r"[^\W\d_][\w./&-]*")
 
 
 @dataclass
 class _Tweet:
     line: Line
     image_id: str | None
+    image: str | None = None
     tokens: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
@@ -31,13 +35,38 @@ class _Tweet:
         return digest_json([self.tokens, self.tags])
 
 
-def has_twitter_labels(files: Iterable[TextFile], column: int) -> bool:
-    """Return whether all labels are those of Twitter-2015 and 2017."""
-    return all(
-        tag == "O" or (tag[0] in "BI" and tag[2:] in _TYPES)
-        for file in files
-        for tweet in _tweets(file, column)
-        for tag in tweet.tags
+def settle_columns(files: Sequence[TextFile], reading: Reading) -> Reading:
+    """Return the reading with the scheme and the labels that the tags of all splits have in common.
+
+    The types alone need an O beside them: a column of parts of speech has none.
+    """
+    written = [tweet.tags for file in files for tweet in _tweets(file, reading.column)]
+    distinct = {tag for tags in written for tag in tags}
+    kinds = distinct - {"O"}
+    if kinds < distinct and kinds and not any(map(is_tag, kinds)) and all(map(_TYPE_ALONE.fullmatch, kinds)):
+        reading = replace(reading, scheme=TYPES)
+        kinds = {f"B-{kind}" for kind in kinds}
+    elif all(map(is_tag, kinds)) and _is_iob1(written):
+        reading = replace(reading, scheme=IOB1)
+    if reading.labels == "auto":
+        known = all(tag[0] in "BI" and tag[1:2] == "-" and tag[2:] in _TYPES for tag in kinds)
+        reading = replace(reading, labels="twitter" if known else "written")
+    return reading
+
+
+def _is_iob1(written: list[list[str]]) -> bool:
+    """Return whether each I- opens a mention or goes on with one, and each B- follows one of its own type.
+
+    Some B- is needed: without any, the letters may have been lost.
+    """
+    marks = [
+        (tag, before[2:] == tag[2:])
+        for tags in written
+        for before, tag in zip(["O", *tags], tags, strict=False)
+        if tag != "O"
+    ]
+    return any(tag[0] == "B" for tag, _ in marks) and all(
+        tag[0] == "I" or (tag[0] == "B" and follows) for tag, follows in marks
     )
 
 
@@ -48,9 +77,8 @@ def read_twitter(file: TextFile, reading: Reading) -> list[Draft]:
     it is a digest alone. Raises InputError that names the line.
     """
     tweets = _tweets(file, reading.column)
-    if reading.labels == "twitter":
-        for tweet in tweets:
-            tweet.tags = [_known(*each) for each in zip(tweet.lines, tweet.tags, strict=True)]
+    for tweet in tweets:
+        tweet.tags = [_checked(*each, reading) for each in zip(tweet.lines, tweet.tags, strict=True)]
     shared = Counter(tweet.image_id for tweet in tweets)
     drafts = []
     for tweet in tweets:
@@ -67,9 +95,11 @@ def read_twitter(file: TextFile, reading: Reading) -> list[Draft]:
                 digest=digest,
                 tokens=tweet.tokens,
                 tags=tags,
-                image=None if image_id is None else f"{image_id}.jpg",
-                repairs=[(tweet.lines[index], reason) for index, reason in reasons.items()],
-                converted=is_converted(tweet.tags),
+                image=tweet.image,
+                repairs=[]
+                if reading.scheme
+                else [(tweet.lines[index], reason) for index, reason in reasons.items()],
+                converted=scheme_of(tweet.tags) or (reading.scheme if set(tweet.tags) != {"O"} else ""),
             )
         )
     return drafts
@@ -77,17 +107,20 @@ def read_twitter(file: TextFile, reading: Reading) -> list[Draft]:
 
 def _tweets(file: TextFile, column: int) -> list[_Tweet]:
     tweets: list[_Tweet] = []
-    has_images = any(map(is_header, file.lines))
+    has_images = any(header_of(text) is not None for text in file.lines)
     inside = False
     for number, text in enumerate(file.lines, start=1):
         line = Line(file, number)
-        if is_header(text):
-            if not (image_id := text.removeprefix(IMAGE_HEADER).strip()):
+        if header := header_of(text):
+            image_id, image = header
+            if not image_id:
                 raise line.error(
                     f'expected "{IMAGE_HEADER}<image id>", found no id; add it, or remove the tweet'
                 )
-            tweets.append(_Tweet(line, line.text("IMGID", image_id)))
+            tweets.append(_Tweet(line, line.text("IMGID", image_id), image))
             inside = True
+        elif is_comment(text):
+            continue
         elif not text.strip() or text.split()[0] == DOCUMENT:
             inside = False
         else:
@@ -131,15 +164,15 @@ def _word(line: Line, text: str, column: int) -> tuple[str, str]:
         )
     if column > len(cells):
         raise line.error(f"expected at least {column} columns, found {len(cells)}: {shorten(text)}")
-    label = cells[(column or 2) - 1].strip()
-    if not is_tag(label):
+    return cells[0], cells[(column or 2) - 1].strip()
+
+
+def _checked(line: Line, label: str, reading: Reading) -> str:
+    """Return a label as a tag, with the type that the literature scores where it is Twitter's."""
+    tag = f"I-{label}" if reading.scheme == TYPES and label != "O" else label
+    if not is_tag(tag):
         raise line.error(f"expected the label O, or B- or I- with a type, found {shorten(label)}")
-    return cells[0], label
-
-
-def _known(line: Line, tag: str) -> str:
-    """Return a tag of Twitter-2015 or 2017 with the type that the literature scores."""
-    if tag == "O":
+    if tag == "O" or reading.labels != "twitter":
         return tag
     if tag[2:] not in _TYPES:
         raise line.error(

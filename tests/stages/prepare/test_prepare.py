@@ -143,10 +143,8 @@ def test_other_schemes_are_counted_and_the_column_and_own_labels_are_causes(work
     (workplace / "text" / "train.txt").write_text("Ada\tS-PER\tS-OTHER\n\nis\tO\tO\n")
     prepare = stage(workplace, with_images=False)
     prepare.settings = replace(prepare.settings, column=2)
-    assert (
-        prepare.compute(causes := prepare.causes(), Tools()).details["samples with tags of BIOES or BILOU"]
-        == 1
-    )
+    details = prepare.compute(causes := prepare.causes(), Tools()).details
+    assert details["samples with other tags than BIO"] == {"tags of BIOES or BILOU, read as BIO": 1}
     prepare.settings = replace(prepare.settings, column=3, labels="written")
     assert prepare.causes().changes(causes) == ["column: 3 -> 2", "labels: written -> absent"]
 

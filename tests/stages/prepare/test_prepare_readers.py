@@ -317,6 +317,45 @@ def test_other_schemes_become_bio_and_each_sample_is_a_problem(
         ]
 
 
+@pytest.mark.parametrize(
+    ("written", "read", "scheme"),
+    [
+        ("I-A I-A B-A O I-B", "B-A I-A B-A O B-B", "IOB1"),
+        ("A A O B-side", "B-A I-A O B-B-side", None),
+        ("A A O B", "B-A I-A O B-B", "types alone"),
+        ("OTHER O PER PER", "B-MISC O B-PER I-PER", "types alone"),
+    ],
+)
+def test_schemes_of_all_splits_together_are_read_as_bio(
+    tmp_path: Path, written: str, read: str, scheme: str | None
+) -> None:
+    """No single tag says which it is. A label of another scheme among types alone is an error."""
+    write(tmp_path, train="".join(f"w\t{tag}\n" for tag in written.split()), test="w\tO\n")
+    if scheme is None:
+        assert "line 1: expected the label O, or B- or I- with a type, found 'A'" in error_of(tmp_path, "ner")
+        return
+    samples, problems = read_samples(tmp_path, "ner")
+    assert {sample.split: sample.tags for sample in samples} == {"train": read.split(), "test": ["O"]}
+    assert [(problem.kind, problem.where, problem.reason) for problem in problems] == [
+        ("scheme", "train.txt:1", f"tags of {scheme}, read as BIO")
+    ]
+
+
+def test_a_column_without_o_is_not_taken_for_types_alone(tmp_path: Path) -> None:
+    text = "Ada NNP B-NP B-PER\nsleeps VBZ B-VP O\n"
+    assert "found 'NNP'" in error_of(write(tmp_path, train=text), "ner", reading=Reading(column=2))
+
+
+def test_a_line_may_name_an_image_with_its_suffix_and_comments_are_skipped(tmp_path: Path) -> None:
+    text = "# sent_id = 1\n# image = cats/7.png\n# text = Ada is\nAda\tB-PER\n#\tO\n\n# image=8.webp\n# O\n"
+    samples, problems = read_samples(write(tmp_path, train=text), "ner")
+    assert problems == []
+    assert {sample.id: (sample.image, *sample.tokens) for sample in samples} == {
+        "7": ("cats/7.png", "Ada", "#"),
+        "8": ("8.webp", "#"),
+    }
+
+
 def test_what_follows_a_closed_mention_opens_another(tmp_path: Path) -> None:
     opened, reasons = open_mentions(["S-A", "E-A", "I-A", "E-B", "O", "L-A"])
     assert opened == ["B-A", "B-A", "B-A", "B-B", "O", "B-A"]

@@ -1,0 +1,53 @@
+"""The text formats that can be read: what each is called by, looks like, and is read with."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .jsonl import read_jsonl
+from .mnre import read_mnre
+from .rows import Draft, Reading, Refused, TextFile
+from .twitter import read_twitter, settle_columns
+
+__all__ = ["FORMATS", "Format"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One text format.
+
+    read: from one split, the task and the reading to its samples, and to the rows that are none. expected:
+    the names of a training file, for messages. suffixes: of the files that may be of this format. task: the
+    one task that it is for; None: both. open: reads a split whole. settle: completes the reading with what
+    only all splits together tell. raw: whether the texts may be raw, so that the rule for words matters.
+    """
+
+    read: Callable[[Any, str, Reading], Iterable[Draft | Refused]]
+    expected: str
+    suffixes: tuple[str, ...]
+    task: str | None = None
+    open: Callable[[Path], Any] = TextFile.read
+    settle: Callable[[list[Any], Reading], Reading] = lambda files, reading: reading
+    raw: bool = True
+
+
+# Of the formats that a file may be of by its name, "auto" takes the first one.
+FORMATS: dict[str, Format] = {
+    "twitter": Format(
+        lambda file, task, reading: read_twitter(file, reading),
+        "train.txt",
+        (".txt", ".conll"),
+        task="ner",
+        settle=settle_columns,
+        raw=False,
+    ),
+    "mnre": Format(
+        lambda file, task, reading: read_mnre(file),
+        "mnre_train.txt or train.txt",
+        (".txt",),
+        task="re",
+        raw=False,
+    ),
+    "jsonl": Format(read_jsonl, "train.jsonl", (".jsonl", ".json")),
+}
