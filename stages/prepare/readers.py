@@ -63,11 +63,15 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}); check its permissions") from error
     matches = [(name, match) for name in names if (match := _FILE_NAME.fullmatch(name))]
-    candidates = {
-        name: (match, kind)
-        for name, match in matches
-        if (kind := _format_of(match, task, format)) is not None
-    }
+    possible = {name: _formats_of(match, task, format) for name, match in matches}
+    # What the training file is decides for those that may be the same.
+    leading = sorted(matches, key=lambda one: _SPLIT_OF[one[1]["split"]] != "train")
+    chosen: dict[str, str] = {}
+    for name, _ in leading:
+        if kinds := possible[name]:
+            again = next((kind for kind in chosen.values() if kind in kinds), None)
+            chosen[name] = again or _chosen(folder / name, kinds)
+    candidates = {name: (match, chosen[name]) for name, match in matches if name in chosen}
     kinds = sorted({kind for _, kind in candidates.values()})
     if len(kinds) > 1:
         raise InputError(
@@ -86,7 +90,7 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
     if "train" not in files:
         others = sorted(name for name, match in matches if _SPLIT_OF[match["split"]] == "train")
         there = (
-            f"; {others[0]} is there, which --format {_format_of(_match(others[0]), task, 'auto')} reads"
+            f"; {others[0]} is there, which --format {_formats_of(_match(others[0]), task, 'auto')[0]} reads"
             if others
             else _other_training_file(names)
         )
@@ -111,17 +115,29 @@ def _other_training_file(names: list[str]) -> str:
     return f"; {near[0]} is there: is it a training file under another name?" if near else ""
 
 
-def _format_of(match: re.Match[str], task: str, format: str) -> str | None:
-    """Return the format that a file's name indicates, or None where it is not the wanted `format`."""
+def _formats_of(match: re.Match[str], task: str, format: str) -> list[str]:
+    """Return the formats that a file may be of by its name, those for the task first; `format` or "auto"."""
     kinds = [
         name
         for name, one in FORMATS.items()
         if f".{match['suffix']}" in one.suffixes and (not match["mnre"] or name == "mnre")
     ]
     if format != "auto":
-        return format if format in kinds else None
-    of_task = [name for name in kinds if FORMATS[name].task in (task, None)]
-    return next(iter([*of_task, *kinds]), None)
+        return [format] if format in kinds else []
+    return [name for name in kinds if FORMATS[name].task in (task, None)] or kinds
+
+
+def _chosen(path: Path, kinds: list[str]) -> str:
+    """Return the one of the formats that a file looks like, or the one that needs no look."""
+    if len(kinds) == 1:
+        return kinds[0]
+    try:
+        for kind in kinds:
+            if (looks := FORMATS[kind].looks) is not None and looks(path):
+                return kind
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    return next((kind for kind in kinds if FORMATS[kind].looks is None), kinds[0])
 
 
 def read_samples(

@@ -22,15 +22,16 @@ list of names for which scores are reported separately: one for each mention in 
 import json
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
+from ....manifests.errors import InputError
 from ....manifests.fingerprint import digest_json
 from ...text.words import split_words
 from ...text.written import shorten, unrepeated
 from .rows import Draft, Line, Reading, TextFile, is_tag, open_mentions, scheme_of
 
-__all__ = ["array_of", "draft_of", "is_array", "object_of", "read_jsonl"]
+__all__ = ["SpanError", "array_of", "draft_of", "is_array", "object_of", "read_jsonl"]
 
 _OPTIONAL = {"id", "image", "groups"}
 _NEEDED = {
@@ -41,6 +42,10 @@ _NEEDED = {
 }
 _SPACE = re.compile(r"\s*")
 _SPAN_KEYS = {"start", "end", "type"}
+
+
+class SpanError(InputError):
+    """A span is not whole words, and the user wants that refused."""
 
 
 def read_jsonl(file: TextFile, task: str, reading: Reading) -> list[Draft]:
@@ -105,10 +110,13 @@ def _skip(text: str, place: int, number: int) -> tuple[int, int]:
     return space.end(), number + space[0].count("\n")
 
 
-def draft_of(line: Line, record: dict[str, Any], task: str, reading: Reading) -> Draft:
+def draft_of(
+    line: Line, record: dict[str, Any], task: str, reading: Reading, words: list[str] | None = None
+) -> Draft:
     """Return the sample of one object, which other formats translate their rows into.
 
-    Raises InputError that names the line.
+    words: those that the text was made of, joined by single spaces, where they are known. Raises InputError
+    that names the line.
     """
     record = {key: value for key, value in record.items() if value is not None}
     if hint := _other_format(record):
@@ -124,7 +132,7 @@ def draft_of(line: Line, record: dict[str, Any], task: str, reading: Reading) ->
         )
     if missing := sorted(needed - record.keys()):
         raise line.error(f'"{missing[0]}" is missing; such a sample of the task {task} may have {known}')
-    content = (_entities if task == "ner" else _relation)(line, record, reading)
+    content = (_entities if task == "ner" else _relation)(line, record, reading, words)
     given = line.name("id", record["id"]) if "id" in record else None
     image = line.name("image", record["image"]) if "image" in record else None
     digest = digest_json({key: value for key, value in record.items() if key != "id"})
@@ -155,20 +163,22 @@ def _other_format(record: dict[str, Any]) -> str | None:
         )
     if "text" in keys and labels is not None:
         return (
-            f'looks like an export of doccano; write each [start, end, type] of "{labels}" into "spans" as '
-            '{"start": start, "end": end, "type": type}'
+            "looks like an export of doccano; give --format doccano, or write each [start, end, type] of "
+            f'"{labels}" into "spans" as {{"start": start, "end": end, "type": type}}'
         )
     if "token" in keys and {"h", "t", "relation"} <= keys:
         return (
-            'looks like a row of MNRE; name the file train.txt and give --format mnre (without "img_id": '
-            'write "tokens", "head", "tail" and "relation")'
+            "looks like a row of OpenNRE; give --format opennre (MNRE's own rows, which are no JSON: "
+            "name the file train.txt and give --format mnre)"
         )
     return None
 
 
-def _entities(line: Line, record: dict[str, Any], reading: Reading) -> dict[str, Any]:
+def _entities(
+    line: Line, record: dict[str, Any], reading: Reading, given: list[str] | None
+) -> dict[str, Any]:
     if "text" in record:
-        return _from_spans(line, record, reading)
+        return _from_spans(line, record, reading, given)
     tokens = line.tokens("tokens", record["tokens"])
     written = line.texts("tags", record["tags"])
     if len(written) != len(tokens):
@@ -187,7 +197,9 @@ def _entities(line: Line, record: dict[str, Any], reading: Reading) -> dict[str,
     }
 
 
-def _from_spans(line: Line, record: dict[str, Any], reading: Reading) -> dict[str, Any]:
+def _from_spans(
+    line: Line, record: dict[str, Any], reading: Reading, given: list[str] | None
+) -> dict[str, Any]:
     text = line.text("text", record["text"])
     if not isinstance(record["spans"], list):
         line.fail("spans", "a list", record["spans"])
@@ -197,7 +209,7 @@ def _from_spans(line: Line, record: dict[str, Any], reading: Reading) -> dict[st
     for one, other in pairwise(order):
         if spans[one][0][1] > spans[other][0][0]:
             raise line.error(f"spans[{one}] and spans[{other}] overlap; keep one of them")
-    words = _Words(line, text, reading)
+    words = _Words(line, text, reading, given)
     tags = ["O"] * len(words.tokens)
     kept, free = [], 0
     for index in order:
@@ -223,12 +235,14 @@ def _span(line: Line, name: str, span: Any, length: int) -> tuple[list[int], str
     )
 
 
-def _relation(line: Line, record: dict[str, Any], reading: Reading) -> dict[str, Any]:
+def _relation(
+    line: Line, record: dict[str, Any], reading: Reading, given: list[str] | None
+) -> dict[str, Any]:
     moved: list[tuple[Line, str]] = []
     if "text" in record:
         text = line.text("text", record["text"])
         head, tail = (line.span(name, record[name], len(text), "characters") for name in ("head", "tail"))
-        words = _Words(line, text, reading)
+        words = _Words(line, text, reading, given)
         content, moved = words.columns, words.moved
         head, tail = words.covering("head", head), words.covering("tail", tail)
     else:
@@ -254,15 +268,22 @@ def _groups(line: Line, record: dict[str, Any], count: int, unit: str) -> list[s
     return groups
 
 
+def _bounds(words: list[str]) -> list[tuple[int, int]]:
+    """Return where words stand in the text that they are when joined by single spaces."""
+    ends = list(accumulate(len(word) + 1 for word in words))
+    return [(end - len(word) - 1, end - 1) for word, end in zip(words, ends, strict=True)]
+
+
 class _Words:
     """The words of a text, which no span shapes, and the words that cover a span.
 
-    moved: the (line, reason) of each span that did not fall on the bounds of words.
+    given: the words that the text was made of, where they are known. moved: the (line, reason) of each span
+    that did not fall on the bounds of words.
     """
 
-    def __init__(self, line: Line, text: str, reading: Reading) -> None:
-        self._line, self._text, self._reading = line, text, reading
-        self._bounds = split_words(text, reading.words)
+    def __init__(self, line: Line, text: str, reading: Reading, given: list[str] | None) -> None:
+        self._line, self._text, self._reading, self._given = line, text, reading, given is not None
+        self._bounds = split_words(text, reading.words) if given is None else _bounds(given)
         self.tokens = [text[start:end] for start, end in self._bounds]
         self.moved: list[tuple[Line, str]] = []
         if not self.tokens:
@@ -271,6 +292,8 @@ class _Words:
     @property
     def columns(self) -> dict[str, Any]:
         """Return what a sample keeps of the text: itself, its words, and where they stand in it."""
+        if self._given:
+            return {"tokens": self.tokens}
         return {"tokens": self.tokens, "text": self._text, "offsets": [list(word) for word in self._bounds]}
 
     def covering(self, name: str, span: list[int], free: int = 0) -> list[int]:
@@ -298,5 +321,6 @@ class _Words:
     def _note(self, fault: str, remedy: str) -> None:
         """Note the fault of a span, or raise InputError where spans are strict."""
         if self._reading.strict_spans:
-            raise self._line.error(f"{fault}; correct it, or prepare with --no-strict-spans to have it moved")
+            wish = "correct it, or prepare with --no-strict-spans to have it moved"
+            raise SpanError(f"{self._line}: {fault}; {wish}")
         self.moved.append((self._line, f"{fault}; {remedy}"))

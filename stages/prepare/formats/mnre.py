@@ -79,8 +79,7 @@ def _literal(line: Line, text: str) -> dict[str, Any]:
         ) from error
     if isinstance(record, dict) and set(_KEYS) - record.keys() == {"img_id"}:
         raise line.error(
-            "'img_id' is missing, as in OpenNRE's format; for relations without images write train.jsonl "
-            'with "tokens", "head" and "tail" (the two "pos") and "relation"'
+            "'img_id' is missing, as in OpenNRE's format; give --format opennre for relations without images"
         )
     if not isinstance(record, dict) or not set(_KEYS) <= record.keys():
         raise line.error(f"expected a dictionary with the keys {', '.join(_KEYS)}, found {shorten(text)}")

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .doccano import is_doccano, read_doccano
 from .jsonl import read_jsonl
+from .label_studio import is_label_studio, read_label_studio
 from .mnre import read_mnre
+from .opennre import is_opennre, read_opennre
 from .rows import Draft, Reading, Refused, TextFile
 from .twitter import read_twitter, settle_columns
 
@@ -21,6 +24,7 @@ class Format:
     the names of a training file, for messages. suffixes: of the files that may be of this format. task: the
     one task that it is for; None: both. open: reads a split whole. settle: completes the reading with what
     only all splits together tell. raw: whether the texts may be raw, so that the rule for words matters.
+    looks: whether a file is of this format where its name allows others too; None: where it is of no other.
     """
 
     read: Callable[[Any, str, Reading], Iterable[Draft | Refused]]
@@ -30,9 +34,11 @@ class Format:
     open: Callable[[Path], Any] = TextFile.read
     settle: Callable[[list[Any], Reading], Reading] = lambda files, reading: reading
     raw: bool = True
+    looks: Callable[[Path], bool] | None = None
 
 
-# Of the formats that a file may be of by its name, "auto" takes the first one.
+_JSON = (".jsonl", ".json")
+
 FORMATS: dict[str, Format] = {
     "twitter": Format(
         lambda file, task, reading: read_twitter(file, reading),
@@ -49,5 +55,10 @@ FORMATS: dict[str, Format] = {
         task="re",
         raw=False,
     ),
-    "jsonl": Format(read_jsonl, "train.jsonl", (".jsonl", ".json")),
+    "jsonl": Format(read_jsonl, "train.jsonl", _JSON),
+    "doccano": Format(read_doccano, "train.jsonl", _JSON, looks=is_doccano),
+    "label-studio": Format(read_label_studio, "train.json", _JSON, looks=is_label_studio),
+    "opennre": Format(
+        read_opennre, "train.jsonl or train.txt", (".txt", *_JSON), task="re", looks=is_opennre
+    ),
 }

@@ -433,9 +433,8 @@ def test_a_file_of_another_format_is_called_what_it_looks_like(tmp_path: Path) -
 
 def test_a_row_of_opennre_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
     row = {name: value for name, value in PAIR.items() if name != "img_id"}
-    assert (
-        "line 1: 'img_id' is missing, as in OpenNRE's format; for relations without images write"
-        in error_of(write(tmp_path, train=json.dumps(row)), "re")
+    assert "line 1: 'img_id' is missing, as in OpenNRE's format; give --format opennre" in (
+        error_of(write(tmp_path, train=json.dumps(row)), "re", "mnre")
     )
 
 
@@ -781,7 +780,11 @@ RE = {**WORDS, "head": [0, 1], "tail": [2, 3], "relation": "lives"}
             {"text": "Ada", "tokens": ["Ada"], "label": ["O"], "image_id": "1.jpg"},
             'looks like a row of RiTUAL\'s multimodal_NER; rename "label" to "tags"',
         ),
-        ("ner", {"text": "Ada", "label": [[0, 3, "T"]]}, "looks like an export of doccano; write each"),
+        (
+            "ner",
+            {"text": "Ada", "label": [[0, 3, "T"]]},
+            "doccano; give --format doccano",
+        ),
         ("re", {"token": ["a"], "h": {}, "t": {}, "relation": "r"}, "give --format mnre"),
         ("ner", {"text": "Ada", "tokens": ["Ada"]}, 'it has both, remove "text" to keep the words'),
         ("ner", {**NER, "image": float("nan")}, '"image" must be a non-empty string'),
