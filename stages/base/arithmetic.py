@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,13 @@ class Arithmetic:
             names = record.parameters
             return cls("cpu", str(names["precision"]), str(names["kernels"]))
         return cls.of(device, precision)
+
+    def plain(self, precision: str) -> Arithmetic:
+        """Return it for a network that only torch's own kernels compute, in fp32 where nothing else is asked.
+
+        precision: the setting.
+        """
+        return replace(self, kernels="torch", precision="fp32" if precision == "auto" else self.precision)
 
     @property
     def identity(self) -> dict[str, str]:

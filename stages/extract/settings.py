@@ -15,13 +15,13 @@ __all__ = ["ExtractSettings"]
 class ExtractSettings:
     """The table [extract] of run.toml."""
 
-    backbone: str = setting("resnet50", "one of torchvision's ResNets, or demo_resnet")
+    backbone: str = setting("resnet50", "a network of torchvision's, or demo_resnet")
     weights: str = setting(
         "default",
         "'default' (torchvision's ImageNet weights), a file, or 'random'",
         words=("default", "random"),
     )
-    size: int = setting(224, "side of a view in pixels", at_least=1, at_most=4096)
+    size: int = setting(0, "side of a view in pixels; 0: the backbone's own", at_least=0, at_most=4096)
     pooled: int = setting(
         2, "side of a pooled pyramid level, the p of docs/method.md", at_least=1, at_most=MOST_SIDE
     )

@@ -37,7 +37,7 @@ from ..base.arithmetic import Arithmetic
 from ..base.settings import local_files
 from ..base.stage import Progress, Rerun, Stage, given_settings, sample_of
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
-from ..vision.backbones import backbone_info
+from ..vision.backbones import BackboneInfo, backbone_info
 from ..vision.outcomes import Failure, Failures, outcome
 from ..vision.plan import ImageUnit, ViewPlan, planned_images, scene_images
 from ..vision.sets import PYRAMID, FeatureSet
@@ -79,7 +79,7 @@ class Extract(Stage):
             "objects": self.objects,
             "pooled": self._set.side,
             **self.arithmetic.identity,
-            "transform": str(backbone_info(s.backbone).transform(s.size)),
+            "transform": str(self._info.transform(s.size)),
         }
         if (self._set.levels, self._set.views) != (PYRAMID.levels, PYRAMID.views):
             found |= {"levels": list(self._set.levels), "views": self._set.views}
@@ -94,10 +94,21 @@ class Extract(Stage):
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """Return how the backbone computes."""
-        return Arithmetic.recorded(
-            self.settings.device, self.settings.precision, StageRecord.known(self.run.record(self.name))
-        )
+        """Return how the backbone computes: one that is not fused, on torch's own kernels."""
+        s, record = self.settings, StageRecord.known(self.run.record(self.name))
+        if record is not None and record.parameters.get("backbone") != s.backbone:
+            record = None  # another backbone may have computed otherwise
+        arithmetic = Arithmetic.recorded(s.device, s.precision, record)
+        return arithmetic if self._info.fused else arithmetic.plain(s.precision)
+
+    @property
+    def computed(self) -> str:
+        """Return how a backbone that is not fused computes, for the summary."""
+        return f"in {self.arithmetic.precision} by torch's own kernels; only ResNets of torchvision are fused"
+
+    @property
+    def _info(self) -> BackboneInfo:
+        return backbone_info(self.settings.backbone)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         images = {"images": table_digest(self.run.images, IMAGES, "prepare")}
@@ -162,7 +173,7 @@ class Extract(Stage):
         for stage, _ in works:
             check_folder(stage.place)
         first = works[0][0]
-        if remark := first.arithmetic.remark:
+        if (remark := first.arithmetic.remark) and first._info.fused:
             tools.say(remark)
         # Sets of other boxes are other passes: an image is its boxes, all of which go through together.
         planned = {stage._of_scenes: stage.images() for stage, _ in works}
@@ -286,7 +297,7 @@ class Extract(Stage):
         s = self.settings
         return self._set.spec(
             s.backbone,
-            backbone_info(s.backbone).transform(s.size),
+            self._info.transform(s.size),
             weights=self.weights().get("backbone", "none"),
             objects=self.objects,
             dtype=s.dtype,
@@ -366,7 +377,11 @@ class _Begun:
             done=len(self.rows),
             skipped=len(self.kept),
             failed=len(self.failures),
-            details={"views": views, **self.failures.details(stage.run.outcomes(stage.name))},
+            details={
+                "views": views,
+                **self.failures.details(stage.run.outcomes(stage.name)),
+                **({} if stage._info.fused else {"computed": stage.computed}),
+            },
         )
 
 

@@ -18,7 +18,7 @@ from ..base.ahead import decoders, in_threads
 from ..base.arithmetic import Arithmetic, autocast
 from ..vision.backbones.backbone import Backbone
 from ..vision.backbones.build import build_backbone
-from ..vision.fused import for_inference
+from ..vision.fused import for_inference, plain
 from ..vision.images import open_keyed
 from ..vision.outcomes import Failure, failure_of_one
 from ..vision.plan import ImageUnit
@@ -41,7 +41,8 @@ def _backbone(name: str, weights: str, arithmetic: Arithmetic) -> Backbone:
 
     There is commonly one, and never more than the sets name.
     """
-    return for_inference(build_backbone(name, weights), arithmetic)
+    backbone = build_backbone(name, weights)
+    return for_inference(backbone, arithmetic) if backbone.fuses else plain(backbone, arithmetic)
 
 
 def extract_shard(unit: ShardUnit) -> list[ShardResult]:

@@ -59,7 +59,7 @@ class EndToEnd(Model):
         backbone.requires_grad_(False)
         for module in self.learning:
             module.requires_grad_(True)
-        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.backbone = backbone.to(memory_format=torch.channels_last) if backbone.fuses else backbone
 
     def train(self, mode: bool = True) -> "EndToEnd":
         super().train(mode)

@@ -19,7 +19,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from ..base import onednn
 from ..base.arithmetic import Arithmetic
 
-__all__ = ["FusedConv", "for_inference", "fuse"]
+__all__ = ["FusedConv", "for_inference", "fuse", "plain"]
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -143,3 +143,12 @@ def for_inference(network: N, arithmetic: Arithmetic) -> N:
     if arithmetic.kernels == "onednn":
         return fuse(network, torch.bfloat16 if arithmetic.precision == "bf16" else torch.float32)
     return network.to(device).to(memory_format=torch.channels_last)
+
+
+def plain(network: N, arithmetic: Arithmetic) -> N:
+    """Return `network` itself on its device, to be computed by torch's own kernels.
+
+    With "bf16", call it within stages.base.arithmetic.autocast. Raises InputError where there is no such
+    device.
+    """
+    return network.eval().requires_grad_(False).to(arithmetic.check())

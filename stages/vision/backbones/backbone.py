@@ -35,5 +35,10 @@ class Backbone(nn.Module):
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Return each level's map (N, C_i, h_i, w_i), fine to coarse. pixels: (N, 3, S, S), normalised."""
 
+    @property
+    def fuses(self) -> bool:
+        """Return whether stages.vision.fused may change its blocks, and maps are best with channels last."""
+        return self.info.fused
+
     def train(self, mode: bool = True) -> Self:
         return super().train(False)

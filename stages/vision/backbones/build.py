@@ -2,6 +2,7 @@
 
 from . import backbone_info
 from .backbone import Backbone
+from .staged import build_staged
 from .torchvision import build_resnet
 
 __all__ = ["build_backbone"]
@@ -13,4 +14,7 @@ def build_backbone(name: str, weights: str, *, recompute: bool = False) -> Backb
     weights: "default", "random" or a file (stages.vision.weights). recompute: blocks that learn keep no
     activations for the backward pass and compute them again there: less memory, more time.
     """
-    return build_resnet(backbone_info(name), weights, recompute=recompute)
+    info = backbone_info(name)
+    if info.fused:
+        return build_resnet(info, weights, recompute=recompute)
+    return build_staged(info, weights, recompute=recompute)
