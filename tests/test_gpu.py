@@ -20,6 +20,7 @@ from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.stages.base.tools import SILENT, Tools
 from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.learning.loop import Trainer, _LossSum
+from hmnet_pipe.stages.learning.replay import recorder_on
 from safetensors.torch import load_file
 
 from .running import (
@@ -194,6 +195,35 @@ class _Interrupting:
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
     def close(self) -> None: ...
+
+
+def test_a_graph_that_is_garbage_does_not_end_a_recording() -> None:
+    """Python frees what refers to itself whenever it likes, and CUDA frees no graph during a recording."""
+    record, numbers = recorder_on(torch.device("cuda")), torch.ones(8, device="cuda")
+    assert record is not None
+    numbers.sum()
+    garbage: list[Any] = []
+    garbage += [garbage, record(numbers.sum)]
+    del garbage
+
+    def collecting() -> torch.Tensor:
+        assert [[] for _ in range(100_000)]
+        return numbers.sum()
+
+    replay, total = record(collecting)
+    replay()
+    assert total.item() == 8
+
+
+def test_random_numbers_go_on_after_a_recording_that_failed() -> None:
+    record = recorder_on(torch.device("cuda"))
+    assert record is not None
+    torch.manual_seed(3)
+    expected = torch.rand(4, device="cuda")
+    torch.manual_seed(3)
+    with pytest.raises(RuntimeError):
+        record(lambda: torch.rand(4, device="cuda").cpu())
+    assert torch.equal(torch.rand(4, device="cuda"), expected)
 
 
 @pytest.mark.parametrize("stage", ["train", "finetune"])

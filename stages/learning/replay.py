@@ -8,7 +8,9 @@ A graph has fixed shapes and fixed addresses. Each shape of batch has one of its
 batches, of gradients, and of what a pass computes in between.
 """
 
-from collections.abc import Callable, Hashable
+import gc
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -173,11 +175,35 @@ class _CudaRecorder:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), _nothing_collected():
             # The thread that makes the next batches pins memory meanwhile, which is no part of the graph.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            state = torch.cuda.get_rng_state(self._device)
             try:
-                made = work()
-            finally:
-                graph.capture_end()
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    made = work()
+                finally:
+                    graph.capture_end()
+            except BaseException:
+                self._end_random_numbers_of_a_graph(state)
+                raise
         return graph.replay, made
+
+    def _end_random_numbers_of_a_graph(self, state: Tensor) -> None:
+        """Give the device a generator in `state`: torch leaves one that waits for a graph that failed."""
+        generator = torch.Generator(self._device)
+        generator.set_state(state)
+        index = torch.cuda.current_device() if self._device.index is None else self._device.index
+        torch.cuda.default_generators[index].graphsafe_set_state(generator)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Keep Python from collecting garbage: a graph of an earlier training that is freed ends a recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
