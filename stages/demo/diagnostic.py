@@ -29,7 +29,7 @@ from .wording import TEXT_GROUPS, TEXT_MENTIONS, TEXT_PAIRS
 
 __all__ = ["DIAGNOSTIC_SIZES", "GROUPS", "write_diagnostic_corpus"]
 
-DIAGNOSTIC_SIZES: Mapping[str, int] = MappingProxyType({"train": 1400, "valid": 200, "test": 500})
+DIAGNOSTIC_SIZES: Mapping[str, int] = MappingProxyType({"train": 4200, "valid": 400, "test": 500})
 
 # Fine textures differ faintly: a model learns them by heart from its noisiest level where there are few.
 GROUPS: Mapping[str, float] = MappingProxyType(
