@@ -149,6 +149,7 @@ bench: $(INSTALLED)  ## measure speed and memory, as tables and JSON in build/be
 	$(BIN)/python benchmarks/finetune_cost.py
 	$(BIN)/python benchmarks/cache_read.py
 	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/scheduler.py
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/report_page.py
 
