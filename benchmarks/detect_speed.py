@@ -27,7 +27,8 @@ from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.cluster.dask import default_workers
 from hmnet_pipe.stages.base.arithmetic import Arithmetic, autocast
 from hmnet_pipe.stages.demo.scenes import KINDS, draw_scene, stream
-from hmnet_pipe.stages.vision.detectors.torchvision import Detector, build_detector
+from hmnet_pipe.stages.vision.detectors.build import build_detector
+from hmnet_pipe.stages.vision.detectors.detector import Detector
 from hmnet_pipe.stages.vision.fused import for_inference
 from hmnet_pipe.stages.vision.images import open_image
 from photo_run import make_run, timed_stage, warm_cluster

@@ -28,7 +28,7 @@ from hmnet_pipe.stages.demo.diagnostic import drafts
 from hmnet_pipe.stages.demo.pens import PixelBox
 from hmnet_pipe.stages.demo.scenes import stream
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
-from hmnet_pipe.stages.vision.detectors.torchvision import build_detector
+from hmnet_pipe.stages.vision.detectors.build import build_detector
 from hmnet_pipe.stages.vision.pooling import pooled_and_joined
 from hmnet_pipe.stages.vision.views import cut_views, normalise
 from PIL import Image

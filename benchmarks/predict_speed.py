@@ -55,7 +55,7 @@ from hmnet_pipe.stages.base.tools import SILENT, Tools
 from hmnet_pipe.stages.text.encoders.files import DEMO_ENCODER, resolve_encoder
 from hmnet_pipe.stages.text.written import cells_of
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
-from hmnet_pipe.stages.vision.detectors.torchvision import build_detector
+from hmnet_pipe.stages.vision.detectors.build import build_detector
 from hmnet_pipe.stages.vision.fused import for_inference
 from hmnet_pipe.stages.vision.images import open_image
 from photo_run import Call, on_every_worker, warm_cluster

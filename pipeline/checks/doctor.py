@@ -23,12 +23,14 @@ from ...cache.spec import STORAGE_DTYPES
 from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.files import scratch_folder
 from ...manifests.run import RunFolder
+from ...stages.base.settings import HUB, split_hub
 from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
 from ...stages.learning.recipe import TrainSettings
 from ...stages.vision.backbones import backbone_info
+from ...stages.vision.hub import HubModel
 from ...stages.vision.sets import SETS
-from ...stages.vision.weights import DEFAULT, downloads_folder, place_of, weights_of
+from ...stages.vision.weights import DEFAULT, RANDOM, downloads_folder, place_of, weights_of
 from ..cluster.machine import installed_version
 from ..run.config import RunConfig
 from ..run.locks import hold
@@ -230,6 +232,8 @@ def _tested() -> Finding:
 
 def _weights(subject: str, architecture: str, choice: str) -> Finding:
     """Check that the file exists and is the publisher's; unlike the stages, ask nothing of the internet."""
+    if architecture.startswith(HUB):
+        return _hub_weights(subject, architecture, choice)
     source = weights_of(architecture, choice)
     if choice != DEFAULT:
         path = source.path()  # raises where this is not a file
@@ -245,6 +249,28 @@ def _weights(subject: str, architecture: str, choice: str) -> Finding:
         "or use --weights FILE"
     )
     return Finding(subject, "warning", f"{architecture}: {path.name} is not here yet", remedy)
+
+
+def _hub_weights(subject: str, name: str, choice: str) -> Finding:
+    """Check a model of transformers, a folder or in the cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    before, bare = split_hub(name)
+    folder, config = Path(bare).expanduser(), "config.json"
+    if (
+        choice not in (DEFAULT, RANDOM)
+        or folder.is_dir()
+        or folder.is_absolute()
+        or bare.startswith((".", "~"))
+    ):
+        return Finding(subject, "ok", f"{name}: {HubModel(name, choice, subject.partition(' ')[0]).folder()}")
+    if isinstance(try_to_load_from_cache(bare, config), str):
+        return Finding(subject, "ok", f"{name}, from the Hugging Face cache")
+    remedy = (
+        f"they are downloaded on first use; without internet run `hf download {bare} --local-dir FOLDER` "
+        f"elsewhere, copy FOLDER here and give {before}FOLDER"
+    )
+    return Finding(subject, "warning", f"{name} is not here yet", remedy)
 
 
 def _feature_sets(config: RunConfig) -> Finding:

@@ -122,9 +122,10 @@ def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
 @command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), required=False, shell_complete=runs)
 @click.option("--encoders", is_flag=True, help="List the text encoders that --encoder takes and refuses.")
-@click.option("--markdown", is_flag=True, help="With --encoders: print the tables of docs/encoders.md.")
+@click.option("--detectors", is_flag=True, help="List the detectors that --detector takes and refuses.")
+@click.option("--markdown", is_flag=True, help="With a list: print it as it stands in docs/.")
 @json_option
-def doctor(run: Path | None, encoders: bool, markdown: bool, as_json: bool) -> None:
+def doctor(run: Path | None, markdown: bool, as_json: bool, **lists: bool) -> None:
     """Report whether this machine has what the pipeline needs, and what to do where it has not.
 
     Reads the installation and RUN's settings and folder; downloads nothing. Writes nothing that stays.
@@ -132,17 +133,18 @@ def doctor(run: Path | None, encoders: bool, markdown: bool, as_json: bool) -> N
 
     \b
     Example: hmnet-pipe doctor runs/twitter2015
-             hmnet-pipe doctor --encoders
+             hmnet-pipe doctor --detectors
     """
     from ..checks.doctor import examine
-    from ..report.encoders import encoders_json, encoders_markdown, encoders_table
+    from ..report.listing import LISTINGS
 
-    if encoders and as_json:
-        print_json(encoders_json())
-        return
-    if encoders:
-        printed = encoders_markdown() if markdown else encoders_table()
-        show(*printed.removesuffix("\n").split("\n"))
+    if asked := [LISTINGS[name]() for name, wanted in lists.items() if wanted]:
+        for listing in asked:
+            if as_json:
+                print_json(listing.data)
+            else:
+                printed = listing.markdown() if markdown else listing.text()
+                show(*printed.removesuffix("\n").split("\n"))
         return
     findings = examine(None if run is None else RunFolder(run))
     if as_json:

@@ -22,6 +22,7 @@ from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import IMAGES, SAMPLES, SPLITS
 from ...manifests.tables import read_table
+from ...stages.base.settings import split_hub
 from ...stages.base.stage import Stage
 from ...stages.base.tools import SILENT, Tools
 from ...stages.prepare.identity import identify
@@ -233,8 +234,9 @@ def _portable(settings: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for each in fields(settings):
         value, words = getattr(settings, each.name), each.metadata.get("words")
-        if words is not None and value not in words and _is_local(value):
-            values[each.name] = f"./{Path(value).name}"
+        if words is not None and value not in words and _is_local(split_hub(value)[1]):
+            before, name = split_hub(value)
+            values[each.name] = f"{before}./{Path(name).name}"
         elif each.name == "images":
             values[each.name] = value is not None
         elif each.name not in ("text", "task") and value is not None:

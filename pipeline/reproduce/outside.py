@@ -20,7 +20,7 @@ from ...stages.learning.words import vectors_digest
 from ...stages.scenes.settings import SceneSettings
 from ...stages.scenes.stage import graph_digest
 from ...stages.text.encoders.files import encoder_digest, resolve_encoder
-from ...stages.vision.weights import weights_of
+from ...stages.vision.weights import digest_of, weights_of
 from ..run.config import RunConfig
 
 __all__ = ["OPTIONS", "Outside", "outside_of", "put_options"]
@@ -46,7 +46,7 @@ def _vectors(settings: TrainSettings) -> str:
 
 
 def _detector(settings: DetectSettings) -> str:
-    return weights_of(settings.detector, settings.weights).digest()
+    return digest_of("detector", settings.detector, settings.weights)
 
 
 def _backbone(settings: ExtractSettings) -> str:

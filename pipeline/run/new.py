@@ -14,7 +14,7 @@ from ...manifests.run import RunFolder
 from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_batches
 from ...manifests.trial import RUN, Trial
-from ...stages.base.settings import local_files
+from ...stages.base.settings import absolute_files
 from ...stages.base.tools import Tools
 from ...stages.demo.corpus import write_demo_corpus
 from ...stages.demo.diagnostic import write_diagnostic_corpus
@@ -55,8 +55,8 @@ def with_options(config: RunConfig, options: Mapping[str, Mapping[str, Any]]) ->
     for table, values in options.items():
         config = config.override(table, values)
         # A later command may be run from another folder, so relative paths are stored as absolute ones.
-        named = local_files(config.tables[table])
-        places = {name: str(path.absolute()) for name, path in named.items() if values.get(name)}
+        named = absolute_files(config.tables[table])
+        places = {name: place for name, place in named.items() if values.get(name)}
         config = config.override(table, places)
     return config
 

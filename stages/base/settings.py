@@ -9,7 +9,10 @@ from typing import Any, get_origin
 from ...manifests.errors import InputError, unknown_name
 from ...manifests.files import is_utf8
 
-__all__ = ["check_settings", "local_files", "setting"]
+__all__ = ["HUB", "absolute_files", "check_settings", "local_files", "setting", "split_hub"]
+
+HUB = "hf:"
+"""What stands before a Hugging Face name or a folder with such files, where other names are taken too."""
 
 # More than any file system takes.
 _MOST_LETTERS = 4096
@@ -103,13 +106,31 @@ def _no_text(value: str) -> str | None:
     return None
 
 
+def split_hub(name: str) -> tuple[str, str]:
+    """Return HUB, or nothing where `name` does not begin so, and the rest of it."""
+    rest = name.removeprefix(HUB)
+    return name.removesuffix(rest), rest
+
+
 def local_files(settings: Any) -> dict[str, Path]:
     """Return, by field, the files and folders that the settings name and that exist here."""
-    found: dict[str, Path] = {}
+    return {name: path for name, (_, path) in _named_files(settings).items()}
+
+
+def absolute_files(settings: Any) -> dict[str, str]:
+    """Return the same as values of the settings that name them from any folder."""
+    return {name: f"{before}{path.absolute()}" for name, (before, path) in _named_files(settings).items()}
+
+
+def _named_files(settings: Any) -> dict[str, tuple[str, Path]]:
+    found: dict[str, tuple[str, Path]] = {}
     for each in fields(settings):
         words, value = each.metadata.get("words"), getattr(settings, each.name)
-        if words is not None and value not in words and (path := _existing(value)) is not None:
-            found[each.name] = path
+        if words is None or value in words:
+            continue
+        before, name = split_hub(value)
+        if (path := _existing(name)) is not None:
+            found[each.name] = before, path
     return found
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from ...manifests.errors import InputError
 from ..base.arithmetic import PRECISIONS
 from ..base.settings import check_settings, setting
-from ..vision.detectors import detector_info
+from ..vision.detectors import DETECTORS, check_detector, is_fused
 
 __all__ = ["DetectSettings"]
 
@@ -14,10 +15,15 @@ class DetectSettings:
     """The table [detect] of run.toml."""
 
     detector: str = setting(
-        "fasterrcnn_resnet50_fpn_v2", "one of torchvision's Faster R-CNNs, or demo_fasterrcnn"
+        "fasterrcnn_resnet50_fpn_v2",
+        "a detector of torchvision (Faster R-CNN, RetinaNet, FCOS, SSD), demo_fasterrcnn, or hf:NAME or "
+        "hf:FOLDER of transformers (DETR, RT-DETR, D-FINE, YOLOS, ...); `doctor --detectors` lists them",
+        words=tuple(DETECTORS),
     )
     weights: str = setting(
-        "default", "'default' (torchvision's COCO weights), a file, or 'random'", words=("default", "random")
+        "default",
+        "'default' (torchvision's COCO weights; those of hf:NAME), a file (of hf: a folder), or 'random'",
+        words=("default", "random"),
     )
     objects: int = setting(3, "objects kept per image, the paper's m", at_least=0, at_most=100)
     min_score: float = setting(0.05, "objects below this score are not kept", at_least=0, at_most=1)
@@ -32,4 +38,9 @@ class DetectSettings:
 
     def __post_init__(self) -> None:
         check_settings("detect", self)
-        detector_info(self.detector)
+        check_detector(self.detector)
+        if self.precision == "bf16" and not is_fused(self.detector):
+            raise InputError(
+                f"[detect] precision bf16 is for Faster R-CNNs, and {self.detector} computes in fp32; leave "
+                "precision at auto"
+            )

@@ -30,16 +30,20 @@ from ...manifests.tables import (
 )
 from ..base.ahead import Made
 from ..base.arithmetic import Arithmetic
-from ..base.settings import local_files
+from ..base.settings import HUB, local_files
 from ..base.stage import Progress, Rerun, Stage, given_settings, sample_of
 from ..base.tools import SILENT, Counts, Tools, UnitFailure
+from ..vision.detectors import is_fused
+from ..vision.hub import HubModel
 from ..vision.outcomes import Failure, Failures
-from ..vision.weights import weights_of
+from ..vision.weights import digest_of
 from .comparison import box_distance, box_probes, compare_detections
 from .settings import DetectSettings
 from .unit import ChunkUnit, chunk_tables
 
 __all__ = ["Detect"]
+
+_PLAIN = "in fp32 by torch's own kernels; only Faster R-CNNs are fused"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Detect(Stage):
     def parameters(self) -> dict[str, Any]:
         s = self.settings
         return {
-            "detector": s.detector,
+            **self._detector,
             "min_score": s.min_score,
             "objects": s.objects,
             **self.arithmetic.identity,
@@ -65,18 +69,36 @@ class Detect(Stage):
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """Return how the detector computes."""
-        return Arithmetic.recorded(
-            self.settings.device, self.settings.precision, StageRecord.known(self.run.record(self.name))
-        )
+        """Return how the detector computes: one that is not fused, on torch's own kernels."""
+        s, record = self.settings, StageRecord.known(self.run.record(self.name))
+        fused = is_fused(s.detector)
+        if record is not None and is_fused(str(record.parameters.get("detector"))) != fused:
+            record = None  # the other detector computed otherwise
+        arithmetic = Arithmetic.recorded(s.device, s.precision, record)
+        return arithmetic if fused else arithmetic.plain(s.precision)
+
+    @property
+    def _detector(self) -> dict[str, str]:
+        """Return the detector's name, or the type of one of the hub: where its folder lies is no cause."""
+        s = self.settings
+        if not s.detector.startswith(HUB):
+            return {"detector": s.detector}
+        if not self._looks:
+            return {}  # its files may not be here
+        return {"detector": HUB + HubModel(s.detector, s.weights, "detector").kind()}
+
+    @property
+    def _looks(self) -> bool:
+        """Return whether there is anything to detect: otherwise no weights are needed."""
+        return bool(self.settings.objects) and any_usable(self.run.images)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         return {"images": table_digest(self.run.images, IMAGES, "prepare")}
 
     def weights(self) -> dict[str, str]:
-        if not self.settings.objects or not any_usable(self.run.images):
-            return {}  # nothing to detect: a run on text or whole images alone needs no weights file
-        return {"detector": weights_of(self.settings.detector, self.settings.weights).digest()}
+        if not self._looks:
+            return {}
+        return {"detector": digest_of("detector", self.settings.detector, self.settings.weights)}
 
     def outputs(self) -> dict[str, str]:
         tables = {
@@ -102,7 +124,8 @@ class Detect(Stage):
         yield from local_files(self.settings).values()
 
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
-        if remark := self.arithmetic.remark:
+        fused = is_fused(self.settings.detector)
+        if fused and (remark := self.arithmetic.remark):
             tools.say(remark)
         images = self._images()
         old_detections, old_outcomes = self._reusable(causes, images)
@@ -147,6 +170,7 @@ class Detect(Stage):
             details={
                 "objects": all_detections.num_rows,
                 **failures.details(self.run.outcomes(self.name)),
+                **({} if fused else {"computed": _PLAIN}),
             },
         )
 

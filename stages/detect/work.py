@@ -12,8 +12,8 @@ from ...manifests.schemas import DETECTIONS, OUTCOMES
 from ...manifests.tables import table_of, write_table
 from ..base.ahead import decoders, in_threads
 from ..base.arithmetic import Arithmetic, autocast
-from ..vision.detectors.torchvision import Detector, Object, build_detector
-from ..vision.fused import for_inference
+from ..vision.detectors.build import build_detector
+from ..vision.detectors.detector import Detector, Object
 from ..vision.images import UnusableImage, open_keyed
 from ..vision.outcomes import Failure, failure_of_one, outcome
 from .unit import ChunkUnit, chunk_tables
@@ -28,7 +28,7 @@ _LONGEST_SIDE = 65_500  # of a JPEG
 def _detector(name: str, weights: str, min_score: float, arithmetic: Arithmetic) -> Detector:
     """Return one network per process, loaded once."""
     detector = build_detector(name, weights, min_score)
-    for_inference(detector.network, arithmetic)
+    detector.prepare(arithmetic)
     return detector
 
 

@@ -101,7 +101,7 @@ def check_made(opened: OpenModel, data: RunFolder, feature_set: str | None, tool
 
 def _detecting(made: Mapping[str, Any], data: RunFolder) -> str:
     """Return the command that detects in `data` with the settings of a model's run."""
-    settings = made["parameters"]
+    settings = {**made["parameters"], **made.get("settings", {})}
     given = [(f"--{name.replace('_', '-')}", settings[name]) for name in _OF_DETECT if name in settings]
     return typed("detect", data.path, *(word for pair in given for word in pair))
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from ...manifests.errors import HmnetPipeError, WeightsError, in_one_line
 from ...manifests.files import check_regular, read_text, reason_of
-from ..text.encoders.files import damaged_file
+from ..base.hub import damaged_file
 from .batch import ModelConfig
 from .build import build_system, empty_encoder
 from .system import System

@@ -18,14 +18,25 @@ from urllib.parse import urlparse
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import check_regular, reason_of
 from ...manifests.fingerprint import digest_file
+from ..base.settings import HUB
 from .backbones import BACKBONES
 from .detectors import DETECTORS
+from .hub import HubModel
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["DEFAULT", "RANDOM", "WeightsSource", "downloads_folder", "load_into", "place_of", "weights_of"]
+__all__ = [
+    "DEFAULT",
+    "RANDOM",
+    "WeightsSource",
+    "digest_of",
+    "downloads_folder",
+    "load_into",
+    "place_of",
+    "weights_of",
+]
 
 DEFAULT = "default"
 RANDOM = "random"
@@ -67,6 +78,15 @@ def weights_of(architecture: str, choice: str) -> WeightsSource:
     """Return the weights that `choice` stands for, of the backbone or detector `architecture`."""
     known = BACKBONES[architecture] if architecture in BACKBONES else DETECTORS[architecture]
     return WeightsSource(choice, known.weights)
+
+
+def digest_of(what: str, name: str, choice: str) -> str:
+    """Return the digest of the weights that `choice` stands for, of the detector or backbone `name`.
+
+    what: which of the two it is, for messages.
+    """
+    source = HubModel(name, choice, what) if name.startswith(HUB) else weights_of(name, choice)
+    return source.digest()
 
 
 def downloads_folder() -> Path:

@@ -22,12 +22,13 @@ from transformers.utils import logging
 
 from ....manifests.errors import WeightsError
 from ....manifests.files import reason_of
+from ...base.hub import damaged_file
 from ...base.writing import writing
 from ..prefix import LayerPrefix
 from .attention import ATTENTION, seeing
 from .disentangled import see_prefixes
 from .families import family_of
-from .files import check_readable, damaged_file
+from .files import check_readable
 
 __all__ = [
     "encode",

@@ -27,7 +27,8 @@ from hmnet_pipe.stages.vision.backbones.backbone import Backbone
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
 from hmnet_pipe.stages.vision.demo import DEMO_WEIGHTS
 from hmnet_pipe.stages.vision.detectors import torchvision as detector_module
-from hmnet_pipe.stages.vision.detectors.torchvision import _WITHOUT_EPSILON, build_detector
+from hmnet_pipe.stages.vision.detectors.build import build_detector
+from hmnet_pipe.stages.vision.detectors.torchvision import _WITHOUT_EPSILON, TorchvisionDetector
 from hmnet_pipe.stages.vision.fused import for_inference
 from hmnet_pipe.stages.vision.plan import ImageUnit
 from hmnet_pipe.stages.vision.pooling import pooled_and_joined
@@ -255,8 +256,12 @@ def test_a_detector_with_other_classes_is_read_from_its_weights(tmp_path: Path) 
     own = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=5)
     torch.save(own.state_dict(), tmp_path / "own.pth")
     detector = build_detector(name, str(tmp_path / "own.pth"), 0.0)
-    assert list(detector.categories) == ["__background__", "class-1", "class-2", "class-3", "class-4"]
-    assert build_detector(name, "random", 0.05).categories[1] == "person"
+    assert isinstance(detector, TorchvisionDetector)
+    names = ["__background__", "class-1", "class-2", "class-3", "class-4"]
+    assert list(detector.names.values()) == names
+    coco = build_detector(name, "random", 0.05)
+    assert isinstance(coco, TorchvisionDetector)
+    assert coco.names[1] == "person"
 
 
 def test_values_beyond_float16_are_its_largest_and_not_infinite() -> None:
@@ -447,7 +452,12 @@ def test_the_first_coco_detector_computes_as_torchvision_has_it(
     assert (first - expected).abs().max() < 1e-5 * expected.abs().max()
     assert torch.equal(other, kept)
     assert (first - other).abs().max() > 1e-3 * expected.abs().max()
-    assert _WITHOUT_EPSILON in torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.url
+    detection = torchvision.models.detection
+    files = (
+        detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+        detection.RetinaNet_ResNet50_FPN_Weights.COCO_V1,
+    )
+    assert [start in file.url for start, file in zip(_WITHOUT_EPSILON, files, strict=True)] == [True, True]
 
 
 def test_an_images_features_are_its_own_whatever_lies_beside_it(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""What `doctor` lists: text encoders and detectors, those that are taken and those that are refused."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...stages.base.settings import HUB
+from ...stages.text.encoders.families import FAMILIES, REFUSED
+from ...stages.vision.demo import DEMO_DETECTOR
+from ...stages.vision.detectors import DETECTORS, families
+from .text import text_table
+
+__all__ = ["LISTINGS", "Listing"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Tables, each with its head and rows, and the same as plain data."""
+
+    tables: tuple[tuple[tuple[str, ...], list[list[str]]], ...]
+    data: dict[str, Any]
+
+    def text(self) -> str:
+        """Return the tables for a terminal."""
+        return "\n\n".join(text_table(head, rows) for head, rows in self.tables)
+
+    def markdown(self) -> str:
+        """Return the tables as they stand in docs/."""
+        return "\n".join(_markdown(head, rows) for head, rows in self.tables)
+
+
+def _encoders() -> Listing:
+    taken = [[family.name, family.example, family.note] for family in FAMILIES.values()]
+    keys = ("name", "example", "note")
+    data = [{key: asdict(family)[key] for key in keys} for family in FAMILIES.values()]
+    return Listing(
+        ((("type", "for example", "note"), taken), _refused(REFUSED)), {"taken": data, "refused": REFUSED}
+    )
+
+
+def _detectors() -> Listing:
+    own = [
+        {
+            "name": info.name,
+            "example": "of the demonstration" if info.name == DEMO_DETECTOR else "torchvision, COCO",
+            "computes": "fused, in bf16 where it is faster" if info.fused else "torch, fp32",
+            "note": "",
+        }
+        for info in DETECTORS.values()
+    ]
+    others = [
+        {
+            "name": family.name,
+            "example": f"{HUB}{family.example}",
+            "computes": "torch, fp32",
+            "note": family.note,
+        }
+        for family in families.FAMILIES.values()
+    ]
+    taken = [*own, *others]
+    return Listing(
+        (
+            (("detector", "for example", "computes", "note"), [list(row.values()) for row in taken]),
+            _refused(families.REFUSED),
+        ),
+        {"taken": taken, "refused": families.REFUSED},
+    )
+
+
+LISTINGS: Mapping[str, Callable[[], Listing]] = {"encoders": _encoders, "detectors": _detectors}
+"""By the option of `doctor` that prints it. Its markdown stands in the page of docs/ with that name."""
+
+
+def _refused(reasons: Mapping[str, str]) -> tuple[tuple[str, ...], list[list[str]]]:
+    return ("type", "refused, because"), [[name, reason] for name, reason in reasons.items()]
+
+
+def _markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([f"`{row[0]}`", *row[1:]] for row in rows)]
+    return "".join(f"| {' | '.join(cell or '-' for cell in line)} |\n" for line in lines)

@@ -1,0 +1,88 @@
+"""Folders of models as transformers saves them: where they are, here or on the Hugging Face hub."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...manifests.errors import InputError, WeightsError
+from ...manifests.files import check_regular, reason_of
+
+__all__ = ["check_readable", "damaged_file", "model_folder"]
+
+
+def model_folder(name: str, patterns: Iterable[str], *, what: str, option: str) -> Path:
+    """Return the local folder of the model `name`, downloading it if necessary.
+
+    name: a folder or a Hugging Face name. patterns: of the files that are downloaded; pytorch_model.bin only
+    where there are no safetensors. what: how a message calls the model. option: what a folder is given with,
+    up to its name. Raises InputError or WeightsError, which say how to get it.
+    """
+    given = option.strip().partition(" ")[0]
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not os.path.lexists(folder / "config.json"):
+            raise InputError(
+                f"{given}: {folder} holds no config.json; give a folder made by save_pretrained, or a "
+                "Hugging Face name"
+            )
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")):
+        raise InputError(f"{given}: {name} is not a folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        snapshot = Path(snapshot_download(name, allow_patterns=list(patterns)))
+        if not list(snapshot.glob("model*.safetensors")):
+            snapshot = Path(snapshot_download(name, allow_patterns=[*patterns, "pytorch_model.bin"]))
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise InputError(
+            f"{given}: {name} is neither a folder here nor a model on the Hugging Face hub"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise WeightsError(
+            f"the {what} {name} is not cached here and the Hugging Face hub cannot be reached; "
+            f"on a machine with internet run `hf download {name} --local-dir FOLDER`, "
+            f"copy FOLDER here and give {option}FOLDER"
+        ) from error
+    return snapshot
+
+
+def check_readable(folder: Path, patterns: Iterable[str], what: str) -> None:
+    """Raise WeightsError where a file of a model's is there and cannot be read."""
+    for path in (path for pattern in (*patterns, "pytorch_model.bin") for path in folder.glob(pattern)):
+        try:
+            check_regular(path)
+            path.open("rb").close()
+        except OSError as error:
+            raise WeightsError(
+                f"{path} cannot be read ({reason_of(error)}); put the {what}'s own file there, and allow it "
+                "to be read"
+            ) from error
+
+
+def damaged_file(folder: Path) -> tuple[Path, str] | None:
+    """Return the first file of a model that is not of its format, and why; None where each is.
+
+    What transformers says of such a file seldom names it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            return path, reason_of(error)
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "numpy"):
+                pass
+        except SafetensorError as error:
+            return path, reason_of(error)
+    return None
