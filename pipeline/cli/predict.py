@@ -77,6 +77,12 @@ _path = click.Path(path_type=Path)
     help="How raw texts become words [default: as in the model's training].",
 )
 @click.option("--detector-weights", default="", help="The detector's weights, where they lie elsewhere now.")
+@click.option(
+    "--boxes",
+    default="",
+    metavar="FILE",
+    help="What another detector found in the images, for a model that was trained on such boxes.",
+)
 @click.option("--backbone-weights", default="", help="The backbone's weights, where they lie elsewhere now.")
 @click.option("--batch-size", type=click.IntRange(1, 2**16), default=64, help="Texts that go together.")
 @click.option(
@@ -113,6 +119,7 @@ def predict(
     long: str,
     words: str,
     detector_weights: str,
+    boxes: str,
     backbone_weights: str,
     batch_size: int,
     chunk: int,
@@ -155,6 +162,7 @@ def predict(
         device,
         precision,
         PredictOptions(min_score, recall, max_pairs, types, long, marginals, alternatives, batch_size),
+        boxes,
     )
     if text is not None:
         result = models.open()(text, image)

@@ -92,10 +92,18 @@ def detect(run: Path, scheduler: str | None, workers: int | None, as_json: bool,
 
     Reads images.parquet and the images. Writes detections.parquet (boxes in pixels, label, score), crops/ for
     people to look at, and stages/detect.parquet (what failed, and why). If killed, it resumes where it was.
+    With --boxes it reads the boxes that another detector found, and no image; what of them is refused is a
+    row of stages/detect-boxes.parquet.
 
     \b
     Example: hmnet-pipe detect runs/twitter2015 --weights fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth
+             hmnet-pipe detect runs/twitter2015 --detector hf:PekingU/rtdetr_r50vd --min-score 0.3
+             hmnet-pipe detect runs/twitter2015 --boxes boxes.jsonl
     """
+    if options["detector"] and options["boxes"]:
+        raise click.UsageError("give --detector, or with --boxes what another detector found.")
+    if options["detector"] and options["boxes"] is None:
+        options |= {"boxes": "", "annotations": ""}  # it takes the place of a file that run.toml names
     _run_configured(run, "detect", (None,), options, as_json, scheduler, workers)
 
 

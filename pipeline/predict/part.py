@@ -33,6 +33,7 @@ class Models:
     device: str
     precision: str
     options: PredictOptions
+    boxes: str = ""
 
     def open(self) -> Predictor:
         return Predictor.from_pretrained(
@@ -43,6 +44,7 @@ class Models:
             words=self.words,
             detector_weights=self.detector_weights,
             backbone_weights=self.backbone_weights,
+            boxes=self.boxes,
             **asdict(self.options),
         )
 

@@ -79,7 +79,8 @@ class PredictOptions:
 class Predictor:
     """A model of entities, one of relations, or both, with what makes the images of posts into features.
 
-    weights: files in the place of those that the models were made with, "detector" and "backbone".
+    weights: files in the place of those that the models were made with, "detector" and "backbone", and the
+    "boxes" that another detector found.
     """
 
     entities: OpenModel | None
@@ -100,6 +101,7 @@ class Predictor:
         words: str = "",
         detector_weights: str = "",
         backbone_weights: str = "",
+        boxes: str = "",
         revision: str | None = None,
         token: str | None = None,
         cache_dir: Path | str | None = None,
@@ -109,6 +111,8 @@ class Predictor:
 
         Each is a model's folder, or a name on the hub, "user/name". revision, token, cache_dir: of the hub,
         as in huggingface_hub; `revision` is that of `model`, and of `relations` it is the latest.
+        boxes: the file of what another detector found in the images of the posts, for a model that was
+        trained on such boxes.
         words: the rule by which raw texts become words, in the place of the model's own. options: those of
         PredictOptions. Raises WeightsError where a folder holds no model, and InputError where a model cannot
         be used on posts.
@@ -127,6 +131,8 @@ class Predictor:
         entities, pairs = (first, second) if first.config.task == "ner" else (None, first)
         chosen = PredictOptions(**options)
         weights = {"detector": detector_weights, "backbone": backbone_weights}
+        if boxes:
+            weights["boxes"] = str(Path(boxes).expanduser().absolute())
         if words and words not in WORD_RULES:
             raise unknown_name("words", words, WORD_RULES)
         rule = words or _words_of(first)

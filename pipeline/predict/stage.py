@@ -88,6 +88,8 @@ class Predict(Stage):
             found = {"posts": digest_file(self.posts.path)}
         except OSError as error:
             raise InputError(f"{self.posts.path} cannot be read ({error.strerror})") from error
+        if self.models.boxes:
+            found["boxes"] = digest_file(Path(self.models.boxes).expanduser())
         if self.predictor.reads_images:
             names = [[name, image.key, image.reason] for name, image in sorted(self._images.items())]
             found["images"] = digest_json(names)

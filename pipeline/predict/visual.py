@@ -82,7 +82,7 @@ class ImageRun:
     """A run of posts, in which their images become what one model reads.
 
     weights: files to be used in the place of those that the model was made with: those of its "detector",
-    "backbone" and "parser".
+    "backbone" and "parser"; and the file of "boxes" that another detector found in these images.
     device: where the networks compute.
     """
 
@@ -118,6 +118,17 @@ class ImageRun:
                 f"{folder} was trained on scene graphs of yours, and new posts have none; train "
                 f"{self.info.name} on the scenes of `hmnet-pipe scenes` without --graphs to use it on posts"
             )
+        if self._given("detect").get("boxes") and not self._boxes:
+            raise InputError(
+                f"{folder} was trained on boxes of a file that another detector made, and nothing here can "
+                f"find such boxes in new posts; give the ones that it finds with --boxes FILE, or train "
+                f"{self.info.name} after `hmnet-pipe detect --detector` to use it on posts"
+            )
+        if self._boxes and not self._given("detect").get("boxes"):
+            raise InputError(
+                f"{folder} was trained on objects that {self._given('detect').get('detector')} found, which "
+                "finds those of posts too; leave --boxes out"
+            )
         if self._given("dependencies").get("parser") == CONLLU:
             raise InputError(
                 f"{folder} was trained on trees from a file, and new posts have none; train {self.info.name} "
@@ -128,6 +139,10 @@ class ImageRun:
                 f"{folder / 'config.json'} does not say how {' and '.join(missing)} made what the model "
                 "reads: the model was trained before that was kept; train it again"
             )
+
+    @property
+    def _boxes(self) -> str:
+        return self.weights.get("boxes", "")
 
     def _kinds(self) -> list[str]:
         """Return the stages that make what the model reads, in their order."""
@@ -156,6 +171,8 @@ class ImageRun:
                 # Posts have few images beside a corpus: no worker shall wait for another's last unit.
                 "chunk": 8,
                 "shard_rows": 64,
+                # The names of posts' images are those of files; ids of COCO's annotations were the corpus's.
+                **({"boxes": self._boxes, "annotations": ""} if kind == "detect" else {}),
                 **({name: self.weights.get(of) or None} if name else {}),
             }
             tables[kind] = given | {
@@ -220,7 +237,7 @@ class ImageRun:
             causes = stage.causes(tools)
         except InputError as error:
             file = self.weights.get(name) or self._given(kind).get(key)
-            if not file or Path(file).exists():
+            if not file or Path(file).exists() or self._boxes:
                 raise
             raise WeightsError(
                 f"{file} is not there, and {self.model.folder} was made with the {name} of these weights; "

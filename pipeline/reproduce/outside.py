@@ -13,6 +13,7 @@ from typing import Any
 from ...manifests.errors import HmnetPipeError, InputError, WeightsError
 from ...stages.dependencies.settings import DependencySettings
 from ...stages.dependencies.stage import parser_digest, trees_digest
+from ...stages.detect.boxes import boxes_digest
 from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
 from ...stages.learning.recipe import TrainSettings
@@ -29,6 +30,8 @@ OPTIONS = {
     "encoder": ("train", "encoder"),
     "vectors": ("train", "vectors"),
     "detector_weights": ("detect", "weights"),
+    "boxes": ("detect", "boxes"),
+    "annotations": ("detect", "annotations"),
     "backbone_weights": ("extract", "weights"),
     "graphs": ("scenes", "graphs"),
     "graph_features": ("scenes", "features"),
@@ -57,6 +60,10 @@ def _graphs(name: str, config: RunConfig) -> str:
     return graph_digest(config.of(SceneSettings), name)
 
 
+def _boxes(name: str, config: RunConfig) -> str:
+    return boxes_digest(config.of(DetectSettings), name)
+
+
 # By the name of a digest in records: how it is called, the option, and the digest of what is there. The
 # weights are among a stage's weights, and the files among the inputs of the stage that reads them.
 _Known = Mapping[str, tuple[str, str, Callable[[RunConfig], str]]]
@@ -72,6 +79,13 @@ _WEIGHTS: _Known = {
     ),
 }
 _FILES: Mapping[str, _Known] = {
+    "detect": {
+        name: (called, option, partial(_boxes, name))
+        for name, called, option in (
+            ("boxes", "file of boxes", "--boxes FILE"),
+            ("annotations", "file of COCO's annotations", "--annotations FILE"),
+        )
+    },
     "scenes": {
         name: (called, option, partial(_graphs, name))
         for name, called, option in (

@@ -15,8 +15,8 @@ from ...manifests.trial import Trial
 from ...stages.base.stage import Stage
 from ...stages.dependencies.settings import DependencySettings
 from ...stages.dependencies.stage import Dependencies
+from ...stages.detect.given import detect_stage
 from ...stages.detect.settings import DetectSettings
-from ...stages.detect.stage import Detect
 from ...stages.extract.settings import ExtractSettings
 from ...stages.extract.stage import Extract
 from ...stages.finetune.settings import FinetuneSettings
@@ -151,7 +151,7 @@ def _trial_named(kind: str) -> Callable[[str], Trial | None]:
 # In the order of a run: a stage reads what the stages before it made.
 KINDS: tuple[Kind, ...] = (
     Kind("prepare", PrepareSettings, lambda tables, run, _: Prepare(run, tables.of(PrepareSettings))),
-    Kind("detect", DetectSettings, lambda tables, run, _: Detect(run, tables.of(DetectSettings))),
+    Kind("detect", DetectSettings, lambda tables, run, _: detect_stage(run, tables.of(DetectSettings))),
     Kind(
         "scenes",
         SceneSettings,

@@ -25,6 +25,17 @@ class DetectSettings:
         "'default' (torchvision's COCO weights; those of hf:NAME), a file (of hf: a folder), or 'random'",
         words=("default", "random"),
     )
+    boxes: str = setting(
+        "",
+        "file of boxes that another detector found, JSON lines or COCO's results (.json); --detector is then "
+        "not used",
+        words=("",),
+    )
+    annotations: str = setting(
+        "",
+        "COCO's annotations, which say what the ids in `boxes` are; empty: files' names and COCO's numbers",
+        words=("",),
+    )
     objects: int = setting(3, "objects kept per image, the paper's m", at_least=0, at_most=100)
     min_score: float = setting(0.05, "objects below this score are not kept", at_least=0, at_most=1)
     precision: str = setting(
@@ -39,6 +50,10 @@ class DetectSettings:
     def __post_init__(self) -> None:
         check_settings("detect", self)
         check_detector(self.detector)
+        if self.annotations and not self.boxes.endswith(".json"):
+            raise InputError(
+                "[detect] annotations say what ids in COCO's results are; name these with --boxes FILE.json"
+            )
         if self.precision == "bf16" and not is_fused(self.detector):
             raise InputError(
                 f"[detect] precision bf16 is for Faster R-CNNs, and {self.detector} computes in fp32; leave "

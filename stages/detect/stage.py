@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,7 +41,7 @@ from .comparison import box_distance, box_probes, compare_detections
 from .settings import DetectSettings
 from .unit import ChunkUnit, chunk_tables
 
-__all__ = ["Detect"]
+__all__ = ["Detect", "nothing_in"]
 
 _PLAIN = "in fp32 by torch's own kernels; only Faster R-CNNs are fused"
 
@@ -54,7 +54,7 @@ class Detect(Stage):
     settings: DetectSettings
 
     kind = "detect"
-    files = ("detections", "outcomes")
+    files: ClassVar[tuple[str, ...]] = ("detections", "outcomes")
     schema_version = 1
     optional = True
 
@@ -141,7 +141,7 @@ class Detect(Stage):
         detections, outcomes = [old_detections], [old_outcomes]
         failures = Failures(self.name, len(images), all_may_fail=tools.all_may_fail)
         if not self.settings.objects:
-            outcomes.append(_nothing_in(todo))
+            outcomes.append(nothing_in(todo))
             todo = []
         bar = tools.bar(len(todo), "detect", "image")
         for unit, result in tools.map(_detect_chunk, self._units(work, todo)):
@@ -194,7 +194,7 @@ class Detect(Stage):
         units = sample_of(self.units(work), share)
         found, outcomes = [table_of(DETECTIONS, ())], [table_of(OUTCOMES, ())]
         if not self.settings.objects:
-            outcomes += [_nothing_in(unit.images) for unit in units]
+            outcomes += [nothing_in(unit.images) for unit in units]
         for unit, result in tools.map(_detect_chunk, units if self.settings.objects else []):
             if isinstance(result, UnitFailure):
                 raise StageError(f"{len(unit)} images could not be computed again: {result.reason}")
@@ -292,7 +292,7 @@ def _without(failures: Failures, outcomes: pa.Table, paths: Mapping[str, str]) -
     return outcomes.filter(done)
 
 
-def _nothing_in(images: Iterable[tuple[str, str]]) -> pa.Table:
+def nothing_in(images: Iterable[tuple[str, str]]) -> pa.Table:
     """Return the outcomes of images in which no object is looked for: they are not even opened."""
     return table_of(OUTCOMES, [{"image_key": key, "status": DONE, "reason": None} for key, _ in images])
 

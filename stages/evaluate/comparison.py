@@ -32,7 +32,7 @@ __all__ = ["check_labels", "check_made", "check_recorded", "check_task", "negati
 _REFUSED, _OPENED = frozenset({"detect"}), frozenset({"extract"})
 
 # The settings of detect that decide which objects there are.
-_OF_DETECT = ("detector", "min_score", "objects")
+_OF_DETECT = ("detector", "boxes", "min_score", "objects")
 
 
 def check_recorded(folder: Path) -> None:
@@ -102,7 +102,10 @@ def check_made(opened: OpenModel, data: RunFolder, feature_set: str | None, tool
 def _detecting(made: Mapping[str, Any], data: RunFolder) -> str:
     """Return the command that detects in `data` with the settings of a model's run."""
     settings = {**made["parameters"], **made.get("settings", {})}
-    given = [(f"--{name.replace('_', '-')}", settings[name]) for name in _OF_DETECT if name in settings]
+    if settings.get("boxes"):  # those of other images are in another file
+        settings = {**settings, "boxes": "FILE"}
+        del settings["detector"]
+    given = [(f"--{name.replace('_', '-')}", settings[name]) for name in _OF_DETECT if settings.get(name)]
     return typed("detect", data.path, *(word for pair in given for word in pair))
 
 

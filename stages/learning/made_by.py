@@ -28,6 +28,9 @@ SOURCES = frozenset({"prepare"})
 # How a stage computes and stores: it moves the last bits of numbers, and where they come from it not at all.
 _ROUNDING = ("precision", "kernels", "dtype")
 
+# Files of the user's that a stage read in the place of a network, by the names of their digests.
+_FILES = ("boxes", "annotations")
+
 # What a feature set keeps: the features are compared where they are opened, whatever their set is called.
 _OF_SETS = ("levels", "views")
 
@@ -56,12 +59,17 @@ def made_by(run: RunFolder, stages: Iterable[str]) -> dict[str, Any]:
 
     parameters: what decided the result. weights: the digests of what computed it. settings: those that were
     given; a path in them is where the weights came from. carried: what a stage learned from this run's data.
+    files: the digests of files that were read in the place of a network.
     """
     found: dict[str, Any] = {}
     for kind, record in makers_of(run, stages).items():
-        facts = {name: record.facts[name] for name in ("settings", "carried") if name in record.facts}
+        facts: dict[str, Any] = {
+            name: record.facts[name] for name in ("settings", "carried") if name in record.facts
+        }
         if kind in SOURCES:
             facts.pop("settings", None)
+        if files := {name: record.inputs[name] for name in _FILES if name in record.inputs}:
+            facts["files"] = files
         found[kind] = {"parameters": record.parameters, "weights": record.weights, **facts}
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import InputError, in_one_line
-from .known import BadRecord, KnownImages
+from ..vision.known import BadRecord, KnownImages
 
 __all__ = ["INFO", "SCHEMA", "benchmark_records", "resized_frame"]
 

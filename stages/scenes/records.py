@@ -12,7 +12,6 @@ made objects and features, and optional.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,12 @@ import pyarrow.parquet as pq
 from ...manifests.errors import InputError, in_one_line
 from ...manifests.files import reason_of
 from ...manifests.schemas import SCENE_GRAPH
+from ..vision.known import BadRecord, KnownImages, box_in, score_in, shown, text_in
 from .benchmark import SCHEMA, benchmark_records
 from .features import ObjectFeatures
-from .known import BadRecord, KnownImages, shown
 from .scene import Relation, Scene, Thing
 
 __all__ = ["Record", "read_records", "scene_of"]
-
-# What a detector's arithmetic may put a box beyond the edge of its image, in pixels; such a box is cut there.
-_EDGE = 1.0
 
 
 @dataclass(frozen=True)
@@ -135,26 +131,15 @@ def _list(values: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _thing(values: dict[str, Any], i: int, size: tuple[int, int], features: ObjectFeatures | None) -> Thing:
-    box = values.get("box")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise BadRecord(f"the box of object {i} must be four numbers x0, y0, x1, y1, not {shown(box)}")
-    x0, y0, x1, y1 = map(float, box)
-    if not (x0 < x1 and y0 < y1):
-        raise BadRecord(f"the box {shown(box)} of object {i} is empty: x0 < x1 and y0 < y1 must hold")
     width, height = size
-    if min(x0, y0) < -_EDGE or x1 > width + _EDGE or y1 > height + _EDGE:
-        raise BadRecord(f"the box {shown(box)} of object {i} lies outside the image of {width} x {height}")
-    x0, x1 = max(x0, 0.0) / width, min(x1, float(width)) / width
-    y0, y1 = max(y0, 0.0) / height, min(y1, float(height)) / height
-    if not (x0 < x1 and y0 < y1):
-        raise BadRecord(f"the box {shown(box)} of object {i} lies outside the image of {width} x {height}")
+    x0, y0, x1, y1 = box_in(values.get("box"), size, f" of object {i}")
     row = values.get("feature")
     if features is not None and (wrong := features.wrong(row)):
         raise BadRecord(f"the feature of object {i} {wrong}")
     return Thing(
-        (x0, y0, x1, y1),
-        _text(values.get("label"), f"the label of object {i}"),
-        _score(values.get("score"), f"the score of object {i}"),
+        (x0 / width, y0 / height, x1 / width, y1 / height),
+        text_in(values.get("label"), f"the label of object {i}"),
+        score_in(values.get("score"), f"the score of object {i}"),
         row if features is not None else None,
     )
 
@@ -170,23 +155,7 @@ def _relation(values: dict[str, Any], i: int, objects: int) -> Relation:
         raise BadRecord(f"relation {i} relates object {ends[0]} to itself")
     return Relation(
         ends[0],
-        _text(values.get("predicate"), f"the predicate of relation {i}"),
+        text_in(values.get("predicate"), f"the predicate of relation {i}"),
         ends[1],
-        _score(values.get("score"), f"the score of relation {i}"),
+        score_in(values.get("score"), f"the score of relation {i}"),
     )
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadRecord(f"{what} must be a text, not {shown(value)}")
-    return value
-
-
-def _score(value: Any, what: str) -> float:
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise BadRecord(f"{what} must be a number from 0 to 1, not {shown(value)}")
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e9 and math.isfinite(value)

@@ -33,10 +33,10 @@ from ...manifests.tables import (
 )
 from ..base.tools import SILENT, Counts, Tools
 from ..base.whole import WholeStage
+from ..vision.known import BadRecord, KnownImages
 from .benchmark import INFO
 from .features import ObjectFeatures, open_features, write_features
 from .geometry import Association, association, geometric_scene
-from .known import BadRecord, KnownImages
 from .records import read_records, scene_of
 from .scene import EMPTY_SCENE, Scene, Thing
 from .settings import FILLED, SceneSettings

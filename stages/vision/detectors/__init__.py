@@ -7,7 +7,7 @@ from ....manifests.errors import unknown_name
 from ...base.settings import HUB
 from ..demo import DEMO_DETECTOR, DEMO_WEIGHTS, KINDS
 
-__all__ = ["BACKGROUND", "DETECTORS", "DetectorInfo", "check_detector", "detector_info", "is_fused"]
+__all__ = ["BACKGROUND", "COCO", "DETECTORS", "DetectorInfo", "check_detector", "detector_info", "is_fused"]
 
 BACKGROUND = "__background__"
 
