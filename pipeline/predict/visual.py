@@ -172,7 +172,8 @@ class ImageRun:
                 "chunk": 8,
                 "shard_rows": 64,
                 # The names of posts' images are those of files; ids of COCO's annotations were the corpus's.
-                **({"boxes": self._boxes, "annotations": ""} if kind == "detect" else {}),
+                "boxes": self._boxes,
+                "annotations": "",
                 **({name: self.weights.get(of) or None} if name else {}),
             }
             tables[kind] = given | {
