@@ -20,12 +20,20 @@ from safetensors.numpy import save_file
 
 from ...running import Demos, begin, bring_up_to_date
 
-FILES = {"graphs": "graphs.jsonl", "graph_features": "features.safetensors", "parser_model": "trees.conllu"}
+FILES = {
+    "boxes": "boxes.jsonl",
+    "graphs": "graphs.jsonl",
+    "graph_features": "features.safetensors",
+    "parser_model": "trees.conllu",
+}
 
 
 def write_files(run: RunFolder, folder: Path) -> None:
-    """Write a scene graph and a tree of everything in a run; one of each is refused or missing."""
+    """Write a box, a scene graph and a tree of everything in a run; one of each is refused or missing."""
     folder.mkdir()
+    keys = [image["key"] for image in read_table(run.images, IMAGES).to_pylist()]
+    boxes = [{"image": key, "box": [0, 0, 9, 9], "label": "man", "score": 0.5} for key in [*keys, "none"]]
+    (folder / FILES["boxes"]).write_text("".join(json.dumps(box) + "\n" for box in boxes))
     records = []
     for number, image in enumerate(read_table(run.images, IMAGES).to_pylist()):
         size = {"width": image["width"], "height": image["height"]}
@@ -52,13 +60,15 @@ def test_graphs_and_trees_are_compared_first_and_named_by_options_where_they_lie
     write_files(run, here)
     places = {name: str(here / file) for name, file in FILES.items()}
     graphs: dict[str, Any] = {"graphs": places["graphs"], "features": places["graph_features"]}
+    bring_up_to_date(run.path, "detect", boxes=places["boxes"])
     bring_up_to_date(run.path, "scenes", **graphs)
     bring_up_to_date(run.path, "dependencies", parser="conllu", model=places["parser_model"])
     config = RunConfig.read(run.config).override("extract", {"precision": "fp32"})
     config.write(run.config)
     run_stage(config.stage("extract", run, "scene-vector"), SILENT)
     lock = lock_run(run, tmp_path / "a.lock")
-    assert list(read_lock(lock)["stages"]) == ["prepare", "scenes", "dependencies", "extract-scene-vector"]
+    stages = ["prepare", "detect", "scenes", "dependencies", "extract-scene-vector"]
+    assert list(read_lock(lock)["stages"]) == stages
     assert str(tmp_path) not in lock.read_text()
     shutil.move(here, there)
     monkeypatch.chdir(tmp_path)
@@ -68,6 +78,7 @@ def test_graphs_and_trees_are_compared_first_and_named_by_options_where_they_lie
         return reproduce(lock, folder, text=corpus, images=corpus / "images", tools=SILENT, **given)
 
     for missing, option in (
+        ("boxes", "--boxes FILE"),
         ("graphs", "--graphs FILE"),
         ("graph_features", "--graph-features FILE"),
         ("parser_model", "--parser-model FILE"),
@@ -81,6 +92,7 @@ def test_graphs_and_trees_are_compared_first_and_named_by_options_where_they_lie
     assert result.reproduced, result.lines()
     # What was refused is listed with its file and line.
     assert [(one.group, one.what) for one in result.comparisons if one.state != "equal"] == [
+        ("detect", "problems"),
         ("scenes", "problems"),
         ("dependencies", "problems"),
     ]
