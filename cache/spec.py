@@ -81,6 +81,8 @@ class FeatureSpec:
     dtype: what is stored.
     precision: what the backbone computed in. It is not compared: caches made before it was recorded have none
     (""), and extract's own record has it.
+    strides: pixels of a view per cell of each of the backbone's levels, where no table has them. They are not
+    compared either: they follow from the backbone.
     """
 
     backbone: str
@@ -93,6 +95,7 @@ class FeatureSpec:
     numbers: tuple[int, ...] = ()
     regions: str = ALL
     precision: str = field(default="", compare=False)
+    strides: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.numbers:
@@ -112,6 +115,7 @@ class FeatureSpec:
                 "transform": _of_sentence(transform) if isinstance(transform, str) else _of_facts(transform),
                 "levels": tuple(values["levels"]),
                 "numbers": tuple(values.get("numbers", ())),
+                "strides": tuple(values.get("strides", ())),
             }
         )
 
@@ -123,7 +127,7 @@ class FeatureSpec:
         those that differ from all levels of all views.
         """
         values = {**asdict(self), "transform": str(self.transform)}
-        del values["precision"]  # it shows in the numbers
+        del values["precision"], values["strides"]  # they show in the numbers
         if self.numbers == tuple(range(1, 1 + len(self.levels))):
             del values["numbers"]
         if self.regions == ALL:

@@ -276,11 +276,11 @@ def _hub_weights(subject: str, name: str, choice: str) -> Finding:
 def _feature_sets(config: RunConfig) -> Finding:
     """Report the sizes of the built-in sets and the run's own. Raises InputError where one cannot be made."""
     extract, objects = config.of(ExtractSettings), config.of(DetectSettings).objects
-    transform = backbone_info(extract.backbone).transform(extract.size)
+    backbone = backbone_info(extract.backbone, extract.weights)
     sizes = []
     for name, feature_set in {**SETS, **config.sets}.items():
         spec = feature_set.spec(
-            extract.backbone, transform, weights="", objects=objects, dtype=extract.dtype, precision=""
+            backbone, extract.size, weights="", objects=objects, dtype=extract.dtype, precision=""
         )
         size = prod(spec.row_shape) * np.dtype(STORAGE_DTYPES[spec.dtype]).itemsize
         sizes.append(f"{name} {size / 2**20:.2f}")

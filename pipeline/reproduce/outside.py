@@ -21,7 +21,7 @@ from ...stages.learning.words import vectors_digest
 from ...stages.scenes.settings import SceneSettings
 from ...stages.scenes.stage import graph_digest
 from ...stages.text.encoders.files import encoder_digest, resolve_encoder
-from ...stages.vision.weights import digest_of, weights_of
+from ...stages.vision.weights import digest_of
 from ..run.config import RunConfig
 
 __all__ = ["OPTIONS", "Outside", "outside_of", "put_options"]
@@ -53,7 +53,7 @@ def _detector(settings: DetectSettings) -> str:
 
 
 def _backbone(settings: ExtractSettings) -> str:
-    return weights_of(settings.backbone, settings.weights).digest()
+    return digest_of("backbone", settings.backbone, settings.weights)
 
 
 def _graphs(name: str, config: RunConfig) -> str:

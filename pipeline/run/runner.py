@@ -47,6 +47,7 @@ _RECORDED_PACKAGES = (
     "torch",
     "torchvision",
     "transformers",
+    "timm",
     "pytorch-crf",
     "numpy",
     "pillow",

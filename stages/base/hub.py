@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import check_regular, reason_of
 
-__all__ = ["check_readable", "damaged_file", "model_folder"]
+__all__ = ["check_readable", "damaged_file", "model_folder", "quiet"]
 
 
 def model_folder(name: str, patterns: Iterable[str], *, what: str, option: str) -> Path:
@@ -86,3 +87,22 @@ def damaged_file(folder: Path) -> tuple[Path, str] | None:
         except SafetensorError as error:
             return path, reason_of(error)
     return None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers for a moment, and then restore its logging, which is that of the whole process.
+
+    Its report on unused and missing tensors is noise: what loads turns missing ones into an error.
+    """
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -9,10 +9,13 @@ from typing import Any, get_origin
 from ...manifests.errors import InputError, unknown_name
 from ...manifests.files import is_utf8
 
-__all__ = ["HUB", "absolute_files", "check_settings", "local_files", "setting", "split_hub"]
+__all__ = ["HUB", "TIMM", "absolute_files", "check_settings", "local_files", "setting", "split_hub"]
 
 HUB = "hf:"
 """What stands before a Hugging Face name or a folder with such files, where other names are taken too."""
+
+TIMM = "timm:"
+"""What stands before a name of timm's, or a folder or a hub's name with files as timm writes them."""
 
 # More than any file system takes.
 _MOST_LETTERS = 4096
@@ -107,9 +110,9 @@ def _no_text(value: str) -> str | None:
 
 
 def split_hub(name: str) -> tuple[str, str]:
-    """Return HUB, or nothing where `name` does not begin so, and the rest of it."""
-    rest = name.removeprefix(HUB)
-    return name.removesuffix(rest), rest
+    """Return HUB or TIMM, or nothing where `name` does not begin so, and the rest of it."""
+    before = next((one for one in (HUB, TIMM) if name.startswith(one)), "")
+    return before, name.removeprefix(before)
 
 
 def local_files(settings: Any) -> dict[str, Path]:

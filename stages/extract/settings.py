@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ...cache.spec import STORAGE_DTYPES
 from ..base.arithmetic import PRECISIONS
 from ..base.settings import check_settings, setting
-from ..vision.backbones import backbone_info
+from ..vision.backbones import BACKBONES, check_backbone
 from ..vision.sets import MOST_SIDE
 
 __all__ = ["ExtractSettings"]
@@ -15,10 +15,15 @@ __all__ = ["ExtractSettings"]
 class ExtractSettings:
     """The table [extract] of run.toml."""
 
-    backbone: str = setting("resnet50", "a network of torchvision's, or demo_resnet")
+    backbone: str = setting(
+        "resnet50",
+        "a network of torchvision's, demo_resnet, hf:NAME or hf:FOLDER for one of transformers, timm:NAME or "
+        "timm:FOLDER for one of timm",
+        words=tuple(BACKBONES),
+    )
     weights: str = setting(
         "default",
-        "'default' (torchvision's ImageNet weights), a file, or 'random'",
+        "'default' (its publisher's), a file, or 'random'; of hf: and timm: also a folder with all of it",
         words=("default", "random"),
     )
     size: int = setting(0, "side of a view in pixels; 0: the backbone's own", at_least=0, at_most=4096)
@@ -38,4 +43,4 @@ class ExtractSettings:
 
     def __post_init__(self) -> None:
         check_settings("extract", self)
-        backbone_info(self.backbone)
+        check_backbone(self.backbone)

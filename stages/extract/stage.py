@@ -41,7 +41,7 @@ from ..vision.backbones import BackboneInfo, backbone_info
 from ..vision.outcomes import Failure, Failures, outcome
 from ..vision.plan import ImageUnit, ViewPlan, planned_images, scene_images
 from ..vision.sets import PYRAMID, FeatureSet
-from ..vision.weights import weights_of
+from ..vision.weights import digest_of
 from .comparison import Apart, feature_distance, feature_probes
 from .settings import ExtractSettings
 from .unit import ShardResult, ShardUnit, Target
@@ -74,7 +74,7 @@ class Extract(Stage):
     def parameters(self) -> dict[str, Any]:
         s = self.settings
         found = {
-            "backbone": s.backbone,
+            "backbone": self._info.name,
             "dtype": s.dtype,
             "objects": self.objects,
             "pooled": self._set.side,
@@ -96,7 +96,7 @@ class Extract(Stage):
     def arithmetic(self) -> Arithmetic:
         """Return how the backbone computes: one that is not fused, on torch's own kernels."""
         s, record = self.settings, StageRecord.known(self.run.record(self.name))
-        if record is not None and record.parameters.get("backbone") != s.backbone:
+        if record is not None and record.parameters.get("backbone") != self._info.name:
             record = None  # another backbone may have computed otherwise
         arithmetic = Arithmetic.recorded(s.device, s.precision, record)
         return arithmetic if self._info.fused else arithmetic.plain(s.precision)
@@ -108,7 +108,7 @@ class Extract(Stage):
 
     @property
     def _info(self) -> BackboneInfo:
-        return backbone_info(self.settings.backbone)
+        return backbone_info(self.settings.backbone, self.settings.weights)
 
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         images = {"images": table_digest(self.run.images, IMAGES, "prepare")}
@@ -124,7 +124,7 @@ class Extract(Stage):
     def weights(self) -> dict[str, str]:
         if not any_usable(self.run.images):
             return {}  # nothing to extract: a text-only run needs no weights file
-        return {"backbone": weights_of(self.settings.backbone, self.settings.weights).digest()}
+        return {"backbone": digest_of("backbone", self.settings.backbone, self.settings.weights)}
 
     def outputs(self) -> dict[str, str]:
         """Return the digest of what the index promises, or none where a shard is not the promised one."""
@@ -276,7 +276,7 @@ class Extract(Stage):
             )
             only = tuple(image for image in images[span] if image.key in there)
             stem = name.removeprefix("shard-").removesuffix(".h5")
-            target = Target(shard.spec, s.weights, str(folder), stem)
+            target = Target(shard.spec, s.weights, str(folder), stem, s.backbone)
             unit = ShardUnit((target,), arithmetic, only)
             whole = replace(unit, images=tuple(images[span]))
             units.append(whole if whole.digest(target) == shard.unit else unit)
@@ -290,14 +290,14 @@ class Extract(Stage):
 
     def plan(self) -> ViewPlan:
         """Return everything that is needed to see what this stage sees, without its cache."""
-        return ViewPlan(self.images(), self.spec(), self.settings.weights)
+        return ViewPlan(self.images(), self.spec(), self.settings.weights, self.settings.backbone)
 
     def spec(self) -> FeatureSpec:
         """Return the spec of the features that this stage makes."""
         s = self.settings
         return self._set.spec(
-            s.backbone,
-            self._info.transform(s.size),
+            self._info,
+            s.size,
             weights=self.weights().get("backbone", "none"),
             objects=self.objects,
             dtype=s.dtype,
@@ -416,13 +416,13 @@ def planned_units(stages: Sequence[tuple[Extract, set[str]]], images: Sequence[I
         every = range(count + len(taken))
         return [number for number in every if f"shard-{number:05d}.h5" not in taken]
 
-    targets = [
-        (stage.spec(), stage.settings.weights, str(stage.place), numbers(taken)) for stage, taken in stages
-    ]
+    targets = [(stage.spec(), stage.settings, str(stage.place), numbers(taken)) for stage, taken in stages]
 
     def make(i: int) -> ShardUnit:
         group = tuple(images[i * rows : (i + 1) * rows])
-        made = (Target(spec, weights, folder, f"{free[i]:05d}") for spec, weights, folder, free in targets)
+        made = (
+            Target(spec, s.weights, folder, f"{free[i]:05d}", s.backbone) for spec, s, folder, free in targets
+        )
         return ShardUnit(tuple(made), arithmetic, group)
 
     return Made(count, make)

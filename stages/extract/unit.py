@@ -33,14 +33,15 @@ __all__ = ["ShardResult", "ShardUnit", "Target"]
 class Target:
     """A shard of one feature set.
 
-    spec: what its numbers are. weights: the backbone's weights as the settings name them. folder, name: the
-    shard is the file shard-<name>.h5 in `folder`.
+    spec: what its numbers are. weights, backbone: as the settings name them; a backbone that the spec names
+    need not be. folder, name: the shard is the file shard-<name>.h5 in `folder`.
     """
 
     spec: FeatureSpec
     weights: str
     folder: str
     name: str
+    backbone: str = ""
 
     @property
     def path(self) -> Path:

@@ -118,7 +118,8 @@ def _fill(shards: Sequence[_Shard], unit: ShardUnit) -> Iterator[tuple[str, Fail
     passes: dict[_Pass, list[_Shard]] = {}
     for shard in shards:
         spec = shard.target.spec
-        passes.setdefault((spec.backbone, shard.target.weights, spec.transform), []).append(shard)
+        backbone = shard.target.backbone or spec.backbone
+        passes.setdefault((backbone, shard.target.weights, spec.transform), []).append(shard)
     transforms = list(dict.fromkeys(transform for _, _, transform in passes))
     device = unit.arithmetic.device
     views = in_threads(partial(_views_or_failure, transforms), unit.images, decoders(device))

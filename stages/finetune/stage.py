@@ -28,6 +28,7 @@ from ..learning.made_by import made_by
 from ..learning.recipe import Recipes, TrainSettings
 from ..learning.training import Training
 from ..systems.registry import BACKBONE_FILE
+from ..vision.backbones.outside import is_outside
 from ..vision.images import UnusableImage, open_keyed
 from ..vision.plan import ViewSource
 from .settings import FinetuneSettings
@@ -118,6 +119,11 @@ class Finetune(Training):
             why = "reads no images" if not self.info.is_visual else "is not of the hmnet family"
             raise InputError(
                 f"{self.trial.system} {why}: it is not trained end to end; use `hmnet-pipe train`"
+            )
+        if is_outside(backbone := self.source.given()["backbone"]):
+            raise InputError(
+                f"{backbone} is not trained end to end, as backbones of torchvision are; use "
+                "`hmnet-pipe train` on its features, or extract with one of torchvision's"
             )
 
     def weights(self) -> dict[str, str]:

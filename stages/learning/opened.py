@@ -111,7 +111,7 @@ def _check(where: str, spec: FeatureSpec, trained_on: dict[str, Any] | None, but
         return
     made, wanted = spec.to_json(), FeatureSpec.from_json(trained_on).to_json()
     for field, value in wanted.items():
-        if field not in (*but, "precision") and made[field] != value:
+        if field not in (*but, "precision", "strides") and made[field] != value:
             remedy = "extract them with the model's settings first"
             if field == "weights" and spec.backbone == SCENE_GRAPH:
                 remedy = (

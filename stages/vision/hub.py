@@ -1,4 +1,7 @@
-"""Vision models of the Hugging Face hub by `hf:NAME` or `hf:FOLDER`: which files they are, without torch."""
+"""Vision models of the Hugging Face hub or in folders: which files they are, without torch.
+
+They are named `hf:NAME` and `hf:FOLDER`, and `timm:USER/NAME` and `timm:FOLDER` where timm saved them.
+"""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import reason_of
 from ...manifests.fingerprint import digest_file, digest_json
 from ..base.hub import check_readable, damaged_file, model_folder
-from ..base.settings import split_hub
+from ..base.settings import HUB, split_hub
 
 __all__ = ["HubModel"]
 
@@ -23,8 +26,8 @@ _PATTERNS = ("*.json", "model*.safetensors")
 class HubModel:
     """A model as the user asks for it.
 
-    name: with HUB before it. choice: "default" for its own weights, "random", or another folder that holds
-    all of it.
+    name: with HUB or TIMM before it. choice: "default" for its own weights, "random", another folder that
+    holds all of it, or, of a backbone, a file of other weights.
     what: how messages call it; it is also the option that names it.
     """
 
@@ -37,14 +40,22 @@ class HubModel:
         """Return whether its weights are drawn from seed 0, as the user asked."""
         return self.choice == "random"
 
+    @property
+    def file(self) -> Path | None:
+        """Return the file of other weights than its own, where the user gave one for a backbone."""
+        if self.choice in ("default", "random") or self.what != "backbone":
+            return None
+        path = Path(self.choice).expanduser()
+        return path if path.is_file() else None
+
     def folder(self) -> Path:
         """Return the folder of its files, downloaded if need be.
 
         Raises InputError or WeightsError where there is none, or where files are missing or damaged.
         """
-        if self.choice in ("default", "random"):
-            name = split_hub(self.name)[1]
-            folder = model_folder(name, _PATTERNS, what=self.what, option=f"--{self.what} hf:")
+        before, name = split_hub(self.name)
+        if self.choice in ("default", "random") or self.file is not None:
+            folder = model_folder(name, _PATTERNS, what=self.what, option=f"--{self.what} {before}")
         else:
             folder = Path(self.choice).expanduser()
             if not (folder / _CONFIG).is_file():
@@ -53,39 +64,61 @@ class HubModel:
                     "weights: leave --weights at 'default', or give the folder where all of it lies"
                 )
         check_readable(folder, _PATTERNS, self.what)
-        if not any((folder / name).is_file() for name in _PROCESSORS):
+        if before == HUB and not any((folder / name).is_file() for name in _PROCESSORS):
             raise WeightsError(
                 f"{folder} holds no {_PROCESSORS[0]}, which says how an image is resized and normalised; put "
                 f"the {self.what}'s own there"
             )
-        if not self.random and not self._weights(folder):
+        if not self.random and self.file is None and not self._weights(folder):
             raise WeightsError(
                 f"{folder} holds no model.safetensors; random weights are never used in its place"
             )
         return folder
 
     def kind(self) -> str:
-        """Return the type of the model, as transformers names it."""
+        """Return the type of the model, as transformers names it, or its architecture, as timm does."""
         path = self.folder() / _CONFIG
+        library, key = (
+            ("transformers", "model_type") if self.name.startswith(HUB) else ("timm", "architecture")
+        )
         try:
             values: Any = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise WeightsError(
                 f"{path} is damaged ({reason_of(error)}); put the {self.what}'s own file there"
             ) from error
-        found = values.get("model_type") if isinstance(values, dict) else None
+        found = values.get(key) if isinstance(values, dict) else None
         if not isinstance(found, str) or not found:
-            raise WeightsError(f"{path} does not say its model_type, so that it is no model of transformers")
+            raise WeightsError(f"{path} does not say its {key}, so that it is no model of {library}")
         return found
 
     def digest(self) -> str:
         """Return the digest of everything in its folder that decides its numbers."""
-        folder = self.folder()
-        names = [name for name in (_CONFIG, *_PROCESSORS) if (folder / name).is_file()]
-        digests = {name: digest_file(folder / name) for name in names}
+        folder, digests = self.folder(), self.facts()
         if self.random:
             return digest_json({**digests, "weights": self.choice})
+        if self.file is not None:
+            return digest_json({**digests, "weights": digest_file(self.file)})
         return digest_json({**digests, **{path.name: digest_file(path) for path in self._weights(folder)}})
+
+    def facts(self) -> dict[str, str]:
+        """Return the digests of the files that say what it is and how pixels become what it reads."""
+        folder = self.folder()
+        names = [name for name in (_CONFIG, *_PROCESSORS) if (folder / name).is_file()]
+        return {name: digest_file(folder / name) for name in names}
+
+    def processor(self) -> dict[str, Any]:
+        """Return the values of what says how pixels become what it reads."""
+        folder = self.folder()
+        path = next(folder / name for name in _PROCESSORS if (folder / name).is_file())
+        try:
+            values: Any = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise WeightsError(
+                f"{path} is damaged ({reason_of(error)}); put the {self.what}'s own file there"
+            ) from error
+        values = values.get("image_processor", values) if isinstance(values, dict) else {}
+        return values if isinstance(values, dict) else {}
 
     def refused(self, error: Exception) -> WeightsError:
         """Return what to say of an error of transformers over its files."""

@@ -41,13 +41,14 @@ class ImageUnit:
 class ViewPlan:
     """How pixels become features.
 
-    It holds the images with their boxes, the features' spec, and the backbone's weights as the settings name
-    them.
+    It holds the images with their boxes, the features' spec, and the weights and the backbone as the settings
+    name them.
     """
 
     images: Sequence[ImageUnit]
     spec: FeatureSpec
     weights: str
+    backbone: str = ""
 
 
 class ViewSource(Protocol):

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...cache.spec import ALL, IMAGE, OBJECTS, REGIONS, SCENE, FeatureSpec, Transform
+from ...cache.spec import ALL, IMAGE, OBJECTS, REGIONS, SCENE, FeatureSpec
 from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError, unknown_name
 from ...manifests.run import SCENE_SET
-from .backbones import backbone_info
+from .backbones import BACKBONES, BackboneInfo, backbone_info
 
 __all__ = [
     "GRID",
@@ -97,27 +97,28 @@ class FeatureSet:
         return {ALL: 1 + used, IMAGE: 1}.get(self.views, used)
 
     def spec(
-        self, backbone: str, transform: Transform, *, weights: str, objects: int, dtype: str, precision: str
+        self, backbone: BackboneInfo, size: int, *, weights: str, objects: int, dtype: str, precision: str
     ) -> FeatureSpec:
-        """Return what the numbers of this set are, made by `backbone` from views by `transform`.
+        """Return what the numbers of this set are, made by `backbone` from views of `size` (0: its own).
 
         weights: the digest of the backbone's. objects: the most that an image has. Raises InputError where
         the backbone lacks these levels, or the set has no view.
         """
-        known = backbone_info(backbone).levels
+        known = backbone.levels
         wanted = self.levels or range(1, 1 + len(known))
         numbers = tuple(sorted(number if number > 0 else 1 + len(known) + number for number in wanted))
         if numbers[0] < 1 or numbers[-1] > len(known) or len(set(numbers)) < len(numbers):
             raise InputError(
-                f"[features.{self.name}] levels = {list(self.levels)}: {backbone} has {len(known)} levels"
+                f"[features.{self.name}] levels = {list(self.levels)}: {backbone.name} has {len(known)} level"
+                f"{'s' * (len(known) != 1)}"
             )
         views = self.views_of(objects, objects)
         if not views:
             raise InputError(f"[features.{self.name}] takes objects, and [detect] has objects = 0")
         return FeatureSpec(
-            backbone=backbone,
+            backbone=backbone.name,
             weights=weights,
-            transform=transform,
+            transform=backbone.transform(size),
             levels=tuple(known[number - 1] for number in numbers),
             pooled=self.side,
             views=views,
@@ -125,6 +126,7 @@ class FeatureSet:
             numbers=numbers,
             regions=self.views,
             precision=precision,
+            strides=() if backbone.name in BACKBONES else backbone.strides,
         )
 
 
@@ -163,7 +165,7 @@ def serves(held: FeatureSpec, wanted: FeatureSpec) -> bool:
         return False  # "" where it was not recorded
     if not set(wanted.numbers) <= set(held.numbers) or _first_view(held, wanted) is None:
         return False
-    strides = backbone_info(held.backbone).strides
+    strides = held.strides or backbone_info(held.backbone).strides
     return all(
         _nests(-(-held.transform.size // strides[number - 1]), held.pooled, wanted.pooled)
         for number in wanted.numbers

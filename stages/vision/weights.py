@@ -20,6 +20,7 @@ from ...manifests.files import check_regular, reason_of
 from ...manifests.fingerprint import digest_file
 from ..base.settings import HUB
 from .backbones import BACKBONES
+from .backbones.outside import is_outside, outside_model
 from .detectors import DETECTORS
 from .hub import HubModel
 
@@ -35,6 +36,7 @@ __all__ = [
     "downloads_folder",
     "load_into",
     "place_of",
+    "read_state",
     "weights_of",
 ]
 
@@ -85,8 +87,9 @@ def digest_of(what: str, name: str, choice: str) -> str:
 
     what: which of the two it is, for messages.
     """
-    source = HubModel(name, choice, what) if name.startswith(HUB) else weights_of(name, choice)
-    return source.digest()
+    if what == "backbone" and is_outside(name):
+        return outside_model(name, choice).digest()
+    return (HubModel(name, choice, what) if name.startswith(HUB) else weights_of(name, choice)).digest()
 
 
 def downloads_folder() -> Path:

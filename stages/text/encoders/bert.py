@@ -7,8 +7,7 @@ touched. Without a prefix the attention is transformers' own. Which types there 
 
 import inspect
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.mobilebert.modeling_mobilebert import MobileBertEmbeddings
 from transformers.models.xmod.modeling_xmod import XmodAdapter
-from transformers.utils import logging
 
 from ....manifests.errors import WeightsError
 from ....manifests.files import reason_of
-from ...base.hub import damaged_file
+from ...base.hub import damaged_file, quiet
 from ...base.writing import writing
 from ..prefix import LayerPrefix
 from .attention import ATTENTION, seeing
@@ -38,28 +36,9 @@ __all__ = [
     "load_tokenizer",
     "longest_text",
     "pretrained",
-    "quiet",
     "save_tokenizer",
     "without_embedding",
 ]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence transformers for a moment, and then restore its logging, which is that of the whole process.
-
-    Its report on unused tensors (the pooler) is noise here: `pretrained` turns what matters, missing
-    tensors, into an error.
-    """
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def encode(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import VisualBertConfig, VisualBertModel
 
 from ....manifests.errors import WeightsError
-from .bert import encoder_type, load_encoder, pretrained, quiet
+from ...base.hub import quiet
+from .bert import encoder_type, load_encoder, pretrained
 
 __all__ = ["encode_with_views", "is_of_bert", "load_visual_bert", "visual_bert_from_config"]
 

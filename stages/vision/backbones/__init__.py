@@ -1,13 +1,18 @@
-"""The backbones by name: what planning must know of one. Importing this needs no torch."""
+"""The backbones by name: what planning must know of one. Importing this needs no torch.
+
+Those of torchvision are a table; those of other libraries are looked at (backbones.outside).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....cache.spec import IMAGENET_MEAN, IMAGENET_STD, Transform
-from ....manifests.errors import unknown_name
+from ....manifests.errors import InputError, unknown_name
+from ...base.settings import HUB, TIMM, split_hub
 from ..demo import DEMO_BACKBONE, DEMO_LEVELS, DEMO_WEIGHTS
+from .outside import Facts, OutsideModel, facts_of, is_outside, outside_model
 
-__all__ = ["BACKBONES", "BackboneInfo", "backbone_info"]
+__all__ = ["BACKBONES", "BackboneInfo", "backbone_info", "check_backbone", "info_of"]
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -22,6 +27,7 @@ class BackboneInfo:
     mean, std, interpolation: how its pixels were prepared in training; size: the side of a view that it was
     trained with. weights: where its default weights are, an address or a file that ships with this package.
     fused: whether stages.vision.fused knows its blocks; others compute with torch's own kernels.
+    own_size: whether it takes views of no size but its own.
     """
 
     name: str
@@ -33,9 +39,17 @@ class BackboneInfo:
     interpolation: str
     weights: str | Path
     fused: bool = False
+    own_size: bool = False
 
     def transform(self, size: int = 0) -> Transform:
-        """Return how an image becomes its input, as a view of `size` pixels a side (0: its own size)."""
+        """Return how an image becomes its input, as a view of `size` pixels a side (0: its own size).
+
+        Raises InputError where it takes no views of that size.
+        """
+        if self.own_size and size not in (0, self.size):
+            raise InputError(
+                f"{self.name} takes views of {self.size} pixels alone, not of {size}; set [extract] size = 0"
+            )
         return Transform(size or self.size, self.mean, self.std, self.interpolation)
 
 
@@ -201,11 +215,38 @@ BACKBONES: dict[str, BackboneInfo] = {
 }
 
 
-def backbone_info(name: str) -> BackboneInfo:
-    """Return the facts of the backbone `name`.
+def backbone_info(name: str, weights: str = "default") -> BackboneInfo:
+    """Return the facts of the backbone `name`; those of another library are of its type, not of its place.
 
-    Raises InputError, which lists the known ones, where there is none.
+    weights: as the settings name them; a folder has all of a backbone of another library. Raises InputError,
+    which lists the known ones, where there is none.
     """
+    if is_outside(name):
+        model = outside_model(name, weights)
+        return info_of(model, facts_of(model))
     if name not in BACKBONES:
-        raise unknown_name("backbone", name, BACKBONES)
+        raise unknown_name("backbone", name, [*BACKBONES, f"{HUB}NAME", f"{TIMM}NAME"])
     return BACKBONES[name]
+
+
+def info_of(model: OutsideModel, facts: Facts) -> BackboneInfo:
+    """Return what `backbone_info` returns of a backbone of another library with these facts."""
+    return BackboneInfo(
+        f"{split_hub(model.name)[0]}{model.kind()}",
+        facts.levels,
+        facts.strides,
+        facts.mean,
+        facts.std,
+        facts.size,
+        facts.interpolation,
+        "",
+        own_size=facts.fixed,
+    )
+
+
+def check_backbone(name: str) -> None:
+    """Raise InputError where `name` can be no backbone; one of another library need not be here."""
+    if not is_outside(name):
+        backbone_info(name)
+    elif not split_hub(name)[1]:
+        raise InputError(f"--backbone {name}: give a name or a folder behind {name}")

@@ -10,10 +10,14 @@ __all__ = ["Measured", "channels_first", "measured"]
 
 @dataclass(frozen=True)
 class Measured:
-    """The maps of one forward pass, in its order: the channels and the stride of each, and the layout."""
+    """The maps of one forward pass, in its order: the channels and the stride of each, and the layout.
+
+    exact: whether every stride divides the side of the view, so that it is the quotient of the sides.
+    """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    exact: bool
     channels_last: bool
 
 
@@ -34,6 +38,7 @@ def measured(maps: Sequence[Tensor], side: int) -> Measured:
     return Measured(
         tuple(level.shape[1] for level in shown),
         tuple(round(side / level.shape[2]) for level in shown),
+        all(side % level.shape[2] == 0 for level in shown),
         channels_last,
     )
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
-from transformers.utils import logging
 
 from ....manifests.errors import WeightsError
+from ...base.hub import quiet
 from ..hub import HubModel
 from .detector import Detector, Object, best_objects, things, within
 from .families import check_type
@@ -39,6 +39,7 @@ class TransformersDetector(Detector):
         return best_objects(within(found, image), self.names, count, min_score)
 
 
+@quiet()
 def build_transformers(name: str, choice: str) -> TransformersDetector:
     """Return the detector `name`, hf:NAME or hf:FOLDER, with the weights that `choice` stands for.
 
@@ -50,9 +51,6 @@ def build_transformers(name: str, choice: str) -> TransformersDetector:
     folder = model.folder()
     check_type(model.kind(), folder)
     known = {"local_files_only": True, "trust_remote_code": False}
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, **known)
         processor = AutoImageProcessor.from_pretrained(folder, **known)
@@ -74,10 +72,6 @@ def build_transformers(name: str, choice: str) -> TransformersDetector:
         raise WeightsError(f"{folder} needs a package that is not here ({error})") from error
     except Exception as error:  # files of others break their readers in any way
         raise model.refused(error) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
     if not hasattr(processor, "post_process_object_detection"):
         raise WeightsError(
             f"{folder} names a processor of images that knows no boxes ({type(processor).__name__}); put the "

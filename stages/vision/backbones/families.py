@@ -1,0 +1,71 @@
+"""The types of transformers' backbones: those that are tested, and those that are refused, and why.
+
+Importing this needs neither torch nor transformers.
+"""
+
+from dataclasses import dataclass
+
+from ....manifests.errors import WeightsError
+
+__all__ = ["FAMILIES", "REFUSED", "Family", "check_type"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A type of backbones, as `model_type` in config.json names it.
+
+    example: a public one. note: what a user should know of it.
+    """
+
+    name: str
+    example: str
+    note: str = ""
+
+
+_LAYERS = "its levels are four of its layers, of one width and stride"
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family("beit", "microsoft/beit-base-patch16-224", _LAYERS),
+        Family("bit", "google/bit-50"),
+        Family("convnext", "facebook/convnext-tiny-224"),
+        Family("convnextv2", "facebook/convnextv2-tiny-22k-224"),
+        Family("dinov2", "facebook/dinov2-base", _LAYERS),
+        Family("dinov2_with_registers", "facebook/dinov2-with-registers-base", _LAYERS),
+        Family("dinov3_convnext", "facebook/dinov3-convnext-tiny-pretrain-lvd1689m"),
+        Family("dinov3_vit", "facebook/dinov3-vitb16-pretrain-lvd1689m", _LAYERS),
+        Family("focalnet", "microsoft/focalnet-tiny"),
+        Family("hiera", "facebook/hiera-base-224-hf"),
+        Family("pvt_v2", "OpenGVLab/pvt_v2_b0"),
+        Family("resnet", "microsoft/resnet-50"),
+        Family("swin", "microsoft/swin-tiny-patch4-window7-224"),
+        Family("swinv2", "microsoft/swinv2-tiny-patch4-window8-256"),
+        Family("vitdet", "google/vitdet-base-patch16-224", _LAYERS),
+    )
+}
+
+_DETECTORS = "it is the part of a detector; give the detector with --detector"
+
+REFUSED: dict[str, str] = {
+    "dinat": "it needs natten, a package of its own kernels",
+    "maskformer-swin": "it is the part of a segmenter; use swin",
+    "timm_backbone": "it is a network of timm; use timm:NAME",
+    **dict.fromkeys(("lw_detr_vit", "rf_detr_dinov2", "rt_detr_resnet"), _DETECTORS),
+    "vitpose_backbone": "it reads people in upright views, which are not square",
+}
+"""By type, why it is refused."""
+
+
+def check_type(name: str, folder: object) -> None:
+    """Raise WeightsError where a model of the type `name` is no backbone that is taken.
+
+    folder: where it lies, for the message.
+    """
+    if name in FAMILIES:
+        return
+    reason = REFUSED.get(name, "it is not known to give maps of an image")
+    raise WeightsError(
+        f"{folder} cannot be the backbone: its type is {name}, and {reason}; use one of the types "
+        f"{', '.join(FAMILIES)}, a network of timm with timm:NAME, or one of torchvision's"
+    )
