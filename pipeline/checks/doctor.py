@@ -23,11 +23,12 @@ from ...cache.spec import STORAGE_DTYPES
 from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.files import scratch_folder
 from ...manifests.run import RunFolder
-from ...stages.base.settings import HUB, split_hub
+from ...stages.base.settings import HUB, TIMM, split_hub
 from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
 from ...stages.learning.recipe import TrainSettings
 from ...stages.vision.backbones import backbone_info
+from ...stages.vision.backbones.outside import NamedModel, outside_model
 from ...stages.vision.hub import HubModel
 from ...stages.vision.sets import SETS
 from ...stages.vision.weights import DEFAULT, RANDOM, downloads_folder, place_of, weights_of
@@ -232,7 +233,9 @@ def _tested() -> Finding:
 
 def _weights(subject: str, architecture: str, choice: str) -> Finding:
     """Check that the file exists and is the publisher's; unlike the stages, ask nothing of the internet."""
-    if architecture.startswith(HUB):
+    if architecture.startswith(TIMM) and isinstance(outside_model(architecture, choice), NamedModel):
+        return _timm_weights(subject, architecture, choice)
+    if architecture.startswith((HUB, TIMM)):
         return _hub_weights(subject, architecture, choice)
     source = weights_of(architecture, choice)
     if choice != DEFAULT:
@@ -249,6 +252,28 @@ def _weights(subject: str, architecture: str, choice: str) -> Finding:
         "or use --weights FILE"
     )
     return Finding(subject, "warning", f"{architecture}: {path.name} is not here yet", remedy)
+
+
+def _timm_weights(subject: str, name: str, choice: str) -> Finding:
+    """Check the weights of a network that timm has by name: a file, or in the cache of the hub."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    model = outside_model(name, choice)
+    backbone_info(name, choice)  # raises where timm has no such network
+    if choice == RANDOM:
+        return Finding(subject, "ok", f"{name}: random")
+    if choice != DEFAULT:
+        return Finding(subject, "ok", f"{name}: {model.file}")
+    known = timm.models.get_pretrained_cfg(split_hub(name)[1])
+    place = known.hf_hub_id if known is not None else None
+    if place and isinstance(try_to_load_from_cache(place, "model.safetensors"), str):
+        return Finding(subject, "ok", f"{name}, from the Hugging Face cache")
+    remedy = (
+        f"they are downloaded on first use; without internet run `hf download {place} --local-dir FOLDER` "
+        f"elsewhere, copy FOLDER here and give {TIMM}FOLDER"
+    )
+    return Finding(subject, "warning", f"the weights of {name} are not here yet", remedy)
 
 
 def _hub_weights(subject: str, name: str, choice: str) -> Finding:

@@ -123,6 +123,7 @@ def archive(run: Path, feature_set: str, restore: bool, as_json: bool) -> None:
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), required=False, shell_complete=runs)
 @click.option("--encoders", is_flag=True, help="List the text encoders that --encoder takes and refuses.")
 @click.option("--detectors", is_flag=True, help="List the detectors that --detector takes and refuses.")
+@click.option("--backbones", is_flag=True, help="List the backbones that --backbone takes and refuses.")
 @click.option("--markdown", is_flag=True, help="With a list: print it as it stands in docs/.")
 @json_option
 def doctor(run: Path | None, markdown: bool, as_json: bool, **lists: bool) -> None:

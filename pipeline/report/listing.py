@@ -1,11 +1,13 @@
-"""What `doctor` lists: text encoders and detectors, those that are taken and those that are refused."""
+"""What `doctor` lists: encoders, detectors and backbones, those that are taken and those that are refused."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...stages.base.settings import HUB
+from ...stages.base.settings import HUB, TIMM
 from ...stages.text.encoders.families import FAMILIES, REFUSED
+from ...stages.vision import backbones
+from ...stages.vision.backbones import families as eyes
 from ...stages.vision.demo import DEMO_DETECTOR
 from ...stages.vision.detectors import DETECTORS, families
 from .text import text_table
@@ -67,7 +69,40 @@ def _detectors() -> Listing:
     )
 
 
-LISTINGS: Mapping[str, Callable[[], Listing]] = {"encoders": _encoders, "detectors": _detectors}
+def _backbones() -> Listing:
+    """Return the kinds of backbones, with what the tests run of each: all that is not refused."""
+    head = ("kind", "for example", "forward", "extract", "train step", "finetune step", "note")
+    taken = [_eyes(family, _named(family), "ran", _computes(family)) for family in eyes.OF_TORCHVISION]
+    for before, known in ((TIMM, eyes.OF_TIMM), (HUB, eyes.FAMILIES)):
+        taken += [
+            _eyes(f"{before}{each.name}", f"{before}{each.example}", "refused", each.note)
+            for each in known.values()
+        ]
+    return Listing(
+        ((head, [list(row.values()) for row in taken]), _refused(eyes.REFUSED)),
+        {"taken": taken, "refused": eyes.REFUSED},
+    )
+
+
+def _eyes(name: str, example: str, finetunes: str, note: str) -> dict[str, str]:
+    ran = {"forward": "ran", "extract": "ran", "train": "ran", "finetune": finetunes}
+    return {"name": name, "example": example, **ran, "note": note}
+
+
+def _named(family: str) -> str:
+    return ", ".join(name for name in backbones.BACKBONES if name.startswith(family))
+
+
+def _computes(family: str) -> str:
+    fused = next(info.fused for name, info in backbones.BACKBONES.items() if name.startswith(family))
+    return "fused, in bf16 where it is faster" if fused else ""
+
+
+LISTINGS: Mapping[str, Callable[[], Listing]] = {
+    "encoders": _encoders,
+    "detectors": _detectors,
+    "backbones": _backbones,
+}
 """By the option of `doctor` that prints it. Its markdown stands in the page of docs/ with that name."""
 
 

@@ -165,11 +165,21 @@ def serves(held: FeatureSpec, wanted: FeatureSpec) -> bool:
         return False  # "" where it was not recorded
     if not set(wanted.numbers) <= set(held.numbers) or _first_view(held, wanted) is None:
         return False
-    strides = held.strides or backbone_info(held.backbone).strides
-    return all(
-        _nests(-(-held.transform.size // strides[number - 1]), held.pooled, wanted.pooled)
-        for number in wanted.numbers
+    return held.pooled == wanted.pooled or all(
+        _nests(_native(held, number), held.pooled, wanted.pooled) for number in wanted.numbers
     )
+
+
+def _native(held: FeatureSpec, number: int) -> int:
+    """Return how many cells a row of a level's map has before it is pooled; 0 where that is not known.
+
+    torchvision's networks fill up the edge of a view that their strides do not divide. Others may leave it
+    out.
+    """
+    stride = (held.strides or backbone_info(held.backbone).strides)[number - 1]
+    if held.strides and held.transform.size % stride:
+        return 0
+    return -(-held.transform.size // stride)
 
 
 def _first_view(held: FeatureSpec, wanted: FeatureSpec) -> int | None:
@@ -189,9 +199,7 @@ def _bins(cells: int, side: int) -> list[tuple[int, int]]:
 
 def _nests(native: int, held: int, wanted: int) -> bool:
     """Return whether pooling `native` cells to `held` and then to `wanted` is pooling them to `wanted`."""
-    if held == wanted:
-        return True
-    if native % held:  # bins that overlap, or are not of one size
+    if not native or native % held:  # not known, or bins that overlap or are not of one size
         return False
     width = native // held
     return [(first * width, last * width) for first, last in _bins(held, wanted)] == _bins(native, wanted)

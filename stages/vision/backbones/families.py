@@ -1,4 +1,4 @@
-"""The types of transformers' backbones: those that are tested, and those that are refused, and why.
+"""The kinds of backbones: those that are tested, and of transformers' those that are refused, and why.
 
 Importing this needs neither torch nor transformers.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ....manifests.errors import WeightsError
 
-__all__ = ["FAMILIES", "REFUSED", "Family", "check_type"]
+__all__ = ["FAMILIES", "OF_TIMM", "OF_TORCHVISION", "REFUSED", "Family", "check_type"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,22 @@ class Family:
     example: str
     note: str = ""
 
+
+# torchvision's are cut into levels here; all of them are in BACKBONES.
+OF_TORCHVISION = ("resnet", "resnext", "wide_resnet", "convnext", "efficientnet", "regnet", "swin", "vgg")
+
+# Of timm's hundreds, those that tests build.
+OF_TIMM: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family("test_convnext", "convnext_tiny.in12k_ft_in1k"),
+        Family("test_resnet", "resnet50.a1_in1k", "its map at half the pixels is no level"),
+        Family("test_vit2", "vit_base_patch16_224.augreg2_in21k_ft_in1k", "as types of one width below"),
+        Family(
+            "swin_tiny_patch4_window7_224", "swin_tiny_patch4_window7_224.ms_in1k", "takes its own size alone"
+        ),
+    )
+}
 
 _LAYERS = "its levels are four of its layers, of one width and stride"
 

@@ -1,11 +1,23 @@
-"""What the maps of a network are, as one forward pass shows it: channels, strides and layout."""
+"""What the maps of a network of any library are, as one forward pass shows it: channels, strides, layout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Measured", "channels_first", "measured"]
+__all__ = ["Loaded", "Measured", "channels_first", "measured"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network, what runs it to all its maps, and how its pixels were prepared."""
+
+    network: nn.Module
+    run: Callable[[nn.Module, Tensor], Sequence[Tensor]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    interpolation: str
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """A backbone of another library: its network as the library has it, and which of its maps are levels."""
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +10,13 @@ from ...base.settings import HUB, split_hub
 from ..hub import HubModel
 from . import info_of
 from .backbone import Backbone
-from .layout import Measured, channels_first, measured
+from .layout import Loaded, Measured, channels_first, measured
 from .outside import Facts, OutsideModel
 
-__all__ = ["Loaded", "OtherBackbone", "build_other"]
+__all__ = ["OtherBackbone", "build_other"]
 
 # The side of a view that a network is tried with besides its own: most strides divide it.
 _OTHER = 224
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A network, what runs it to all its maps, and how its pixels were prepared."""
-
-    network: nn.Module
-    run: Callable[[nn.Module, Tensor], Sequence[Tensor]]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
-    interpolation: str
 
 
 class OtherBackbone(Backbone):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,9 +79,8 @@ class NamedModel:
             if not path.is_file():
                 raise InputError(f"--weights: {path} is not a file (give a file, 'default' or 'random')")
             return path
-        from .timm import published
-
-        return published(self.bare)
+        found: Path = _resolved("timm").published(self.bare)
+        return found
 
     def digest(self) -> str:
         """Return the digest of its weights."""
@@ -88,6 +88,11 @@ class NamedModel:
 
 
 OutsideModel = HubModel | NamedModel
+
+
+def _resolved(module: str) -> Any:
+    """Return a module beside this one that needs torch."""
+    return import_module(f".{module}", __package__)
 
 
 def is_outside(name: str) -> bool:
@@ -151,9 +156,7 @@ def _remembered(key: str) -> Facts | None:
 
 
 def _measured(model: OutsideModel, key: str) -> Facts:
-    from .other import build_other
-
-    facts = build_other(model, random=True).facts
+    facts: Facts = _resolved("other").build_other(model, random=True).facts
     with suppress(OSError, RuntimeError):  # no cache folder: the next process measures again
         _place(key).parent.mkdir(parents=True, exist_ok=True)
         write_text(_place(key), json.dumps(asdict(facts)))

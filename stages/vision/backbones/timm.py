@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ....manifests.errors import InputError, WeightsError, unknown_name
 from ...base.hub import model_folder
 from ..weights import read_state
-from .other import Loaded
+from .layout import Loaded
 from .outside import NamedModel, OutsideModel
 
 __all__ = ["load", "published"]

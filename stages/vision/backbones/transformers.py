@@ -16,7 +16,7 @@ from ...base.hub import quiet
 from ..hub import HubModel
 from ..weights import read_state
 from .families import check_type
-from .other import Loaded
+from .layout import Loaded
 
 __all__ = ["load"]
 

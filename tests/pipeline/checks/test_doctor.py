@@ -80,7 +80,7 @@ def test_missing_weights_are_named_with_file_address_and_place_and_nothing_is_do
     [
         (
             "backbone weights",
-            "weights = \"default\" # 'default' (torchvision's Image",
+            "weights = \"default\" # 'default' (its publisher's",
             'weights = "no.pth" # (',
             "no.pth is not a file",
         ),

@@ -40,8 +40,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageUnit, ...]:
 
 
 def target_of(one: FeatureSet, folder: Path, backbone: str = "demo_resnet", size: int = 112) -> Target:
-    transform = backbone_info(backbone).transform(size)
-    spec = one.spec(backbone, transform, weights="w", objects=3, dtype="float32", precision="fp32")
+    info = backbone_info(backbone)
+    spec = one.spec(info, size, weights="w", objects=3, dtype="float32", precision="fp32")
     return Target(spec, "default" if backbone == "demo_resnet" else "random", str(folder / one.name), "00000")
 
 

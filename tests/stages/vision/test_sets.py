@@ -26,8 +26,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 
 def spec_of(one: FeatureSet, size: int = 224, objects: int = 3, backbone: str = "resnet50") -> FeatureSpec:
-    transform = backbone_info(backbone).transform(size)
-    return one.spec(backbone, transform, weights="w", objects=objects, dtype="float32", precision="fp32")
+    info = backbone_info(backbone)
+    return one.spec(info, size, weights="w", objects=objects, dtype="float32", precision="fp32")
 
 
 def test_the_built_in_sets_are_what_the_systems_read() -> None:
