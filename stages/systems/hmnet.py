@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.spec import ALL, IMAGE, OBJECTS
-from ...manifests.errors import WeightsError
+from ...manifests.errors import InputError, WeightsError
 from ..text.encoders.bert import encode
 from ..text.encoders.families import attention_width
 from ..text.prefix import LayerPrefix
@@ -41,6 +41,12 @@ class HMNeT(System):
         variant = VARIANTS[config.system]
         if variant.views != ALL:
             check_regions(config, variant.views)
+        if variant.routing == "blocks" and len(config.levels) > hf.num_hidden_layers:
+            raise InputError(
+                f"{config.system} gives each level a layer of its own at least, and there are "
+                f"{len(config.levels)} levels and {hf.num_hidden_layers} layers; train it on a feature set "
+                "of fewer levels, [features.NAME] levels in run.toml"
+            )
         seen = {ALL: slice(None), IMAGE: slice(1), OBJECTS: slice(first_object(config), None)}[variant.views]
         # A generator of its own: the text side of every system starts from the same numbers and sees the same
         # dropout.
@@ -101,7 +107,8 @@ class HMNeT(System):
 
     @property
     def gated_levels(self) -> int:
-        return len(self.fusion.levels) if len(self.fusion.gates) else 0
+        # Without its only level there would be nothing to choose from.
+        return len(self.fusion.levels) if len(self.fusion.gates) and len(self.fusion.levels) > 1 else 0
 
     def without_level(self, level: int) -> AbstractContextManager[None]:
         return self.fusion.without_level(level)

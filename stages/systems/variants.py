@@ -12,9 +12,9 @@ __all__ = ["VARIANTS", "Variant"]
 class Variant:
     """One of the paper's ablations, or the control without objects, as a configuration of the same code.
 
-    routing: "gate", the dynamic gate of equations 3 to 5; "flat", level 4 in every layer; "blocks", level 1
-    in the first L/c layers, level 2 in the next L/c, and so on. last_layer_only: the other layers see text
-    alone. views: what it looks at, "all", the whole "image" or its "objects", as feature sets name it.
+    routing: "gate", the dynamic gate of equations 3 to 5; "flat", the last level in every layer; "blocks",
+    level 1 in the first L/c layers, level 2 in the next L/c, and so on. last_layer_only: the other layers see
+    text alone. views: what it looks at, "all", the whole "image" or its "objects", as feature sets name it.
     """
 
     routing: str = "gate"

@@ -1,6 +1,7 @@
 """Whole runs on backbones of other libraries: what is cached, and what systems and predict make of it."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hmnet_pipe import FeatureCache, Predictor
 from hmnet_pipe.cache.spec import FeatureSpec
 from hmnet_pipe.manifests.errors import HmnetPipeError, InputError
@@ -17,6 +19,7 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
 from hmnet_pipe.stages.learning.calibration import found_in, judged
 from hmnet_pipe.stages.learning.opened import open_model, open_visuals
@@ -151,6 +154,19 @@ def test_a_model_finds_in_pixels_what_it_found_in_the_cache_also_where_its_backb
     entities = [entity for one in here for entity in one.entities]
     assert len(entities) > 0
     assert sorted(entity.score for entity in entities) == pytest.approx(sorted(scores), abs=1e-5)
+
+
+def test_explanations_and_the_report_have_as_many_levels_as_the_backbone(
+    place: tuple[RunFolder, str, Path], tmp_path: Path
+) -> None:
+    run, name, _ = place
+    levels = len(backbone_info(name).levels)
+    evaluate_trial(run, HMNET, run, explain=True)
+    page = tmp_path / "report.html"
+    asked = CliRunner().invoke(main, ["report", str(run.path), "--output", str(page)])
+    assert asked.exit_code == 0, asked.output
+    shown = set(re.findall(r"level (\d+) [01]\.\d\d", page.read_text()))  # beside the gates of each sample
+    assert shown == {str(level) for level in range(1, levels + 1)}
 
 
 def test_finetune_refuses_it_with_a_sentence(place: tuple[RunFolder, str, Path]) -> None:
