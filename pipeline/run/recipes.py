@@ -41,8 +41,8 @@ _DEMO = Preset(
     train={"ner": {"epochs": 5, "first_evaluation": 3}, "re": {"epochs": 3, "first_evaluation": 2}},
 )
 
-# As the demonstration. What decides is faint: a detection may be less certain, and the parts that see it learn
-# faster than the text encoder, which otherwise learns the texts of the training split by heart.
+# As the demonstration. What decides is faint: a detection may be less certain, and the parts that see it
+# learn faster than the text encoder, which otherwise learns the texts of the training split by heart.
 _DIAGNOSTIC = replace(
     _DEMO,
     tables={
