@@ -20,6 +20,7 @@ from .fingerprint import ADDED, digest_batches, digested, remembered
 from .schemas import IMAGES
 
 __all__ = [
+    "GROUP_ROWS",
     "any_usable",
     "read_batches",
     "read_table",
@@ -27,13 +28,16 @@ __all__ = [
     "table_digest",
     "table_of",
     "usable_images",
+    "write_groups",
     "write_table",
 ]
 
 # A table need not fit into memory: a reader holds this many rows at a time, and a few MB for each column of a
 # row group.
 _BATCH_ROWS = 2**14
-_GROUP_ROWS = 2**17
+
+GROUP_ROWS = 2**17
+"""Rows of a row group of every table that a stage writes."""
 
 _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
 
@@ -50,10 +54,21 @@ def table_of(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def write_table(path: Path, table: pa.Table, *, group_rows: int = _GROUP_ROWS) -> None:
+def write_table(path: Path, table: pa.Table, *, group_rows: int = GROUP_ROWS) -> None:
     """Write `table` to the parquet file `path`, whole or not at all, in row groups of `group_rows`."""
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, row_group_size=group_rows, compression="zstd")
+
+
+def write_groups(path: Path, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
+    """Write tables with the columns of `schema` as the row groups of one file, as `write_table` does.
+
+    For a table that is made in parts: each of them has GROUP_ROWS rows but the last, and there is one at
+    least.
+    """
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for group in groups:
+            writer.write_table(group.select(schema.names).combine_chunks().cast(schema), GROUP_ROWS)
 
 
 def read_table(

@@ -19,8 +19,7 @@ from ...manifests.schemas import SPLITS
 from ...stages.base.stage import Stage
 from ...stages.base.tools import Tools, counted
 from ...stages.learning.causes import start_token, token_of
-from ...stages.prepare.identity import identify
-from ...stages.prepare.readers import read_samples
+from ...stages.prepare.readers import find_texts, open_texts, samples_of
 from ...stages.prepare.settings import PrepareSettings
 from ..run.config import RunConfig
 from ..run.graph import stage_named, with_before
@@ -244,8 +243,8 @@ def _compute(
 
 def _compare_texts(wanted: Mapping[str, Any], config: RunConfig) -> list[Comparison]:
     prepare = config.of(PrepareSettings)
-    samples, _ = read_samples(prepare.text, config.task, prepare.format, prepare.reading)
-    found = identify(map(vars, samples))
+    texts = find_texts(prepare.text, config.task, prepare.format)
+    found = samples_of(open_texts(texts), config.task, texts.format, prepare.reading).identities
     comparisons = []
     for split in (split for split in SPLITS if split in found or split in wanted["data"]):
         here, there = found.get(split), wanted["data"].get(split)

@@ -5,14 +5,26 @@ read as MISC, orphan I- tags opened). It does not depend on where the files are,
 ids, or which images are on this disk.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...manifests.fingerprint import digest_json
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...manifests.fingerprint import canonical_json
 from ...manifests.schemas import SPLITS
 
-__all__ = ["KNOWN_SPLITS", "UNKNOWN", "SplitIdentity", "compare_with_paper", "identify"]
+__all__ = [
+    "KNOWN_SPLITS",
+    "UNKNOWN",
+    "SplitIdentity",
+    "compare_with_paper",
+    "content_digest",
+    "identify",
+    "identity_of",
+]
 
 UNKNOWN = "unknown version"
 
@@ -42,6 +54,8 @@ KNOWN_SPLITS: dict[str, str] = {
         "a subset of MNRE-2 valid (its first 400 samples)"
     ),
 }
+
+_AT_ONCE = 2**16  # digests that are Python's objects at one time
 
 _CONTENT = ("tokens", "tags", "head", "tail", "relation", "image")
 
@@ -82,14 +96,34 @@ class SplitIdentity:
 
 def identify(samples: Iterable[Mapping[str, Any]]) -> dict[str, SplitIdentity]:
     """Return the identity of each split in rows of manifests.schemas.SAMPLES, in the order of SPLITS."""
-    digests: dict[str, list[str]] = {}
+    digests: dict[str, list[bytes]] = {}
     for sample in samples:
-        digests.setdefault(sample["split"], []).append(digest_json([sample[name] for name in _CONTENT]))
+        digests.setdefault(sample["split"], []).append(content_digest(sample))
     return {
-        split: SplitIdentity(len(digests[split]), digest_json(sorted(digests[split])))
+        split: identity_of(pa.chunked_array([digests[split]], pa.binary(32)))
         for split in SPLITS
         if split in digests
     }
+
+
+def content_digest(sample: Mapping[str, Any]) -> bytes:
+    """Return the sha256 of what a sample says, whatever its id and place."""
+    return hashlib.sha256(canonical_json([sample[name] for name in _CONTENT]).encode()).digest()
+
+
+def identity_of(digests: pa.ChunkedArray) -> SplitIdentity:
+    """Return the identity of a split of samples of these digests (`content_digest`), in any order.
+
+    Its digest is that of the JSON of the list of their hexadecimal digits, in order, which is made in parts.
+    """
+    whole, mark = hashlib.sha256(), b"["
+    digests = digests.take(pc.sort_indices(digests))
+    for start in range(0, len(digests), _AT_ONCE):
+        part = digests.slice(start, _AT_ONCE).to_pylist()
+        whole.update(mark + b",".join(b'"%s"' % digest.hex().encode() for digest in part))
+        mark = b","
+    whole.update(b"]" if len(digests) else b"[]")
+    return SplitIdentity(len(digests), whole.hexdigest())
 
 
 def compare_with_paper(preset: str, samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,14 +4,19 @@ Bad input raises InputError with its remedy.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...manifests.errors import InputError
 from ...manifests.schemas import SPLITS, TASKS
+from ..base.tools import SILENT, Tools
+from .columns import Columns, Samples, columns_of, joined
 from .formats.registry import FORMATS
-from .formats.rows import Draft, Line, ProblemRow, Reading, Refused, SampleRow, Source, number_repeats
+from .formats.rows import ProblemRow, Reading, SampleRow, Source
+from .parts import PART_BYTES, Part, Whole, cut, over_parts
 
 __all__ = [
     "FORMAT_NAMES",
@@ -19,6 +24,7 @@ __all__ = [
     "ProblemRow",
     "Reading",
     "SampleRow",
+    "Samples",
     "Texts",
     "find_texts",
     "open_texts",
@@ -148,86 +154,67 @@ def read_samples(
     Raises InputError: see `find_texts`; for a bad line it names the file and the line.
     """
     texts = find_texts(text, task, format)
-    files = open_texts(texts)
-    return samples_of(files, task, texts.format, reading)
+    samples = samples_of(open_texts(texts), task, texts.format, reading)
+    rows = [SampleRow(**row) for part in samples.groups(2**14) for row in part.to_pylist()]
+    return rows, [ProblemRow(**row) for row in samples.repairs.to_pylist()]
 
 
-def open_texts(texts: Texts) -> dict[str, Source]:
-    """Return what each split is read from, read whole."""
-    return {split: FORMATS[texts.format].open(path) for split, path in texts.files.items()}
+def open_texts(texts: Texts, part_bytes: int = PART_BYTES) -> dict[str, Source]:
+    """Return what each split is read from: whole, or a file in parts."""
+    form = FORMATS[texts.format]
+    return {
+        split: cut(path, form.ends, part_bytes) if form.ends else form.open(path)
+        for split, path in texts.files.items()
+    }
 
 
 def samples_of(
-    files: Mapping[str, Source], task: str, format: str, reading: Reading | None = None
-) -> tuple[list[SampleRow], list[ProblemRow]]:
-    """Return what `read_samples` returns, from text files that were already read, by split.
+    files: Mapping[str, Source],
+    task: str,
+    format: str,
+    reading: Reading | None = None,
+    tools: Tools = SILENT,
+) -> Samples:
+    """Return the samples of what each split is read from, on all cores where that is much.
 
-    Neither rows nor ids depend on the order of lines; only a problem's `where`, which names the line, does.
-    Raises InputError for a bad line, which names the file and the line.
+    Neither rows nor ids depend on the order of lines or on the parts; only a problem's `where`, which names
+    the line, does. Raises InputError for a bad line, which names the file and the line, and StageError where
+    a file has changed meanwhile.
     """
-    form = FORMATS[format]
-    reading = form.settle([*files.values()], reading or Reading())
-    drafts: dict[str, list[Draft]] = {}
-    refused: list[Refused] = []
+    form, reading = FORMATS[format], reading or Reading()
+    splits = [split for split, file in files.items() for _ in _pieces(file)]
+    pieces = [piece for file in files.values() for piece in _pieces(file)]
+    read: dict[str, list[Columns]] = {split: [] for split in files}
+    with over_parts(pieces, tools) as each:
+        if form.marks is not None:
+            found = each(partial(_marks, format=format, reading=reading), pieces)
+            reading = form.settle(set().union(*found), reading)
+        columns = each(partial(_columns, task=task, format=format, reading=reading), pieces)
+        for split, part in zip(splits, columns, strict=True):
+            read[split].append(part)
     for split, file in files.items():
-        rows = list(form.read(file, task, reading))
-        drafts[split] = [row for row in rows if isinstance(row, Draft)]
-        refused += (bad := [row for row in rows if isinstance(row, Refused)])
-        if not drafts[split]:
+        if isinstance(file, Whole):
+            file.check()
+        if not any(map(len, read[split])):
+            refused = [row for part in read[split] for row in part.refused.slice(0, 1).to_pylist()][:1]
             raise InputError(
                 f"{file.path} holds nothing that --format {format} can read"
-                + (f"; {bad[0].line.where}: {bad[0].reason}" if bad else "")
+                + "".join(f"; {row['where']}: {row['reason']}" for row in refused)
             )
-    named = sorted(_named(drafts), key=lambda row: (row[0], row[1]))
-    samples = [
-        SampleRow(
-            id=name,
-            split=split,
-            task=task,
-            tokens=draft.tokens,
-            tags=draft.tags,
-            head=draft.head,
-            tail=draft.tail,
-            relation=draft.relation,
-            groups=draft.groups,
-            image=draft.image,
-            text=draft.text,
-            offsets=draft.offsets,
-        )
-        for split, name, draft in named
-    ]
-    label = {"ner": "tag", "re": "relation"}[task]
-    problems = [
-        ProblemRow(kind, name, line.where, reason)
-        for _, name, draft in named
-        for kind, found in ((label, draft.repairs), ("span", draft.moved), ("scheme", _scheme(draft)))
-        for line, reason in found
-    ]
-    return samples, problems + [ProblemRow("row", "", row.line.where, row.reason) for row in refused]
+    return joined(read, {split: file.path for split, file in files.items()}, task)
 
 
-def _scheme(draft: Draft) -> list[tuple[Line, str]]:
-    return [(draft.line, f"tags of {draft.converted}, read as BIO")] if draft.converted else []
+def _pieces(file: Source) -> Sequence[Part | Source]:
+    return file.parts if isinstance(file, Whole) else [file]
 
 
-def _named(drafts: dict[str, list[Draft]]) -> list[tuple[str, str, Draft]]:
-    """Return (split, id, draft) for every draft.
+def _marks(piece: Part | Source, format: str, reading: Reading) -> set[Any]:
+    marks = FORMATS[format].marks
+    assert marks is not None
+    return marks(piece.read(), reading) if isinstance(piece, Part) else set()
 
-    Raises InputError where an id is used twice: derived ids must be unique in a split, ids from a file
-    anywhere.
-    """
-    rows: list[tuple[str, str, Draft]] = []
-    for split, members in drafts.items():
-        derived = [draft for draft in members if not draft.given]
-        names = number_repeats([draft.name for draft in derived], [draft.digest for draft in derived])
-        rows += [(split, name, draft) for name, draft in zip(names, derived, strict=True)]
-        rows += [(split, draft.name, draft) for draft in members if draft.given]
-    taken: dict[tuple[str, str], Draft] = {}
-    for split, name, draft in rows:
-        for scope in (split, "") if draft.given else (split,):
-            if other := taken.get((scope, name)):
-                raise draft.line.error(
-                    f"id {name!r} is already used by {other.line}; every id must be unique, change one"
-                )
-            taken[scope, name] = draft
-    return rows
+
+def _columns(piece: Part | Source, task: str, format: str, reading: Reading) -> Columns:
+    """Return the samples of a part of a file, or of what is read whole. Raises InputError for a bad line."""
+    file = piece.read() if isinstance(piece, Part) else piece
+    return columns_of(FORMATS[format].read(file, task, reading), {"ner": "tag", "re": "relation"}[task])

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...manifests.errors import InputError, StageError
@@ -15,7 +17,15 @@ from ...manifests.fingerprint import SETTLING_NS, digest_file, digest_json, dige
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import IMAGES, PROBLEMS, SAMPLES
-from ...manifests.tables import read_batches, read_table, sound_digests, table_of, write_table
+from ...manifests.tables import (
+    GROUP_ROWS,
+    read_batches,
+    read_table,
+    sound_digests,
+    table_of,
+    write_groups,
+    write_table,
+)
 from ..base.ahead import in_threads
 from ..base.stage import Rerun, Stage, changed_outputs, given_settings, problem_reasons
 from ..base.tools import SILENT, Counts, Tools, counted
@@ -25,8 +35,7 @@ from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
 from ..vision.images import UnusableImage, image_bytes
 from .dealing import dealt
 from .formats.registry import FORMATS
-from .identity import identify
-from .readers import SPLITS, ProblemRow, SampleRow, Texts, find_texts, open_texts, samples_of
+from .readers import SPLITS, Samples, Texts, find_texts, open_texts, samples_of
 from .settings import PrepareSettings
 
 __all__ = ["Prepare"]
@@ -169,11 +178,13 @@ class Prepare(Stage):
 
     def compute(self, causes: StageRecord, tools: Tools) -> Counts:
         sources = self._last[1] if self._last and self._last[0] is causes else self._read(tools)
-        samples, repairs, found = sources.samples, sources.repairs, sources.images
-        kinds = Counter(repair.kind for repair in repairs)
-        schemes = Counter(repair.reason for repair in repairs if repair.kind == "scheme")
+        self._last = None  # a million samples are not held any longer than this
+        samples, found, task = sources.samples, sources.images, self.settings.task
+        kinds = _counts(samples.repairs["kind"])
+        is_scheme = pc.equal(samples.repairs["kind"], "scheme")
+        schemes = _counts(samples.repairs["reason"].filter(is_scheme))
         renamed = len({image.path for image in found.values() if image.renamed})
-        for split in sorted(set(SPLITS) - {sample.split for sample in samples}):
+        for split in sorted(set(SPLITS) - samples.identities.keys()):
             tools.say(
                 f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it"
             )
@@ -181,54 +192,42 @@ class Prepare(Stage):
         images = self._inspect(found.values(), sources.inspected, tools)
         usable = {row["key"] for row in images if row["status"] == "ok"}
         reasons = {row["key"]: row["reason"] for row in images}
-        rows: list[SampleRow] = []
-        problems: list[ProblemRow] = []
-        missing = 0
-        for sample, name in zip(samples, sources.names, strict=True):
-            image = found.get((sample.split, name or ""))
-            if image is None or image.key in usable:
-                rows.append(replace(sample, image_key=None if image is None else image.key))
-            else:
-                rows.append(sample)
-                missing += image.key is None
-                problems.append(ProblemRow("image", sample.id, str(name), image.reason or reasons[image.key]))
         if found and not usable:
             where = self.settings.images
             tools.say(
                 f"warning: none of the {len(found)} images that the texts name is usable in {where}; "
                 "is it the right folder?"
             )
-        dealt_out = sum(name != sample.image for sample, name in zip(samples, sources.names, strict=True))
-        negative = negative_relation({sample.relation for sample in samples}, self.settings.negative)
-        if self.settings.task == "re":
-            self._say_negative(negative, {sample.relation for sample in samples}, tools)
+        keys, problems, missing = sources.keys(usable, reasons)
+        dealt_out = pc.sum(pc.not_equal(sources.names, samples.column("image"))).as_py() or 0
+        relations = set(pc.unique(samples.rows["relation"]).to_pylist())
+        negative = negative_relation(relations, self.settings.negative)
+        if task == "re":
+            self._say_negative(negative, relations, tools)
         for path in (self.run.images, self.run.problems, self.run.samples):
             remove_temporaries(path.parent, path.name)
         write_table(self.run.images, table_of(IMAGES, images))
-        write_table(self.run.problems, table_of(PROBLEMS, map(vars, [*problems, *repairs])))
+        rows = pa.concat_tables([problems, samples.repairs]).combine_chunks()
+        write_table(self.run.problems, rows)
         # Written last, so that where the samples exist, the other tables exist too.
-        write_table(self.run.samples, table_of(SAMPLES, map(vars, rows)))
+        write_groups(self.run.samples, SAMPLES, samples.groups(GROUP_ROWS, image_key=keys))
         return Counts(
             unit="samples",
-            done=len(rows),
+            done=len(samples),
             details={
-                "samples per split": {
-                    split: number
-                    for split in SPLITS
-                    if (number := sum(sample.split == split for sample in samples))
-                },
-                ("mentions" if self.settings.task == "ner" else "relations") + " per split": _labels(samples),
+                "samples per split": {split: number for split, number in samples.sizes.items() if number},
+                ("mentions" if task == "ner" else "relations") + " per split": _labels(samples, task),
                 **({"negative relation": negative} if negative else {}),
                 "images": len(usable),
                 **({"images under another name": renamed} if renamed else {}),
                 **({"samples with a random image": dealt_out} if self.settings.deal_images else {}),
                 "samples whose image is missing": missing,
                 "samples whose image is unreadable": len(problems) - missing,
-                **{name: kinds[kind] for name, kind in _REPAIRS[self.settings.task].items()},
+                **{name: kinds[kind] for name, kind in _REPAIRS[task].items()},
                 **{name: kinds[kind] for name, kind in _CONVERSIONS.items() if kinds[kind]},
                 **({"samples with other tags than BIO": dict(sorted(schemes.items()))} if schemes else {}),
-                **({"rows of these": str(self.run.problems)} if problems or repairs else {}),
-                "data": {split: str(identity) for split, identity in identify(map(vars, samples)).items()},
+                **({"rows of these": str(self.run.problems)} if len(rows) else {}),
+                "data": {split: str(identity) for split, identity in samples.identities.items()},
             },
         )
 
@@ -247,25 +246,29 @@ class Prepare(Stage):
 
     def _read(self, tools: Tools) -> "_Sources":
         """Read the texts, and look up and read the images that they name."""
-        texts = self._texts()
+        settings, texts = self.settings, self._texts()
         files = open_texts(texts)
-        samples, repairs = samples_of(files, self.settings.task, texts.format, self.settings.reading)
+        samples = samples_of(files, settings.task, texts.format, settings.reading, tools)
         digests = {
             f"text.{split}": digest_json([file.path.name, file.digest]) for split, file in files.items()
         }
+        names = samples.column("image")
+        if settings.images is None:
+            return _Sources(samples, names, {}, {}, digests)
+        if settings.deal_images:
+            dealt_out = dealt(names.to_pylist(), self._folder(), settings.deal_images, settings.deal_share)
+            names = pa.chunked_array([pa.array(dealt_out, pa.string())])
         inspected: dict[str, dict[str, Any]] = {}
-        names = [sample.image for sample in samples]
-        if self.settings.deal_images and self.settings.images is not None:
-            settings = self.settings
-            names = dealt(names, self._folder(), settings.deal_images, settings.deal_share)
-        of_split = zip((sample.split for sample in samples), names, strict=True)
-        wanted = [(split, name) for split, name in of_split if name is not None]
+        wanted = [
+            (split, name)
+            for split, block in samples.blocks(names)
+            for name in pc.unique(block.drop_null()).to_pylist()
+        ]
         images = self._look_up(wanted, inspected, tools)
-        if self.settings.images is not None:
-            digests["images"] = digest_json(
-                [[*wanted, image.key, image.reason] for wanted, image in sorted(images.items())]
-            )
-        return _Sources(samples, repairs, names, images, inspected, digests)
+        digests["images"] = digest_json(
+            [[*name, image.key, image.reason] for name, image in sorted(images.items())]
+        )
+        return _Sources(samples, names, images, inspected, digests)
 
     def _folder(self) -> Path:
         """Return the folder of the images. Raises InputError where it is none."""
@@ -279,12 +282,10 @@ class Prepare(Stage):
     def _look_up(
         self, names: list[tuple[str, str]], inspected: dict[str, dict[str, Any]], tools: Tools
     ) -> dict[tuple[str, str], Found]:
-        """Return where each (split, image name) leads; nothing for a run on text alone.
+        """Return where each (split, image name) leads.
 
         inspected: receives, by key, the rows of the images that had to be read, which are decoded at once.
         """
-        if self.settings.images is None:
-            return {}
         place = self._folder().absolute()
         decoded = self._inspected()
 
@@ -344,19 +345,52 @@ class Prepare(Stage):
 
 @dataclass(frozen=True)
 class _Sources:
-    """What was read, all at once.
+    """What was read.
 
-    samples; repairs: the labels and spans that were repaired; names: the image of each sample; images: where
-    each (split, image name) leads; inspected: a row of IMAGES, by key, for each content that had to be read;
-    digests: those of all inputs.
+    names: the image of each sample, in the order of the table; images: where each (split, image name) leads;
+    inspected: a row of IMAGES, by key, for each content that had to be read; digests: those of all inputs.
     """
 
-    samples: list[SampleRow]
-    repairs: list[ProblemRow]
-    names: list[str | None]
+    samples: Samples
+    names: pa.ChunkedArray
     images: dict[tuple[str, str], Found]
     inspected: dict[str, dict[str, Any]]
     digests: dict[str, str]
+
+    def keys(
+        self, usable: Set[str], reasons: Mapping[str, str | None]
+    ) -> tuple[pa.ChunkedArray, pa.Table, int]:
+        """Return the key of each sample's image, null where it has none that is usable, and why it has none.
+
+        The second is a row of PROBLEMS for each sample that should have one, in the order of the table; the
+        number counts those whose image is not there at all. usable, reasons: of the keys of images.
+        """
+        keys: list[pa.Array] = []
+        faults: list[pa.Array] = []
+        missing = 0
+        for split, block in self.samples.blocks(self.names):
+            names = pc.unique(block)
+            found = [self.images.get((split, name or "")) for name in names.to_pylist()]
+            good = [image.key if image is not None and image.key in usable else None for image in found]
+            bad = [
+                None if image is None or image.key in usable else image.reason or reasons[str(image.key)]
+                for image in found
+            ]
+            absent = pa.array([image is not None and image.key is None for image in found], pa.bool_())
+            for chunk in block.chunks:
+                places = pc.index_in(chunk, names)
+                keys.append(pa.array(good, pa.string()).take(places))
+                faults.append(pa.array(bad, pa.string()).take(places))
+                missing += pc.sum(absent.take(places)).as_py() or 0
+        reason = pa.chunked_array(faults, pa.string())
+        columns = {"sample": self.samples.column("id"), "where": self.names, "reason": reason}
+        problems = pa.table(columns).filter(pc.is_valid(reason))
+        kind = pa.array(["image"]).take(pa.array(np.zeros(len(problems), np.int64)))
+        return (
+            pa.chunked_array(keys, pa.string()),
+            problems.append_column("kind", kind).select(PROBLEMS.names).cast(PROBLEMS),
+            missing,
+        )
 
 
 def _known_image_row(image: tuple[str, Path]) -> dict[str, Any]:
@@ -371,17 +405,26 @@ def _known_image_row(image: tuple[str, Path]) -> dict[str, Any]:
     return row
 
 
-def _labels(samples: list[SampleRow]) -> dict[str, dict[str, int]]:
+def _counts(values: pa.ChunkedArray) -> Counter[str]:
+    """Return how often each value is there, nulls left out."""
+    counts = pc.value_counts(values.drop_null())
+    return Counter(
+        dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+    )
+
+
+def _labels(samples: Samples, task: str) -> dict[str, dict[str, int]]:
     """Return, by split, the number of mentions of each type or samples of each relation, largest first."""
-    present = {sample.split for sample in samples}
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS if split in present}
-    for sample in samples:
-        if sample.relation is not None:
-            counts[sample.split][sample.relation] += 1
-        counts[sample.split].update(
-            tag.removeprefix("B-") for tag in sample.tags or [] if tag.startswith("B-")
-        )
-    return {
-        split: dict(sorted(labels.items(), key=lambda label: (-label[1], label[0])))
-        for split, labels in counts.items()
-    }
+    found: dict[str, dict[str, int]] = {}
+    start = 0
+    for split, size in samples.sizes.items():
+        rows = samples.rows.slice(start, size)
+        start += size
+        if task == "re":
+            counts = _counts(rows["relation"])
+        else:
+            tags = _counts(pc.list_flatten(rows["tags"]))
+            counts = Counter({tag[2:]: number for tag, number in tags.items() if tag.startswith("B-")})
+        if size:
+            found[split] = dict(sorted(counts.items(), key=lambda label: (-label[1], label[0])))
+    return found

@@ -102,7 +102,7 @@ def json_rows(file: TextFile) -> Iterator[tuple[Line, str | dict[str, Any]]]:
     if is_array(file):
         yield from array_of(file)
     else:
-        for number, text in enumerate(file.lines, start=1):
+        for number, text in file.numbered:
             if text.strip():
                 yield Line(file, number), text
 

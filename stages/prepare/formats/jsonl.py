@@ -58,13 +58,14 @@ def read_jsonl(file: TextFile, task: str, reading: Reading) -> list[Draft]:
 
 
 def is_array(file: TextFile) -> bool:
-    """Return whether a file of JSON holds one array, and not an object a line."""
-    return next(text for text in file.lines if text.strip()).lstrip().startswith("[")
+    """Return whether a file of JSON holds one array, and not an object a line; of its first part."""
+    first = next((text for text in file.lines if text.strip()), "")
+    return file.first == 1 and first.lstrip().startswith("[")
 
 
 def _of_lines(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
     """Yield the object of each line."""
-    for number, text in enumerate(file.lines, start=1):
+    for number, text in file.numbered:
         if text.strip():
             line = Line(file, number)
             yield line, object_of(line, text)

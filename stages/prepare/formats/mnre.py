@@ -29,11 +29,7 @@ def read_mnre(file: TextFile) -> list[Draft]:
     with warnings.catch_warnings():
         # The parser would print a warning for each "\_" in a tweet.
         warnings.simplefilter("ignore")
-        return [
-            _draft(Line(file, number), text)
-            for number, text in enumerate(file.lines, start=1)
-            if text.strip()
-        ]
+        return [_draft(Line(file, number), text) for number, text in file.numbered if text.strip()]
 
 
 def _draft(line: Line, text: str) -> Draft:

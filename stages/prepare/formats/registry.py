@@ -11,7 +11,7 @@ from .label_studio import is_label_studio, read_label_studio
 from .mnre import read_mnre
 from .opennre import is_opennre, read_opennre
 from .rows import Draft, Reading, Refused, TextFile
-from .twitter import read_twitter, settle_columns
+from .twitter import marks_of, read_twitter, settle_columns
 
 __all__ = ["FORMATS", "Format"]
 
@@ -22,9 +22,11 @@ class Format:
 
     read: from one split, the task and the reading to its samples, and to the rows that are none. expected:
     the names of a training file, for messages. suffixes: of the files that may be of this format. task: the
-    one task that it is for; None: both. open: reads a split whole. settle: completes the reading with what
-    only all splits together tell. raw: whether the texts may be raw, so that the rule for words matters.
-    looks: whether a file is of this format where its name allows others too; None: where it is of no other.
+    one task that it is for; None: both. open: reads a split whole. ends: what a part of a file may end in;
+    none: it is only read whole. marks, settle: what a part says of the reading, and the reading that follows
+    from the marks of all parts of all splits. raw: whether the texts may be raw, so that the rule for words
+    matters. looks: whether a file is of this format where its name allows others too; None: where it is of no
+    other.
     """
 
     read: Callable[[Any, str, Reading], Iterable[Draft | Refused]]
@@ -32,12 +34,15 @@ class Format:
     suffixes: tuple[str, ...]
     task: str | None = None
     open: Callable[[Path], Any] = TextFile.read
-    settle: Callable[[list[Any], Reading], Reading] = lambda files, reading: reading
+    ends: tuple[bytes, ...] = ()
+    marks: Callable[[TextFile, Reading], set[Any]] | None = None
+    settle: Callable[[set[Any], Reading], Reading] = lambda marks, reading: reading
     raw: bool = True
     looks: Callable[[Path], bool] | None = None
 
 
 _JSON = (".jsonl", ".json")
+_LINES = (b"\n",)
 
 FORMATS: dict[str, Format] = {
     "twitter": Format(
@@ -45,6 +50,8 @@ FORMATS: dict[str, Format] = {
         "train.txt",
         (".txt", ".conll"),
         task="ner",
+        ends=(b"\n\n", b"\n\r\n"),
+        marks=marks_of,
         settle=settle_columns,
         raw=False,
     ),
@@ -53,12 +60,13 @@ FORMATS: dict[str, Format] = {
         "mnre_train.txt or train.txt",
         (".txt",),
         task="re",
+        ends=_LINES,
         raw=False,
     ),
-    "jsonl": Format(read_jsonl, "train.jsonl", _JSON),
-    "doccano": Format(read_doccano, "train.jsonl", _JSON, looks=is_doccano),
+    "jsonl": Format(read_jsonl, "train.jsonl", _JSON, ends=_LINES),
+    "doccano": Format(read_doccano, "train.jsonl", _JSON, ends=_LINES, looks=is_doccano),
     "label-studio": Format(read_label_studio, "train.json", _JSON, looks=is_label_studio),
     "opennre": Format(
-        read_opennre, "train.jsonl or train.txt", (".txt", *_JSON), task="re", looks=is_opennre
+        read_opennre, "train.jsonl or train.txt", (".txt", *_JSON), task="re", ends=_LINES, looks=is_opennre
     ),
 }

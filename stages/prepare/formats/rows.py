@@ -6,7 +6,8 @@ The ids do not depend on the order of the lines.
 import codecs
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -31,6 +32,7 @@ __all__ = [
     "is_tag",
     "number_repeats",
     "open_mentions",
+    "readable",
     "scheme_of",
 ]
 
@@ -118,45 +120,64 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class TextFile:
-    """One split's text file, read whole. Line n is `lines[n - 1]`, without its line break.
+    """One split's text file, or a part of it: line `first` of the file is `lines[0]`, without its line break.
 
-    digest: the sha256 of the file's bytes.
+    digest: the sha256 of the bytes. headed: whether any line of the whole file names an image; None: only
+    this part tells.
     """
 
     path: Path
     lines: list[str]
-    digest: str
+    digest: str = ""
+    first: int = 1
+    headed: bool | None = None
 
     @classmethod
     def read(cls, path: Path) -> "TextFile":
-        r"""Read a file whose lines end at \n or \r\n alone, dropping a BOM.
+        """Read a whole file; see `of`. Raises InputError where it cannot be read, too."""
+        with readable(path):
+            return cls.of(path, path.read_bytes())
 
-        Tweets contain U+2028 and \x85, at which str.splitlines would split. Raises InputError where the file
-        cannot be read, is empty or is not UTF-8.
+    @classmethod
+    def of(cls, path: Path, content: bytes, first: int = 1, headed: bool | None = None) -> "TextFile":
+        r"""Return the part of a file that holds `content`. Lines end at \n or \r\n alone; a BOM is dropped.
+
+        Tweets contain U+2028 and \x85, at which str.splitlines would split. Raises InputError where it is not
+        UTF-8, and where the file is empty.
         """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be read ({error.strerror}); check the file and its permissions"
-            ) from error
-        data = content.removeprefix(codecs.BOM_UTF8)
+        data = content.removeprefix(codecs.BOM_UTF8) if first == 1 else content
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
+            line = data.count(b"\n", 0, error.start) + first
             raise InputError(
                 f"{path} line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
             ) from error
-        if not text.strip():
+        if first == 1 and not text.strip():
             raise InputError(f"{path} is empty; fill it or remove it")
-        if "\n" not in text and "\r" in text.strip():
+        if first == 1 and "\n" not in text and "\r" in text.strip():
             raise InputError(
                 f"{path}: its lines end at carriage returns alone; save it with line feeds, "
                 r"for example with: tr '\r' '\n'"
             )
         lines = [line.removesuffix("\r") for line in text.split("\n")]
-        return cls(path, lines, hashlib.sha256(content).hexdigest())
+        return cls(path, lines, hashlib.sha256(content).hexdigest(), first, headed)
+
+    @property
+    def numbered(self) -> Iterator[tuple[int, str]]:
+        """Yield each line with its number in the file."""
+        return enumerate(self.lines, start=self.first)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise InputError where a text file cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); check the file and its permissions"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -228,6 +249,7 @@ class Draft:
     """A sample as a file gives it.
 
     name: its id once repeats are numbered, unless `given`, when it must be unique as it is.
+    alone: its name instead where no other sample of its file has this one; "": none.
     digest: over the content as written.
     repairs: the (line, reason) of each label that was read as another.
     moved: the (line, reason) of each span of characters that was moved to whole words, or dropped.
@@ -247,6 +269,7 @@ class Draft:
     text: str | None = None
     offsets: list[list[int]] | None = None
     given: bool = False
+    alone: str = ""
     repairs: list[tuple[Line, str]] = field(default_factory=list)
     moved: list[tuple[Line, str]] = field(default_factory=list)
     converted: str = ""

@@ -6,15 +6,14 @@ are skipped. Columns may be parted by spaces, and there may be more of them than
 """
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 
 from ....manifests.fingerprint import digest_json
 from ...text.written import DOCUMENT, IMAGE_HEADER, cells_of, header_of, is_comment, shorten
 from .rows import IOB1, TYPES, Draft, Line, Reading, TextFile, is_tag, open_mentions, scheme_of
 
-__all__ = ["read_twitter", "settle_columns"]
+__all__ = ["marks_of", "read_twitter", "settle_columns"]
 
 # Twitter-2015 calls OTHER what Twitter-2017 calls MISC; the literature scores them as one type.
 _TYPES = {"PER": "PER", "LOC": "LOC", "ORG": "ORG", "MISC": "MISC", "OTHER": "MISC"}
@@ -35,18 +34,26 @@ class _Tweet:
         return digest_json([self.tokens, self.tags])
 
 
-def settle_columns(files: Sequence[TextFile], reading: Reading) -> Reading:
-    """Return the reading with the scheme and the labels that the tags of all splits have in common.
+def marks_of(file: TextFile, reading: Reading) -> set[tuple[str, bool]]:
+    """Return each tag of a file, with whether it follows one of its own type."""
+    return {
+        (tag, tag != "O" and before[2:] == tag[2:])
+        for tweet in _tweets(file, reading.column)
+        for before, tag in zip(["O", *tweet.tags], tweet.tags, strict=False)
+    }
+
+
+def settle_columns(marks: Set[tuple[str, bool]], reading: Reading) -> Reading:
+    """Return the reading with the scheme and the labels that the tags of all splits (`marks_of`) share.
 
     The types alone need an O beside them: a column of parts of speech has none.
     """
-    written = [tweet.tags for file in files for tweet in _tweets(file, reading.column)]
-    distinct = {tag for tags in written for tag in tags}
+    distinct = {tag for tag, _ in marks}
     kinds = distinct - {"O"}
     if kinds < distinct and kinds and not any(map(is_tag, kinds)) and all(map(_TYPE_ALONE.fullmatch, kinds)):
         reading = replace(reading, scheme=TYPES)
         kinds = {f"B-{kind}" for kind in kinds}
-    elif all(map(is_tag, kinds)) and _is_iob1(written):
+    elif all(map(is_tag, kinds)) and _is_iob1({mark for mark in marks if mark[0] != "O"}):
         reading = replace(reading, scheme=IOB1)
     if reading.labels == "auto":
         known = all(tag[0] in "BI" and tag[1:2] == "-" and tag[2:] in _TYPES for tag in kinds)
@@ -54,17 +61,11 @@ def settle_columns(files: Sequence[TextFile], reading: Reading) -> Reading:
     return reading
 
 
-def _is_iob1(written: list[list[str]]) -> bool:
+def _is_iob1(marks: Set[tuple[str, bool]]) -> bool:
     """Return whether each I- opens a mention or goes on with one, and each B- follows one of its own type.
 
     Some B- is needed: without any, the letters may have been lost.
     """
-    marks = [
-        (tag, before[2:] == tag[2:])
-        for tags in written
-        for before, tag in zip(["O", *tags], tags, strict=False)
-        if tag != "O"
-    ]
     return any(tag[0] == "B" for tag, _ in marks) and all(
         tag[0] == "I" or (tag[0] == "B" and follows) for tag, follows in marks
     )
@@ -79,19 +80,15 @@ def read_twitter(file: TextFile, reading: Reading) -> list[Draft]:
     tweets = _tweets(file, reading.column)
     for tweet in tweets:
         tweet.tags = [_checked(*each, reading) for each in zip(tweet.lines, tweet.tags, strict=True)]
-    shared = Counter(tweet.image_id for tweet in tweets)
     drafts = []
     for tweet in tweets:
         digest, image_id = tweet.digest, tweet.image_id
         tags, reasons = open_mentions(tweet.tags)
-        if image_id is None:
-            name = digest[:12]
-        else:
-            name = image_id if shared[image_id] == 1 else f"{image_id}-{digest[:8]}"
         drafts.append(
             Draft(
                 line=tweet.line,
-                name=name,
+                name=digest[:12] if image_id is None else f"{image_id}-{digest[:8]}",
+                alone=image_id or "",
                 digest=digest,
                 tokens=tweet.tokens,
                 tags=tags,
@@ -107,9 +104,9 @@ def read_twitter(file: TextFile, reading: Reading) -> list[Draft]:
 
 def _tweets(file: TextFile, column: int) -> list[_Tweet]:
     tweets: list[_Tweet] = []
-    has_images = any(header_of(text) is not None for text in file.lines)
+    has_images = file.headed if file.headed is not None else any(map(header_of, file.lines))
     inside = False
-    for number, text in enumerate(file.lines, start=1):
+    for number, text in file.numbered:
         line = Line(file, number)
         if header := header_of(text):
             image_id, image = header
