@@ -102,7 +102,7 @@ def read_batches(
 def _there(schema: pa.Schema, columns: Sequence[str] | None, lacking: Set[str]) -> Sequence[str] | None:
     """Return what to read of a file for `columns`: at least one, which says how many rows there are."""
     if not lacking:
-        return columns
+        return None if columns is None else list(columns)
     return [name for name in columns or schema.names if name not in lacking] or schema.names[:1]
 
 

@@ -22,12 +22,14 @@ from ..systems.batch import ModelConfig
 from ..systems.hub import CARD
 from ..systems.registry import SUBWORDS, TEMPERATURE_FILE, SystemInfo, system_info
 from ..systems.system import Model
+from ..text.encoded import counted_pieces, shortened
 from ..text.reader import TextReader
 from ..text.subwords import Subwords
 from ..text.vectors import Vectors
 from .batches import Visuals
 from .card import card_of, keep_card
 from .checkpoint import Checkpoints
+from .columns import distinct
 from .draws import drawn, subset_digest
 from .inputs import new_options, open_extras
 from .loop import Task, Trainer
@@ -37,7 +39,7 @@ from .predictions import predictions_table, score_split
 from .ranks import Ranks, current_ranks
 from .recipe import TrainingJob
 from .signals import wishes
-from .splits import Split, read_split
+from .splits import COLUMNS, Split, read_split
 from .transfer import kept_options, source_of
 from .words import new_words, word_dim, word_options
 
@@ -90,9 +92,9 @@ def read_data(
     spec: of the features that the system reads. Raises StageError without a training sample, or without a
     table that the system reads.
     """
-    samples = read_table(job.samples, SAMPLES, "prepare")
+    samples = read_table(job.samples, SAMPLES, "prepare", COLUMNS)
     splits = {name: read_split(samples, name, task=job.task) for name in ("train", "valid", "test")}
-    negative = negative_relation(samples.column("relation").to_pylist(), job.negative)
+    negative = negative_relation(samples.column("relation").unique().to_pylist(), job.negative)
     splits["train"] = drawn(splits["train"], job.trial, negative)
     info, run = system_info(job.trial.system), RunFolder(job.config.parent)
     options = new_options(info, run, splits["train"].image_keys, spec)
@@ -233,20 +235,16 @@ def _warn(
         if not len(split):
             consequence = "the last epoch is kept" if name == "valid" else "no test score is made"
             tools.say(f"warning: there is no {name} split; {consequence}")
-        elif unseen := sorted({label for gold in split.gold for label in gold} - set(labels)):
+        elif unseen := sorted((there := distinct(split.gold)) - set(labels)):
             tools.say(
                 f"warning: {name} holds labels that training never saw, which can only be missed: "
                 f"{', '.join(unseen)}"
             )
-        elif all(label in ("O", negative) for gold in split.gold for label in gold):
+        elif there <= {"O", negative}:
             tools.say(
                 f"warning: {name} holds nothing to find (every label is negative); its F1 is 0 by definition"
             )
-    cut = sum(
-        text.words < len(words)
-        for split in splits.values()
-        for text, words in zip(split.texts, split.tokens, strict=True)
-    )
+    cut = sum(shortened(split.texts, split.tokens) for split in splits.values())
     if cut:
         tools.say(
             f"warning: {counted(cut, 'texts')} longer than max_length {job.recipe.max_length} "
@@ -267,8 +265,8 @@ def _warn_of_unknown(job: TrainingJob, tools: Tools, splits: dict[str, Split], r
     """Say how many sub-words the encoder does not know, where it is more than a few."""
     if job.encoder is None:
         return  # words that the training split lacks are unknown to any vocabulary of its own
-    pieces = [piece for split in splits.values() for text in split.texts for piece in text.input_ids[1:-1]]
-    unknown = pieces.count(reader.unknown_id) / len(pieces)
+    counts = [counted_pieces(split.texts, reader.unknown_id) for split in splits.values()]
+    unknown = sum(number for number, _ in counts) / sum(pieces for _, pieces in counts)
     if unknown > _UNKNOWN_SHARE:
         tools.say(
             f"warning: {unknown:.1%} of the sub-words are unknown to the encoder in {job.encoder}; is it one "
@@ -293,7 +291,7 @@ def features_note(info: SystemInfo, asked: str, spec: FeatureSpec) -> str:
 
 def labels_of(split: Split, task: str) -> tuple[str, ...]:
     """Return the BIO tags (O first) or relations of the training split, in alphabetical order."""
-    labels = {label for gold in split.gold for label in gold}
+    labels = distinct(split.gold)
     if task == "re":
         return tuple(sorted(labels))
     return (

@@ -22,6 +22,7 @@ from ..base.arithmetic import autocast, exactly, resolve_precision
 from ..base.tools import SILENT, ProgressBar, Tools
 from ..systems.batch import Batch
 from ..systems.system import Model
+from ..text.encoded import lengths_of
 from .batches import Visuals, batches, bucketed_order
 from .checkpoint import Checkpoints, Progress
 from .curves import Draw, curves
@@ -198,7 +199,7 @@ class Trainer:
     def _draw_order(self) -> list[list[int]]:
         """Draw the sample numbers of each batch of the current epoch."""
         self._order_state = self._order_generator.get_state()
-        lengths = [len(text.input_ids) for text in self.task.splits["train"].texts]
+        lengths = lengths_of(self.task.splits["train"].texts)
         return bucketed_order(lengths, self.task.settings.batch_size, self._order_generator)
 
     def _batches(self, order: list[list[int]]) -> Iterator[Batch]:

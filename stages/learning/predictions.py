@@ -12,6 +12,7 @@ from ..base.arithmetic import autocast
 from ..base.tools import SILENT, Tools
 from ..systems.batch import Batch
 from ..systems.system import Model
+from ..text.encoded import lengths_of
 from .batches import Visuals, batches
 from .scores import Scores, score_entities, score_relations
 from .splits import Split
@@ -40,7 +41,7 @@ def over_split(
     """
     model.eval()
     device = next(model.parameters()).device
-    by_length = sorted(range(len(split)), key=lambda i: len(split.texts[i].input_ids))
+    by_length = sorted(range(len(split)), key=lengths_of(split.texts).__getitem__)
     order = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     found: dict[int, R] = {}
     bar = tools.bar(len(split), f"predict {split.name}", "sample")

@@ -2,35 +2,44 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from ..base.ahead import Made
 from ..text.limits import EncodedText, Span
 from ..text.reader import TextReader
+from .columns import Column, rows_of, taken
 from .extras import Extra
 
-__all__ = ["Split", "encode_split", "read_split", "shuffled_images", "without_images"]
+__all__ = ["COLUMNS", "Split", "encode_split", "read_split", "shuffled_images", "without_images"]
+
+
+COLUMNS = ("id", "split", "tokens", "tags", "head", "tail", "relation", "groups", "image_key")
+"""The columns of samples.parquet that a split is read from."""
 
 
 @dataclass
 class Split:
-    """The samples of one split as the model reads them; all lists are parallel.
+    """The samples of one split as the model reads them; all sequences are parallel.
 
     gold: tag sequences over ALL words (NER) or [relation] (RE). image_keys: None where a sample has no usable
     image. pairs: head and tail of each sample, for relations. texts: the samples as the encoder reads them;
-    none before `encoded`. extras: what a system reads besides words and features, of any sample.
+    none before `encoded`. extras: what a system reads besides words and features, of any sample. Items may be
+    made when they are asked for: a change of one changes nothing.
     """
 
     name: str
-    ids: list[str]
-    tokens: list[list[str]]
-    gold: list[list[str]]
-    groups: list[list[str]]
-    image_keys: list[str | None]
-    texts: list[EncodedText] = field(default_factory=list)
+    ids: Sequence[str]
+    tokens: Sequence[list[str]]
+    gold: Sequence[list[str]]
+    groups: Sequence[list[str]]
+    image_keys: Sequence[str | None]
+    texts: Sequence[EncodedText] = field(default_factory=list)
     extras: tuple[Extra, ...] = ()
-    pairs: list[tuple[Span, Span]] | None = None
+    pairs: Sequence[tuple[Span, Span]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,13 +48,13 @@ class Split:
         """Return the samples of these numbers, in this order."""
         return Split(
             self.name,
-            ids=[self.ids[i] for i in numbers],
-            tokens=[self.tokens[i] for i in numbers],
-            gold=[self.gold[i] for i in numbers],
-            groups=[self.groups[i] for i in numbers],
-            image_keys=[self.image_keys[i] for i in numbers],
-            pairs=[self.pairs[i] for i in numbers] if self.pairs is not None else None,
-            texts=[self.texts[i] for i in numbers] if self.texts else [],
+            ids=taken(self.ids, numbers),
+            tokens=taken(self.tokens, numbers),
+            gold=taken(self.gold, numbers),
+            groups=taken(self.groups, numbers),
+            image_keys=taken(self.image_keys, numbers),
+            pairs=taken(self.pairs, numbers) if self.pairs is not None else None,
+            texts=taken(self.texts, numbers) if self.texts else [],
             extras=self.extras,
         )
 
@@ -56,16 +65,40 @@ class Split:
 
 def read_split(samples: pa.Table, name: str, *, task: str) -> Split:
     """Return the split `name` of samples.parquet, its texts not encoded yet."""
-    rows = [row for row in samples.to_pylist() if row["split"] == name]
+    rows = rows_of(samples, "split", name)
+    pairs = None
+    if task == "re":
+        ends = np.column_stack([_ranges(rows["head"]), _ranges(rows["tail"])])
+        pairs = Made(len(rows), partial(_pair, ends))
+    gold = rows["tags"]
+    if task == "re":  # each relation as a list of it alone
+        gold = pa.chunked_array(
+            [
+                pa.ListArray.from_arrays(np.arange(len(chunk) + 1, dtype=np.int32), chunk)
+                for chunk in rows["relation"].chunks
+            ],
+            pa.list_(pa.string()),
+        )
     return Split(
         name,
-        [row["id"] for row in rows],
-        [row["tokens"] for row in rows],
-        [row["tags"] if task == "ner" else [row["relation"]] for row in rows],
-        [row["groups"] or [] for row in rows],
-        [row["image_key"] for row in rows],
-        pairs=[(tuple(row["head"]), tuple(row["tail"])) for row in rows] if task == "re" else None,
+        Column(rows["id"], ""),
+        Column(rows["tokens"], []),
+        Column(gold, []),
+        Column(rows["groups"], []),
+        Column(rows["image_key"], None),
+        pairs=pairs,
     )
+
+
+def _ranges(column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """Return ranges as (rows, 2)."""
+    flat = [chunk.flatten().to_numpy() for chunk in column.chunks]
+    return np.concatenate([np.zeros(0, np.int32), *flat]).reshape(-1, 2)
+
+
+def _pair(ends: npt.NDArray[np.int32], row: int) -> tuple[Span, Span]:
+    first, last, other_first, other_last = ends[row].tolist()
+    return (first, last), (other_first, other_last)
 
 
 def encode_split(samples: pa.Table, name: str, reader: TextReader, *, task: str, max_length: int) -> Split:

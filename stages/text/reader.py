@@ -25,7 +25,7 @@ class TextReader(ABC):
         pairs: Sequence[tuple[Span, Span]] | None = None,
         *,
         limit: int,
-    ) -> list[EncodedText]:
+    ) -> Sequence[EncodedText]:
         """Return texts, given as words, as the encoder reads them.
 
         pairs: the head and tail of each text, for relations; None for entities. limit: the most numbers that

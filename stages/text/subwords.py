@@ -1,13 +1,14 @@
 """The sub-words of a pretrained encoder: its own tokenizer, with the entity markers of relations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .encoded import EncodedTexts, Pieces, encoded_words
 from .encoders.bert import load_tokenizer, save_tokenizer
-from .limits import MARKERS, EncodedText, Span, encode_pair, encode_words, special_tokens, word_pieces
+from .limits import MARKERS, EncodedText, Span, encode_pair, special_tokens, word_pieces
 from .reader import TextReader
 
 __all__ = ["Subwords"]
@@ -45,16 +46,21 @@ class Subwords(TextReader):
         pairs: Sequence[tuple[Span, Span]] | None = None,
         *,
         limit: int,
-    ) -> list[EncodedText]:
+    ) -> Sequence[EncodedText]:
         special = special_tokens(self.tokenizer)
-        pieces = word_pieces(self.tokenizer, texts)
+        pieces = Pieces(self._alone)
         if pairs is None:
-            return [encode_words(words, limit=limit, special=special) for words in pieces]
+            return encoded_words(texts, pieces, limit=limit, special=special)
         markers = {marker: self.tokenizer.convert_tokens_to_ids(marker) for marker in MARKERS}
-        return [
+        return EncodedTexts.of(
             encode_pair(words, head, tail, limit=limit, special=special, markers=markers)
-            for words, (head, tail) in zip(pieces, pairs, strict=True)
-        ]
+            for words, (head, tail) in zip(pieces.of(texts), pairs, strict=True)
+        )
+
+    def _alone(self, words: Sequence[str]) -> Iterator[list[int]]:
+        """Yield the sub-words of each word."""
+        for (pieces,) in word_pieces(self.tokenizer, [[word] for word in words]):
+            yield pieces
 
     def phrases(self, phrases: Sequence[str]) -> list[list[int]]:
         """Return the sub-words of each phrase."""
