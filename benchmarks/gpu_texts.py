@@ -66,20 +66,17 @@ def make_split(samples: int) -> Split:
     """Return tweets of random words with tags, each with an image of its own."""
     rng = np.random.default_rng(0)
     lengths = rng.normal(28, 10, samples).clip(8, 100).astype(int).tolist()
-    split = Split(
-        "train", [str(i) for i in range(samples)], [], [], [], [f"{i:064x}" for i in range(samples)]
-    )
+    texts: list[EncodedText] = []
+    gold: list[list[str]] = []
     for length in lengths:
         words = int(length * 0.6)
         ids = [2, *rng.integers(1000, 30000, length - 2).tolist(), 3]
-        split.texts.append(
-            EncodedText(ids, sorted(rng.choice(range(1, length - 1), words, False).tolist()), words)
-        )
+        texts.append(EncodedText(ids, sorted(rng.choice(range(1, length - 1), words, False).tolist()), words))
         tags = rng.integers(0, 5, words)
-        split.gold.append([LABELS[2 * tag - 1] if tag else "O" for tag in tags])
-        split.tokens.append(["word"] * words)
-        split.groups.append([])
-    return split
+        gold.append([LABELS[2 * tag - 1] if tag else "O" for tag in tags])
+    names, keys = [str(i) for i in range(samples)], [f"{i:064x}" for i in range(samples)]
+    tokens = [["word"] * len(tags) for tags in gold]
+    return Split("train", names, tokens, gold, [[] for _ in names], keys, texts)
 
 
 class Bare(nn.Module):

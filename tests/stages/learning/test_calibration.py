@@ -162,7 +162,7 @@ def test_the_temperature_of_entities_is_the_best_of_many(scale: float) -> None:
 def test_a_sample_whose_gold_the_model_does_not_know_decides_no_temperature() -> None:
     found = relations(2.0)
     before = fit_temperature(found)
-    found.split.gold[3] = ["another"]
+    found.split.gold = [*found.split.gold[:3], ["another"], *found.split.gold[4:]]
     assert fit_temperature(found) != before
     found.batches[0][1].probabilities[3] = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     unmoved = fit_temperature(found)

@@ -52,13 +52,15 @@ class Images:
 def trainer_of(model: Model, visuals: Images | None, folder: Path) -> Trainer:
     """Return a training of three batches of different lengths on the device META."""
     words = [[2, *range(5, 5 + length), 3] for length in (3, 4, 9, 9, 1, 6)]
-    split = Split("train", [str(i) for i in range(6)], [], [], [], [None] * 6)
+    texts, golden = [], []
     gold = LABELS[model.config.task]
     for ids in words:
         count = len(ids) - 2
         positions = list(range(1, 1 + count)) if model.config.task == "ner" else [0, 1, 2]
-        split.texts.append(EncodedText(ids, positions, count))
-        split.gold.append([gold[1 + i % 2] for i in range(count)])
+        texts.append(EncodedText(ids, positions, count))
+        golden.append([gold[1 + i % 2] for i in range(count)])
+    empty: list[list[str]] = [[]] * 6
+    split = Split("train", [str(i) for i in range(6)], empty, golden, empty, [None] * 6, texts)
     rates = dict.fromkeys(("encoder", "head", "fusion", "backbone"), 1e-3)
     settings = TrainSettings(epochs=1, first_evaluation=1, batch_size=2, accumulate=1, precision="fp32")
     task = Task("x", settings, 1, {"train": split, "valid": split.take([])}, visuals, 0, rates, None)
