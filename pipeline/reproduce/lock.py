@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import tomlkit
 
 from ...manifests.advice import typed
@@ -21,7 +22,7 @@ from ...manifests.fingerprint import digest_json
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import IMAGES, SAMPLES, SPLITS
-from ...manifests.tables import read_table
+from ...manifests.tables import read_batches, read_table
 from ...stages.base.settings import split_hub
 from ...stages.base.stage import Stage
 from ...stages.base.tools import SILENT, Tools
@@ -255,18 +256,24 @@ def data_facts(run: RunFolder) -> dict[str, dict[str, Any]]:
     For each split: the number, digest and name of its samples, and how many have an image. For the usable
     images: number and digest.
     """
-    samples = read_table(run.samples, SAMPLES, "prepare").to_pylist()
+    # In parts, as a million samples with their words would take gigabytes.
+    columns = [name for name in SAMPLES.names if name not in ("text", "offsets")]
+    parts = read_batches(run.samples, SAMPLES, "prepare", columns)
+    identities = identify(row for part in parts for row in part.to_pylist())
+    held = read_table(run.samples, SAMPLES, "prepare", ["split", "image_key"])
+    shown = pc.value_counts(held.filter(pc.is_valid(held["image_key"]))["split"]).to_pylist()
+    with_image = {row["values"]: row["counts"] for row in shown}
     usable = [
         row["key"] for row in read_table(run.images, IMAGES, "prepare").to_pylist() if row["status"] == "ok"
     ]
     facts: dict[str, dict[str, Any]] = {
         split: {
             "samples": identity.samples,
-            "with_image": sum(row["split"] == split and row["image_key"] is not None for row in samples),
+            "with_image": with_image.get(split, 0),
             "known_as": identity.known_as,
             "digest": identity.digest,
         }
-        for split, identity in identify(samples).items()
+        for split, identity in identities.items()
     }
     return {**facts, "images": {"usable": len(usable), "digest": digest_json(sorted(usable))}}
 
