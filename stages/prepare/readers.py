@@ -34,11 +34,21 @@ __all__ = [
 
 FORMAT_NAMES = ("auto", *FORMATS)
 
-_SPLIT_OF = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
+_SPLIT_OF = {
+    "train": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+}
 # The space is in the published MNRE itself: "mnre_val .txt". Its first version was published twice, as
-# "mnre_org_val.txt" and, with all three splits, as "ours_val.txt".
+# "mnre_org_val.txt" and, with all three splits, as "ours_val.txt". Of a file in several parts, as Hugging
+# Face writes it, the first stands for all.
+_SUFFIXES = sorted({re.escape(suffix) for one in FORMATS.values() for suffix in one.suffixes})
 _FILE_NAME = re.compile(
-    rf"(?P<mnre>mnre_(?:org_)?|ours_)?(?P<split>{'|'.join(_SPLIT_OF)}) ?\.(?P<suffix>txt|conll|jsonl?)"
+    rf"(?P<mnre>mnre_(?:org_)?|ours_)?(?P<split>{'|'.join(_SPLIT_OF)})(?:-00000-of-\d{{5}})? ?"
+    rf"(?P<suffix>{'|'.join(_SUFFIXES)})"
 )
 _EXPECTED = {"auto": "train.txt, mnre_train.txt or train.jsonl"} | {
     name: one.expected for name, one in FORMATS.items()
@@ -65,7 +75,7 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds {_EXPECTED[format]}")
     try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        names = sorted(_name_of(path) for path in folder.iterdir() if path.is_file() or _is_split(path))
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}); check its permissions") from error
     matches = [(name, match) for name in names if (match := _FILE_NAME.fullmatch(name))]
@@ -109,6 +119,18 @@ def find_texts(folder: Path, task: str, format: str = "auto") -> Texts:
     return Texts(kinds[0], {split: files[split] for split in SPLITS if split in files})
 
 
+def _name_of(path: Path) -> str:
+    """Return what _FILE_NAME matches: the name of a file, and of a folder with a slash."""
+    return f"{path.name}/" if path.is_dir() else path.name
+
+
+def _is_split(path: Path) -> bool:
+    """Return whether a folder holds the texts of a split, and not images, say."""
+    return path.name in _SPLIT_OF and any(
+        one.looks is not None and one.looks(path) for one in FORMATS.values() if "/" in one.suffixes
+    )
+
+
 def _match(name: str) -> re.Match[str]:
     match = _FILE_NAME.fullmatch(name)
     assert match is not None
@@ -126,7 +148,7 @@ def _formats_of(match: re.Match[str], task: str, format: str) -> list[str]:
     kinds = [
         name
         for name, one in FORMATS.items()
-        if f".{match['suffix']}" in one.suffixes and (not match["mnre"] or name == "mnre")
+        if match["suffix"] in one.suffixes and (not match["mnre"] or name == "mnre")
     ]
     if format != "auto":
         return [format] if format in kinds else []

@@ -134,7 +134,9 @@ class Prepare(Stage):
         return given_settings(self.settings)
 
     def sources(self) -> Iterator[Path]:
-        yield from self._texts().files.values()
+        texts = self._texts()
+        for path in texts.files.values():
+            yield from FORMATS[texts.format].files(path)
         if self.settings.images is not None:
             yield self.settings.images
 
