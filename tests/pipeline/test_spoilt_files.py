@@ -179,6 +179,8 @@ ELSEWHERE = {
     "stages/scenes/records.py": "test_scenes.py spoils files of scene graphs",
     "stages/text/vocabulary.py": "test_vocabulary.py spoils vocabularies",
     "stages/prepare/formats/rows.py": "test_prepare_readers.py spoils texts",
+    "stages/prepare/formats/brat.py": "test_brat.py spoils documents",
+    "stages/prepare/formats/huggingface.py": "test_huggingface.py spoils data sets",
     "stages/evaluate/examined.py": "test_occlusion.py spoils kept cases",
     "stages/learning/checkpoint.py": "FOLDERS spoils checkpoints",
     "stages/learning/made_by.py": "FOLDERS spoils config.json, which it reads for a digest",

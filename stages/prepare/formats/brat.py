@@ -22,6 +22,10 @@ from .rows import Draft, Line, Reading, Refused
 __all__ = ["BratFolder", "is_brat", "read_brat"]
 
 
+_MOST = 8 << 20
+"""The most bytes of a document."""
+
+
 @dataclass(frozen=True)
 class Document:
     """One document: its .ann file, or its .txt file where there is none, and the bytes of both."""
@@ -44,16 +48,16 @@ class BratFolder:
     @classmethod
     def read(cls, path: Path) -> "BratFolder":
         """Return the documents below a folder by their names. Raises InputError where it cannot be read."""
-        files = [file for file in path.rglob("*") if file.suffix in (".ann", ".txt") and file.is_file()]
+        # No pipe or device: reading one may never end.
+        files = {file for file in path.rglob("*") if file.suffix in (".ann", ".txt") and file.is_file()}
         documents = []
         for stem in sorted({file.with_suffix("") for file in files}):
             contents: dict[str, bytes | None] = {}
             for suffix in (".txt", ".ann"):
                 file = stem.with_name(stem.name + suffix)
                 try:
-                    contents[suffix] = file.read_bytes()
-                except FileNotFoundError:
-                    contents[suffix] = None
+                    small = file in files and file.stat().st_size <= _MOST
+                    contents[suffix] = file.read_bytes() if small else None
                 except OSError as error:
                     raise InputError(
                         f"{file} cannot be read ({error.strerror}); check its permissions"
@@ -79,9 +83,8 @@ def read_brat(folder: BratFolder, task: str, reading: Reading) -> Iterator[Draft
 
 def _objects(line: Line, document: Document, task: str) -> Iterator[dict[str, Any] | str]:
     if document.text is None or document.annotations is None:
-        raise line.error(
-            f"there is no {'.txt' if document.text is None else '.ann'} file of this name beside it"
-        )
+        suffix = ".txt" if document.text is None else ".ann"
+        raise line.error(f"there is no {suffix} file of this name of at most {_MOST >> 20} MB")
     try:
         text, annotations = document.text.decode("utf-8-sig"), document.annotations.decode("utf-8-sig")
     except UnicodeDecodeError as error:

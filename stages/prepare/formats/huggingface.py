@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ....manifests.errors import InputError, in_one_line
+from ....manifests.files import read_text
 from ....manifests.fingerprint import digest_file, digest_json
 from ...text.written import shorten
 from .annotated import translated
@@ -56,6 +57,8 @@ class Dataset:
     def read(cls, path: Path) -> "Dataset":
         """Return what a split is read from. Raises InputError where a file is missing or is none of these."""
         files = files_of(path)
+        if missing := [file.name for file in files if not file.is_file()]:
+            raise InputError(f"{path} lacks its file {missing[0]}; save it again")
         try:
             schemas = [_schema(file) for file in files]
             digest = digest_json([digest_file(file) for file in files])
@@ -71,13 +74,19 @@ class Dataset:
         return cls(path, digest, files, columns, labels)
 
     def rows(self) -> Iterator[tuple[Line, dict[str, Any]]]:
-        """Yield each row by the columns' names here, with its number, counted from 1."""
+        """Yield each row by the columns' names here, with its number, counted from 1.
+
+        Raises InputError where a file breaks off.
+        """
         number = 0
         for file in self.files:
-            for batch in _batches(file, [*self.columns.values()]):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Line(self, number), {ours: row[there] for ours, there in self.columns.items()}
+            try:
+                for batch in _batches(file, [*self.columns.values()]):
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield Line(self, number), {ours: row[there] for ours, there in self.columns.items()}
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(f"{file} cannot be read ({in_one_line(error)}); save it again") from error
 
 
 def is_dataset(path: Path) -> bool:
@@ -153,9 +162,9 @@ def files_of(path: Path) -> list[Path]:
     """Return the files of a split: of a folder those that it lists, and all parts of which one is named."""
     if path.is_dir():
         try:
-            listed = json.loads((path / "state.json").read_text(encoding="utf-8"))["_data_files"]
+            listed = json.loads(read_text(path / "state.json"))["_data_files"]
             return [path / Path(one["filename"]).name for one in listed]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path / 'state.json'} names no files ({in_one_line(error)}); save it again"
             ) from error
@@ -190,7 +199,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     """Return what the features of a dataset say, by column; empty where nothing can be read."""
     try:
         found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -1,9 +1,13 @@
 """Folders of BRAT become samples, a document each, and a document that is none is a problem."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hmnet_pipe.stages.prepare.formats.brat import BratFolder
 from hmnet_pipe.stages.prepare.readers import find_texts, read_samples
+
+from ...spoilers import SPOILERS
 
 TEXT = "\N{GRINNING FACE} Ada of\nZu\N{COMBINING DIAERESIS}rich\n"
 ANN = "T1\tPER 2 5\tAda\nT2\tLOC 9 16\tZu\N{COMBINING DIAERESIS}rich\n#1\tNote T1\tx\nA1\tSure T1\nE1\tx:T1\n"
@@ -36,8 +40,8 @@ def test_a_document_is_a_sample_with_its_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "annotations", "reason"),
     [
-        (TEXT, None, "there is no .ann file of this name beside it"),
-        (None, ANN, "there is no .txt file of this name beside it"),
+        (TEXT, None, "there is no .ann file of this name of at most 8 MB"),
+        (None, ANN, "there is no .txt file of this name of at most 8 MB"),
         (TEXT, "T1\tPER 2 3;4 5\tA a\n", "T1 is of several pieces"),
         (TEXT, "T1\tPER 2\tAda\n", "expected TYPE START END behind T1, found 'PER 2'"),
         (TEXT, "T1\tPER 3 6\tAda\n", "T1 has the text 'Ada', found 'da ' there"),
@@ -66,9 +70,18 @@ def test_relations_of_what_is_not_there_are_problems(tmp_path: Path) -> None:
     }
 
 
-def test_a_change_of_any_file_changes_the_digest_and_a_folder_of_images_is_no_split(tmp_path: Path) -> None:
-    from hmnet_pipe.stages.prepare.formats.brat import BratFolder
+@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("suffix", [".txt", ".ann"])
+def test_a_spoilt_document_costs_itself_alone_or_names_the_file(
+    tmp_path: Path, suffix: str, spoil: Callable[[Path], None]
+) -> None:
+    write(tmp_path, a=(TEXT, ANN), b=(TEXT, ANN))
+    spoil(tmp_path / "train" / f"b{suffix}")
+    samples, _ = read_samples(tmp_path, "ner")
+    assert "a" in {sample.id for sample in samples}
 
+
+def test_a_change_of_any_file_changes_the_digest_and_a_folder_of_images_is_no_split(tmp_path: Path) -> None:
     before = BratFolder.read(write(tmp_path, a=(TEXT, ANN)) / "train").digest
     assert BratFolder.read(write(tmp_path, a=(TEXT, ANN + "#")) / "train").digest != before
     (tmp_path / "test").mkdir()

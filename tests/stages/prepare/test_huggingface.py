@@ -1,6 +1,7 @@
 """Datasets of Hugging Face become samples: parquet and saved to disk, with the names of their features."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.prepare.readers import find_texts, read_samples
 
+from ...spoilers import SPOILERS, huge
+
 NAMES = ["O", "B-PER", "I-PER"]
 TAGS = {"_type": "Sequence", "feature": {"_type": "ClassLabel", "names": NAMES}}
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "id": "a",
         "tokens": ["Ada", "Lee", "sat"],
@@ -91,6 +94,26 @@ def test_a_dataset_without_what_is_needed_is_an_error(tmp_path: Path, row: Any, 
     with pytest.raises(InputError) as caught:
         read_samples(tmp_path, "ner")
     assert message in str(caught.value)
+
+
+# What lies behind the end of a stream of Arrow harms nobody.
+@pytest.mark.parametrize(
+    "spoil", [one for one in SPOILERS if one is not huge], ids=lambda spoil: spoil.__name__
+)
+@pytest.mark.parametrize("name", ["train/state.json", "train/data-00000-of-00001.arrow", "train.parquet"])
+def test_a_spoilt_file_is_one_sentence_that_names_it(
+    tmp_path: Path, name: str, spoil: Callable[[Path], None]
+) -> None:
+    whole = table(ROWS, ner_tags=TAGS)
+    if name == "train.parquet":
+        pq.write_table(whole, tmp_path / name)
+    else:
+        saved(tmp_path / "train", whole)
+    spoil(tmp_path / name)
+    with pytest.raises(InputError) as caught:
+        read_samples(tmp_path, "ner")
+    assert "train" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_none_or_missing_are_errors(tmp_path: Path) -> None:
