@@ -9,12 +9,26 @@
 Whatever only one command needs is imported when it runs, so that `--help` is quick.
 """
 
-from . import stages, training, models, experiment, scores, report, predict, serve, runs, repeats, demo  # noqa: I001  (commands are listed in this order)
+from . import (
+    demo,
+    experiment,
+    exports,
+    models,
+    predict,
+    repeats,
+    report,
+    runs,
+    scores,
+    serve,
+    stages,
+    training,
+)
 from .group import main
 
 __all__ = [
     "demo",
     "experiment",
+    "exports",
     "main",
     "models",
     "predict",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...manifests.errors import InputError, in_one_line, unknown_name
@@ -20,7 +20,7 @@ from ..text.words import split_words
 from ..text.written import DOCUMENT, IMAGE_HEADER
 from .results import Entity, Result, as_line
 
-__all__ = ["FILE_NAMES", "FORMATS", "encoded", "results_in", "write"]
+__all__ = ["FILE_NAMES", "FORMATS", "Samples", "encoded", "results_in", "write"]
 
 FORMATS = ("jsonl", "conll", "brat", "label-studio", "spacy", "csv")
 """The names of the formats."""
@@ -43,32 +43,59 @@ _NO_NAME = re.compile(r"[^\w-]+")
 
 
 @dataclass(frozen=True)
+class Samples:
+    """How results are written that are samples of a run, so that `prepare` reads the same samples again.
+
+    gold: whether their labels are the truth, and not predictions. images: whether any has an image.
+    """
+
+    gold: bool
+    images: bool
+
+
+@dataclass(frozen=True)
 class _Writing:
-    """What the formats need beside the results. words: the rule for words; model: what made the results."""
+    """What the formats need beside the results.
+
+    words: the rule for words; model: what made the results; samples: where they are samples of a run.
+    """
 
     words: str
     model: str
+    samples: Samples | None = None
 
 
 def write(
-    format: str, results: Numbered, target: Path, *, words: str = "simple", model: str = "hmnet-pipe"
+    format: str,
+    results: Numbered,
+    target: Path,
+    *,
+    words: str = "simple",
+    model: str = "hmnet-pipe",
+    samples: Samples | None = None,
 ) -> None:
     """Write results, each with the number of its post, to a file, or to a folder of "brat".
 
     The file is there whole, or not at all. words: the rule by which texts become the words of "conll" and
     "spacy", where a post was not given as words. model: what "label-studio" shows as the version of the
-    model. Raises InputError for an unknown format, and for "spacy" where spaCy is not installed.
+    model. samples: how samples of a run are written. Raises InputError for an unknown format, and for "spacy"
+    where spaCy is not installed.
     """
     if format == "brat":
-        _write_brat(results, target)
+        _write_brat(results, target, samples)
         return
-    pieces = encoded(format, results, words=words, model=model)
+    pieces = encoded(format, results, words=words, model=model, samples=samples)
     with atomic_path(target) as temporary, temporary.open("wb") as file:
         file.writelines(pieces)
 
 
 def encoded(
-    format: str, results: Numbered, *, words: str = "simple", model: str = "hmnet-pipe"
+    format: str,
+    results: Numbered,
+    *,
+    words: str = "simple",
+    model: str = "hmnet-pipe",
+    samples: Samples | None = None,
 ) -> Iterator[bytes]:
     """Return an iterator of the bytes that `write` writes, such as for standard output.
 
@@ -80,7 +107,7 @@ def encoded(
         raise unknown_name("format", format, FORMATS)
     if format == "spacy":
         _spacy()
-    return _ENCODERS[format](results, _Writing(words, model))
+    return _ENCODERS[format](results, _Writing(words, model, samples))
 
 
 def results_in(path: Path) -> Iterator[tuple[int, Result]]:
@@ -119,9 +146,19 @@ def _conll(results: Numbered, writing: _Writing) -> Iterator[bytes]:
         labels = ["O"] * len(words)
         for one, (first, last) in spans:
             labels[first:last] = [f"B-{one.entity_group}", *[f"I-{one.entity_group}"] * (last - first - 1)]
-        lines = [f"{IMAGE_HEADER}{_one_line(str(number if result.id is None else result.id))}"]
+        if writing.samples is None:
+            lines = [f"{IMAGE_HEADER}{_one_line(str(number if result.id is None else result.id))}"]
+        else:
+            lines = [_image_line(result.image.name)] if writing.samples.images else []
         lines += [f"{_cell(word)}\t{_one_line(label)}" for word, label in zip(words, labels, strict=True)]
         yield ("\n".join(lines) + "\n\n").encode()
+
+
+def _image_line(name: str | None) -> str:
+    """Return the line that names the image of a sample; where others have one, it says that there is none."""
+    if name is not None and name.endswith(".jpg"):
+        return f"{IMAGE_HEADER}{_one_line(name.removesuffix('.jpg'))}"
+    return f"# image = {_one_line(name or '')}"
 
 
 def _one_line(text: str) -> str:
@@ -167,8 +204,11 @@ def _label_studio(results: Numbered, writing: _Writing) -> Iterator[bytes]:
     before = b"["
     for number, result in results:
         found = [_region(place, one) for place, one in enumerate(result.entities)]
-        prediction: dict[str, Any] = {"model_version": writing.model, "result": found}
-        if result.entities:  # the least sure first, when tasks are sorted by it
+        gold = writing.samples is not None and writing.samples.gold
+        prediction: dict[str, Any] = {"result": found}
+        if not gold:
+            prediction["model_version"] = writing.model
+        if result.entities and not gold:  # the least sure first, when tasks are sorted by it
             prediction["score"] = round(min(one.score for one in result.entities), 6)
         for one in result.relations:
             ends = []
@@ -191,7 +231,10 @@ def _label_studio(results: Numbered, writing: _Writing) -> Iterator[bytes]:
         data = {**result.more, "id": number if result.id is None else result.id, "text": result.text}
         if result.image.name is not None:
             data["image"] = result.image.name
-        yield before + as_line({"data": data, "predictions": [prediction]}).encode()
+        if writing.samples is not None and result.tokens is not None:
+            data["tokens"] = list(result.tokens)
+        place_of = "annotations" if gold else "predictions"
+        yield before + as_line({"data": data, place_of: [prediction]}).encode()
         before = b","
     yield b"]\n" if before == b"," else b"[]\n"
 
@@ -237,17 +280,19 @@ def _spacy() -> Any:
         ) from error
 
 
-def _write_brat(results: Numbered, folder: Path) -> None:
+def _write_brat(results: Numbered, folder: Path, samples: Samples | None) -> None:
     """Write 0000001.txt and 0000001.ann for the post with the number 1, and so on.
 
-    What ends a line is a space in both, one for one, so that the characters keep their places.
+    Samples are called as their images, and those of one image are in folders of their own. What ends a line
+    is a space in both, one for one, so that the characters keep their places.
     """
     make_folder(folder)
+    taken: set[Path] = set()
     for number, result in results:
         text = _one_line(result.text)
         lines = [
             _mention(place, one.entity_group, one.start, one.end, text)
-            + f"#{place}\tAnnotatorNotes T{place}\tscore {one.score:.6f}\n"
+            + (f"#{place}\tAnnotatorNotes T{place}\tscore {one.score:.6f}\n" if samples is None else "")
             for place, one in enumerate(result.entities, start=1)
         ]
         given = len(lines)
@@ -260,8 +305,15 @@ def _write_brat(results: Numbered, folder: Path) -> None:
                     end = given - 1
                 ends.append(f"T{end + 1}")
             lines.append(f"R{place}\t{_name(relation.relation)} Arg1:{ends[0]} Arg2:{ends[1]}\n")
+        document = folder / f"{number:07}"
+        if samples is not None and result.image.name is not None:
+            document = folder / (PurePosixPath(result.image.name).stem or document.name)
+            if document in taken:
+                document = folder / f"{number:07}" / document.name
+                make_folder(document.parent)
+            taken.add(document)
         for suffix, content in (("txt", text), ("ann", "".join(lines))):
-            with atomic_path(folder / f"{number:07}.{suffix}", durable=False) as temporary:
+            with atomic_path(document.with_name(f"{document.name}.{suffix}"), durable=False) as temporary:
                 temporary.write_bytes(content.encode("utf-8", "replace"))  # half a surrogate pair as "?"
 
 

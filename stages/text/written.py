@@ -40,7 +40,8 @@ def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def header_of(text: str) -> tuple[str, str] | None:
     """Return the id and the image of the post that a line of a file of words begins, or None for other lines.
 
-    `IMGID:7` names the image 7.jpg, and `# image = 7.png` names it whole. Both are empty where none is named.
+    `IMGID:7` names the image 7.jpg, and `# image = 7.png` names it whole. Both are empty where none is named;
+    `# image =` says that there is none.
     """
     if "\t" in text:
         return None

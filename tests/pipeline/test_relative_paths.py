@@ -40,6 +40,7 @@ COMMANDS: dict[str, Sequence[str]] = {
     "experiment": ("experiment", "run", "grid.toml"),
     "evaluate": ("evaluate", RUN, "--system", "hmnet"),
     "predict": ("predict", RUN, "corpus/test.jsonl", *POSTS, "--output", "runs/found", "--workers", "1"),
+    "export": ("export", RUN, "--format", "doccano", "--output", "runs/exported"),
     "score": ("score", "given.jsonl", "--run", RUN),
     "push": ("push", f"{RUN}/models/hmnet/seed-1", "user/name", "--dry-run"),
     "table": ("table", RUN),
@@ -110,7 +111,12 @@ def test_a_command_works_on_a_relative_run_and_writes_nowhere_else(
     done = hmnet(*COMMANDS[name], cwd=place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert outside_runs(place) - before == ({"x.lock"} if name == "lock" else set())
-    runs = {"prepare": {"x", "new"}, "reproduce": {"x", "again"}, "predict": {"x", "found"}}
+    runs = {
+        "prepare": {"x", "new"},
+        "reproduce": {"x", "again"},
+        "predict": {"x", "found"},
+        "export": {"x", "exported"},
+    }
     assert {path.name for path in (place / "runs").iterdir()} == runs.get(name, {"x"})
     assert not (place / RUN / "runs").exists()
     if name in MADE:  # and it is fresh from anywhere

@@ -10,7 +10,7 @@ A document is one text, whose image is called as it is: `7.jpg`. Events, attribu
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ....manifests.errors import InputError
@@ -101,7 +101,7 @@ def _objects(line: Line, document: Document, task: str) -> Iterator[dict[str, An
             if len(parts) != 3 or ends.keys() != {"Arg1", "Arg2"}:
                 raise line.error(f"expected RELATION Arg1:T1 Arg2:T2 behind {name}, found {shorten(rest)}")
             relations.append((ends["Arg1"], ends["Arg2"], parts[0]))
-    image = f"{document.name}.jpg"
+    image = f"{PurePosixPath(document.name).name}.jpg"
     yield from objects_of(line, Annotated(text.rstrip("\r\n"), spans, relations, document.name, image), task)
 
 

@@ -110,11 +110,12 @@ def _tweets(file: TextFile, column: int) -> list[_Tweet]:
         line = Line(file, number)
         if header := header_of(text):
             image_id, image = header
-            if not image_id:
+            if not image_id and text.startswith(IMAGE_HEADER):
                 raise line.error(
                     f'expected "{IMAGE_HEADER}<image id>", found no id; add it, or remove the tweet'
                 )
-            tweets.append(_Tweet(line, line.text("IMGID", image_id), image))
+            named = (line.text("IMGID", image_id), image) if image_id else (None, None)
+            tweets.append(_Tweet(line, *named))
             inside = True
         elif is_comment(text):
             continue
