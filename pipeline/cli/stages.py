@@ -41,7 +41,10 @@ _READING = ("words", "strict_spans", "column", "labels", "negative", "deal_image
 )
 @click.option("--text", type=click.Path(path_type=Path), help="Folder with one text file per split.")
 @click.option(
-    "--images", type=click.Path(path_type=Path), help="Folder of the images; leave it out to use text only."
+    "--images",
+    type=click.Path(),
+    help="Folder of the images; or tar files ('shards/*.tar') or an address (s3://...), from which they are "
+    "copied. Leave it out to use text only.",
 )
 @click.option(
     "--format",
@@ -58,7 +61,7 @@ def prepare(
     preset_name: str,
     task: str | None,
     text: Path | None,
-    images: Path | None,
+    images: str | None,
     text_format: str,
     **reading: Any,
 ) -> None:

@@ -15,12 +15,14 @@ from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_batches
 from ...manifests.trial import RUN, Trial
 from ...stages.base.settings import absolute_files
-from ...stages.base.tools import Tools
+from ...stages.base.tools import Tools, counted
 from ...stages.demo.corpus import write_demo_corpus
 from ...stages.demo.diagnostic import write_diagnostic_corpus
 from ...stages.learning.recipe import Recipes
 from ...stages.prepare.identity import compare_with_paper
+from ...stages.prepare.readers import read_samples
 from ...stages.prepare.settings import PrepareSettings
+from ...stages.vision.copies import copy_images, failed_copies, is_source
 from .config import RunConfig
 from .locks import hold
 from .presets import preset
@@ -119,13 +121,14 @@ def prepare_config(
     preset_name: str,
     task: str | None,
     text: Path | None,
-    images: Path | None,
+    images: str | Path | None,
     text_format: str,
     reading: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Return the configuration that prepare's options give a run, which may already exist.
 
-    reading: further keys of [prepare], which count without --text too.
+    images: a folder, or what `is_source` knows: then they come into the run's folder of pictures. reading:
+    further keys of [prepare], which count without --text too.
 
     Presets of generated corpora bring their own texts. Raises InputError where a new run gets no texts.
     """
@@ -134,7 +137,12 @@ def prepare_config(
         text = run.path / "corpus"
         images = images or text / "images"
     if text is not None:
-        images = None if images is None else images.resolve()
+        source = str(images) if images is not None and is_source(str(images)) else ""
+        if source:
+            images = run.path / "pictures"
+            source = source if "://" in source else str(Path(source).absolute())
+            reading = {**(reading or {}), "images_from": source}
+        images = None if images is None else Path(images).resolve()
         config = preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format)
         return _keeping_edits(config, run).override("prepare", reading or {})
     if not _is_there(run):
@@ -177,11 +185,24 @@ def prepare_run(run: RunFolder, config: RunConfig, tools: Tools) -> Report:
     # The last file that the generator writes stands for all of them.
     if generate is not None and its_own and not (corpus / "test.jsonl").is_file():
         generate(corpus, config.task, tools=tools)
+    _copy_images(config, tools)
     report = run_stage(config.stage("prepare", run), tools)
     config.write(run.config)
     # Read only if the preset has a table to compare with.
     rows = (row for part in read_batches(run.samples, SAMPLES) for row in part.to_pylist())
     return replace(report, details={**report.details, **compare_with_paper(config.preset, rows)})
+
+
+def _copy_images(config: RunConfig, tools: Tools) -> None:
+    """Copy the images that the texts name and the run lacks, where they come from elsewhere."""
+    settings = config.of(PrepareSettings)
+    if settings.images is None or not settings.images_from:
+        return
+    samples, _ = read_samples(settings.text, config.task, settings.format, settings.reading)
+    names = {one.image for one in samples if one.image is not None}
+    copied = copy_images(settings.images_from, settings.images, names, tools)
+    failed = failed_copies(settings.images)
+    tools.say(f"copied {counted(copied, 'images')} from {settings.images_from}, {len(failed)} failed")
 
 
 def trials_of(

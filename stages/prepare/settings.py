@@ -50,6 +50,10 @@ class PrepareSettings:
         1.0, "with deal_images: the share of the samples that are dealt one", at_least=0, at_most=1
     )
 
+    images_from: str = setting(
+        "", "tar files or an address that images are copied from into the folder of images; empty: none"
+    )
+
     def __post_init__(self) -> None:
         check_settings("prepare", self)
 

@@ -31,6 +31,7 @@ from ..base.stage import Rerun, Stage, changed_outputs, given_settings, problem_
 from ..base.tools import SILENT, Counts, Tools, counted
 from ..learning.negative import NO_NEGATIVE, negative_relation
 from ..text.words import AUTO, recorded_rule
+from ..vision.copies import failed_copies
 from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
 from ..vision.images import UnusableImage, image_bytes
 from .dealing import dealt
@@ -306,7 +307,8 @@ class Prepare(Stage):
             return key
 
         known = self.run.path / "stages" / f"{self.name}.seen.parquet"
-        return ImageFolder(place, known, read, self._settling_ns).look_up(names, tools)
+        reasons = failed_copies(place) if self.settings.images_from else {}
+        return ImageFolder(place, known, read, self._settling_ns, reasons).look_up(names, tools)
 
     def _inspect(
         self, found: Iterable[Found], inspected: dict[str, dict[str, Any]], tools: Tools

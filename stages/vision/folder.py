@@ -8,7 +8,7 @@ import os
 import stat
 import time
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
@@ -22,7 +22,15 @@ from ..base.ahead import in_threads
 from ..base.tools import Tools
 from .images import UnusableImage, image_facts
 
-__all__ = ["Found", "ImageFolder", "image_names", "image_row", "unreadable_row"]
+__all__ = [
+    "Found",
+    "ImageFolder",
+    "image_names",
+    "image_row",
+    "image_suffixes",
+    "plain_name",
+    "unreadable_row",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +40,7 @@ Result = TypeVar("Result")
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 
 # What the name of an image may end in. Only these are exchanged for one another.
-_SUFFIXES = (
+image_suffixes = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"),
     *(".tif", ".tiff", ".avif", ".jp2", ".heic", ".heif"),
 )
@@ -77,13 +85,14 @@ class ImageFolder:
 
     known: the file that keeps digests between runs; without it every file is read again.
     read: reads a file and returns the sha256 of its bytes; called once for each file that is new or may have
-    changed.
+    changed. reasons: why images of these names are missing, where more is known than that they are.
     """
 
     path: Path
     known: Path
     read: Callable[[Path], str] = digest_file
     settling_ns: int = SETTLING_NS
+    reasons: Mapping[str, str] = field(default_factory=dict)
     _listings: dict[Path, dict[str, list[str]]] = field(default_factory=dict, init=False, repr=False)
 
     def look_up(self, names: Iterable[tuple[str, str]], tools: Tools) -> dict[tuple[str, str], Found]:
@@ -98,7 +107,7 @@ class ImageFolder:
             try:
                 paths[split, name] = self.locate(name, split)
             except UnusableImage as error:
-                found[split, name] = Found(reason=str(error))
+                found[split, name] = Found(reason=self.reasons.get(name, str(error)))
         keys = self._digests(sorted({path for path, _ in paths.values()}), tools)
         return found | {
             wanted: replace(keys[path], renamed=renamed) for wanted, (path, renamed) in paths.items()
@@ -149,15 +158,15 @@ class ImageFolder:
         """Return the files in a folder that have this name but for the suffix and the form of accents."""
         return [
             other
-            for other in self._listing(place).get(_plain(name).casefold(), ())
-            if _plain(other) == _plain(name)
+            for other in self._listing(place).get(plain_name(name).casefold(), ())
+            if plain_name(other) == plain_name(name)
         ]
 
     def _nearest(self, folders: Iterable[str], name: str) -> str:
         """Return the end of the message for a missing image: a name that differs in case alone, if any."""
         for folder in folders:
             place = (self.path / folder / name).parent
-            if near := self._listing(place).get(_plain(PurePosixPath(name).name).casefold()):
+            if near := self._listing(place).get(plain_name(PurePosixPath(name).name).casefold()):
                 return f", where {near[0]} is"
         return ""
 
@@ -167,7 +176,7 @@ class ImageFolder:
             names: dict[str, list[str]] = {}
             if place.is_dir():
                 for name in sorted(entry.name for entry in os.scandir(place) if Path(entry).is_file()):
-                    names.setdefault(_plain(name).casefold(), []).append(name)
+                    names.setdefault(plain_name(name).casefold(), []).append(name)
             self._listings[place] = names
         return self._listings[place]
 
@@ -227,7 +236,7 @@ def image_names(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.suffix.casefold() in _SUFFIXES and path.is_file()
+        if path.suffix.casefold() in image_suffixes and path.is_file()
     )
 
 
@@ -241,10 +250,10 @@ def _no_file(path: Path) -> str | None:
     return None if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a file's name without suffixes of images, with accents composed."""
     name = unicodedata.normalize("NFC", name)
-    while (suffix := PurePosixPath(name).suffix) and suffix.casefold() in _SUFFIXES:
+    while (suffix := PurePosixPath(name).suffix) and suffix.casefold() in image_suffixes:
         name = name.removesuffix(suffix)
     return name
 

@@ -1,0 +1,153 @@
+"""Images of tar files, or at an address, copied into a folder under the names that texts have for them.
+
+    shards/*.tar                    as webdataset and img2dataset write them, also compressed
+    s3://bucket/images              any address of fsspec; its package for the kind of address must be there
+
+Only images that are named are copied, and none that is there already: a copy that was killed goes on where it
+was. What fails is tried again by the next copy.
+"""
+
+import glob
+import json
+import re
+import tarfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ...manifests.errors import InputError, in_one_line
+from ...manifests.files import atomic_path, make_folder, read_text
+from ..base.ahead import in_threads
+from ..base.tools import Tools
+from .folder import image_suffixes, plain_name
+
+__all__ = ["copy_images", "failed_copies", "is_source"]
+
+_TAR = re.compile(r"\.(tar|tgz)[^/]*$")
+_FAILED = "failed.json"
+# Seconds before each further try of an address.
+_WAITS = (0.5, 2.0)
+# The most bytes of an image.
+_MOST = 1 << 28
+
+
+def is_source(images: str) -> bool:
+    """Return whether images have to be copied from here, and do not lie in a folder."""
+    return "://" in images or (_TAR.search(images) is not None and not Path(images).is_dir())
+
+
+def failed_copies(folder: Path) -> dict[str, str]:
+    """Return the reason for each name whose image could not be copied into a folder, when last tried."""
+    try:
+        found = json.loads(read_text(folder / _FAILED))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: reason for name, reason in found.items() if isinstance(reason, str)}
+
+
+def copy_images(source: str, folder: Path, names: Iterable[str], tools: Tools) -> int:
+    """Copy the images of these names into a folder, and return how many were copied.
+
+    What failed is what `failed_copies` returns. Raises InputError where the source is not there or cannot be
+    opened at all.
+    """
+    make_folder(folder)
+    wanted = sorted(set(names))
+    failed: dict[str, str] = {}
+    copied = 0
+    copies = _from_address(source, folder, wanted) if "://" in source else _from_tars(source, folder, wanted)
+    bar = tools.bar(0 if "://" not in source else len(wanted), "copying images", "image")
+    for name, reason in copies:
+        if reason:
+            failed[name] = reason
+        copied += reason == ""
+        bar.update()
+    bar.close()
+    with atomic_path(folder / _FAILED) as temporary:
+        temporary.write_text(json.dumps(failed, indent=1), encoding="utf-8")
+    return copied
+
+
+def _from_tars(pattern: str, folder: Path, wanted: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Copy each wanted member under its path, and yield it with why it failed.
+
+    That is "" where it was copied, and None where it was there.
+    """
+    files = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    if not files:
+        raise InputError(f"no file is called {pattern}; quote the pattern of the tar files")
+    stems = {plain_name(PurePosixPath(name).name) for name in wanted}
+    for file in files:
+        try:
+            with tarfile.open(file) as archive:
+                for member in archive:
+                    path = PurePosixPath(member.name)
+                    is_image = member.isfile() and path.suffix.lower() in image_suffixes
+                    if is_image and plain_name(path.name) in stems:
+                        yield _member(archive, member, folder)
+        except (OSError, tarfile.TarError, EOFError) as error:
+            raise InputError(f"{file} cannot be read ({in_one_line(error)}); copy it again") from error
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> tuple[str, str | None]:
+    parts = [part for part in PurePosixPath(member.name).parts if part != "."]
+    if not parts or ".." in parts or member.name.startswith("/"):
+        return member.name, "its name leads out of the tar file"
+    target = folder.joinpath(*parts)
+    if member.size > _MOST:
+        return member.name, f"it is larger than {_MOST >> 20} MB"
+    if target.is_file() and target.stat().st_size == member.size:
+        return member.name, None
+    content = archive.extractfile(member)
+    assert content is not None  # a regular file
+    _keep(target, content.read())
+    return member.name, ""
+
+
+def _from_address(source: str, folder: Path, wanted: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Copy each wanted name below an address, a few at a time; yield as `_from_tars` does."""
+    system, root = _opened(source)
+
+    def copy(name: str) -> tuple[str, str | None]:
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or name.startswith("/"):
+            return name, "the name leads out of the image folder"
+        target = folder.joinpath(*parts)
+        if target.is_file():
+            return name, None
+        for wait in (*_WAITS, None):
+            try:
+                _keep(target, system.cat_file(f"{root.rstrip('/')}/{name}"))
+            except FileNotFoundError:
+                return name, f"not at {source}"
+            except Exception as error:  # of whatever package reads such addresses
+                if wait is None:
+                    return name, f"could not be copied ({in_one_line(error)[:200]})"
+                time.sleep(wait)
+            else:
+                return name, ""
+        raise AssertionError("the last try returns")
+
+    yield from in_threads(copy, wanted)
+
+
+def _opened(source: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        system, root = url_to_fs(source)
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            f"{source} cannot be opened ({in_one_line(error)}); install the package for such addresses, "
+            "or copy the images and name their folder"
+        ) from error
+    return system, str(root)
+
+
+def _keep(target: Path, content: bytes) -> None:
+    make_folder(target.parent)
+    with atomic_path(target, durable=False) as temporary:
+        temporary.write_bytes(content)
