@@ -13,7 +13,7 @@ from .options import json_option, run_argument
 
 __all__: list[str] = []
 
-_FORMATS = ("jsonl", "twitter", "doccano", "label-studio", "brat", "huggingface", "opennre")
+_FORMATS = ("jsonl", "twitter", "doccano", "label-studio", "brat", "huggingface", "spacy", "opennre")
 
 
 @command()

@@ -53,7 +53,7 @@ def export(
     for name, rows in chosen.items():
         target = folder / (name + _SUFFIXES[form])
         if form in _OF_RESULTS:
-            if form == "twitter":  # words alone
+            if form in _WORDS_ALONE:
                 rows = [{**row, "text": None} for row in rows]
             results = ((number, _result(row)) for number, row in enumerate(rows, start=1))
             outputs.write(
@@ -234,8 +234,9 @@ _OBJECTS: dict[str, Callable[[Sample], dict[str, Any]]] = {
     "opennre": _opennre,
 }
 # What predict's writers write, by the names that they have there.
-_OF_RESULTS = {"twitter": "conll", "label-studio": "label-studio", "brat": "brat"}
-_TASK_OF = {"twitter": "ner", "opennre": "re"}
+_OF_RESULTS = {"twitter": "conll", "label-studio": "label-studio", "brat": "brat", "spacy": "spacy"}
+_WORDS_ALONE = ("twitter", "spacy")
+_TASK_OF = {"twitter": "ner", "spacy": "ner", "opennre": "re"}
 _SUFFIXES = {
     "jsonl": ".jsonl",
     "twitter": ".txt",
@@ -243,6 +244,7 @@ _SUFFIXES = {
     "label-studio": ".json",
     "brat": "",
     "huggingface": ".parquet",
+    "spacy": ".spacy",
     "opennre": ".jsonl",
 }
 EXPORT_FORMATS = tuple(_SUFFIXES)

@@ -266,6 +266,8 @@ def _docbin(results: Numbered, writing: _Writing) -> Iterator[bytes]:
             for one, _ in spans
         ]
         doc.user_data["id"] = number if result.id is None else result.id
+        if writing.samples is not None and result.image.name is not None:
+            doc.user_data["image"] = result.image.name
         kept.add(doc)
     yield kept.to_bytes()
 

@@ -13,6 +13,7 @@ from .label_studio import is_label_studio, read_label_studio
 from .mnre import read_mnre
 from .opennre import is_opennre, read_opennre
 from .rows import Draft, Reading, Refused, TextFile
+from .spacy_docs import DocFile, read_spacy
 from .twitter import marks_of, read_twitter, settle_columns
 
 __all__ = ["FORMATS", "Format"]
@@ -80,6 +81,7 @@ FORMATS: dict[str, Format] = {
         looks=is_dataset,
         files=files_of,
     ),
+    "spacy": Format(read_spacy, "train.spacy", (".spacy",), task="ner", open=DocFile.read, raw=False),
     "opennre": Format(
         read_opennre, "train.jsonl or train.txt", (".txt", *_JSON), task="re", ends=_LINES, looks=is_opennre
     ),
