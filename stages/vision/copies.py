@@ -1,6 +1,7 @@
-"""Images of tar files, or at an address, copied into a folder under the names that texts have for them.
+"""Images of tar files, tables or an address, copied into a folder under the names that texts have for them.
 
     shards/*.tar                    as webdataset and img2dataset write them, also compressed
+    data/*.parquet                  the column "image" of datasets of Hugging Face, with its bytes
     s3://bucket/images              any address of fsspec; its package for the kind of address must be there
 
 Only images that are named are copied, and none that is there already: a copy that was killed goes on where it
@@ -8,13 +9,17 @@ was. What fails is tried again by the next copy.
 """
 
 import glob
+import hashlib
 import json
 import re
 import tarfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ...manifests.errors import InputError, in_one_line
 from ...manifests.files import atomic_path, make_folder, read_text
@@ -22,9 +27,9 @@ from ..base.ahead import in_threads
 from ..base.tools import Tools
 from .folder import image_suffixes, plain_name
 
-__all__ = ["copy_images", "failed_copies", "is_source"]
+__all__ = ["copy_images", "embedded_name", "failed_copies", "is_source"]
 
-_TAR = re.compile(r"\.(tar|tgz)[^/]*$")
+_FILES = re.compile(r"\.(tar|tgz|parquet)[^/]*$")
 _FAILED = "failed.json"
 # Seconds before each further try of an address.
 _WAITS = (0.5, 2.0)
@@ -34,7 +39,7 @@ _MOST = 1 << 28
 
 def is_source(images: str) -> bool:
     """Return whether images have to be copied from here, and do not lie in a folder."""
-    return "://" in images or (_TAR.search(images) is not None and not Path(images).is_dir())
+    return "://" in images or (_FILES.search(images) is not None and not Path(images).is_dir())
 
 
 def failed_copies(folder: Path) -> dict[str, str]:
@@ -58,7 +63,7 @@ def copy_images(source: str, folder: Path, names: Iterable[str], tools: Tools) -
     wanted = sorted(set(names))
     failed: dict[str, str] = {}
     copied = 0
-    copies = _from_address(source, folder, wanted) if "://" in source else _from_tars(source, folder, wanted)
+    copies = _from_address(source, folder, wanted) if "://" in source else _from_files(source, folder, wanted)
     bar = tools.bar(0 if "://" not in source else len(wanted), "copying images", "image")
     for name, reason in copies:
         if reason:
@@ -71,25 +76,55 @@ def copy_images(source: str, folder: Path, names: Iterable[str], tools: Tools) -
     return copied
 
 
-def _from_tars(pattern: str, folder: Path, wanted: list[str]) -> Iterator[tuple[str, str | None]]:
+def embedded_name(image: Mapping[str, Any]) -> str | None:
+    """Return the name of an image in a row of a dataset: its path, or one that its bytes give it."""
+    path, content = image.get("path"), image.get("bytes")
+    if content is None:
+        return path
+    return PurePosixPath(path).name if path else hashlib.sha256(content).hexdigest()[:24]
+
+
+def _from_files(pattern: str, folder: Path, wanted: list[str]) -> Iterator[tuple[str, str | None]]:
     """Copy each wanted member under its path, and yield it with why it failed.
 
     That is "" where it was copied, and None where it was there.
     """
     files = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
     if not files:
-        raise InputError(f"no file is called {pattern}; quote the pattern of the tar files")
+        raise InputError(f"no file is called {pattern}; quote the pattern, so that the shell leaves it")
     stems = {plain_name(PurePosixPath(name).name) for name in wanted}
     for file in files:
         try:
+            if file.endswith(".parquet"):
+                yield from _from_table(file, folder, {*wanted})
+                continue
             with tarfile.open(file) as archive:
                 for member in archive:
                     path = PurePosixPath(member.name)
                     is_image = member.isfile() and path.suffix.lower() in image_suffixes
                     if is_image and plain_name(path.name) in stems:
                         yield _member(archive, member, folder)
-        except (OSError, tarfile.TarError, EOFError) as error:
+        except (OSError, tarfile.TarError, EOFError, pa.ArrowException) as error:
             raise InputError(f"{file} cannot be read ({in_one_line(error)}); copy it again") from error
+
+
+def _from_table(file: str, folder: Path, wanted: set[str]) -> Iterator[tuple[str, str | None]]:
+    """Copy the wanted images of a table; yield as `_from_files` does."""
+    with pq.ParquetFile(file) as table:
+        if "image" not in table.schema_arrow.names:
+            raise InputError(f"{file} has no column 'image'; name files that have one")
+        for batch in table.iter_batches(batch_size=64, columns=["image"]):
+            for image in batch.column("image").to_pylist():
+                if (
+                    isinstance(image, dict)
+                    and image.get("bytes")
+                    and (name := embedded_name(image)) in wanted
+                ):
+                    target = folder / str(name)
+                    there = target.is_file() and target.stat().st_size == len(image["bytes"])
+                    if not there:
+                        _keep(target, image["bytes"])
+                    yield str(name), None if there else ""
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> tuple[str, str | None]:
@@ -108,7 +143,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
 
 
 def _from_address(source: str, folder: Path, wanted: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Copy each wanted name below an address, a few at a time; yield as `_from_tars` does."""
+    """Copy each wanted name below an address, a few at a time; yield as `_from_files` does."""
     system, root = _opened(source)
 
     def copy(name: str) -> tuple[str, str | None]:

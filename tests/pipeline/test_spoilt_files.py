@@ -178,7 +178,7 @@ ELSEWHERE = {
     "stages/scenes/features.py": "test_scenes.py spoils files of scene graphs",
     "stages/scenes/records.py": "test_scenes.py spoils files of scene graphs",
     "stages/text/vocabulary.py": "test_vocabulary.py spoils vocabularies",
-    "stages/vision/copies.py": "test_copies.py spoils its list of failures",
+    "stages/vision/copies.py": "test_copies.py spoils its list of failures, and tar files",
     "stages/prepare/formats/rows.py": "test_prepare_readers.py spoils texts",
     "stages/prepare/formats/brat.py": "test_brat.py spoils documents",
     "stages/prepare/formats/huggingface.py": "test_huggingface.py spoils data sets",

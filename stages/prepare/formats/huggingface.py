@@ -1,7 +1,8 @@
 """Datasets of Hugging Face: parquet files, or folders as `save_to_disk` writes them.
 
 Entities are columns `tokens` and `ner_tags` (or `tags`), whose numbers the features name, or `text` and
-`spans`. Relations are `tokens` or `text` with `head`, `tail` and `relation`. `image` is a name.
+`spans`. Relations are `tokens` or `text` with `head`, `tail` and `relation`. `image` is a name, or an image
+whose bytes `--images FILES.parquet` copies.
 """
 
 import json
@@ -18,6 +19,7 @@ from ....manifests.errors import InputError, in_one_line
 from ....manifests.files import read_text
 from ....manifests.fingerprint import digest_file, digest_json
 from ...text.written import shorten
+from ...vision.copies import embedded_name
 from .annotated import translated
 from .rows import Draft, Line, Reading, Refused
 
@@ -37,7 +39,7 @@ _COLUMNS = {
 }
 _NEEDED = {"ner": ("tags", "spans"), "re": ("relation",)}
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$")
-_FEW = 1000  # rows at a time
+_FEW = 100  # rows at a time, as they may hold the bytes of images
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _object(line: Line, row: dict[str, Any], task: str, dataset: Dataset) -> dic
     """Return a row as an object of the project's own."""
     kept = {name: row[name] for name in ("id", "image") if row.get(name) is not None}
     if isinstance(kept.get("image"), dict):
-        kept["image"] = kept["image"].get("path")
+        kept["image"] = embedded_name(kept["image"])
     if task == "re":
         relation = _named(line, "relation", row["relation"], dataset)
         text = {name: row[name] for name in ("tokens", "text") if row.get(name) is not None}

@@ -1,5 +1,6 @@
 """Images of tar files and at addresses come into the run once, and what cannot be copied is a row."""
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.run import RunFolder
@@ -68,6 +71,21 @@ def test_images_of_tar_files_are_found_as_if_they_were_unpacked(tmp_path: Path) 
     assert found == {"1.jpg": str(pictures / "1.png"), "2.jpg": str(pictures / "train/2.png")}
     assert problems == {"3": "not in the image folder"}
     assert {path.name for path in pictures.rglob("*.*")} == {"1.png", "2.png", "failed.json"}
+
+
+def test_images_within_a_dataset_are_copied_out_of_it(tmp_path: Path) -> None:
+    rows = [
+        {"tokens": ["Ada"], "tags": ["B-PER"], "image": {"bytes": picture(shade), "path": path}}
+        for shade, path in ((1, "a.png"), (2, None))
+    ]
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data/train.parquet")
+    run = RunFolder(tmp_path / "run")
+    source = str(tmp_path / "data/*.parquet")
+    prepare_run(run, prepare_config(run, "custom", "ner", tmp_path / "data", source, "auto"), Tools())
+    assert read_table(run.problems, PROBLEMS).num_rows == 0
+    keys = read_table(run.samples, SAMPLES).column("image_key").to_pylist()
+    assert set(keys) == {hashlib.sha256(picture(shade)).hexdigest() for shade in (1, 2)}
 
 
 def test_a_copy_that_is_there_is_not_copied_again(tmp_path: Path) -> None:
