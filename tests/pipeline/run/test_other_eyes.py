@@ -33,28 +33,33 @@ from hmnet_pipe.stages.vision.views import normalise, read_views
 from ...backbones import save_backbone, save_timm
 from ...running import HMNET, begin, bring_up_to_date, configure, small_corpus, stage_of
 
-RECIPE = {"epochs": 15, "first_evaluation": 5, "precision": "fp32", "learning_rate": 5e-3, "batch_size": 4}
-SIZES = {"train": 12, "valid": 4, "test": 4}
+RECIPE = {"epochs": 30, "first_evaluation": 10, "precision": "fp32", "learning_rate": 5e-3, "batch_size": 4}
+SIZES = {"train": 20, "valid": 6, "test": 6}
 
 
-@pytest.fixture(scope="module", params=["hf", "timm"])
+WHOLE_RUNS = [
+    "hf:dinov2",
+    "timm:swin_tiny_patch4_window7_224",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("hf:resnet", "timm:test_convnext")),
+]
+
+
+@pytest.fixture(scope="module", params=WHOLE_RUNS)
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path
 ) -> Iterator[tuple[RunFolder, str, Path]]:
     """Yield a trained run, and the name and the folder of its backbone: of three levels, or of four."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp(request.param)
+        folder = tmp_path_factory.mktemp("run")
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield trained(folder, request.param, tiny_encoder)
 
 
-def trained(folder: Path, library: str, tiny_encoder: Path) -> tuple[RunFolder, str, Path]:
+def trained(folder: Path, kind: str, tiny_encoder: Path) -> tuple[RunFolder, str, Path]:
     corpus = small_corpus(folder / "corpus", sizes=SIZES)
-    eyes = (
-        save_backbone(folder / "dinov2", "dinov2", out_features=["stage2", "stage5", "stage8"])
-        if library == "hf"
-        else save_timm(folder / "swin", "swin_tiny_patch4_window7_224")
-    )
+    library, _, own = kind.partition(":")
+    three = {"out_features": ["stage2", "stage5", "stage8"]} if own == "dinov2" else {}
+    eyes = save_backbone(folder / own, own, **three) if library == "hf" else save_timm(folder / own, own)
     name = f"{library}:{eyes}"
     run = begin(
         folder / "run",
