@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def place(
 def trained(folder: Path, kind: str, tiny_encoder: Path) -> tuple[RunFolder, str, Path]:
     corpus = small_corpus(folder / "corpus", sizes=SIZES)
     library, _, own = kind.partition(":")
-    three = {"out_features": ["stage2", "stage5", "stage8"]} if own == "dinov2" else {}
+    three: dict[str, Any] = {"out_features": ["stage2", "stage5", "stage8"]} if own == "dinov2" else {}
     eyes = save_backbone(folder / own, own, **three) if library == "hf" else save_timm(folder / own, own)
     name = f"{library}:{eyes}"
     run = begin(
