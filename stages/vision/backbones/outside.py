@@ -148,7 +148,7 @@ def _place(key: str) -> Path:
 
 
 def _remembered(key: str) -> Facts | None:
-    with suppress(OSError, ValueError, TypeError, RecursionError):
+    with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
         values: Mapping[str, Any] = json.loads(_place(key).read_text(encoding="utf-8"))
         known: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return Facts(**known)

@@ -239,6 +239,29 @@ def test_a_forward_pass_is_remembered_until_the_model_is_another(
     assert backbone_info(f"hf:{swin}") == first
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"levels": 3}', '{"levels": [1], "strides": "x"}'])
+def test_what_is_remembered_of_a_backbone_is_measured_again_where_it_is_spoilt(
+    swin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    first = backbone_info(f"hf:{swin}")
+    [remembered] = (tmp_path / "cache" / "hmnet-pipe" / "backbones").glob("*.json")
+    remembered.write_text(text)
+    monkeypatch.setattr(outside, "_KNOWN", {})  # as in another process
+    assert backbone_info(f"hf:{swin}") == first
+
+
+@pytest.mark.parametrize("kind", ["hf", "timm"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"architecture": 3, "model_type": 3}'])
+def test_a_spoilt_configuration_of_a_backbone_is_one_sentence(
+    swin: Path, convnext: Path, tmp_path: Path, kind: str, text: str
+) -> None:
+    folder = shutil.copytree(swin if kind == "hf" else convnext, tmp_path / "model")
+    (folder / "config.json").write_text(text)
+    with pytest.raises((InputError, WeightsError), match="config.json") as raised:
+        build_backbone(f"{kind}:{folder}", "default")
+    assert len(str(raised.value).splitlines()) == 1
+
+
 def test_a_name_of_the_hub_is_found_in_its_cache_and_otherwise_answered_with_what_to_do(
     swin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
