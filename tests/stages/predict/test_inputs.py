@@ -217,7 +217,7 @@ def test_words_a_line_are_read_as_prepare_reads_them(read: Read, tmp_path: Path)
         (7, Post(tokens=["hi"], image="8.jpg", id="8", more={"tags": ["O"]})),
     ]
     drafts = read_twitter(TextFile.read(tmp_path / "posts.conll"), Reading(labels="written"))
-    assert [(one.tokens, one.image, one.name) for one in drafts] == [
+    assert [(one.tokens, one.image, one.alone) for one in drafts] == [
         (post.tokens, post.image, post.id) for _, post in found
     ]
 

@@ -87,7 +87,7 @@ def test_conll_is_read_back_by_prepare_and_by_predict(tmp_path: Path, given: boo
         ] == [(one.entity_group, one.start, one.end) for one in result.entities]
         assert isinstance(post, Post)
         assert (post.tokens, post.more["tags"]) == (draft.tokens, draft.tags)
-        assert (draft.name, post.id) == (result.id or str(number),) * 2
+        assert (draft.alone, post.id) == (result.id or str(number),) * 2
 
 
 def test_conll_moves_spans_to_words_and_gives_a_word_one_label() -> None:

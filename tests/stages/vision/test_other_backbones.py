@@ -257,7 +257,7 @@ def test_a_spoilt_configuration_of_a_backbone_is_one_sentence(
 ) -> None:
     folder = shutil.copytree(swin if kind == "hf" else convnext, tmp_path / "model")
     (folder / "config.json").write_text(text)
-    with pytest.raises((InputError, WeightsError), match="config.json") as raised:
+    with pytest.raises((InputError, WeightsError), match=r"config\.json") as raised:
         build_backbone(f"{kind}:{folder}", "default")
     assert len(str(raised.value).splitlines()) == 1
 
