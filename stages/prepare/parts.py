@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -169,7 +170,14 @@ def _one_by_one(function: Callable[[Any], Result], parts: Sequence[Any]) -> Iter
 
 
 def _read_elsewhere(pool: ProcessPoolExecutor, function: Callable[[Any], Result], part: Any) -> Result:
-    return pool.submit(function, part).result()
+    """Return the result of a process of the pool. Raises StageError where one has ended before it."""
+    try:
+        return pool.submit(function, part).result()
+    except BrokenProcessPool as error:
+        raise StageError(
+            "a process that was reading texts has ended; was memory short? A script of your own must read "
+            'much text under `if __name__ == "__main__":`, as each process runs its other lines too'
+        ) from error
 
 
 def _begin_worker() -> None:

@@ -139,6 +139,8 @@ def _match(name: str) -> re.Match[str]:
 
 def _other_training_file(names: list[str]) -> str:
     """Return the end of the message that no file is a training file: one that may be meant, if any is."""
+    if any(name.endswith(".ann") for name in names):
+        return "; its .ann files are BRAT's: put those of the training and their texts into a folder train"
     near = [name for name in names if "train" in name.lower()]
     return f"; {near[0]} is there: is it a training file under another name?" if near else ""
 

@@ -196,11 +196,7 @@ class Prepare(Stage):
         usable = {row["key"] for row in images if row["status"] == "ok"}
         reasons = {row["key"]: row["reason"] for row in images}
         if found and not usable:
-            where = self.settings.images
-            tools.say(
-                f"warning: none of the {len(found)} images that the texts name is usable in {where}; "
-                "is it the right folder?"
-            )
+            self._say_unusable(found, reasons, tools)
         keys, problems, missing = sources.keys(usable, reasons)
         dealt_out = pc.sum(pc.not_equal(sources.names, samples.column("image"))).as_py() or 0
         relations = set(pc.unique(samples.rows["relation"]).to_pylist())
@@ -232,6 +228,21 @@ class Prepare(Stage):
                 **({"rows of these": str(self.run.problems)} if len(rows) else {}),
                 "data": {split: str(identity) for split, identity in samples.identities.items()},
             },
+        )
+
+    def _say_unusable(
+        self, found: Mapping[tuple[str, str], Found], reasons: Mapping[str, str | None], tools: Tools
+    ) -> None:
+        """Say that no image is usable, and what is wrong with the first one."""
+        (_, name), first = min(found.items())
+        place = (
+            f"from {self.settings.images_from}; is it the right source"
+            if self.settings.images_from
+            else f"in {self.settings.images}; is it the right folder"
+        )
+        tools.say(
+            f"warning: none of the {len(found)} images that the texts name is usable {place}? "
+            f"The first is {name}: {first.reason or reasons[str(first.key)]}"
         )
 
     def _say_negative(self, negative: str | None, there: set[str | None], tools: Tools) -> None:

@@ -25,7 +25,7 @@ from ...manifests.errors import InputError, in_one_line
 from ...manifests.files import atomic_path, make_folder, read_text
 from ..base.ahead import in_threads
 from ..base.tools import Tools
-from .folder import image_suffixes, plain_name
+from .folder import image_suffixes, plain_name, split_folders
 
 __all__ = ["copy_images", "embedded_name", "failed_copies", "is_source"]
 
@@ -89,10 +89,12 @@ def _from_files(pattern: str, folder: Path, wanted: list[str]) -> Iterator[tuple
 
     That is "" where it was copied, and None where it was there.
     """
-    files = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    # Path.glob takes no absolute pattern, and a file may be called like one: "[2015].tar".
+    files = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
     if not files:
-        raise InputError(f"no file is called {pattern}; quote the pattern, so that the shell leaves it")
-    stems = {plain_name(PurePosixPath(name).name) for name in wanted}
+        raise InputError(f"no file is called {pattern}; check the path, and quote a pattern for the shell")
+    named = {_plain(PurePosixPath(name).parts): name for name in wanted}
+    origins: dict[Path, str] = {}
     for file in files:
         try:
             if file.endswith(".parquet"):
@@ -102,8 +104,9 @@ def _from_files(pattern: str, folder: Path, wanted: list[str]) -> Iterator[tuple
                 for member in archive:
                     path = PurePosixPath(member.name)
                     is_image = member.isfile() and path.suffix.lower() in image_suffixes
-                    if is_image and plain_name(path.name) in stems:
-                        yield _member(archive, member, folder)
+                    if is_image and (found := _place(path, named)):
+                        name, place = found
+                        yield name, _member(archive, member, folder / place, origins)
         except (OSError, tarfile.TarError, EOFError, pa.ArrowException) as error:
             raise InputError(f"{file} cannot be read ({in_one_line(error)}); copy it again") from error
 
@@ -127,19 +130,42 @@ def _from_table(file: str, folder: Path, wanted: set[str]) -> Iterator[tuple[str
                     yield str(name), None if there else ""
 
 
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> tuple[str, str | None]:
-    parts = [part for part in PurePosixPath(member.name).parts if part != "."]
-    if not parts or ".." in parts or member.name.startswith("/"):
-        return member.name, "its name leads out of the tar file"
-    target = folder.joinpath(*parts)
+def _plain(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return (*parts[:-1], *map(plain_name, parts[-1:]))
+
+
+def _place(member: PurePosixPath, named: Mapping[tuple[str, ...], str]) -> tuple[str, PurePosixPath] | None:
+    """Return what the texts call a member, and where the image folder finds it so; None: no text names it.
+
+    That is the end of its path that they name, below the folder of a split where it lies in one. Folders
+    above, such as the one that was packed, are left. named: the names in texts by their plain parts.
+    """
+    parts = member.parts
+    for start in range(len(parts)):
+        if (name := named.get(_plain(parts[start:]))) is not None:
+            split = [part for part in parts[max(start - 1, 0) : start] if part in split_folders]
+            return name, PurePosixPath(*split, *parts[start:])
+    return None
+
+
+def _member(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, origins: dict[Path, str]
+) -> str | None:
+    """Copy a member, and return why it failed as `_from_files` does. origins: which member each file was."""
+    if ".." in PurePosixPath(member.name).parts or member.name.startswith("/"):
+        return "its name leads out of the tar file"
+    if (other := origins.setdefault(target, member.name)) != member.name:
+        # Nobody knows which of them is meant, and a wrong image is worse than none.
+        target.unlink(missing_ok=True)
+        return f"both {other} and {member.name} are called so; name their folders in the texts too"
     if member.size > _MOST:
-        return member.name, f"it is larger than {_MOST >> 20} MB"
+        return f"it is larger than {_MOST >> 20} MB"
     if target.is_file() and target.stat().st_size == member.size:
-        return member.name, None
+        return None
     content = archive.extractfile(member)
     assert content is not None  # a regular file
     _keep(target, content.read())
-    return member.name, ""
+    return ""
 
 
 def _from_address(source: str, folder: Path, wanted: list[str]) -> Iterator[tuple[str, str | None]]:

@@ -29,6 +29,7 @@ __all__ = [
     "image_row",
     "image_suffixes",
     "plain_name",
+    "split_folders",
     "unreadable_row",
 ]
 
@@ -38,6 +39,8 @@ Result = TypeVar("Result")
 # MNRE has one folder of images per split; the sample's own split is tried first, then the others in this
 # order.
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
+
+split_folders = {folder for folders in _SPLIT_FOLDERS.values() for folder in folders}
 
 # What the name of an image may end in. Only these are exchanged for one another.
 image_suffixes = (

@@ -7,7 +7,7 @@ whose bytes `--images FILES.parquet` copies.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,25 @@ class Dataset:
             schemas = [_schema(file) for file in files]
             digest = digest_json([digest_file(file) for file in files])
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path} cannot be read as a dataset ({in_one_line(error)})") from error
+            raise InputError(
+                f"{path} cannot be read as a dataset ({in_one_line(error)}); save it again"
+            ) from error
         columns = {
             ours: there
             for ours, names in _COLUMNS.items()
             if (there := next((name for name in names if name in schemas[0].names), None))
         }
-        features = _features(schemas[0])
-        labels = {column: names for column in columns.values() if (names := _names(features.get(column)))}
+        labels = _labels(schemas[0], columns)
+        for file, schema in zip(files, schemas, strict=True):
+            if lacking := [there for there in columns.values() if there not in schema.names]:
+                raise InputError(
+                    f"{file} has no column {lacking[0]!r}, which {files[0].name} has; save both again"
+                )
+            if _labels(schema, columns) != labels:
+                raise InputError(
+                    f"{file} names other labels than {files[0].name}; cast both to one ClassLabel and save "
+                    "them again"
+                )
         return cls(path, digest, files, columns, labels)
 
     def rows(self) -> Iterator[tuple[Line, dict[str, Any]]]:
@@ -204,6 +215,12 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     except (KeyError, ValueError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _labels(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the names of the labels of those columns that have some."""
+    features = _features(schema)
+    return {column: names for column in columns.values() if (names := _names(features.get(column)))}
 
 
 def _names(feature: Any) -> list[str] | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.prepare.formats.brat import BratFolder
 from hmnet_pipe.stages.prepare.readers import find_texts, read_samples
 
@@ -87,3 +88,10 @@ def test_a_change_of_any_file_changes_the_digest_and_a_folder_of_images_is_no_sp
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "1.jpg").write_bytes(b"")
     assert list(find_texts(tmp_path, "ner").files) == ["train"]
+
+
+def test_documents_beside_each_other_are_said_to_want_a_folder(tmp_path: Path) -> None:
+    for name, content in (("1.txt", TEXT), ("1.ann", ANN)):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=r"its \.ann files are BRAT's: put .* into a folder train"):
+        find_texts(tmp_path, "ner")

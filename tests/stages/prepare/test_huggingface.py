@@ -122,5 +122,17 @@ def test_files_that_are_none_or_missing_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train-00001-of-00002\.parquet is missing; add it"):
         read_samples(tmp_path, "ner")
     path.rename(tmp_path / "train.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"train\.parquet cannot be read as a dataset"):
+    with pytest.raises(InputError, match=r"train\.parquet cannot be read as a dataset .*; save it again"):
+        read_samples(tmp_path, "ner")
+
+
+def test_parts_of_other_columns_or_labels_than_the_first_are_refused(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"train-0000{number}-of-00002.parquet" for number in (0, 1))
+    pq.write_table(table(ROWS, ner_tags=TAGS), first)
+    pq.write_table(table(ROWS).drop_columns(["ner_tags"]), second)
+    with pytest.raises(InputError, match=f"{second.name} has no column 'ner_tags', which {first.name} has"):
+        read_samples(tmp_path, "ner")
+    other = json.loads(json.dumps(TAGS).replace("PER", "LOC"))
+    pq.write_table(table(ROWS, ner_tags=other), second)
+    with pytest.raises(InputError, match=f"{second.name} names other labels than {first.name}; cast"):
         read_samples(tmp_path, "ner")

@@ -73,6 +73,36 @@ def test_images_of_tar_files_are_found_as_if_they_were_unpacked(tmp_path: Path) 
     assert {path.name for path in pictures.rglob("*.*")} == {"1.png", "2.png", "failed.json"}
 
 
+def test_the_folder_that_was_packed_is_left_and_two_images_of_one_name_are_none(tmp_path: Path) -> None:
+    """Names that texts give with folders are found with them, and those of splits stay."""
+    tar(
+        tmp_path / "[all] of it.tar",
+        **{"my__pictures__1": picture(1), "my__train__2": picture(2), "x__cats__3": picture(3)},
+        **{"a__4": picture(4), "b__4": picture(5), "dogs__3": picture(6)},
+    )
+    source = str(tmp_path / "[all] of it.tar")
+    run, found, problems = prepared(tmp_path, source, "1", "2", "cats/3", "4")
+    pictures = run.path / "pictures"
+    assert found == {
+        "1.jpg": str(pictures / "1.png"),
+        "2.jpg": str(pictures / "train/2.png"),
+        "cats/3.jpg": str(pictures / "cats/3.png"),
+    }
+    assert problems == {
+        "4": "both ./a/4.png and ./b/4.png are called so; name their folders in the texts too"
+    }
+
+
+def test_where_no_image_could_be_copied_the_source_is_named_with_the_first_reason(tmp_path: Path) -> None:
+    tar(tmp_path / "a.tar", other=picture(1))
+    said: list[str] = []
+    run, folder, source = RunFolder(tmp_path / "run"), texts(tmp_path, "1"), str(tmp_path / "a.tar")
+    tools = Tools(say=said.append)
+    prepare_run(run, prepare_config(run, "custom", "ner", folder, source, "auto"), tools)
+    wanted = f"usable from {source}; is it the right source? The first is 1.jpg: not in the image folder"
+    assert any(line.endswith(wanted) for line in said)
+
+
 def test_images_within_a_dataset_are_copied_out_of_it(tmp_path: Path) -> None:
     rows = [
         {"tokens": ["Ada"], "tags": ["B-PER"], "image": {"bytes": picture(shade), "path": path}}
