@@ -78,6 +78,8 @@ def export(
 def _with_predictions(samples: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
     """Return the samples that a table has predictions of, with these as their labels."""
     path = place / "predictions.parquet" if place.is_dir() else place
+    if not path.is_file():
+        raise InputError(f"{path} is no file; name a model's folder, such as RUN/models/hmnet/seed-1")
     try:
         table = read_table(path, PREDICTIONS, columns=["id", "split", "tokens", "predicted"])
     except StageError as error:

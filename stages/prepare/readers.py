@@ -45,7 +45,8 @@ _SPLIT_OF = {
 # The space is in the published MNRE itself: "mnre_val .txt". Its first version was published twice, as
 # "mnre_org_val.txt" and, with all three splits, as "ours_val.txt". Of a file in several parts, as Hugging
 # Face writes it, the first stands for all.
-_SUFFIXES = sorted({re.escape(suffix) for one in FORMATS.values() for suffix in one.suffixes})
+_SUFFIX_NAMES = {suffix for one in FORMATS.values() for suffix in one.suffixes}
+_SUFFIXES = sorted(map(re.escape, _SUFFIX_NAMES))
 _FILE_NAME = re.compile(
     rf"(?P<mnre>mnre_(?:org_)?|ours_)?(?P<split>{'|'.join(_SPLIT_OF)})(?:-00000-of-\d{{5}})? ?"
     rf"(?P<suffix>{'|'.join(_SUFFIXES)})"
@@ -142,6 +143,8 @@ def _other_training_file(names: list[str]) -> str:
     if any(name.endswith(".ann") for name in names):
         return "; its .ann files are BRAT's: put those of the training and their texts into a folder train"
     near = [name for name in names if "train" in name.lower()]
+    if not near and len(kinds := [name for name in names if Path(name).suffix in _SUFFIX_NAMES]) == 1:
+        near = kinds  # as tools call their exports: "admin.jsonl", "project-1-at-2026-11-27.json"
     return f"; {near[0]} is there: is it a training file under another name?" if near else ""
 
 

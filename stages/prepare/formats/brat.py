@@ -91,8 +91,10 @@ def _objects(line: Line, document: Document, task: str) -> Iterator[dict[str, An
         raise line.error("it or its text is not UTF-8; save both as UTF-8") from error
     spans: dict[Any, tuple[Any, Any, Any]] = {}
     relations: list[tuple[Any, Any, Any]] = []
-    for written in annotations.splitlines():
-        name, _, rest = written.partition("\t")
+    for written in annotations.split("\n"):
+        name, _, rest = written.removesuffix("\r").partition("\t")
+        if name in spans:
+            raise line.error(f"{name} is there twice; give one of them another number")
         if name.startswith("T"):
             spans[name] = _span(line, name, rest, text)
         elif name.startswith("R"):

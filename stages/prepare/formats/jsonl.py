@@ -81,13 +81,19 @@ def object_of(line: Line, text: str) -> dict[str, Any]:
 
 
 def array_of(file: TextFile) -> Iterator[tuple[Line, dict[str, Any]]]:
-    """Yield each object of the array that the file holds, with the line that it begins in."""
+    """Yield each object of the array that the file holds, with the line that it begins in.
+
+    Tools write all objects in one line: each that begins none is named by its number too.
+    """
     text = "\n".join(file.lines)
     decoder = json.JSONDecoder(object_pairs_hook=unrepeated)
     place, number, mark = text.index("["), 1 + text.count("\n", 0, text.index("[")), "["
+    before, objects = 0, 0
     while mark != "]":
         place, number = _skip(text, place + 1, number)
-        line = Line(file, number)
+        objects += 1
+        line = Line(file, number, objects if number == before else 0)
+        before = number
         if mark == "[" and text[place : place + 1] == "]":
             raise line.error("the array is empty; fill it or remove the file")
         try:

@@ -36,6 +36,8 @@ def is_label_studio(path: Path) -> bool:
     record = first_object(path)
     if isinstance(record.get("data"), dict):
         return "annotations" in record or "predictions" in record
+    if "annotation_id" in record and "annotator" in record:  # of JSON_MIN; nothing may be annotated in it
+        return True
     regions = record.get("label")
     return isinstance(regions, list) and bool(regions) and all(map(_is_region, regions))
 
@@ -45,8 +47,8 @@ def _is_region(one: Any) -> bool:
 
 
 def _objects(line: Line, task_record: dict[str, Any], task: str) -> Iterator[dict[str, Any] | str]:
-    if "data" not in task_record and "label" in task_record:  # of JSON_MIN
-        regions = task_record["label"]
+    if "data" not in task_record and {"label", "annotation_id"} & task_record.keys():  # of JSON_MIN
+        regions = task_record.get("label", [])
         if not isinstance(regions, list):
             line.fail("label", "a list of objects", regions)
         results = [{"type": "labels", "value": one} for one in regions]

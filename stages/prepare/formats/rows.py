@@ -182,18 +182,26 @@ def readable(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Line:
-    """A place in a text file. Checks the values found there and words the errors, with file and line."""
+    """A place in a text file. Checks the values found there and words the errors, with file and line.
+
+    object: the number of an object of a JSON array that does not begin the line; 0: of another or none.
+    """
 
     file: Source
     number: int
+    object: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file.path} line {self.number}"
+        return f"{self.file.path} line {self.number}{self._object}"
+
+    @property
+    def _object(self) -> str:
+        return f", object {self.object}" * (self.object > 0)
 
     @property
     def where(self) -> str:
         """Return the place for a table: without the folder, which differs between machines."""
-        return f"{self.file.path.name}:{self.number}"
+        return f"{self.file.path.name}:{self.number}{self._object}"
 
     def error(self, message: str) -> InputError:
         return InputError(f"{self}: {message}")

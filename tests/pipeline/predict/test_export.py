@@ -159,6 +159,8 @@ def test_predictions_take_the_place_of_labels_and_label_studio_gets_them_to_corr
     write_table(model / "predictions.parquet", table_of(PREDICTIONS, [{**rows[0], "tokens": ["other"]}]))
     with pytest.raises(InputError, match="is of other samples than the run's"):
         export(run, "jsonl", tmp_path / "never", predictions=model)
+    with pytest.raises(InputError, match="is no file; name a model's folder"):
+        export(run, "jsonl", tmp_path / "never", predictions=run.path)
     assert not (tmp_path / "never").exists()
 
 

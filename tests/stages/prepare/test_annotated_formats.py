@@ -201,3 +201,28 @@ def test_all_splits_are_of_the_format_of_the_training_file(tmp_path: Path) -> No
     samples, problems = read(tmp_path, [DOCCANO])
     assert sorted(one.split for one in samples) == ["test", "train"]
     assert [one.where for one in problems] == ["test.jsonl:1"]
+
+
+def test_tasks_in_one_line_are_named_by_their_number(tmp_path: Path) -> None:
+    """Label Studio writes all tasks into one line."""
+    spans = {"label": [{"start": 0, "end": 3, "text": "Ada", "labels": ["PER"]}]}
+    bad = {"label": [{"start": 0, "end": 3, "text": "Bob", "labels": ["PER"]}]}
+    tasks = [{"id": number, "text": "Ada sat", **more} for number, more in enumerate((spans, spans, bad))]
+    (tmp_path / "train.json").write_text(json.dumps(tasks))
+    samples, [problem] = read_samples(tmp_path, "ner")
+    assert [sample.id for sample in samples] == ["0", "1"]
+    assert problem.where == "train.json:1, object 3"
+    assert problem.reason.startswith("result[0] has the text 'Bob'")
+    (tmp_path / "train.json").write_text(json.dumps(tasks[:2], indent=1))
+    assert read_samples(tmp_path, "ner")[0] == samples
+
+
+def test_a_first_task_of_json_min_may_have_no_label(tmp_path: Path) -> None:
+    common = {"annotator": 1, "annotation_id": 7, "lead_time": 2.5}
+    label = [{"start": 0, "end": 3, "text": "Ada", "labels": ["PER"]}]
+    tasks = [{"id": 1, "text": "none here", **common}, {"id": 2, "text": "Ada sat", "label": label, **common}]
+    (tmp_path / "train.json").write_text(json.dumps(tasks))
+    assert find_texts(tmp_path, "ner").format == "label-studio"
+    samples, problems = read_samples(tmp_path, "ner")
+    assert [sample.tags for sample in samples] == [["O", "O"], ["B-PER", "O"]]
+    assert problems == []

@@ -47,6 +47,7 @@ def test_a_document_is_a_sample_with_its_image(tmp_path: Path) -> None:
         (TEXT, "T1\tPER 2\tAda\n", "expected TYPE START END behind T1, found 'PER 2'"),
         (TEXT, "T1\tPER 3 6\tAda\n", "T1 has the text 'Ada', found 'da ' there"),
         (TEXT, "T1\tPER 2 5\tAda\nT2\tPER 2 5\tAda\n", "spans[0] and spans[1] overlap"),
+        (TEXT, "T1\tPER 2 5\tAda\nT1\tLOC 6 8\tof\n", "T1 is there twice"),
         (TEXT.encode("utf-16"), ANN, "it or its text is not UTF-8"),
     ],
 )
@@ -95,3 +96,10 @@ def test_documents_beside_each_other_are_said_to_want_a_folder(tmp_path: Path) -
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=r"its \.ann files are BRAT's: put .* into a folder train"):
         find_texts(tmp_path, "ner")
+
+
+def test_only_line_feeds_end_a_line_of_annotations(tmp_path: Path) -> None:
+    """BRAT leaves what other tools take for the end of a line within a mention."""
+    text, ann = "Ada\u2028Lee sat", "T1\tPER 0 7\tAda\u2028Lee\r\n"
+    [sample], problems = read_samples(write(tmp_path, a=(text, ann)), "ner")
+    assert (sample.tags, problems) == (["B-PER", "I-PER", "O"], [])

@@ -143,6 +143,8 @@ def test_lines_that_end_at_carriage_returns_alone_are_an_error(tmp_path: Path) -
 
 
 def test_a_file_that_may_be_meant_as_the_training_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "project-1.json").touch()
+    assert "; project-1.json is there: is it a training file under another name?" in error_of(tmp_path, "ner")
     (tmp_path / "train_data.csv").touch()
     assert "; train_data.csv is there: is it a training file under another name?" in error_of(tmp_path, "ner")
     (tmp_path / "train.json").write_text("[]")
@@ -856,7 +858,7 @@ def test_an_array_is_read_as_its_objects_are_line_by_line(tmp_path: Path) -> Non
             assert samples == expected
             assert [problem.reason for problem in problems] == [problem.reason for problem in repairs]
             # Each object of three words and tags takes 13 lines, and begins two lines below the file's start.
-            assert problems[0].where == f"{name}:{2 if indent is None else 16}"
+            assert problems[0].where == f"{name}:{'2, object 2' if indent is None else 16}"
 
 
 @pytest.mark.parametrize(
