@@ -21,6 +21,7 @@ from ...manifests.fingerprint import digest_json
 from ...manifests.run import SCENE_SET, RunFolder
 from ...manifests.schemas import DETECTIONS, DONE, IMAGES, MISSED, OUTCOMES, SAMPLES
 from ...manifests.tables import any_usable, read_batches, table_of, write_table
+from ...stages.base.settings import split_hub
 from ...stages.base.stage import Stage
 from ...stages.base.tools import SILENT, Tools
 from ...stages.dependencies.settings import CONLLU
@@ -60,7 +61,7 @@ def _remedy(name: str) -> str:
     """Return what to do where the weights of a detector, a backbone or a parser are others."""
     if name == "parser":
         return "install the model of the parser that it was made with"
-    return f"give the file of its weights with --{name}-weights"
+    return f"give the file or the folder of its weights with --{name}-weights"
 
 
 class NoImages:
@@ -237,7 +238,11 @@ class ImageRun:
         try:
             causes = stage.causes(tools)
         except InputError as error:
-            file = self.weights.get(name) or self._given(kind).get(key)
+            given = self._given(kind)
+            file = self.weights.get(name) or given.get(key)
+            before, place = split_hub(str(given.get(name, "")))
+            if before and file == "default":  # the folder of an outside network holds its own weights
+                file = place
             if not file or Path(file).exists() or self._boxes:
                 raise
             raise WeightsError(

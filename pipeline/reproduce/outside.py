@@ -70,8 +70,16 @@ _Known = Mapping[str, tuple[str, str, Callable[[RunConfig], str]]]
 _WEIGHTS: _Known = {
     "encoder": ("encoder", "--encoder FOLDER", lambda config: _encoder(config.of(TrainSettings))),
     "vectors": ("vectors", "--vectors FILE", lambda config: _vectors(config.of(TrainSettings))),
-    "detector": ("detector", "--detector-weights FILE", lambda config: _detector(config.of(DetectSettings))),
-    "backbone": ("backbone", "--backbone-weights FILE", lambda config: _backbone(config.of(ExtractSettings))),
+    "detector": (
+        "detector",
+        "--detector-weights FILE or FOLDER",
+        lambda config: _detector(config.of(DetectSettings)),
+    ),
+    "backbone": (
+        "backbone",
+        "--backbone-weights FILE or FOLDER",
+        lambda config: _backbone(config.of(ExtractSettings)),
+    ),
     "parser": (
         "parser's model",
         "--parser-model FOLDER",

@@ -5,11 +5,12 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import check_regular, reason_of
 
-__all__ = ["check_readable", "damaged_file", "model_folder", "quiet"]
+__all__ = ["check_parts", "check_readable", "damaged_file", "model_folder", "quiet"]
 
 
 def model_folder(name: str, patterns: Iterable[str], *, what: str, option: str) -> Path:
@@ -29,7 +30,9 @@ def model_folder(name: str, patterns: Iterable[str], *, what: str, option: str) 
             )
         return folder
     if folder.is_absolute() or name.startswith((".", "~")):
-        raise InputError(f"{given}: {name} is not a folder")
+        raise InputError(
+            f"{given}: {name} is not a folder; give the one where the {what} lies now, or a Hugging Face name"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -66,6 +69,29 @@ def check_readable(folder: Path, patterns: Iterable[str], what: str) -> None:
                 f"{path} cannot be read ({reason_of(error)}); put the {what}'s own file there, and allow it "
                 "to be read"
             ) from error
+
+
+def check_parts(folder: Path, what: str) -> None:
+    """Raise WeightsError where weights lie in several files, and one is missing or is nowhere listed.
+
+    Only files of the folder itself count: a digest is made of these.
+    """
+    index, parts = folder / "model.safetensors.index.json", sorted(folder.glob("model-*-of-*.safetensors"))
+    if (folder / "model.safetensors").is_file() or not (parts or index.is_file()):
+        return
+    remedy = f"put the {what}'s own file there"
+    try:
+        values: Any = json.loads(index.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{index} is missing, which says what {parts[0].name} holds; {remedy}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{index} is damaged ({reason_of(error)}); {remedy}") from error
+    listed = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        raise WeightsError(f"{index} is damaged (it has no weight_map); {remedy}")
+    there = {part.name for part in parts}
+    if missing := sorted({str(name) for name in listed.values()} - there):
+        raise WeightsError(f"{folder / missing[0]} is missing, which {index.name} lists; {remedy}")
 
 
 def damaged_file(folder: Path) -> tuple[Path, str] | None:

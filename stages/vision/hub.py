@@ -11,7 +11,7 @@ from typing import Any
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import reason_of
 from ...manifests.fingerprint import digest_file, digest_json
-from ..base.hub import check_readable, damaged_file, model_folder
+from ..base.hub import check_parts, check_readable, damaged_file, model_folder
 from ..base.settings import HUB, split_hub
 
 __all__ = ["HubModel"]
@@ -73,6 +73,8 @@ class HubModel:
             raise WeightsError(
                 f"{folder} holds no model.safetensors; random weights are never used in its place"
             )
+        if not self.random and self.file is None:
+            check_parts(folder, self.what)
         return folder
 
     def kind(self) -> str:
@@ -107,10 +109,14 @@ class HubModel:
         names = [name for name in (_CONFIG, *_PROCESSORS) if (folder / name).is_file()]
         return {name: digest_file(folder / name) for name in names}
 
+    def processor_file(self) -> Path:
+        """Return the file that says how pixels become what it reads."""
+        folder = self.folder()
+        return next(folder / name for name in _PROCESSORS if (folder / name).is_file())
+
     def processor(self) -> dict[str, Any]:
         """Return the values of what says how pixels become what it reads."""
-        folder = self.folder()
-        path = next(folder / name for name in _PROCESSORS if (folder / name).is_file())
+        path = self.processor_file()
         try:
             values: Any = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:

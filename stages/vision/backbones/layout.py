@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from PIL import Image
 from torch import Tensor, nn
 
-__all__ = ["Loaded", "Measured", "channels_first", "measured"]
+from ....manifests.errors import WeightsError
+from ..known import is_number, shown
+
+__all__ = ["Loaded", "Measured", "channels_first", "measured", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,39 @@ def measured(maps: Sequence[Tensor], side: int) -> Measured:
         all(side % level.shape[2] == 0 for level in shown),
         channels_last,
     )
+
+
+def pixels(file: object, mean: Any, std: Any, size: Any, interpolation: Any) -> dict[str, Any]:
+    """Return how pixels were prepared, as Loaded has it, from what `file` says.
+
+    mean, std: three numbers, or one for all three channels. interpolation: one of Pillow's, by its name.
+    Raises WeightsError where no image can be prepared so: a deviation of 0 would make every feature infinite.
+    """
+
+    def wrong(what: str, value: Any) -> WeightsError:
+        return WeightsError(
+            f"{file}: the {what} of an image must not be {shown(value)}; put the backbone's own file there"
+        )
+
+    def three(what: str, value: Any) -> tuple[float, ...]:
+        numbers = [value] * 3 if is_number(value) else value
+        if not isinstance(numbers, list | tuple) or len(numbers) != 3 or not all(map(is_number, numbers)):
+            raise wrong(what, value)
+        return tuple(map(float, numbers))
+
+    deviations = three("deviation (std)", std)
+    if min(deviations) <= 0:
+        raise wrong("deviation (std)", std)
+    if type(size) is not int or size < 1:
+        raise wrong("size", size)
+    if not isinstance(interpolation, str) or interpolation.upper() not in Image.Resampling.__members__:
+        raise wrong("interpolation (resample)", interpolation)
+    return {
+        "mean": three("mean", mean),
+        "std": deviations,
+        "size": size,
+        "interpolation": interpolation.lower(),
+    }
 
 
 def channels_first(maps: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ..hub import HubModel
 from . import info_of
 from .backbone import Backbone
 from .layout import Loaded, Measured, channels_first, measured
-from .outside import Facts, OutsideModel
+from .outside import Facts, OutsideModel, check_remembered
 
 __all__ = ["OtherBackbone", "build_other"]
 
@@ -91,7 +91,12 @@ def build_other(model: OutsideModel, *, random: bool = False) -> OtherBackbone:
         from .transformers import load
 
         assert isinstance(model, HubModel)
-        return OtherBackbone(model, load(model, random=random or model.random))
-    from .timm import load as load_timm
+        loaded = load(model, random=random or model.random)
+    else:
+        from .timm import load as load_timm
 
-    return OtherBackbone(model, load_timm(model, random=random or model.random))
+        loaded = load_timm(model, random=random or model.random)
+    backbone = OtherBackbone(model, loaded)
+    if not random:  # otherwise it is built to be remembered
+        check_remembered(model, backbone.facts)
+    return backbone

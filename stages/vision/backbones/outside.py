@@ -8,22 +8,30 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ....manifests.errors import InputError
+from ....manifests.errors import InputError, StageError
 from ....manifests.files import write_text
 from ....manifests.fingerprint import digest_file, digest_json
 from ...base.settings import HUB, TIMM, split_hub
 from ..hub import HubModel
 
-__all__ = ["Facts", "NamedModel", "OutsideModel", "facts_of", "is_outside", "outside_model"]
+__all__ = [
+    "Facts",
+    "NamedModel",
+    "OutsideModel",
+    "check_remembered",
+    "facts_of",
+    "is_outside",
+    "outside_model",
+]
 
-_SCHEME = 1  # of what is remembered
+_SCHEME = 2  # of what is remembered
 
 
 @dataclass(frozen=True)
@@ -151,8 +159,33 @@ def _remembered(key: str) -> Facts | None:
     with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
         values: Mapping[str, Any] = json.loads(_place(key).read_text(encoding="utf-8"))
         known: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return Facts(**known)
+        facts = Facts(**known)
+        return facts if _possible(facts) else None
     return None
+
+
+def _possible(facts: Facts) -> bool:
+    """Return whether what was read can be the facts of a backbone: another program may have written it."""
+    sides = (*facts.levels, *facts.strides, facts.size)
+    return (
+        len(facts.levels) == len(facts.strides) > 0
+        and len(facts.mean) == len(facts.std) == 3
+        and all(type(side) is int and side > 0 for side in sides)
+        and all(type(value) is float for value in (*facts.mean, *facts.std))
+        and type(facts.interpolation) is str
+        and type(facts.fixed) is bool
+    )
+
+
+def check_remembered(model: OutsideModel, facts: Facts) -> None:
+    """Raise StageError where the facts of a network are not the remembered ones, which planning used."""
+    key = _key(model)
+    known = _KNOWN.get(key) or _remembered(key)
+    if known is not None and replace(known, fixed=facts.fixed) != facts:
+        raise StageError(
+            f"{_place(key)} remembers other maps of {model.name} than it has (levels {known.levels} and not "
+            f"{facts.levels}); delete this file, and run the command again"
+        )
 
 
 def _measured(model: OutsideModel, key: str) -> Facts:

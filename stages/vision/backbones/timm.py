@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ....manifests.errors import InputError, WeightsError, unknown_name
 from ...base.hub import model_folder
+from ..hub import HubModel
 from ..weights import read_state
-from .layout import Loaded
+from .layout import Loaded, pixels
 from .outside import NamedModel, OutsideModel
 
 __all__ = ["load", "published"]
@@ -81,14 +82,10 @@ def load(model: OutsideModel, *, random: bool) -> Loaded:
         raise WeightsError(f"{model.name} {place}: {reason}") from error
     known: Any = network.pretrained_cfg
     given = str(known.get("interpolation")).lower()
-    return Loaded(
-        network,
-        _maps,
-        tuple(map(float, known["mean"])),
-        tuple(map(float, known["std"])),
-        int(known["input_size"][-1]),
-        given if given.upper() in Image.Resampling.__members__ else "bicubic",
-    )
+    says = model.folder() / "config.json" if isinstance(model, HubModel) else model.name
+    interpolation = given if given.upper() in Image.Resampling.__members__ else "bicubic"
+    prepared = pixels(says, known.get("mean"), known.get("std"), known["input_size"][-1], interpolation)
+    return Loaded(network, _maps, **prepared)
 
 
 def _asked(model: OutsideModel, *, random: bool) -> tuple[str, dict[str, Any], Path | None]:
@@ -100,12 +97,12 @@ def _asked(model: OutsideModel, *, random: bool) -> tuple[str, dict[str, Any], P
     model.kind()  # raises where its config.json is none
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _config(values["architecture"])
-    pixels = {
+    prepared = {
         key: value
         for key, value in (values.get("pretrained_cfg") or {}).items()
         if key in ("mean", "std", "input_size", "interpolation", "crop_pct", "fixed_input_size", "first_conv")
     }
-    options = {**(values.get("model_args") or {}), "pretrained_cfg_overlay": pixels}
+    options = {**(values.get("model_args") or {}), "pretrained_cfg_overlay": prepared}
     return values["architecture"], options, None if random else model.file or _file(folder)
 
 
@@ -173,6 +170,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _maps(network: nn.Module, pixels: Tensor) -> Sequence[Tensor]:
-    maps: Sequence[Tensor] = network(pixels)
+def _maps(network: nn.Module, views: Tensor) -> Sequence[Tensor]:
+    maps: Sequence[Tensor] = network(views)
     return maps

@@ -16,7 +16,7 @@ from ...base.hub import quiet
 from ..hub import HubModel
 from ..weights import read_state
 from .families import check_type
-from .layout import Loaded
+from .layout import Loaded, pixels
 
 __all__ = ["load"]
 
@@ -67,11 +67,11 @@ def load(model: HubModel, *, random: bool) -> Loaded:
             f"{model.file or folder} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which "
             "would be random"
         )
-    return Loaded(network.float(), _maps, **_pixels(model.processor(), config))
+    return Loaded(network.float(), _maps, **_pixels(model, config))
 
 
-def _maps(network: nn.Module, pixels: Tensor) -> Sequence[Tensor]:
-    maps: Sequence[Tensor] = network(pixels).feature_maps
+def _maps(network: nn.Module, views: Tensor) -> Sequence[Tensor]:
+    maps: Sequence[Tensor] = network(views).feature_maps
     return maps
 
 
@@ -98,8 +98,12 @@ def _random(network: nn.Module, loading: Mapping[str, Any]) -> list[str]:
     return sorted({*new, *(name for name, *_ in loading["mismatched_keys"])})
 
 
-def _pixels(processor: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    """Return the mean, deviation, size and interpolation that the model's image processor has."""
+def _pixels(model: HubModel, config: Any) -> dict[str, Any]:
+    """Return the mean, deviation, size and interpolation that the model's image processor has.
+
+    Raises WeightsError where they are none.
+    """
+    processor = model.processor()
     normalises, mean, std = (processor.get(f"{key}") for key in ("do_normalize", "image_mean", "image_std"))
     if normalises is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -107,18 +111,23 @@ def _pixels(processor: Mapping[str, Any], config: Any) -> dict[str, Any]:
     if processor.get("do_center_crop") is False:
         del sizes[0]
     size = next((side for given in sizes if (side := _side(given))), 224)
-    return {
-        "mean": tuple(map(float, mean or IMAGENET_MEAN)),
-        "std": tuple(map(float, std or IMAGENET_STD)),
-        "size": size,
-        "interpolation": Image.Resampling(int(processor.get("resample") or 2)).name.lower(),
-    }
+    resample = processor.get("resample")
+    if resample is None:
+        resample = Image.Resampling.BILINEAR
+    names = {int(one): one.name for one in Image.Resampling}
+    return pixels(
+        model.processor_file(),
+        IMAGENET_MEAN if mean is None else mean,
+        IMAGENET_STD if std is None else std,
+        size,
+        names.get(resample, resample) if isinstance(resample, int) else resample,
+    )
 
 
-def _side(given: Any) -> int:
+def _side(given: Any) -> Any:
     """Return the side of a view that a processor's or a configuration's size stands for; 0 for none."""
     if isinstance(given, Mapping):
         given = next((given[key] for key in ("height", "shortest_edge", "width") if given.get(key)), 0)
     if isinstance(given, Sequence) and not isinstance(given, str):
         given = given[0] if given else 0
-    return int(given or 0)
+    return given or 0

@@ -141,7 +141,7 @@ def test_a_model_finds_in_pixels_what_it_found_in_the_cache_also_where_its_backb
     here = Predictor.from_pretrained(model)(texts, image=images, explain=True)
     moved = Path(shutil.move(eyes, tmp_path / "moved"))
     try:
-        with pytest.raises(HmnetPipeError, match="--backbone-weights"):
+        with pytest.raises(HmnetPipeError, match=f"^{eyes} is not there, .* with --backbone-weights"):
             Predictor.from_pretrained(model)(texts[0], image=images[0])
         there = Predictor.from_pretrained(model, backbone_weights=str(moved))(
             texts, image=images, explain=True

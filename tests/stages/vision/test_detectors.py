@@ -258,7 +258,10 @@ def test_what_is_not_here_is_one_sentence_with_the_remedy(
     said = refusal("facebook/detr-resnet-50")
     assert "run `hf download facebook/detr-resnet-50 --local-dir FOLDER`" in said
     assert said.endswith("give --detector hf:FOLDER")
-    assert refusal("./nowhere") == "--detector: ./nowhere is not a folder"
+    assert refusal("./nowhere") == (
+        "--detector: ./nowhere is not a folder; give the one where the detector lies now, "
+        "or a Hugging Face name"
+    )
     assert "holds no config.json" in refusal(tmp_path)
     assert "is not a folder with a config.json; hf:facebook/detr-resnet-50 brings its own weights" in refusal(
         "facebook/detr-resnet-50", str(tmp_path)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from hmnet_pipe.manifests.errors import InputError, WeightsError
+from hmnet_pipe.manifests.errors import InputError, StageError, WeightsError
 from hmnet_pipe.stages.extract.settings import ExtractSettings
 from hmnet_pipe.stages.vision.backbones import backbone_info, other, outside
 from hmnet_pipe.stages.vision.backbones.build import build_backbone
@@ -292,6 +292,118 @@ def test_a_prefix_without_a_name_and_a_folder_that_is_none_are_answered(tmp_path
         backbone_info(f"hf:{tmp_path}/none")
     with pytest.raises(InputError, match=r"holds no config\.json"):
         backbone_info(f"timm:{tmp_path}")
+
+
+def in_two_files(source: Path, folder: Path) -> Path:
+    """Copy a model's folder with its weights as two files and the list of what each holds."""
+    shutil.copytree(source, folder)
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = [f"model-{i:05}-of-00002.safetensors" for i in (1, 2)]
+    listed = {key: names[i % 2] for i, key in enumerate(sorted(state))}
+    for name in names:
+        part = {key: state[key] for key in state if listed[key] == name}
+        save_file(part, folder / name, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
+    return folder
+
+
+def test_weights_in_several_files_are_read_and_a_missing_one_is_named_before_anything_is_made(
+    swin: Path, tmp_path: Path
+) -> None:
+    folder = in_two_files(swin, tmp_path / "parts")
+    name = f"hf:{folder}"
+    assert equal(maps_of(name), maps_of(f"hf:{swin}"))
+    before = digest_of("backbone", name, "default")
+    part, index = folder / "model-00002-of-00002.safetensors", folder / "model.safetensors.index.json"
+    state = load_file(part)
+    save_file({key: value + 1 for key, value in state.items()}, part, metadata={"format": "pt"})
+    assert digest_of("backbone", name, "default") != before
+    listed = json.loads(index.read_text())
+    for spoilt, reason in (
+        ("{", "index.json is damaged"),
+        ("[]", "index.json is damaged"),
+        ('{"weight_map": {"a": "../elsewhere.safetensors"}}', "elsewhere.safetensors is missing, which"),
+    ):
+        index.write_text(spoilt)
+        with pytest.raises(WeightsError, match=reason):
+            digest_of("backbone", name, "default")
+    index.unlink()
+    with pytest.raises(WeightsError, match=r"index\.json is missing, which says what model-00001"):
+        digest_of("backbone", name, "default")
+    index.write_text(json.dumps(listed))
+    part.unlink()
+    with pytest.raises(WeightsError, match=f"{part} is missing, which model.safetensors.index.json lists"):
+        digest_of("backbone", name, "default")
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"image_mean": "x"},
+        {"image_mean": [0.5]},
+        {"image_std": [0.2, 0, 0.2]},
+        {"size": "big"},
+        {"size": -4},
+        {"resample": 99},
+        {"resample": "fine"},
+    ],
+)
+def test_pixels_that_cannot_be_prepared_are_one_sentence_with_the_file(
+    swin: Path, tmp_path: Path, spoilt: dict[str, Any]
+) -> None:
+    path = shutil.copytree(swin, tmp_path / "model") / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **spoilt}))
+    with pytest.raises(WeightsError, match=f"^{path}: the .* of an image must not be .*own file there$"):
+        backbone_info(f"hf:{tmp_path}/model")
+
+
+@pytest.mark.parametrize("spoilt", [{"mean": "x"}, {"mean": None}, {"std": [0.0, 0.0, 0.0]}])
+def test_timms_pixels_that_cannot_be_prepared_are_one_sentence_with_the_file(
+    convnext: Path, tmp_path: Path, spoilt: dict[str, Any]
+) -> None:
+    path = shutil.copytree(convnext, tmp_path / "model") / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "pretrained_cfg": {**config["pretrained_cfg"], **spoilt}}))
+    with pytest.raises(WeightsError, match=f"^{path}: the .* of an image must not be .*own file there$"):
+        backbone_info(f"timm:{tmp_path}/model")
+
+
+def test_the_nearest_pixel_and_one_mean_for_all_channels_are_taken_as_they_are_given(
+    swin: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(swin, tmp_path / "model") / "preprocessor_config.json"
+    path.write_text(json.dumps({"resample": 0, "image_mean": 0.5, "image_std": 0.25, "size": 64}))
+    info = backbone_info(f"hf:{tmp_path}/model")
+    assert info.interpolation == "nearest"
+    assert (info.mean, info.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [{"levels": ["a"]}, {"strides": [4]}, {"mean": []}, {"size": 0}, {"interpolation": 3}, {"fixed": "no"}],
+)
+def test_what_can_be_no_backbones_is_not_believed_of_a_remembered_one(
+    swin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: dict[str, Any]
+) -> None:
+    info = backbone_info(f"hf:{swin}")
+    (kept,) = (tmp_path / "cache").rglob("*.json")
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), **spoilt}))
+    monkeypatch.setattr(outside, "_KNOWN", {})
+    assert backbone_info(f"hf:{swin}") == info
+
+
+def test_a_network_with_other_maps_than_the_remembered_ones_names_the_file_to_delete(
+    swin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone_info(f"hf:{swin}")
+    (kept,) = (tmp_path / "cache").rglob("*.json")
+    facts = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**facts, "levels": [1 + level for level in facts["levels"]]}))
+    monkeypatch.setattr(outside, "_KNOWN", {})
+    assert backbone_info(f"hf:{swin}").levels[0] == 1 + facts["levels"][0]
+    with pytest.raises(StageError, match=f"^{kept} remembers other maps .*delete this file"):
+        build_backbone(f"hf:{swin}", "default")
 
 
 def test_the_families_are_those_that_the_tests_can_build() -> None:
