@@ -150,6 +150,11 @@ def prepare_config(
             "prepare needs --text FOLDER, the folder with train.txt or train.jsonl "
             "(see hmnet-pipe prepare --help)"
         )
+    if images is not None:
+        raise InputError(
+            "--images of a run that is there needs --text FOLDER, its texts, too; without both, prepare "
+            "reads the places of run.toml again"
+        )
     return RunConfig.read(run.config).override("prepare", reading or {})
 
 

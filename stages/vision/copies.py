@@ -25,7 +25,8 @@ from ...manifests.errors import InputError, in_one_line
 from ...manifests.files import atomic_path, make_folder, read_text
 from ..base.ahead import in_threads
 from ..base.tools import Tools
-from .folder import image_suffixes, plain_name, split_folders
+from .folder import ImageFolder, image_suffixes, plain_name, split_folders
+from .images import UnusableImage
 
 __all__ = ["copy_images", "embedded_name", "failed_copies", "is_source"]
 
@@ -92,6 +93,8 @@ def _from_files(pattern: str, folder: Path, wanted: list[str]) -> Iterator[tuple
     # Path.glob takes no absolute pattern, and a file may be called like one: "[2015].tar".
     files = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
     if not files:
+        if wanted and all(_is_there(folder, name) for name in wanted):
+            return  # tar files are often removed once their images are copied
         raise InputError(f"no file is called {pattern}; check the path, and quote a pattern for the shell")
     named = {_plain(PurePosixPath(name).parts): name for name in wanted}
     origins: dict[Path, str] = {}
@@ -109,6 +112,14 @@ def _from_files(pattern: str, folder: Path, wanted: list[str]) -> Iterator[tuple
                         yield name, _member(archive, member, folder / place, origins)
         except (OSError, tarfile.TarError, EOFError, pa.ArrowException) as error:
             raise InputError(f"{file} cannot be read ({in_one_line(error)}); copy it again") from error
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    try:
+        ImageFolder(folder, folder / _FAILED).locate(name)
+    except UnusableImage:
+        return False
+    return True
 
 
 def _from_table(file: str, folder: Path, wanted: set[str]) -> Iterator[tuple[str, str | None]]:

@@ -93,6 +93,18 @@ def test_the_folder_that_was_packed_is_left_and_two_images_of_one_name_are_none(
     }
 
 
+def test_a_source_may_go_once_all_is_copied_and_another_one_needs_the_texts(tmp_path: Path) -> None:
+    tar(tmp_path / "a.tar", **{"all__train__1": picture(1)})
+    run, found, _ = prepared(tmp_path, str(tmp_path / "a.tar"), "1")
+    (tmp_path / "a.tar").unlink()
+    prepare_run(run, prepare_config(run, "custom", None, None, None, "auto"), Tools())
+    assert prepared(tmp_path, str(tmp_path / "a.tar"), "1")[1] == found
+    with pytest.raises(InputError, match=r"no file is called .*a\.tar"):
+        prepared(tmp_path, str(tmp_path / "a.tar"), "1", "2")
+    with pytest.raises(InputError, match="--images of a run that is there needs --text FOLDER"):
+        prepare_config(run, "custom", None, None, tmp_path, "auto")
+
+
 def test_where_no_image_could_be_copied_the_source_is_named_with_the_first_reason(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", other=picture(1))
     said: list[str] = []
