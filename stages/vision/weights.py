@@ -111,8 +111,8 @@ def _downloaded(url: str) -> Path:
     if not path.is_file():
         import torch
 
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=_promised(path))
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             raise WeightsError(

@@ -147,6 +147,15 @@ def test_another_file_under_the_publishers_name_is_refused(torch_home: Path) -> 
         (torch_home / name).write_bytes((torch_home / name).read_bytes()[:1000])
 
 
+def test_a_cache_folder_that_cannot_be_made_is_answered_as_weights_that_are_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "torch"))
+    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth is not here .* --weights FILE"):
+        weights_of("resnet18", "default").path()
+
+
 @pytest.mark.parametrize(
     "source", [weights_of("resnet50", "default"), weights_of("fasterrcnn_resnet50_fpn_v2", "default")]
 )
