@@ -157,11 +157,13 @@ def measure(folder: Path, task: str, systems: list[str], samples: int, rounds: i
         speed = statistics.median(there[0] / here[0] for here, there in zip(rows, base, strict=True))
         of_ready = statistics.median(row[1] / row[0] for row in rows)
         making = statistics.median(row[2] / row[0] for row in rows)
+        peak = peak_of(run, name)
+        print(f"{task} {name}: {speed:.2f}, {of_ready:.2f}, {making:.1%}, {peak:.0f} MB", flush=True)
         results += [
             Result(f"{task} {name}: samples/s over {TEXT_ONLY[task]}", speed),
             Result(f"{task} {name}: over its own step on ready tensors", of_ready, 0.8),
             Result(f"{task} {name}: making batches, share of the epoch", making),
-            Result(f"{task} {name}: peak memory, MB", peak_of(run, name)),
+            Result(f"{task} {name}: peak memory, MB", peak),
         ]
     return results
 

@@ -303,6 +303,8 @@ def test_the_command_serves_a_relative_run_until_ctrl_c(demos: Demos, tiny_encod
     run = demos.trained(tiny_encoder)
     words = hmnet_words("serve", run.name, "--port", 0, "--device", "cpu")
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Tests that a shell runs in the background ignore Ctrl-C, and so would what they start.
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(words, cwd=run.parent, **pipes) as process:
         try:
             line = process.stdout.readline()
