@@ -103,6 +103,21 @@ def batch_of(task: str = "ner", *, side: int = 2) -> Batch:
     )
 
 
+def text_with(views: torch.Tensor, mask: torch.Tensor) -> Batch:
+    """Return one text of two words and its views. views: as the model takes them. mask: (1, V)."""
+    ids = torch.tensor([[2, 5, 6, 3]])
+    return Batch(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        positions=torch.tensor([[1, 2]]),
+        position_mask=torch.ones(1, 2, dtype=torch.bool),
+        labels=torch.tensor([[1, 2]]),
+        views=views,
+        view_mask=mask,
+        ids=[0],
+    )
+
+
 def only(batch: Batch, sample: int, *, length: int, words: int) -> Batch:
     """Return one sample alone, cut to its own length: a batch without padding."""
     one = slice(sample, sample + 1)

@@ -1,13 +1,14 @@
 """Samples of a run, or predictions for them, in formats that prepare reads back."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from seqeval.metrics.sequence_labeling import get_entities
 
 from ...manifests.errors import InputError, StageError, unknown_name
 from ...manifests.files import atomic_path, make_folder
@@ -98,17 +99,6 @@ def _with_predictions(samples: list[dict[str, Any]], place: Path) -> list[dict[s
     return labelled
 
 
-def _mentions(tags: list[str]) -> Iterator[tuple[int, int, str]]:
-    """Yield the half-open range of words and the type of each mention of BIO tags."""
-    first = None
-    for index, tag in enumerate([*tags, "O"]):
-        if first is not None and not tag.startswith("I-"):
-            yield first, index, tags[first][2:]
-            first = None
-        if tag.startswith("B-"):
-            first = index
-
-
 def _text(sample: Sample) -> tuple[str, list[tuple[int, int]]]:
     """Return the text of a sample, or else its words joined by spaces, and the places of its words."""
     if sample["text"] is not None:
@@ -123,7 +113,7 @@ def _text(sample: Sample) -> tuple[str, list[tuple[int, int]]]:
 def _spans(sample: Sample) -> list[tuple[int, int, str]]:
     """Return the mentions of a sample in characters of its text."""
     _, places = _text(sample)
-    return [(places[first][0], places[last - 1][1], kind) for first, last, kind in _mentions(sample["tags"])]
+    return [(places[first][0], places[last][1], kind) for kind, first, last in get_entities(sample["tags"])]
 
 
 def _pair(sample: Sample) -> tuple[tuple[int, int], tuple[int, int]]:

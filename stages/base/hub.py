@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,16 @@ from typing import Any
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import check_regular, reason_of
 
-__all__ = ["check_parts", "check_readable", "damaged_file", "model_folder", "quiet"]
+__all__ = [
+    "check_complete",
+    "check_parts",
+    "check_readable",
+    "damaged_file",
+    "model_folder",
+    "more_than_tensors",
+    "quiet",
+    "read_json",
+]
 
 
 def model_folder(name: str, patterns: Iterable[str], *, what: str, option: str) -> Path:
@@ -80,18 +89,28 @@ def check_parts(folder: Path, what: str) -> None:
     if (folder / "model.safetensors").is_file() or not (parts or index.is_file()):
         return
     remedy = f"put the {what}'s own file there"
-    try:
-        values: Any = json.loads(index.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{index} is missing, which says what {parts[0].name} holds; {remedy}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{index} is damaged ({reason_of(error)}); {remedy}") from error
+    if not index.exists():
+        raise WeightsError(f"{index} is missing, which says what {parts[0].name} holds; {remedy}")
+    values = read_json(index, what)
     listed = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(listed, dict) or not listed:
         raise WeightsError(f"{index} is damaged (it has no weight_map); {remedy}")
     there = {part.name for part in parts}
     if missing := sorted({str(name) for name in listed.values()} - there):
         raise WeightsError(f"{folder / missing[0]} is missing, which {index.name} lists; {remedy}")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Return the value of a model's file. Raises WeightsError where it is damaged.
+
+    what: how the message calls the model.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} is damaged ({reason_of(error)}); put the {what}'s own file there"
+        ) from error
 
 
 def damaged_file(folder: Path) -> tuple[Path, str] | None:
@@ -113,6 +132,25 @@ def damaged_file(folder: Path) -> tuple[Path, str] | None:
         except SafetensorError as error:
             return path, reason_of(error)
     return None
+
+
+def more_than_tensors(folder: Path, what: str) -> WeightsError:
+    """Return what to say where the pickled weights in `folder` hold anything but tensors.
+
+    what: how the message calls the model.
+    """
+    return WeightsError(
+        f"{folder / 'pytorch_model.bin'} is damaged or holds more than tensors, and nothing else is ever "
+        f"unpickled; save the {what} as model.safetensors"
+    )
+
+
+def check_complete(place: Path | str, missing: Sequence[str]) -> None:
+    """Raise WeightsError where a file or a folder lacks the weights of the tensors `missing`."""
+    if missing:
+        raise WeightsError(
+            f"{place} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which would be random"
+        )
 
 
 @contextmanager

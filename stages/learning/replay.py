@@ -185,11 +185,11 @@ class _CudaRecorder:
                 finally:
                     graph.capture_end()
             except BaseException:
-                self._end_random_numbers_of_a_graph(state)
+                self._restore_generator(state)
                 raise
         return graph.replay, made
 
-    def _end_random_numbers_of_a_graph(self, state: Tensor) -> None:
+    def _restore_generator(self, state: Tensor) -> None:
         """Give the device a generator in `state`: torch leaves one that waits for a graph that failed."""
         generator = torch.Generator(self._device)
         generator.set_state(state)

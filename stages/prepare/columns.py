@@ -164,10 +164,8 @@ def joined(read: dict[str, list[Columns]], files: Mapping[str, Path], task: str)
     every = pa.chunked_array([chunk for each in ids.values() for chunk in each.chunks], pa.string())
     made = {
         "id": every,
-        "split": pa.array([*sizes], pa.string()).take(
-            pa.array(np.repeat(np.arange(len(sizes)), [*sizes.values()]))
-        ),
-        "task": pa.array([task]).take(pa.array(np.zeros(len(order), np.int64))),
+        "split": _times([*sizes], [*sizes.values()]),
+        "task": _times([task], [len(order)]),
     }
     rows = {name: made[name] if name in made else taken(name, *chunks) for name in ROWS.names}
     repairs = pa.concat_tables([_repairs(notes, starts, every, order), *refused])

@@ -3,23 +3,37 @@
 They are named `hf:NAME` and `hf:FOLDER`, and `timm:USER/NAME` and `timm:FOLDER` where timm saved them.
 """
 
-import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from ...manifests.errors import InputError, WeightsError
 from ...manifests.files import reason_of
 from ...manifests.fingerprint import digest_file, digest_json
-from ..base.hub import check_parts, check_readable, damaged_file, model_folder
+from ..base.hub import check_parts, check_readable, damaged_file, model_folder, more_than_tensors, read_json
 from ..base.settings import HUB, split_hub
 
-__all__ = ["HubModel"]
+__all__ = ["Family", "HubModel"]
 
 _CONFIG = "config.json"
 # What says how pixels become what the network reads; newer releases of transformers write the second.
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _PATTERNS = ("*.json", "model*.safetensors")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A type of models, as `model_type` in config.json names it.
+
+    example: a public one. note: what a user should know of it.
+    """
+
+    name: str
+    example: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,16 +97,39 @@ class HubModel:
         library, key = (
             ("transformers", "model_type") if self.name.startswith(HUB) else ("timm", "architecture")
         )
-        try:
-            values: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise WeightsError(
-                f"{path} is damaged ({reason_of(error)}); put the {self.what}'s own file there"
-            ) from error
+        values = read_json(path, self.what)
         found = values.get(key) if isinstance(values, dict) else None
         if not isinstance(found, str) or not found:
             raise WeightsError(f"{path} does not say its {key}, so that it is no model of {library}")
         return found
+
+    def check_kind(
+        self, taken: Mapping[str, Family], refused: Mapping[str, str], *, unknown: str, instead: str
+    ) -> None:
+        """Raise WeightsError where its type is not one of those that are taken.
+
+        refused: by type, why. unknown: why another type is refused. instead: what else a user may do, as the
+        end of the message.
+        """
+        if (kind := self.kind()) not in taken:
+            raise WeightsError(
+                f"{self.folder()} cannot be the {self.what}: its type is {kind}, and "
+                f"{refused.get(kind, unknown)}; use one of the types {', '.join(taken)}, {instead}"
+            )
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Make a WeightsError of whatever transformers raises over the model's files."""
+        try:
+            yield
+        except UnpicklingError as error:
+            raise more_than_tensors(self.folder(), self.what) from error
+        except WeightsError:
+            raise
+        except ImportError as error:
+            raise WeightsError(f"{self.folder()} needs a package that is not here ({error})") from error
+        except Exception as error:  # files of others break their readers in any way
+            raise self._refused(error) from error
 
     def digest(self) -> str:
         """Return the digest of everything in its folder that decides its numbers."""
@@ -116,17 +153,11 @@ class HubModel:
 
     def processor(self) -> dict[str, Any]:
         """Return the values of what says how pixels become what it reads."""
-        path = self.processor_file()
-        try:
-            values: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise WeightsError(
-                f"{path} is damaged ({reason_of(error)}); put the {self.what}'s own file there"
-            ) from error
+        values = read_json(self.processor_file(), self.what)
         values = values.get("image_processor", values) if isinstance(values, dict) else {}
         return values if isinstance(values, dict) else {}
 
-    def refused(self, error: Exception) -> WeightsError:
+    def _refused(self, error: Exception) -> WeightsError:
         """Return what to say of an error of transformers over its files."""
         folder = self.folder()
         if (damaged := damaged_file(folder)) is not None:

@@ -20,7 +20,7 @@ from transformers.models.xmod.modeling_xmod import XmodAdapter
 
 from ....manifests.errors import WeightsError
 from ....manifests.files import reason_of
-from ...base.hub import damaged_file, quiet
+from ...base.hub import check_complete, damaged_file, more_than_tensors, quiet
 from ...base.writing import writing
 from ..prefix import LayerPrefix
 from .attention import ATTENTION, seeing
@@ -112,17 +112,11 @@ def pretrained(
     except WeightsError as error:
         raise WeightsError(f"{folder} cannot be the text encoder: {error}") from error
     except UnpicklingError as error:
-        raise WeightsError(
-            f"{folder / 'pytorch_model.bin'} is damaged or holds more than tensors, and nothing else is ever "
-            "unpickled; save the encoder as model.safetensors"
-        ) from error
+        raise more_than_tensors(folder, "encoder") from error
     except Exception as error:  # files of others break their readers in any way
         raise _unreadable(folder, "text encoder", error) from error
     random = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
-    if missing := sorted(name for name in random if new is None or not name.startswith(f"{new}.")):
-        raise WeightsError(
-            f"{folder} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which would be random"
-        )
+    check_complete(folder, sorted(name for name in random if new is None or not name.startswith(f"{new}.")))
     loaded: nn.Module = encoder.float()
     return loaded
 

@@ -19,27 +19,17 @@ _HALF = (0.5, 0.5, 0.5)
 _PUBLISHED = "https://download.pytorch.org/models/"
 
 
-@dataclass(frozen=True)
-class BackboneInfo:
+@dataclass(frozen=True, kw_only=True)
+class BackboneInfo(Facts):
     """The facts of a backbone that are known without building it.
 
-    levels: channels of each level, from fine to coarse. strides: pixels of the view per cell of each level.
-    mean, std, interpolation: how its pixels were prepared in training; size: the side of a view that it was
-    trained with. weights: where its default weights are, an address or a file that ships with this package.
-    fused: whether stages.vision.fused knows its blocks; others compute with torch's own kernels.
-    own_size: whether it takes views of no size but its own.
+    weights: where its default weights are, an address or a file that ships with this package. fused: whether
+    stages.vision.fused knows its blocks; others compute with torch's own kernels.
     """
 
     name: str
-    levels: tuple[int, ...]
-    strides: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
-    interpolation: str
     weights: str | Path
     fused: bool = False
-    own_size: bool = False
 
     def transform(self, size: int = 0) -> Transform:
         """Return how an image becomes its input, as a view of `size` pixels a side (0: its own size).
@@ -79,7 +69,16 @@ def _staged(
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> BackboneInfo:
     """Return another network of torchvision's, whose levels are the last maps at 1/4, 1/8, 1/16 and 1/32."""
-    return BackboneInfo(name, levels, (4, 8, 16, 32), mean, std, size, interpolation, f"{_PUBLISHED}{file}")
+    return BackboneInfo(
+        name=name,
+        levels=levels,
+        strides=(4, 8, 16, 32),
+        mean=mean,
+        std=std,
+        size=size,
+        interpolation=interpolation,
+        weights=f"{_PUBLISHED}{file}",
+    )
 
 
 BACKBONES: dict[str, BackboneInfo] = {
@@ -231,17 +230,7 @@ def backbone_info(name: str, weights: str = "default") -> BackboneInfo:
 
 def info_of(model: OutsideModel, facts: Facts) -> BackboneInfo:
     """Return what `backbone_info` returns of a backbone of another library with these facts."""
-    return BackboneInfo(
-        f"{split_hub(model.name)[0]}{model.kind()}",
-        facts.levels,
-        facts.strides,
-        facts.mean,
-        facts.std,
-        facts.size,
-        facts.interpolation,
-        "",
-        own_size=facts.fixed,
-    )
+    return BackboneInfo(name=f"{split_hub(model.name)[0]}{model.kind()}", weights="", **vars(facts))
 
 
 def check_backbone(name: str) -> None:

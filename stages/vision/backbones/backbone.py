@@ -3,7 +3,9 @@
 from abc import abstractmethod
 from typing import Self
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from . import BackboneInfo
 
@@ -39,6 +41,19 @@ class Backbone(nn.Module):
     def fuses(self) -> bool:
         """Return whether stages.vision.fused may change its blocks, and maps are best with channels last."""
         return self.info.fused
+
+    def computed(self, module: nn.Module, current: Tensor, *, recompute: bool) -> Tensor:
+        """Return what a module makes of its input.
+
+        recompute: a module that learns keeps no activations for the backward pass and computes them again
+        there: less memory, more time.
+        """
+        learns = recompute and any(parameter.requires_grad for parameter in module.parameters())
+        if learns and torch.is_grad_enabled():
+            again: Tensor = checkpoint(module, current, use_reentrant=False)
+            return again
+        made: Tensor = module(current)
+        return made
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)

@@ -3,24 +3,9 @@
 Importing this needs neither torch nor transformers.
 """
 
-from dataclasses import dataclass
+from ..hub import Family, HubModel
 
-from ....manifests.errors import WeightsError
-
-__all__ = ["FAMILIES", "OF_TIMM", "OF_TORCHVISION", "REFUSED", "Family", "check_type"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A type of backbones, as `model_type` in config.json names it.
-
-    example: a public one. note: what a user should know of it.
-    """
-
-    name: str
-    example: str
-    note: str = ""
-
+__all__ = ["FAMILIES", "OF_TIMM", "OF_TORCHVISION", "REFUSED", "check_type"]
 
 # torchvision's are cut into levels here; all of them are in BACKBONES.
 OF_TORCHVISION = ("resnet", "resnext", "wide_resnet", "convnext", "efficientnet", "regnet", "swin", "vgg")
@@ -73,15 +58,11 @@ REFUSED: dict[str, str] = {
 """By type, why it is refused."""
 
 
-def check_type(name: str, folder: object) -> None:
-    """Raise WeightsError where a model of the type `name` is no backbone that is taken.
-
-    folder: where it lies, for the message.
-    """
-    if name in FAMILIES:
-        return
-    reason = REFUSED.get(name, "it is not known to give maps of an image")
-    raise WeightsError(
-        f"{folder} cannot be the backbone: its type is {name}, and {reason}; use one of the types "
-        f"{', '.join(FAMILIES)}, a network of timm with timm:NAME, or one of torchvision's"
+def check_type(model: HubModel) -> None:
+    """Raise WeightsError where a model's type is no backbone that is taken."""
+    model.check_kind(
+        FAMILIES,
+        REFUSED,
+        unknown="it is not known to give maps of an image",
+        instead="a network of timm with timm:NAME, or one of torchvision's",
     )

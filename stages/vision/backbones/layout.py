@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ....manifests.errors import WeightsError
 from ..known import is_number, shown
 
-__all__ = ["Loaded", "Measured", "channels_first", "measured", "pixels"]
+__all__ = ["Loaded", "Measured", "channels_first", "measured", "pixels", "spaced"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,14 @@ def pixels(file: object, mean: Any, std: Any, size: Any, interpolation: Any) -> 
         "size": size,
         "interpolation": interpolation.lower(),
     }
+
+
+def spaced(layers: int) -> tuple[int, ...] | None:
+    """Return which of so many layers of one width are levels: four, evenly spaced, the last one included.
+
+    None where there are no more than five, which are stages and not layers.
+    """
+    return tuple(i * layers // 4 - 1 for i in (1, 2, 3, 4)) if layers > 5 else None
 
 
 def channels_first(maps: Tensor) -> Tensor:

@@ -31,15 +31,16 @@ __all__ = [
     "outside_model",
 ]
 
-_SCHEME = 2  # of what is remembered
+_SCHEME = 3  # of what is remembered
 
 
 @dataclass(frozen=True)
 class Facts:
     """What one forward pass and a model's own files say of it.
 
-    levels, strides: of the maps that are kept. mean, std, size, interpolation: how its pixels were prepared.
-    fixed: whether it takes views of no other size.
+    levels: channels of each level, from fine to coarse. strides: pixels of the view per cell of each level.
+    mean, std, interpolation: how its pixels were prepared in training; size: the side of a view that it was
+    trained with. own_size: whether it takes views of no other size.
     """
 
     levels: tuple[int, ...]
@@ -48,7 +49,7 @@ class Facts:
     std: tuple[float, ...]
     size: int
     interpolation: str
-    fixed: bool
+    own_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _possible(facts: Facts) -> bool:
         and all(type(side) is int and side > 0 for side in sides)
         and all(type(value) is float for value in (*facts.mean, *facts.std))
         and type(facts.interpolation) is str
-        and type(facts.fixed) is bool
+        and type(facts.own_size) is bool
     )
 
 
@@ -181,7 +182,7 @@ def check_remembered(model: OutsideModel, facts: Facts) -> None:
     """Raise StageError where the facts of a network are not the remembered ones, which planning used."""
     key = _key(model)
     known = _KNOWN.get(key) or _remembered(key)
-    if known is not None and replace(known, fixed=facts.fixed) != facts:
+    if known is not None and replace(known, own_size=facts.own_size) != facts:
         raise StageError(
             f"{_place(key)} remembers other maps of {model.name} than it has (levels {known.levels} and not "
             f"{facts.levels}); delete this file, and run the command again"

@@ -5,7 +5,6 @@ from itertools import pairwise
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..weights import load_into, weights_of
 from . import BackboneInfo
@@ -63,12 +62,7 @@ class StagedBackbone(Backbone):
     def forward(self, pixels: Tensor) -> list[Tensor]:
         current, maps = pixels, []
         for place, module in enumerate(_modules(self.info.name, self.staged)):
-            learns = self.recompute and any(parameter.requires_grad for parameter in module.parameters())
-            current = (
-                checkpoint(module, current, use_reentrant=False)
-                if learns and torch.is_grad_enabled()
-                else module(current)
-            )
+            current = self.computed(module, current, recompute=self.recompute)
             if place in self._ends[1:]:
                 maps.append(channels_first(current) if self._last else current)
         return maps

@@ -1,6 +1,5 @@
 """Backbones of timm (the extra `timm`), by `features_only`."""
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ....manifests.errors import InputError, WeightsError, unknown_name
-from ...base.hub import model_folder
+from ...base.hub import check_complete, model_folder, read_json
 from ..hub import HubModel
 from ..weights import read_state
-from .layout import Loaded, pixels
+from .layout import Loaded, pixels, spaced
 from .outside import NamedModel, OutsideModel
 
 __all__ = ["load", "published"]
@@ -95,7 +94,7 @@ def _asked(model: OutsideModel, *, random: bool) -> tuple[str, dict[str, Any], P
         return model.bare, {}, None if random else model.file
     folder = model.folder()
     model.kind()  # raises where its config.json is none
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values = read_json(folder / "config.json", model.what)
     _config(values["architecture"])
     prepared = {
         key: value
@@ -115,15 +114,14 @@ def _network(
     numbers in it: what has some then would be random. Raises WeightsError where anything would.
     """
     first = _build(name, options, None if state is None else _without_numbers(state))
-    spaced = _spaced(first)
+    layers = _layers(first)
+    if layers is not None:
+        options = {**options, "out_indices": layers}
     if state is None:
-        return first if spaced is None else _build(name, {**options, "out_indices": spaced}, None)
+        return first if layers is None else _build(name, options, None)
     random = [key for key, value in first.state_dict().items() if _has_numbers(value)]
-    if random:
-        raise WeightsError(
-            f"{file} lacks the weights of {len(random)} tensors ({random[0]}, ...), which would be random"
-        )
-    return _build(name, options if spaced is None else {**options, "out_indices": spaced}, state)
+    check_complete(file, random)
+    return _build(name, options, state)
 
 
 def _build(name: str, options: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> nn.Module:
@@ -139,12 +137,10 @@ def _build(name: str, options: Mapping[str, Any], state: Mapping[str, Tensor] | 
     return built
 
 
-def _spaced(network: Any) -> tuple[int, ...] | None:
-    """Return four evenly spaced layers of a network of one stride, of which timm gives the last; or None."""
+def _layers(network: Any) -> tuple[int, ...] | None:
+    """Return which layers of a network of one stride are levels: timm gives the last ones. None: its own."""
     layers = network.feature_info.info
-    if len(layers) <= 5 or len({layer["reduction"] for layer in layers}) > 1:
-        return None
-    return tuple(i * len(layers) // 4 - 1 for i in (1, 2, 3, 4))
+    return None if len({layer["reduction"] for layer in layers}) > 1 else spaced(len(layers))
 
 
 def _without_numbers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,9 +1,7 @@
 """torchvision's ResNets, and the demonstration's narrow one: their four stages are a backbone's levels."""
 
-import torch
 import torchvision
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.models import ResNet
 
 from ..demo import DEMO_BACKBONE
@@ -45,12 +43,7 @@ class ResNetBackbone(Backbone):
         maps = []
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
             for block in stage:
-                learns = self.recompute and any(parameter.requires_grad for parameter in block.parameters())
-                current = (
-                    checkpoint(block, current, use_reentrant=False)
-                    if learns and torch.is_grad_enabled()
-                    else block(current)
-                )
+                current = self.computed(block, current, recompute=self.recompute)
             maps.append(current)
         return maps
 

@@ -1,7 +1,6 @@
 """Backbones of transformers, by AutoBackbone: ResNet, Swin, ConvNeXt, DINOv2, DINOv3, Hiera and others."""
 
 from collections.abc import Mapping, Sequence
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -11,12 +10,11 @@ from transformers import AutoBackbone, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from ....cache.spec import IMAGENET_MEAN, IMAGENET_STD
-from ....manifests.errors import WeightsError
-from ...base.hub import quiet
+from ...base.hub import check_complete, quiet
 from ..hub import HubModel
 from ..weights import read_state
 from .families import check_type
-from .layout import Loaded, pixels
+from .layout import Loaded, pixels, spaced
 
 __all__ = ["load"]
 
@@ -31,9 +29,9 @@ def load(model: HubModel, *, random: bool) -> Loaded:
     asked to be. Nothing but tensors is unpickled, and no code of its own is run.
     """
     folder = model.folder()
-    check_type(model.kind(), folder)
+    check_type(model)
     missing: Sequence[str] = ()
-    try:
+    with model.loading():
         config = AutoConfig.from_pretrained(folder, **_KNOWN)
         config.out_features = _levels(config.stage_names, config.out_features)
         if random:
@@ -51,22 +49,7 @@ def load(model: HubModel, *, random: bool) -> Loaded:
                 **_KNOWN,
             )
             missing = _random(network, loading)
-    except UnpicklingError as error:
-        raise WeightsError(
-            f"{folder / 'pytorch_model.bin'} is damaged or holds more than tensors, and nothing else is ever "
-            "unpickled; save the backbone as model.safetensors"
-        ) from error
-    except WeightsError:
-        raise
-    except ImportError as error:
-        raise WeightsError(f"{folder} needs a package that is not here ({error})") from error
-    except Exception as error:  # files of others break their readers in any way
-        raise model.refused(error) from error
-    if missing:
-        raise WeightsError(
-            f"{model.file or folder} lacks the weights of {len(missing)} tensors ({missing[0]}, ...), which "
-            "would be random"
-        )
+    check_complete(model.file or folder, missing)
     return Loaded(network.float(), _maps, **_pixels(model, config))
 
 
@@ -78,14 +61,13 @@ def _maps(network: nn.Module, views: Tensor) -> Sequence[Tensor]:
 def _levels(stages: Sequence[str], chosen: Sequence[str]) -> list[str]:
     """Return which stages' maps are taken: the chosen ones where there are several, or all but the stem's.
 
-    Of more than five, which are the layers of one width, four evenly spaced ones.
+    Of layers of one width, see `spaced`.
     """
     if len(chosen) > 1:
         return list(chosen)
     stages = [stage for stage in stages if stage != "stem"]
-    if len(stages) <= 5:
-        return stages
-    return [stages[i * len(stages) // 4 - 1] for i in (1, 2, 3, 4)]
+    layers = spaced(len(stages))
+    return stages if layers is None else [stages[i] for i in layers]
 
 
 def _random(network: nn.Module, loading: Mapping[str, Any]) -> list[str]:

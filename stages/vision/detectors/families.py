@@ -3,24 +3,9 @@
 Importing this needs neither torch nor transformers.
 """
 
-from dataclasses import dataclass
+from ..hub import Family, HubModel
 
-from ....manifests.errors import WeightsError
-
-__all__ = ["FAMILIES", "REFUSED", "Family", "check_type"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A type of detectors, as `model_type` in config.json names it.
-
-    example: a public one. note: what a user should know of it.
-    """
-
-    name: str
-    example: str
-    note: str = ""
-
+__all__ = ["FAMILIES", "REFUSED", "check_type"]
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -54,15 +39,11 @@ REFUSED: dict[str, str] = {
 """By type, why it is refused."""
 
 
-def check_type(name: str, folder: object) -> None:
-    """Raise WeightsError where a model of the type `name` is no detector that is taken.
-
-    folder: where it lies, for the message.
-    """
-    if name in FAMILIES:
-        return
-    reason = REFUSED.get(name, "it is not known to find objects")
-    raise WeightsError(
-        f"{folder} cannot be the detector: its type is {name}, and {reason}; use one of the types "
-        f"{', '.join(FAMILIES)}, or give the boxes that it finds with --boxes FILE"
+def check_type(model: HubModel) -> None:
+    """Raise WeightsError where a model's type is no detector that is taken."""
+    model.check_kind(
+        FAMILIES,
+        REFUSED,
+        unknown="it is not known to find objects",
+        instead="or give the boxes that it finds with --boxes FILE",
     )

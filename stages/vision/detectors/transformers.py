@@ -1,6 +1,5 @@
 """Object detectors of transformers (DETR, RT-DETR, D-FINE, YOLOS, ...), each with its own image processor."""
 
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
 
 from ....manifests.errors import WeightsError
-from ...base.hub import quiet
+from ...base.hub import check_complete, quiet
 from ..hub import HubModel
 from .detector import Detector, Object, best_objects, things, within
 from .families import check_type
@@ -49,9 +48,9 @@ def build_transformers(name: str, choice: str) -> TransformersDetector:
     """
     model = HubModel(name, choice, "detector")
     folder = model.folder()
-    check_type(model.kind(), folder)
+    check_type(model)
     known = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    with model.loading():
         config = AutoConfig.from_pretrained(folder, **known)
         processor = AutoImageProcessor.from_pretrained(folder, **known)
         if model.random:
@@ -63,23 +62,11 @@ def build_transformers(name: str, choice: str) -> TransformersDetector:
             network, loading = AutoModelForObjectDetection.from_pretrained(
                 folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **known
             )
-    except UnpicklingError as error:
-        raise WeightsError(
-            f"{folder / 'pytorch_model.bin'} is damaged or holds more than tensors, and nothing else is ever "
-            "unpickled; save the detector as model.safetensors"
-        ) from error
-    except ImportError as error:
-        raise WeightsError(f"{folder} needs a package that is not here ({error})") from error
-    except Exception as error:  # files of others break their readers in any way
-        raise model.refused(error) from error
     if not hasattr(processor, "post_process_object_detection"):
         raise WeightsError(
             f"{folder} names a processor of images that knows no boxes ({type(processor).__name__}); put the "
             "detector's own preprocessor_config.json there"
         )
     random = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
-    if random:
-        raise WeightsError(
-            f"{folder} lacks the weights of {len(random)} tensors ({min(random)}, ...), which would be random"
-        )
+    check_complete(folder, sorted(random))
     return TransformersDetector(network.float(), processor)

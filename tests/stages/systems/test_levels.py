@@ -10,6 +10,8 @@ from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
 from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.variants import VARIANTS
 
+from ...rigs import text_with
+
 WIDTHS = (5, 3, 8, 2, 6)
 LAYERS = 4  # of the tiny encoder
 
@@ -21,17 +23,8 @@ def model_of(encoder: Path, system: str, levels: int) -> Any:
 
 
 def batch_of(levels: int) -> Batch:
-    ids = torch.tensor([[2, 5, 6, 3]])
-    return Batch(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        positions=torch.tensor([[1, 2]]),
-        position_mask=torch.ones(1, 2, dtype=torch.bool),
-        labels=torch.tensor([[1, 2]]),
-        views=torch.randn(1, 3, sum(WIDTHS[:levels]), 2, 2, generator=torch.Generator().manual_seed(1)),
-        view_mask=torch.tensor([[True, True, False]]),
-        ids=[0],
-    )
+    views = torch.randn(1, 3, sum(WIDTHS[:levels]), 2, 2, generator=torch.Generator().manual_seed(1))
+    return text_with(views, torch.tensor([[True, True, False]]))
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 5])

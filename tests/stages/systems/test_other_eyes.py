@@ -11,7 +11,7 @@ from hmnet_pipe.stages.base.arithmetic import Arithmetic
 from hmnet_pipe.stages.demo.scenes import draw_scene, stream
 from hmnet_pipe.stages.extract.unit import ShardUnit, Target
 from hmnet_pipe.stages.extract.work import extract_shard
-from hmnet_pipe.stages.systems.batch import Batch, ModelConfig
+from hmnet_pipe.stages.systems.batch import ModelConfig
 from hmnet_pipe.stages.systems.build import new_system
 from hmnet_pipe.stages.systems.end_to_end import EndToEnd
 from hmnet_pipe.stages.vision.backbones import backbone_info
@@ -20,9 +20,9 @@ from hmnet_pipe.stages.vision.backbones.families import FAMILIES, OF_TIMM, OF_TO
 from hmnet_pipe.stages.vision.plan import ImageUnit
 from hmnet_pipe.stages.vision.sets import PYRAMID
 from hmnet_pipe.stages.vision.views import read_views
-from torch import Tensor
 
 from ...backbones import save_backbone, save_timm
+from ...rigs import text_with
 
 SMALLEST = {
     "resnet": "resnet18",
@@ -43,20 +43,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> ImageUnit:
     path = tmp_path_factory.mktemp("images") / "ball.png"
     draw_scene(["ball"], stream("test other eyes", 0))[0].save(path)
     return ImageUnit(hashlib.sha256(path.read_bytes()).hexdigest(), str(path), ((8.0, 4.0, 60.0, 90.0),))
-
-
-def batch_of(views: Tensor, mask: Tensor) -> Batch:
-    ids = torch.tensor([[2, 5, 6, 3]])
-    return Batch(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        positions=torch.tensor([[1, 2]]),
-        position_mask=torch.ones(1, 2, dtype=torch.bool),
-        labels=torch.tensor([[1, 2]]),
-        views=views,
-        view_mask=mask,
-        ids=[0],
-    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +73,7 @@ def test_every_kind_is_extracted_and_trained_on(
     torch.manual_seed(0)
     model = new_system(tiny_encoder, config).eval()
     mask = torch.ones(1, 2, dtype=torch.bool)
-    loss = model.loss(batch_of(features, mask))
+    loss = model.loss(text_with(features, mask))
     loss.backward()
     gates = [gate.weight.grad for gate in model.fusion.gates]
     assert all(grad is not None and grad.shape == (len(info.levels), 32) and grad.any() for grad in gates)
@@ -96,7 +82,7 @@ def test_every_kind_is_extracted_and_trained_on(
     pixels = torch.from_numpy(read_views(image, spec.transform))[None]
     with torch.random.fork_rng():
         end_to_end = EndToEnd(model, build_backbone(backbone, choice), spec.pooled, unfreeze=1).eval()
-    batch = batch_of(pixels, mask)
+    batch = text_with(pixels, mask)
     torch.testing.assert_close(end_to_end.with_features(batch).views, features, rtol=1e-4, atol=1e-4)
     again = end_to_end.loss(batch)
     again.backward()
