@@ -33,6 +33,8 @@ def export(
     them. Raises InputError for an unknown format or split, a folder that is not empty, and predictions of
     other samples.
     """
+    if form == "conll":  # predict's name for it
+        raise InputError("columns of words are called twitter here, as in prepare; give --format twitter")
     if form not in EXPORT_FORMATS:
         raise unknown_name("format", form, EXPORT_FORMATS)
     if split and split not in SPLITS:

@@ -48,7 +48,7 @@ def boxes_digest(settings: DetectSettings, name: str) -> str:
     try:
         return digest_file(path)
     except OSError as error:
-        raise InputError(f"{path} (--{name}) cannot be read: {reason_of(error)}") from error
+        raise InputError(f"{path} (--{name}) cannot be read: {reason_of(error)}; check the path") from error
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _of_lines(path: Path) -> Iterator[tuple[str, Any]]:
                 except (ValueError, RecursionError) as error:
                     yield where, BadRecord(f"no JSON object ({in_one_line(error)})")
     except OSError as error:
-        raise InputError(f"{path} (--boxes) cannot be read: {reason_of(error)}") from error
+        raise InputError(f"{path} (--boxes) cannot be read: {reason_of(error)}; check the path") from error
 
 
 def _of_coco(path: Path, annotations: Path | None, images: KnownImages) -> Iterator[tuple[str, Any]]:
@@ -197,6 +197,6 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason_of(error)}") from error
+        raise InputError(f"{path} cannot be read: {reason_of(error)}; check the path") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({in_one_line(error)}); copy it again") from error

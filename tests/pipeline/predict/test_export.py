@@ -164,6 +164,14 @@ def test_predictions_take_the_place_of_labels_and_label_studio_gets_them_to_corr
     assert not (tmp_path / "never").exists()
 
 
+def test_the_name_that_predict_has_for_columns_of_words_is_answered_with_that_of_prepare(
+    tmp_path: Path,
+) -> None:
+    run, _ = made(tmp_path, "ner")
+    with pytest.raises(InputError, match="give --format twitter"):
+        export(run, "conll", tmp_path / "out")
+
+
 def test_a_folder_that_holds_something_and_unknown_names_are_errors(tmp_path: Path) -> None:
     run, _ = made(tmp_path, "ner")
     with pytest.raises(InputError, match="is there and not empty; name a new folder"):

@@ -192,7 +192,7 @@ def test_a_named_detector_takes_the_place_of_the_file(run: RunFolder, tmp_path: 
     configure(run.path, "detect", boxes=str(tmp_path / "gone.jsonl"))
     refused = CliRunner().invoke(main, ["detect", str(run.path)])
     assert refused.exit_code == 2
-    assert "gone.jsonl (--boxes) cannot be read" in refused.output
+    assert "gone.jsonl (--boxes) cannot be read: No such file or directory; check the path" in refused.output
     both = CliRunner().invoke(
         main, ["detect", str(run.path), "--boxes", "a", "--detector", "demo_fasterrcnn"]
     )
