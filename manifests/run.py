@@ -62,6 +62,10 @@ class RunFolder:
         return self.path / "problems.parquet"
 
     @property
+    def mention_boxes(self) -> Path:
+        return self.path / "mention_boxes.parquet"
+
+    @property
     def detections(self) -> Path:
         return self.path / "detections.parquet"
 

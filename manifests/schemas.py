@@ -15,6 +15,7 @@ __all__ = [
     "GEOMETRY",
     "HISTORY",
     "IMAGES",
+    "MENTION_BOXES",
     "MISSED",
     "OUTCOMES",
     "PREDICTIONS",
@@ -78,11 +79,26 @@ IMAGES = _schema(
     not_digested=("path",),
 )
 
+# One row per box of a mention, for texts whose mentions have boxes: by the sample's place in samples.parquet,
+# then by the mention's in the text. `words` and `type` are the mention's. Boxes are x0, y0, x1, y1 in pixels
+# of the upright image. A mention that somebody looked for, and that the image does not show, has one row
+# without a box (null); one that nobody looked for, or whose boxes were all refused, has no row.
+MENTION_BOXES = _schema(
+    ("id", pa.string()),
+    ("words", _RANGE),
+    ("type", pa.string()),
+    ("x0", pa.float32()),
+    ("y0", pa.float32()),
+    ("x1", pa.float32()),
+    ("y1", pa.float32()),
+)
+
 # One row for each thing that a stage refused or repaired. `kind` in prepare's is "image" (the sample is kept
 # without its image), "tag" (an orphan I- tag), "relation" (the negative relation in another spelling), "span"
 # (a span of characters that was moved to whole words, or dropped), "scheme" (tags that were not BIO, read as
-# BIO) or "row" (what no sample could be made of, which has no name of one); in those of scenes and
-# dependencies it is "scene" or "tree".
+# BIO), "row" (what no sample could be made of, which has no name of one) or "box" (one of a mention that was
+# left out; it names the sample where there is one); in those of scenes and dependencies it is "scene" or
+# "tree".
 PROBLEMS = _schema(
     ("kind", pa.string()),
     ("sample", pa.string()),

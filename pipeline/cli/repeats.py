@@ -60,6 +60,7 @@ def lock(run: Path, output: Path | None, as_json: bool) -> None:
 @click.option("--encoder", help="The text encoder, if the lock's name for it does not work here.")
 @click.option("--vectors", metavar="FILE", help="The file of word vectors, likewise.")
 @click.option("--detector-weights", metavar="FILE", help="The detector's weights, likewise.")
+@click.option("--mention-boxes", metavar="FOLDER", help="The folder of boxes of mentions, likewise.")
 @click.option("--boxes", metavar="FILE", help="The file of another detector's boxes, likewise.")
 @click.option("--annotations", metavar="FILE", help="COCO's annotations of these boxes, likewise.")
 @click.option("--backbone-weights", metavar="FILE", help="The backbone's weights, likewise.")

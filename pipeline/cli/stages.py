@@ -22,7 +22,10 @@ from .options import cluster_options, json_option, run_argument, settings_option
 __all__: list[str] = []
 
 # The keys of [prepare] that say how texts are read.
-_READING = ("words", "strict_spans", "column", "labels", "negative", "deal_images", "deal_share")
+_READING = (
+    *("words", "strict_spans", "column", "labels", "negative", "deal_images", "deal_share"),
+    "mention_boxes",
+)
 
 
 @command(memory=release_freed_memory)
@@ -69,8 +72,9 @@ def prepare(
 
     Reads one file per split in --text (train, valid, test; .txt as published for Twitter-2015/2017 and MNRE,
     or .jsonl) and the images that they name. Writes RUN/run.toml, samples.parquet, images.parquet and
-    problems.parquet (what was missing, unreadable or repaired). Without options, on an existing run, it reads
-    the same places again. --deal-images makes a run whose images have nothing to do with its texts.
+    problems.parquet (what was missing, unreadable or repaired), and where there are boxes of mentions
+    mention_boxes.parquet. Without options, on an existing run, it reads the same places again. --deal-images
+    makes a run whose images have nothing to do with its texts.
 
     \b
     Example: hmnet-pipe prepare runs/twitter2015 --preset twitter2015 --text data/twitter2015 \\

@@ -18,6 +18,8 @@ from ...stages.detect.settings import DetectSettings
 from ...stages.extract.settings import ExtractSettings
 from ...stages.learning.recipe import TrainSettings
 from ...stages.learning.words import vectors_digest
+from ...stages.prepare.formats.voc import VocFolder
+from ...stages.prepare.settings import PrepareSettings
 from ...stages.scenes.settings import SceneSettings
 from ...stages.scenes.stage import graph_digest
 from ...stages.text.encoders.files import encoder_digest, resolve_encoder
@@ -30,6 +32,7 @@ OPTIONS = {
     "encoder": ("train", "encoder"),
     "vectors": ("train", "vectors"),
     "detector_weights": ("detect", "weights"),
+    "mention_boxes": ("prepare", "mention_boxes"),
     "boxes": ("detect", "boxes"),
     "annotations": ("detect", "annotations"),
     "backbone_weights": ("extract", "weights"),
@@ -60,6 +63,10 @@ def _graphs(name: str, config: RunConfig) -> str:
     return graph_digest(config.of(SceneSettings), name)
 
 
+def _mention_boxes(config: RunConfig) -> str:
+    return VocFolder.read(Path(config.of(PrepareSettings).mention_boxes)).digest
+
+
 def _boxes(name: str, config: RunConfig) -> str:
     return boxes_digest(config.of(DetectSettings), name)
 
@@ -87,6 +94,9 @@ _WEIGHTS: _Known = {
     ),
 }
 _FILES: Mapping[str, _Known] = {
+    "prepare": {
+        "mention_boxes": ("folder of boxes of mentions", "--mention-boxes FOLDER", _mention_boxes),
+    },
     "detect": {
         name: (called, option, partial(_boxes, name))
         for name, called, option in (

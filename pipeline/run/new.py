@@ -144,7 +144,7 @@ def prepare_config(
             reading = {**(reading or {}), "images_from": source}
         images = None if images is None else Path(images).resolve()
         config = preset(preset_name, task=task, text=text.resolve(), images=images, format=text_format)
-        return _keeping_edits(config, run).override("prepare", reading or {})
+        return with_options(_keeping_edits(config, run), {"prepare": reading or {}})
     if not _is_there(run):
         raise InputError(
             "prepare needs --text FOLDER, the folder with train.txt or train.jsonl "
@@ -155,7 +155,7 @@ def prepare_config(
             "--images of a run that is there needs --text FOLDER, its texts, too; without both, prepare "
             "reads the places of run.toml again"
         )
-    return RunConfig.read(run.config).override("prepare", reading or {})
+    return configured(run, {"prepare": reading or {}})
 
 
 def _is_there(run: RunFolder) -> bool:

@@ -28,6 +28,7 @@ def refresh_features(config: RunConfig, run: RunFolder, trial: Trial, tools: Too
         run.samples,
         run.images,
         run.problems,
+        run.mention_boxes,
         run.detections,
         run.outcomes("detect"),
         run.record("prepare"),

@@ -39,14 +39,27 @@ ROWS = pa.schema([field for field in SAMPLES if field.name != "image_key"])
 # `row` is that of the sample in its part.
 _NOTES = pa.schema([("row", pa.int64()), *(PROBLEMS.field(name) for name in ("kind", "where", "reason"))])
 
+# The boxes of the mentions of those samples whose text has some.
+_MARKS = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("where", pa.string()),
+        ("boxes", pa.list_(pa.list_(pa.list_(pa.float64(), 4)))),
+    ]
+)
+
 
 @dataclass(frozen=True)
 class Columns:
-    """The samples of a part of a file (_DRAFTS), what was repaired in them (_NOTES), and rows left out."""
+    """The samples of a part of a file (_DRAFTS), what was repaired in them (_NOTES), and rows left out.
+
+    marks: the boxes of mentions in the text (_MARKS).
+    """
 
     drafts: pa.Table
     notes: pa.Table
     refused: pa.Table
+    marks: pa.Table
 
     def __len__(self) -> int:
         return len(self.drafts)
@@ -57,13 +70,15 @@ class Samples:
     """All samples of a run but for the keys of their images.
 
     rows: ROWS in the order of the files. order: their numbers by (split, id), the order of the table.
-    repairs: rows of PROBLEMS, in that order, and then those of rows that were left out. sizes, identities:
-    the number of samples and identity of each split.
+    repairs: rows of PROBLEMS, in that order, and then those of rows that were left out. marks: the boxes of
+    mentions that texts have (_MARKS), by the number of the row of `rows`. sizes, identities: the number of
+    samples and identity of each split.
     """
 
     rows: pa.Table
     order: pa.Array
     repairs: pa.Table
+    marks: pa.Table
     sizes: dict[str, int]
     identities: dict[str, SplitIdentity]
 
@@ -101,6 +116,7 @@ def columns_of(found: Iterable[Draft | Refused], label: str) -> Columns:
     columns: dict[str, list[Any]] = {name: [] for name in _DRAFTS.names}
     notes: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
     for draft in found:
         if isinstance(draft, Refused):
             where = draft.line.where
@@ -115,6 +131,8 @@ def columns_of(found: Iterable[Draft | Refused], label: str) -> Columns:
         said = [(label, *repair) for repair in draft.repairs] + [("span", *moved) for moved in draft.moved]
         if draft.converted:
             said.append(("scheme", draft.line, f"tags of {draft.converted}, read as BIO"))
+        if draft.boxes is not None:
+            marks.append({"row": row, "where": draft.line.where, "boxes": draft.boxes})
         notes += [
             {"row": row, "kind": kind, "where": line.where, "reason": reason} for kind, line, reason in said
         ]
@@ -122,6 +140,7 @@ def columns_of(found: Iterable[Draft | Refused], label: str) -> Columns:
         pa.table(columns, schema=_DRAFTS),
         pa.Table.from_pylist(notes, schema=_NOTES),
         pa.Table.from_pylist(refused, schema=PROBLEMS),
+        pa.Table.from_pylist(marks, schema=_MARKS),
     )
 
 
@@ -132,7 +151,9 @@ def joined(read: dict[str, list[Columns]], files: Mapping[str, Path], task: str)
     are held. Raises InputError where an id is used twice: derived ids must be unique in a split, ids from a
     file anywhere.
     """
-    notes = {split: _joined_notes(parts) for split, parts in read.items()}
+    notes, marked = (
+        {split: _joined_rows(name, parts) for split, parts in read.items()} for name in ("notes", "marks")
+    )
     refused = [part.refused for parts in read.values() for part in parts]
     chunks = {
         split: {name: [part.drafts[name] for part in parts] for name in _DRAFTS.names}
@@ -169,7 +190,10 @@ def joined(read: dict[str, list[Columns]], files: Mapping[str, Path], task: str)
     }
     rows = {name: made[name] if name in made else taken(name, *chunks) for name in ROWS.names}
     repairs = pa.concat_tables([_repairs(notes, starts, every, order), *refused])
-    return Samples(pa.table(rows, schema=ROWS), pa.array(order), repairs, sizes, identities)
+    marks = pa.concat_tables(
+        [_MARKS.empty_table(), *(_moved(each, starts[split]) for split, each in marked.items())]
+    )
+    return Samples(pa.table(rows, schema=ROWS), pa.array(order), repairs, marks, sizes, identities)
 
 
 def _times(texts: Sequence[str], counts: Sequence[int]) -> pa.Array:
@@ -177,13 +201,18 @@ def _times(texts: Sequence[str], counts: Sequence[int]) -> pa.Array:
     return pa.array(texts, pa.string()).take(pa.array(np.repeat(np.arange(len(texts)), counts)))
 
 
-def _joined_notes(parts: Sequence[Columns]) -> pa.Table:
-    """Return the notes of a split's parts, whose rows count in the split."""
-    found, start = [_NOTES.empty_table()], 0
+def _joined_rows(name: str, parts: Sequence[Columns]) -> pa.Table:
+    """Return the notes or the marks of a split's parts, whose rows count in the split."""
+    found, start = [{"notes": _NOTES, "marks": _MARKS}[name].empty_table()], 0
     for part in parts:
-        found.append(part.notes.set_column(0, _NOTES.field("row"), pc.add(part.notes["row"], start)))
-        start += len(part.drafts)
+        found.append(_moved(getattr(part, name), start))
+        start += len(part)
     return pa.concat_tables(found)
+
+
+def _moved(table: pa.Table, start: int) -> pa.Table:
+    """Return a table whose column `row` counts from `start`."""
+    return table.set_column(0, table.schema.field("row"), pc.add(table["row"], start))
 
 
 def _repeated(values: pa.ChunkedArray, times: Callable[[pa.Array, int], pa.Array]) -> pa.Array:

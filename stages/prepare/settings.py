@@ -3,6 +3,7 @@
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from ...manifests.errors import InputError
 from ...manifests.schemas import TASKS
 from ...manifests.trial import MOST_SEED
 from ..base.settings import check_settings, setting
@@ -53,9 +54,17 @@ class PrepareSettings:
     images_from: str = setting(
         "", "tar files or an address that images are copied from into the folder of images; empty: none"
     )
+    mention_boxes: str = setting(
+        "",
+        "folder with the boxes of mentions, an XML file (Pascal VOC) for each image; empty: none",
+        words=("",),
+    )
 
     def __post_init__(self) -> None:
         check_settings("prepare", self)
+        if self.mention_boxes and (self.task != "ner" or self.images is None):
+            lacking = "a run without images" if self.task == "ner" else "relations"
+            raise InputError(f"--mention-boxes: {lacking} has no boxes of mentions; leave it out")
 
     @property
     def reading(self) -> Reading:

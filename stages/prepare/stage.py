@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...manifests.errors import InputError, StageError
-from ...manifests.files import make_folder, remove_temporaries
+from ...manifests.files import make_folder, remove_file, remove_temporaries
 from ...manifests.fingerprint import SETTLING_NS, digest_file, digest_json, digest_table
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
-from ...manifests.schemas import IMAGES, PROBLEMS, SAMPLES
+from ...manifests.schemas import IMAGES, MENTION_BOXES, PROBLEMS, SAMPLES
 from ...manifests.tables import (
     GROUP_ROWS,
     read_batches,
@@ -27,6 +27,7 @@ from ...manifests.tables import (
     write_table,
 )
 from ..base.ahead import in_threads
+from ..base.settings import local_files
 from ..base.stage import Rerun, Stage, changed_outputs, given_settings, problem_reasons
 from ..base.tools import SILENT, Counts, Tools, counted
 from ..learning.negative import NO_NEGATIVE, negative_relation
@@ -34,8 +35,10 @@ from ..text.words import AUTO, recorded_rule
 from ..vision.copies import failed_copies
 from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
 from ..vision.images import UnusableImage, image_bytes
+from .boxes import mention_boxes
 from .dealing import dealt
 from .formats.registry import FORMATS
+from .formats.voc import VocFolder
 from .readers import SPLITS, Samples, Texts, find_texts, open_texts, samples_of
 from .settings import PrepareSettings
 
@@ -53,7 +56,7 @@ class Prepare(Stage):
     """
 
     kind = "prepare"
-    files = ("samples", "images", "problems")
+    files = ("samples", "images", "problems", "mention_boxes")
     schema_version = 3
     inputs_outside = True
     failures_are = "in problems.parquet"  # their samples are used all the same
@@ -87,7 +90,8 @@ class Prepare(Stage):
     def inputs(self, tools: Tools = SILENT) -> dict[str, str]:
         """Return digests of each text file with its name and of all images that samples refer to.
 
-        The name counts because the problems table contains it.
+        The name counts because the problems table contains it. So too of the boxes of mentions, where they
+        lie in files of their own.
         """
         return self._read(tools).digests
 
@@ -105,6 +109,7 @@ class Prepare(Stage):
             "samples": (self.run.samples, SAMPLES),
             "images": (self.run.images, IMAGES),
             "problems": (self.run.problems, PROBLEMS),
+            "mention_boxes": (self.run.mention_boxes, MENTION_BOXES),
         }
         digests = sound_digests(tables)
         if "images" in digests and not self._lies_here():
@@ -140,6 +145,7 @@ class Prepare(Stage):
             yield from FORMATS[texts.format].files(path)
         if self.settings.images is not None:
             yield self.settings.images
+        yield from local_files(self.settings).values()
 
     def other_sources(self, record: StageRecord) -> str | None:
         here = {f"text.{split}" for split in self._texts().files}
@@ -203,11 +209,18 @@ class Prepare(Stage):
         negative = negative_relation(relations, self.settings.negative)
         if task == "re":
             self._say_negative(negative, relations, tools)
-        for path in (self.run.images, self.run.problems, self.run.samples):
+        sizes = {row["key"]: (row["width"], row["height"]) for row in images if row["status"] == "ok"}
+        boxes, refused = mention_boxes(samples, sources.names, keys, sizes, sources.boxes)
+        for path in (self.run.images, self.run.problems, self.run.mention_boxes, self.run.samples):
             remove_temporaries(path.parent, path.name)
         write_table(self.run.images, table_of(IMAGES, images))
-        rows = pa.concat_tables([problems, samples.repairs]).combine_chunks()
+        rows = pa.concat_tables([problems, samples.repairs, refused]).combine_chunks()
         write_table(self.run.problems, rows)
+        given = sources.boxes is not None or samples.marks.num_rows > 0
+        if given:
+            write_table(self.run.mention_boxes, boxes)
+        else:
+            remove_file(self.run.mention_boxes)
         # Written last, so that where the samples exist, the other tables exist too.
         write_groups(self.run.samples, SAMPLES, samples.groups(GROUP_ROWS, image_key=keys))
         return Counts(
@@ -224,6 +237,7 @@ class Prepare(Stage):
                 "samples whose image is unreadable": len(problems) - missing,
                 **{name: kinds[kind] for name, kind in _REPAIRS[task].items()},
                 **{name: kinds[kind] for name, kind in _CONVERSIONS.items() if kinds[kind]},
+                **(_counts_of_boxes(boxes, refused) if given else {}),
                 **({"samples with other tags than BIO": dict(sorted(schemes.items()))} if schemes else {}),
                 **({"rows of these": str(self.run.problems)} if len(rows) else {}),
                 "data": {split: str(identity) for split, identity in samples.identities.items()},
@@ -268,7 +282,10 @@ class Prepare(Stage):
         }
         names = samples.column("image")
         if settings.images is None:
-            return _Sources(samples, names, {}, {}, digests)
+            return _Sources(samples, names, {}, {}, digests, None)
+        boxes = VocFolder.read(Path(settings.mention_boxes).expanduser()) if settings.mention_boxes else None
+        if boxes is not None:
+            digests["mention_boxes"] = boxes.digest
         if settings.deal_images:
             dealt_out = dealt(names.to_pylist(), self._folder(), settings.deal_images, settings.deal_share)
             names = pa.chunked_array([pa.array(dealt_out, pa.string())])
@@ -282,7 +299,7 @@ class Prepare(Stage):
         digests["images"] = digest_json(
             [[*name, image.key, image.reason] for name, image in sorted(images.items())]
         )
-        return _Sources(samples, names, images, inspected, digests)
+        return _Sources(samples, names, images, inspected, digests, boxes)
 
     def _folder(self) -> Path:
         """Return the folder of the images. Raises InputError where it is none."""
@@ -363,7 +380,8 @@ class _Sources:
     """What was read.
 
     names: the image of each sample, in the order of the table; images: where each (split, image name) leads;
-    inspected: a row of IMAGES, by key, for each content that had to be read; digests: those of all inputs.
+    inspected: a row of IMAGES, by key, for each content that had to be read; digests: those of all inputs;
+    boxes: the files of boxes of mentions, if any.
     """
 
     samples: Samples
@@ -371,6 +389,7 @@ class _Sources:
     images: dict[tuple[str, str], Found]
     inspected: dict[str, dict[str, Any]]
     digests: dict[str, str]
+    boxes: VocFolder | None
 
     def keys(
         self, usable: Set[str], reasons: Mapping[str, str | None]
@@ -418,6 +437,13 @@ def _known_image_row(image: tuple[str, Path]) -> dict[str, Any]:
     if row["key"] != key:
         raise StageError(f"{path} was changed while prepare was reading it; run `hmnet-pipe prepare` again")
     return row
+
+
+def _counts_of_boxes(boxes: pa.Table, refused: pa.Table) -> dict[str, int]:
+    """Return what the summary counts of the boxes of mentions, refused ones where there are any."""
+    found = boxes.num_rows - boxes["x0"].null_count
+    counts = {"boxes of mentions": found, "mentions that the image does not show": boxes["x0"].null_count}
+    return {**counts, **({"boxes left out": refused.num_rows} if refused.num_rows else {})}
 
 
 def _counts(values: pa.ChunkedArray) -> Counter[str]:

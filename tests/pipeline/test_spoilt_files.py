@@ -181,6 +181,7 @@ ELSEWHERE = {
     "stages/text/vocabulary.py": "test_vocabulary.py spoils vocabularies",
     "stages/vision/copies.py": "test_copies.py spoils its list of failures, and tar files",
     "stages/prepare/formats/rows.py": "test_prepare_readers.py spoils texts",
+    "stages/prepare/formats/voc.py": "test_mention_boxes.py spoils files of boxes",
     "stages/prepare/formats/brat.py": "test_brat.py spoils documents",
     "stages/prepare/formats/huggingface.py": "test_huggingface.py spoils data sets",
     "stages/evaluate/examined.py": "test_occlusion.py spoils kept cases",

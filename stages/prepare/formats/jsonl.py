@@ -16,7 +16,9 @@ words is moved to the smallest words that cover it.
 
 Each may have "id" (unique over all splits), "image" (a name in the image folder) and "groups". "groups" is a
 list of names for which scores are reported separately: one for each mention in the order of the text, or of
-"spans"; one for a relation. Null means absent.
+"spans"; one for a relation. Null means absent. Entities may have "boxes" too, a list for each mention as in
+"groups": its boxes [x0, y0, x1, y1] in pixels of the image, [] for a mention that the image does not show, or
+null for one that nobody looked for there.
 """
 
 import json
@@ -29,11 +31,12 @@ from ....manifests.errors import InputError
 from ....manifests.fingerprint import digest_json
 from ...text.words import split_words
 from ...text.written import shorten, unrepeated
+from ...vision.known import is_number
 from .rows import Draft, Line, Reading, TextFile, is_tag, open_mentions, scheme_of
 
 __all__ = ["SpanError", "array_of", "draft_of", "is_array", "object_of", "read_jsonl"]
 
-_OPTIONAL = {"id", "image", "groups"}
+_OPTIONAL = {"ner": {"id", "image", "groups", "boxes"}, "re": {"id", "image", "groups"}}
 _NEEDED = {
     ("ner", "tokens"): {"tokens", "tags"},
     ("ner", "text"): {"text", "spans"},
@@ -132,8 +135,8 @@ def draft_of(
         both = '; it has both, remove "text" to keep the words' if "text" in record else ""
         raise line.error(f'expected either "tokens" or "text"{both}')
     needed = _NEEDED[task, "text" if "text" in record else "tokens"]
-    known = ", ".join(sorted(needed | _OPTIONAL))
-    if unknown := sorted(record.keys() - needed - _OPTIONAL):
+    known = ", ".join(sorted(needed | _OPTIONAL[task]))
+    if unknown := sorted(record.keys() - needed - _OPTIONAL[task]):
         raise line.error(
             f"unknown key {shorten(unknown[0])}; such a sample of the task {task} may have {known}"
         )
@@ -199,6 +202,7 @@ def _entities(
         "tokens": tokens,
         "tags": tags,
         "groups": _groups(line, record, mentions, "mention"),
+        "boxes": _boxes(line, record, mentions, "mention"),
         "repairs": [(line, reason) for reason in reasons.values()],
         "converted": scheme_of(written),
     }
@@ -212,6 +216,7 @@ def _from_spans(
         line.fail("spans", "a list", record["spans"])
     spans = [_span(line, f"spans[{index}]", span, len(text)) for index, span in enumerate(record["spans"])]
     groups = _groups(line, record, len(spans), "span")
+    boxes = _boxes(line, record, len(spans), "span")
     order = sorted(range(len(spans)), key=lambda index: spans[index][0])
     for one, other in pairwise(order):
         if spans[one][0][1] > spans[other][0][0]:
@@ -230,6 +235,7 @@ def _from_spans(
         **words.columns,
         "tags": tags,
         "groups": groups and [groups[index] for index in kept],
+        "boxes": boxes and [boxes[index] for index in kept],
         "moved": words.moved,
     }
 
@@ -273,6 +279,21 @@ def _groups(line: Line, record: dict[str, Any], count: int, unit: str) -> list[s
     if len(groups) != count:
         raise line.error(f'expected {count} "groups", one for each {unit}, found {len(groups)}')
     return groups
+
+
+def _boxes(line: Line, record: dict[str, Any], count: int, unit: str) -> list[Any] | None:
+    """Return the boxes of each mention or None; whether they lie in the image is not known here."""
+    if (boxes := record.get("boxes")) is None:
+        return None
+    if "image" not in record:
+        raise line.error('"boxes" are in pixels of an image, and there is no "image"; name it')
+    if not isinstance(boxes, list) or len(boxes) != count:
+        line.fail("boxes", f"a list of {count}, one for each {unit}", boxes)
+    for number, each in enumerate(boxes):
+        for box in [] if each is None else each if isinstance(each, list) else [each]:
+            if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+                line.fail(f"boxes[{number}]", "null or a list of boxes, each of four numbers", each)
+    return boxes
 
 
 def _bounds(words: list[str]) -> list[tuple[int, int]]:

@@ -262,6 +262,7 @@ class Draft:
     repairs: the (line, reason) of each label that was read as another.
     moved: the (line, reason) of each span of characters that was moved to whole words, or dropped.
     converted: how its tags were written, where that was not BIO.
+    boxes: those of each mention in the order of the text, None of one that nobody looked for in the image.
     """
 
     line: Line
@@ -276,6 +277,7 @@ class Draft:
     image: str | None = None
     text: str | None = None
     offsets: list[list[int]] | None = None
+    boxes: list[list[list[float]] | None] | None = None
     given: bool = False
     alone: str = ""
     repairs: list[tuple[Line, str]] = field(default_factory=list)
