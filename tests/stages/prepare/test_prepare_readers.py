@@ -746,7 +746,7 @@ RE = {**WORDS, "head": [0, 1], "tail": [2, 3], "relation": "lives"}
         (
             "ner",
             {**NER, "tag": 1},
-            "unknown key 'tag'; such a sample of the task ner may have boxes, groups, id, image, tags, tokens",
+            "unknown key 'tag'; such a sample of the task ner may have boxes, groups, id, image, tags, to",
         ),
         ("ner", {**NER, "spans": []}, "unknown key 'spans'"),
         ("re", {**RE, "tags": ["O"] * 3}, "may have groups, head, id, image, relation, tail, tokens"),
