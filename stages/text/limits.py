@@ -63,15 +63,20 @@ def special_tokens(tokenizer: Any) -> tuple[int, int]:
 def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
     """Return the sub-word ids of every word of every text.
 
-    A word from which the tokenizer makes nothing (a no-break space) becomes [UNK].
+    A word has a space before it, also at the beginning and where the text has punctuation before it. One from
+    which the tokenizer makes nothing (a no-break space) becomes [UNK].
     """
     if not texts:
         return []
     if not tokenizer.is_fast:
         return _pieces_alone(tokenizer, texts)
+    written = [list(words) for words in texts]
+    if _reads_spaces(tokenizer):  # an added token is one without its space
+        added = tokenizer.get_added_vocab()
+        written = [[word if word in added else f" {word}" for word in words] for words in texts]
     # A word of the text that is spelled like a special token or a marker is an ordinary word.
     encoded = tokenizer(
-        [list(words) for words in texts],
+        written,
         is_split_into_words=True,
         add_special_tokens=False,
         split_special_tokens=True,
@@ -84,6 +89,20 @@ def word_pieces(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[lis
             pieces[word].append(piece)
         result.append([piece or [tokenizer.unk_token_id] for piece in pieces])
     return result
+
+
+def _reads_spaces(tokenizer: Any) -> bool:
+    """Return whether a word is another one to the tokenizer without the space before it.
+
+    ModernBERT's is such a one, and has no option by which words get their spaces, as RoBERTa's has.
+    """
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    alone, spaced = ids("a"), ids(" a")
+    return alone != spaced and ids("a a") == alone + spaced
 
 
 def _pieces_alone(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:

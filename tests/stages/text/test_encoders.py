@@ -34,6 +34,8 @@ from hmnet_pipe.stages.text.limits import MARKERS, special_tokens, word_pieces
 from hmnet_pipe.stages.text.subwords import Subwords
 from tokenizers.processors import TemplateProcessing
 
+from ...encoders import KINDS, save_encoder
+
 NER = ModelConfig("bert-crf", "ner", ("O", "B-PER", "I-PER"), (), "markers", 32, {}, None)
 RE = ModelConfig("mtb", "re", ("None", "/per/loc"), (), "markers", 32, {}, None)
 
@@ -199,6 +201,20 @@ def test_a_tokenizer_of_another_encoder_is_refused_before_anything_is_computed(
         new_system(encoder, NER)
     with pytest.raises(WeightsError, match="not the tokenizer that it was trained with"):
         open_model(model, device="cpu")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_word_is_what_it_is_in_a_text(kind: str, tmp_path: Path) -> None:
+    """Also where nothing but the text has the space before it, as with ModernBERT's tokenizer."""
+    text = "ada lives in london near alan and ada"
+    tokenizer = load_tokenizer(save_encoder(tmp_path / kind, kind, [text] * 20))
+    inside = tokenizer(f"near {text}", add_special_tokens=False)["input_ids"]
+    before = tokenizer("near", add_special_tokens=False)["input_ids"]
+    (pieces,) = word_pieces(tokenizer, [text.split()])
+    assert [piece for word in pieces for piece in word] == inside[len(before) :]
+    assert pieces[0] == pieces[-1]
+    tokenizer.add_tokens(["httpurl"])
+    assert word_pieces(tokenizer, [["httpurl"]]) == [[[tokenizer.convert_tokens_to_ids("httpurl")]]]
 
 
 # BERTweet's tokenizer, which exists in Python alone.
