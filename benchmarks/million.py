@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +32,15 @@ _PEERS = {
 _SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 
 
-def write_corpus(folder: Path, texts: int) -> None:
-    """Write texts with tags, one file a split."""
+def write_corpus(folder: Path, texts: int, shares: Mapping[str, float] = _SHARES) -> None:
+    """Write texts with tags, one file a split. shares: of the texts, by split."""
     folder.mkdir()
     words = np.array([f"Word{number}" if number % 3 else f"w{number}" for number in range(50_000)])
     rng = np.random.default_rng(texts)
-    for split, share in _SHARES.items():
+    for split, share in shares.items():
         line = ""
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-            for number in range(int(texts * share)):
+            for number in range(round(texts * share)):
                 if number % 100 or not line:
                     length = int(rng.integers(8, 24))
                     place = int(rng.integers(0, length - 1))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from seqeval.metrics.sequence_labeling import get_entities
 
 from ...manifests.errors import InputError, StageError, unknown_name
 from ...manifests.files import atomic_path, make_folder
 from ...manifests.run import RunFolder
 from ...manifests.schemas import PREDICTIONS, SAMPLES, SPLITS
 from ...manifests.tables import read_batches, read_table
+from ...stages.learning.entities import entities_of
 from ...stages.predict import outputs
 from ...stages.predict.results import Entity, PostImage, Relation, Result, as_line
 
@@ -115,7 +115,7 @@ def _text(sample: Sample) -> tuple[str, list[tuple[int, int]]]:
 def _spans(sample: Sample) -> list[tuple[int, int, str]]:
     """Return the mentions of a sample in characters of its text."""
     _, places = _text(sample)
-    return [(places[first][0], places[last][1], kind) for kind, first, last in get_entities(sample["tags"])]
+    return [(places[first][0], places[last][1], kind) for kind, first, last in entities_of(sample["tags"])]
 
 
 def _pair(sample: Sample) -> tuple[tuple[int, int], tuple[int, int]]:

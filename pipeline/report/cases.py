@@ -17,6 +17,7 @@ from ...manifests.tables import read_table
 from ...manifests.trial import Trial
 from ...stages.evaluate.cases import HELPED, HURT, NAMED, SURE, WRONG, choose, named
 from ...stages.evaluate.examined import Examined, KeptCases
+from ...stages.learning.columns import rows_in_turn, rows_named, rows_of
 from ...stages.learning.errors import Entity, found_of
 from ...stages.learning.inputs import open_extras
 from ...stages.learning.recipe import TrainSettings
@@ -76,33 +77,31 @@ def stories(
     recorded: no model is opened: it is not said what answers depend on, nor what is read in part (None).
     """
     task, negative = compared.task, compared.negative
-    rows = {row["id"]: row for row in samples.to_pylist() if row["split"] == compared.split}
     cases = [
         *named(compared.ours, ids, task, negative),
         *choose(compared.ours, compared.others, task, negative, _probabilities(compared.errors)),
     ]
-    names = compared.ours["id"].to_pylist()
-    ours, others = (
-        dict(zip(names_of["id"].to_pylist(), names_of["predicted"].to_pylist(), strict=True))
-        for names_of in (compared.ours, compared.others)
-    )
-    wanted = [(names[case.number], case.answer) for case in cases]
+    numbers = pa.array([case.number for case in cases], pa.int64())
+    names = compared.ours["id"].take(numbers).to_pylist()
+    rows = rows_named(rows_of(samples, "split", compared.split), names).to_pylist()
+    ours = compared.ours["predicted"].take(numbers).to_pylist()
+    others = rows_named(compared.others.select(["id", "predicted"]), names)["predicted"].to_pylist()
+    wanted = [(name, case.answer) for name, case in zip(names, cases, strict=True)]
     kept = _kept(compared, samples, wanted, recorded)
     examined = [kept.cases.get(one) if kept is not None else None for one in wanted]
     truncated = dict(kept.truncated) if kept is not None else None
-    photos = _photos(compared.run, [rows[names[case.number]]["image_key"] for case in cases], images)
+    photos = _photos(compared.run, [row["image_key"] for row in rows], images)
     shown: dict[str, list[CaseShown]] = {group: [] for group in _TITLES}
-    for case, found, photo in zip(cases, examined, photos, strict=True):
-        name = names[case.number]
-        row = rows[name]
+    all_said = zip(ours, others, strict=True)
+    for case, row, answers, found, photo in zip(cases, rows, all_said, examined, photos, strict=True):
         gold = row["tags"] if task == "ner" else [row["relation"]]
-        said = {compared.trial.title: ours[name], compared.title: others.get(name)}
+        said = zip((compared.trial.title, compared.title), answers, strict=True)
         shown[case.group].append(
             CaseShown(
-                id=name,
+                id=row["id"],
                 tokens=tuple(row["tokens"]) if texts else None,
                 gold=tuple(found_of(gold, task)),
-                said={who: tuple(found_of(one, task)) for who, one in said.items() if one is not None},
+                said={who: tuple(found_of(one, task)) for who, one in said if one is not None},
                 pair=None if task == "ner" else (tuple(row["head"]), tuple(row["tail"])),
                 photo=photo,
                 examined=found,
@@ -132,7 +131,7 @@ def _rules(compared: Compared) -> dict[str, str]:
 def _probabilities(errors: pa.Table) -> dict[tuple[str, Entity], float]:
     """Return the probability of each wrong answer, by its sample."""
     found = {}
-    for row in errors.to_pylist():
+    for row in rows_in_turn(errors, ["id", "predicted_type", "predicted_words", "probability"]):
         if row["predicted_type"] is not None and row["probability"] is not None:
             start, end = row["predicted_words"] or (0, 1)
             found[row["id"], (row["predicted_type"], start, end - 1)] = row["probability"]
@@ -171,6 +170,7 @@ def _examined(
     from ...stages.evaluate.occlusion import examine
     from ...stages.learning.opened import open_model, open_visuals
     from ...stages.learning.splits import encode_split
+    from ...stages.text.encoded import shortened
 
     recipe = RunConfig.read(compared.run.config).of(TrainSettings)
     folder = compared.run.model(compared.trial)
@@ -180,16 +180,13 @@ def _examined(
         name: encode_split(samples, name, opened.reader, task=config.task, max_length=config.max_length)
         for name in SPLITS
     }
-    truncated = {
-        name: sum(text.words < len(words) for text, words in zip(split.texts, split.tokens, strict=True))
-        for name, split in splits.items()
-    }
+    truncated = {name: shortened(split.texts, split.tokens) for name, split in splits.items()}
     feature_set = info.feature_set(compared.trial.features)
     visuals = open_visuals(opened, compared.run, None, feature_set)
     extras = open_extras(info, compared.run, config.options, opened.reader, config.max_length)
     split = splits[compared.split]
-    place = {name: number for number, name in enumerate(split.ids)}
-    chosen = split.take([place[id_] for id_, _ in wanted])
+    names = pa.array([id_ for id_, _ in wanted], pa.string())
+    chosen = split.take(pc.index_in(names, pa.array(split.ids, pa.string())).to_pylist())
     answers = [answer for _, answer in wanted]
     return examine(opened, replace(chosen, extras=extras), answers, visuals), truncated
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from seqeval.metrics.sequence_labeling import get_entities
 
 from ...manifests.advice import typed
 from ...manifests.errors import HmnetPipeError, StageError
@@ -14,6 +13,9 @@ from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import DETECTIONS, IMAGES, PROBLEMS, SPLITS
 from ...manifests.tables import read_table
+from ...stages.base.stage import count_reasons
+from ...stages.learning.columns import rows_in_turn, rows_of
+from ...stages.learning.entities import entities_of
 from ..run.config import RunConfig
 from ..run.graph import stages_of
 from .data import DataFacts, Provenance, StageFact
@@ -32,15 +34,17 @@ def data_facts(run: RunFolder, samples: pa.Table, task: str) -> DataFacts:
     splits: dict[str, dict[str, Any]] = {}
     mentions: dict[str, Counter[str]] = {}
     lengths: Counter[int] = Counter()
-    columns = ["split", "tokens", "tags", "head", "tail", "relation", "image_key"]
-    for row in samples.select(columns).to_pylist():
-        facts = splits.setdefault(row["split"], {"samples": 0, "images": 0, "words": 0})
-        facts["samples"] += 1
-        facts["images"] += row["image_key"] is not None
-        facts["words"] += len(row["tokens"])
+    for split in samples["split"].unique().to_pylist():
+        rows = rows_of(samples, "split", split)
+        splits[split] = {
+            "samples": rows.num_rows,
+            "images": rows.num_rows - rows["image_key"].null_count,
+            "words": pc.sum(pc.list_value_length(rows["tokens"])).as_py() or 0,
+        }
+    for row in rows_in_turn(samples, ["split", "tags", "head", "tail", "relation"]):
         found = mentions.setdefault(row["split"], Counter())
         if task == "ner":
-            entities = get_entities(row["tags"])
+            entities = entities_of(row["tags"])
             found.update(name for name, _, _ in entities)
             lengths.update(last - first + 1 for _, first, last in entities)
         else:
@@ -65,19 +69,18 @@ def _problems(run: RunFolder) -> tuple[tuple[str, str, int], ...]:
         table = read_table(run.problems, PROBLEMS, "prepare", ["kind", "reason"])
     except StageError:
         return ()
-    counts = Counter(zip(table["kind"].to_pylist(), table["reason"].to_pylist(), strict=True))
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple((kind, reason, number) for (kind, reason), number in ranked)
+    counts = table.group_by(["kind", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    ranked = sorted(counts, key=lambda row: (-row["count_all"], row["kind"], row["reason"]))
+    return tuple((row["kind"], row["reason"], row["count_all"]) for row in ranked)
 
 
 def _detected(run: RunFolder) -> tuple[tuple[tuple[str, int], ...], int | None]:
     """Return the most frequent labels of detected objects, and how many objects there are, None: unknown."""
     try:
-        labels = read_table(run.detections, DETECTIONS, "detect", ["label"])["label"].to_pylist()
+        labels = read_table(run.detections, DETECTIONS, "detect", ["label"])["label"]
     except StageError:
         return (), None
-    ranked = sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0]))
-    return tuple(ranked[:_LABELS]), len(labels)
+    return tuple(count_reasons(labels).items())[:_LABELS], len(labels)
 
 
 def provenance(run: RunFolder, config: RunConfig, lock: str | HmnetPipeError) -> Provenance:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...manifests.advice import typed
 from ...manifests.errors import HmnetPipeError, InputError, StageError
@@ -16,6 +17,7 @@ from ...manifests.trial import Trial
 from ...stages.base.tools import SILENT, Tools
 from ...stages.evaluate.cases import resolved
 from ...stages.evaluate.recorded import Evaluation
+from ...stages.learning.columns import COLUMNS
 from ...stages.learning.errors import KINDS, error_report, errors_of
 from ...stages.systems.registry import system_info
 from ..run.config import RunConfig
@@ -114,7 +116,7 @@ def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tool
     """
     config = RunConfig.read(run.config)
     metrics = finished_trainings(run)
-    samples = read_table(run.samples, SAMPLES, "prepare")
+    samples = read_table(run.samples, SAMPLES, "prepare", COLUMNS)
     split = "test" if all(one["test"] is not None for one in metrics) else "valid"
     settings = tuple(settings_of(metrics))
     if all("given" in one for one in metrics):
@@ -311,11 +313,11 @@ def _errors(part: _Part, found: tuple[Evaluation, Path] | None) -> Errors:
         path = found[1].with_name(f"errors-{part.split}.parquet")
         report, file = found[0].scores["errors"], str(path)
         rows = read_table(path, ERRORS, f"evaluate {trial.options} --split {part.split}")
-    samples: dict[str, list[ErrorSample]] = {kind: [] for kind in KINDS[1:]}
-    for row in rows.to_pylist():
-        if len(samples[row["kind"]]) < _ERRORS_OF_A_KIND:
-            samples[row["kind"]].append(_sample(row, part.asked.texts))
-    return Errors(trial.title, report, {kind: tuple(some) for kind, some in samples.items() if some}, file)
+    samples: dict[str, tuple[ErrorSample, ...]] = {}
+    for kind in KINDS[1:]:
+        places = pc.indices_nonzero(pc.equal(rows["kind"], kind))[:_ERRORS_OF_A_KIND]
+        samples[kind] = tuple(_sample(row, part.asked.texts) for row in rows.take(places).to_pylist())
+    return Errors(trial.title, report, {kind: some for kind, some in samples.items() if some}, file)
 
 
 def _looked(

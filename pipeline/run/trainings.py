@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...manifests.advice import typed
 from ...manifests.errors import InputError, StageError
@@ -12,7 +12,11 @@ from ...manifests.run import RunFolder
 from ...manifests.schemas import PREDICTIONS
 from ...manifests.tables import read_table
 from ...manifests.trial import RUN, Trial
+from ...stages.learning.columns import Column
 from ...stages.learning.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from ...stages.learning.significance import Counted
 
 __all__ = [
     "Setting",
@@ -198,12 +202,14 @@ def differences(
     return found
 
 
-def test_counts(run: RunFolder, metrics: Mapping[str, Any]) -> dict[tuple[str, ...], list[int]]:
+def test_counts(run: RunFolder, metrics: Mapping[str, Any]) -> "Counted":
     """Return what a training's model found in each sentence of the test split."""
     from ...stages.learning.significance import counts_of
 
     folder = folder_of(run, metrics)
-    table = read_table(folder / "predictions.parquet", PREDICTIONS, f"train {trial_of(metrics).options}")
-    columns = [table.column(name).to_pylist() for name in ("tokens", "gold", "predicted")]
+    made_by = f"train {trial_of(metrics).options}"
+    columns = ["tokens", "gold", "predicted"]
+    table = read_table(folder / "predictions.parquet", PREDICTIONS, made_by, columns)
+    labels: list[Column[list[str]]] = [Column(table[name], []) for name in columns[1:]]
     negative = (metrics["test"] or {}).get("negative")
-    return counts_of(*columns, task=metrics["task"], negative=negative)
+    return counts_of(table["tokens"], *labels, task=metrics["task"], negative=negative)

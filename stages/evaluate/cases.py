@@ -1,12 +1,14 @@
 """Which samples are worth looking at: chosen by what two models make of them, never at random."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from heapq import nsmallest
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...manifests.errors import InputError
+from ..learning.columns import rows_in_turn, rows_of
 from ..learning.errors import Entity, found_of
 
 __all__ = ["HELPED", "HURT", "NAMED", "PAPER", "SURE", "WRONG", "Case", "choose", "named", "resolved"]
@@ -31,22 +33,19 @@ class Case:
     answer: Entity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Judged:
+    """A sample with an image in which one of two models is wrong, or both.
+
+    group: HELPED where ours is right in all, HURT where the other is, and WRONG. worth: how many answers are
+    wrong or missing. answer: what the case is about.
+    """
+
     number: int
     id: str
-    has_image: bool
-    gold: list[Entity]
-    ours: set[Entity]
-    others: set[Entity]
-
-    @property
-    def ours_right(self) -> bool:
-        return set(self.gold) == self.ours
-
-    @property
-    def others_right(self) -> bool:
-        return set(self.gold) == self.others
+    group: str
+    worth: int
+    answer: Entity
 
 
 def choose(
@@ -69,64 +68,50 @@ def choose(
 
     Among equals the ids decide. probabilities: of wrong answers of ours, by the id of the sample.
     """
-    judged = [one for one in _judged(ours, others, task, negative) if one.has_image]
-    helped = [one for one in judged if one.ours_right and not one.others_right]
-    hurt = [one for one in judged if one.others_right and not one.ours_right]
-    cases = [
-        *_first(HELPED, helped, lambda one: len(one.others ^ set(one.gold)), each),
-        *_first(HURT, hurt, lambda one: len(one.ours ^ set(one.gold)), each),
-    ]
+    judged = list(_judged(ours, others, task, negative))
+    cases = [*_first(HELPED, judged, each), *_first(HURT, judged, each)]
     taken = {case.number for case in cases}
-    ranked = sorted(
-        (-sure, one.id, one.number, answer)
-        for one in judged
-        if one.number not in taken
-        for answer in one.ours - set(one.gold)
-        if (sure := probabilities.get((one.id, answer))) is not None
-    )
-    for _, _, number, answer in ranked:
-        if number not in taken and sum(case.group == SURE for case in cases) < each:
+    place = {one.id: one.number for one in judged}
+    ranked = sorted((-sure, *answer) for answer, sure in probabilities.items() if answer[0] in place)
+    for _, id_, answer in ranked:
+        if (number := place[id_]) not in taken and sum(case.group == SURE for case in cases) < each:
             taken.add(number)
             cases.append(Case(SURE, number, answer))
-    wrong = [one for one in judged if not (one.ours_right or one.others_right or one.number in taken)]
-    return [*cases, *_first(WRONG, wrong, lambda one: len(one.ours ^ set(one.gold)), each)]
+    return [*cases, *_first(WRONG, (one for one in judged if one.number not in taken), each)]
 
 
-def _judged(ours: pa.Table, others: pa.Table, task: str, negative: str | None) -> list[_Judged]:
-    other = {row["id"]: row["predicted"] for row in others.select(["id", "predicted"]).to_pylist()}
-    return [
-        _Judged(
-            number,
-            row["id"],
-            row["has_image"],
-            found_of(row["gold"], task, negative),
-            set(found_of(row["predicted"], task, negative)),
-            set(found_of(other[row["id"]], task, negative)),
+def _judged(ours: pa.Table, others: pa.Table, task: str, negative: str | None) -> Iterator[_Judged]:
+    """Yield what is wrong in the samples that both predictions have, in the order of ours."""
+    columns = ["id", "gold", "predicted", "has_image"]
+    there = others["predicted"].take(pc.index_in(ours["id"], others["id"].combine_chunks()))
+    rows = rows_in_turn(ours.select(columns).append_column("other", there), [*columns, "other"])
+    for number, row in enumerate(rows):
+        if row["other"] is None or not row["has_image"] or row["gold"] == row["predicted"] == row["other"]:
+            continue
+        gold, ours_, others_ = (
+            set(found_of(row[which], task, negative)) for which in ("gold", "predicted", "other")
         )
-        for number, row in enumerate(ours.to_pylist())
-        if row["id"] in other
-    ]
+        if gold == ours_ == others_:
+            continue
+        group = HELPED if ours_ == gold else HURT if others_ == gold else WRONG
+        kept, lost = (ours_, others_) if group == HELPED else (others_, ours_)
+        # The first gold answer that changes, or what is wrong.
+        changes = (gold & kept) - lost or gold - lost or lost - gold or kept - gold
+        answer = min(changes, key=lambda answer: (answer[1:], answer))
+        yield _Judged(number, row["id"], group, len(lost ^ gold), answer)
 
 
-def _first(group: str, judged: Iterable[_Judged], worth: Any, each: int) -> list[Case]:
-    ranked = sorted(judged, key=lambda one: (-worth(one), one.id))
-    return [Case(group, one.number, _answer(one, group)) for one in ranked[:each]]
-
-
-def _answer(one: _Judged, group: str) -> Entity:
-    """Return the answer that a sample was chosen for: the first gold one that changes, or what is wrong."""
-    gold = set(one.gold)
-    kept, lost = (one.ours, one.others) if group == HELPED else (one.others, one.ours)
-    changes = (gold & kept) - lost or gold - lost or lost - gold or kept - gold
-    return min(changes, key=lambda answer: (answer[1:], answer))
+def _first(group: str, judged: Iterable[_Judged], each: int) -> list[Case]:
+    own = (one for one in judged if one.group == group)
+    ranked = nsmallest(each, own, key=lambda one: (-one.worth, one.id))
+    return [Case(group, one.number, one.answer) for one in ranked]
 
 
 def named(predictions: pa.Table, ids: Sequence[str], task: str, negative: str | None) -> list[Case]:
     """Return the cases of these samples, in their order, each about its first answer, of the gold if any."""
-    rows = {row["id"]: (number, row) for number, row in enumerate(predictions.to_pylist())}
+    numbers = pc.index_in(pa.array(ids, pa.string()), predictions["id"].combine_chunks())
     cases = []
-    for one in ids:
-        number, row = rows[one]
+    for number, row in zip(numbers.to_pylist(), predictions.take(numbers).to_pylist(), strict=True):
         answers = [
             answer for which in ("gold", "predicted") for answer in found_of(row[which], task, negative)
         ]
@@ -139,10 +124,12 @@ def resolved(samples: pa.Table, split: str, ids: Sequence[str]) -> list[str]:
 
     samples: manifests.schemas.SAMPLES. Raises InputError, which names it, where a sample is not there.
     """
-    rows = [row for row in samples.to_pylist() if row["split"] == split] if ids else []
-    known = {row["id"] for row in rows}
+    if not ids:
+        return []
+    rows = rows_of(samples, "split", split)
     wanted = [one for asked in ids for one in (_of_paper(rows) if asked == PAPER else [asked])]
-    if unknown := [one for one in wanted if one not in known]:
+    places = pc.index_in(pa.array(wanted, pa.string()), rows["id"].combine_chunks())
+    if unknown := [one for one, place in zip(wanted, places.to_pylist(), strict=True) if place is None]:
         raise InputError(
             f"--cases {unknown[0]}: no sample of the {split} split has this id; ids are in samples.parquet, "
             f"and {PAPER!r} stands for the paper's three sentences of MNRE"
@@ -150,10 +137,10 @@ def resolved(samples: pa.Table, split: str, ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _of_paper(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def _of_paper(rows: pa.Table) -> list[str]:
     """Return the ids of the paper's sentences, by head and tail. Raises InputError where none is there."""
     found: dict[frozenset[str], str] = {}
-    for row in rows:
+    for row in rows_in_turn(rows, ["id", "tokens", "head", "tail"]):
         if row["head"] is not None:
             ends = (" ".join(row["tokens"][slice(*row[which])]) for which in ("head", "tail"))
             found.setdefault(frozenset(ends), row["id"])

@@ -15,6 +15,7 @@ from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ..base.tools import Tools
+from ..learning.columns import distinct
 from ..learning.fit import labels_of
 from ..learning.inputs import makers
 from ..learning.made_by import CONFIG, SOURCES, made_differently, makers_of, output_digest
@@ -128,7 +129,7 @@ def check_task(config: ModelConfig, folder: Path, data: RunFolder, samples: pa.T
 
     task: what run.toml of `data` says; "": not known.
     """
-    tasks = {str(data.samples): set(samples.column("task").to_pylist())}
+    tasks = {str(data.samples): set(samples.column("task").unique().to_pylist())}
     if task:
         tasks[str(data.config)] = {task}
     for where, found in tasks.items():
@@ -154,7 +155,7 @@ def check_labels(
                 f"the labels of {folder} are not those of its run's training split: only one of them has "
                 f"{', '.join(different)}; train it again"
             )
-    gold = {label for labels in split.gold for label in labels} - {"O"}
+    gold = distinct(split.gold) - {"O"}
     unknown = sorted(gold - {*config.labels})
     if unknown and not gold & {*config.labels}:
         raise StageError(
@@ -176,7 +177,7 @@ def negative_for(config: ModelConfig, folder: Path, samples: pa.Table, given: st
     """
     if config.task != "re":
         return None
-    here = negative_relation(samples.column("relation").to_pylist(), given)
+    here = negative_relation(samples.column("relation").unique().to_pylist(), given)
     trained = _trained_with(folder, config)
     if here is not None and trained is not None and here != trained:
         raise StageError(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,14 +13,14 @@ from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
 from ..learning.batches import Visuals
-from ..learning.calibration import Found, calibration, found_in, keep_temperature, probabilities_of
+from ..learning.calibration import Judged, found_in, judged_in, keep_temperature
 from ..learning.errors import error_report, errors_markdown, errors_of
 from ..learning.explanations import explanations_table
 from ..learning.inputs import open_extras
 from ..learning.opened import OpenModel, open_model, open_visuals
 from ..learning.predictions import of_all_words, predict_split, predictions_table, score_split
 from ..learning.scores import Scores
-from ..learning.splits import Split, encode_split, read_split, shuffled_images, without_images
+from ..learning.splits import COLUMNS, Split, encode_split, read_split, shuffled_images, without_images
 from ..systems.registry import system_info
 from ..vision.plan import ViewPlan
 from .comparison import check_labels, check_made, check_recorded, check_task, negative_for
@@ -68,7 +69,7 @@ def evaluate(
     own = data.path.resolve() in folder.resolve().parents
     check_recorded(folder)
     opened = open_model(folder, device=device, precision=precision)
-    samples = read_table(data.samples, SAMPLES, "prepare")
+    samples = read_table(data.samples, SAMPLES, "prepare", [*COLUMNS, "task"])
     check_task(opened.config, folder, data, samples, task)
     chosen = _read(opened, data, samples, split, own, tools)
     counted_out = negative_for(opened.config, folder, samples, negative)
@@ -85,25 +86,25 @@ def evaluate(
         chosen = shuffled_images(chosen, shuffle_seed)
     if no_images:
         chosen = without_images(chosen)
-    found = _found(opened, chosen, visuals, tools) if calibrate else None
-    if found is not None:
-        predicted = of_all_words(chosen, found.labels)
+    judged: Judged | None = None
+    if calibrate:
+        valid = replace(_encoded(opened, samples, "valid"), extras=extras)
+        judged, labels = _judged(opened, chosen, valid, visuals, tools)
+        if keep and judged.temperature is None:
+            raise InputError(
+                f"{data.samples} has no valid split whose labels the model knows: no temperature can be kept"
+            )
+        predicted = of_all_words(chosen, labels)
     else:
         predicted = _predict(opened, chosen, visuals, tools)
     explained = _explain(opened, chosen, visuals, tools) if explain else None
     scores = score_split(chosen, predicted, config.task, counted_out)
     predictions = predictions_table(chosen, predicted, visuals)
-    sure = probabilities_of(found) if found is not None else None
+    sure = judged.probabilities(predicted, config.task) if judged is not None else None
     errors = errors_of(predictions, config.task, counted_out, sure)
     scores["errors"] = error_report(predictions, config.task, counted_out)
-    if found is not None:
-        valid = replace(_encoded(opened, samples, "valid"), extras=extras)
-        fitted_on = _found(opened, valid, visuals, tools) if len(valid) else None
-        scores["calibration"] = calibration(found, fitted_on, tools)
-        if keep and scores["calibration"]["temperature"] is None:
-            raise InputError(
-                f"{data.samples} has no valid split whose labels the model knows: no temperature can be kept"
-            )
+    if judged is not None:
+        scores["calibration"] = judged.report(tools)
         if keep:
             keep_temperature(folder, scores["calibration"])
     other = None if own else data.path.resolve().name
@@ -136,11 +137,14 @@ def _encoded(opened: OpenModel, samples: pa.Table, name: str) -> Split:
     return encode_split(samples, name, opened.reader, task=config.task, max_length=config.max_length)
 
 
-def _found(opened: OpenModel, split: Split, visuals: Visuals | None, tools: Tools) -> Found:
-    pad_id = opened.reader.pad_id
-    return found_in(
-        opened.model, split, visuals=visuals, pad_id=pad_id, precision=opened.precision, tools=tools
-    )
+def _judged(
+    opened: OpenModel, chosen: Split, valid: Split, visuals: Visuals | None, tools: Tools
+) -> tuple[Judged, list[list[str]]]:
+    """Return how sure the model is of what it finds, with a temperature of `valid`, and what it finds."""
+    how: dict[str, Any] = {"visuals": visuals, "pad_id": opened.reader.pad_id, "tools": tools}
+    how["precision"] = opened.precision
+    fitted_on = found_in(opened.model, valid, **how) if len(valid) else None
+    return judged_in(opened.model, chosen, fitted_on, **how)
 
 
 def _predict(opened: OpenModel, split: Split, visuals: Visuals | None, tools: Tools) -> list[list[str]]:

@@ -40,7 +40,7 @@ def score_given(
     if not len(gold):
         raise InputError(f"{samples} holds no {split} split; choose another with --split")
     predicted = _predicted(path, gold, task)
-    known = negative_relation(table.column("relation").to_pylist(), negative)
+    known = negative_relation(table.column("relation").unique().to_pylist(), negative)
     scores = score_split(gold, predicted, task, known)
     rows = zip(gold.ids, gold.tokens, gold.gold, predicted, gold.image_keys, strict=True)
     names = ("id", "tokens", "gold", "predicted", "has_image")

@@ -7,39 +7,41 @@ probability of exactly this span with this type, of a relation that of the softm
 
 import json
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
-from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 
 from ...manifests.errors import StageError
 from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.fingerprint import digest_file
+from ..base.ahead import Made
 from ..base.tools import SILENT, Tools
 from ..systems.batch import Batch
 from ..systems.marginals import Chain, span_types
 from ..systems.registry import TEMPERATURE_FILE
 from ..systems.system import Model, Scored
 from .batches import Visuals
-from .errors import Entity
+from .entities import Entity, entities_of
+from .errors import found_of
 from .predictions import over_split
 from .splits import Split
 
 __all__ = [
     "Found",
-    "calibration",
+    "Judged",
     "entity_scores",
     "fit_temperature",
     "found_in",
-    "judged",
+    "judged_in",
     "keep_temperature",
-    "probabilities_of",
     "reliability",
     "temperature_of",
 ]
@@ -56,13 +58,11 @@ _AT_AN_END = 1.01
 class Found:
     """What a model found in a split: of each batch the numbers of its samples, and what it found in them.
 
-    names: the model's labels. split: the one that it was found in, with its gold. labels: of each sample, in
-    the order of the split.
+    names: the model's labels. split: the one that it was found in, with its gold.
     """
 
     names: tuple[str, ...]
     split: Split
-    labels: list[list[str]]
     batches: list[tuple[list[int], Scored]]
 
 
@@ -75,42 +75,107 @@ def found_in(
     precision: str,
     tools: Tools = SILENT,
 ) -> Found:
-    """Return what the model finds in a split, at a temperature of 1."""
+    """Return what the model finds in a split, at a temperature of 1, to fit one on."""
     kept: list[tuple[list[int], Scored]] = []
 
     def each(batch: Batch) -> list[list[str]]:
         kept.append((batch.ids, model.scored(batch)))
         return kept[-1][1].labels
 
-    labels = over_split(model, split, each, visuals=visuals, pad_id=pad_id, precision=precision, tools=tools)
-    return Found(model.config.labels, split, labels, kept)
+    over_split(model, split, each, visuals=visuals, pad_id=pad_id, precision=precision, tools=tools)
+    return Found(model.config.labels, split, kept)
 
 
-def calibration(found: Found, fitted_on: Found | None, tools: Tools = SILENT) -> dict[str, Any]:
-    """Return how far the probabilities of what was found can be trusted.
+class Judged:
+    """How sure a model was of all that it found in a split, and whether it was right.
 
-    Return {"as_it_is": `reliability`, "temperature": the one fitted on the other split, "fitted_on": that
-    split's name, "with_temperature": `reliability`}. fitted_on: None where there is nothing to fit on: the
-    last three are None then.
+    What was found is given batch by batch and not kept: the sums over its label sequences (`Chain`) take some
+    kilobytes a sample, its probabilities some bytes. names: the model's labels. temperature: the one fitted
+    on what was found in another split, or None; probabilities are taken with it as well.
     """
-    result: dict[str, Any] = {
-        "as_it_is": reliability(*judged(found)),
-        "temperature": None,
-        "fitted_on": None,
-        "with_temperature": None,
-    }
-    if fitted_on is not None and (temperature := fit_temperature(fitted_on)) is not None:
-        if not _COLDEST * _AT_AN_END < temperature < _HOTTEST / _AT_AN_END:
+
+    def __init__(self, names: Sequence[str], split: Split, fitted_on: Found | None) -> None:
+        self._names, self._split = names, split
+        self.temperature = None if fitted_on is None else fit_temperature(fitted_on)
+        self._fitted_on = None if fitted_on is None else fitted_on.split.name
+        # Of each entity or relation, and the first of each sample.
+        self._sure, self._tempered, self._right = array("d"), array("d"), array("b")
+        self._first = array("q", [0]) * len(split)
+
+    def add(self, ids: Sequence[int], scored: Scored) -> None:
+        """Take what was found in the samples of these numbers."""
+        for i, row in zip(ids, _found(scored, self._names), strict=True):
+            self._first[i] = len(self._sure)
+            self._sure.extend(row.values())
+            gold = self._split.gold[i]
+            there = {(gold[0], 0, 0)} if scored.chain is None else set(entities_of(gold))
+            self._right.extend(one in there for one in row)
+        if self.temperature is not None:
+            for row in _found(scored, self._names, self.temperature):
+                self._tempered.extend(row.values())
+
+    def judged(self) -> tuple[list[float], list[bool]]:
+        """Return the probability of each entity or relation that was found, and whether it is right."""
+        return self._sure.tolist(), [*map(bool, self._right)]
+
+    def probabilities(self, labels: Sequence[Sequence[str]], task: str) -> Sequence[Mapping[Entity, float]]:
+        """Return of each sample, in the order of the split, the probability of each entity that was found.
+
+        labels: those that were found. A relation, the negative one too, has the words 0 and 0, as in
+        stages.learning.errors.
+        """
+
+        def of(number: int) -> Mapping[Entity, float]:
+            found = found_of(labels[number], task)
+            first = self._first[number]
+            return dict(zip(found, self._sure[first : first + len(found)], strict=True))
+
+        return Made(len(labels), of)
+
+    def report(self, tools: Tools = SILENT) -> dict[str, Any]:
+        """Return how far the probabilities can be trusted.
+
+        Return {"as_it_is": `reliability`, "temperature": the fitted one, "fitted_on": that split's name,
+        "with_temperature": `reliability`}; where there was nothing to fit on, the last three are None.
+        """
+        temperature = self.temperature
+        if temperature is not None and not _COLDEST * _AT_AN_END < temperature < _HOTTEST / _AT_AN_END:
             tools.say(
                 f"warning: the temperature {temperature:.3g} is at the end of what is tried: "
-                f"{fitted_on.split.name} has too few samples, or the model is always right or wrong there"
+                f"{self._fitted_on} has too few samples, or the model is always right or wrong there"
             )
-        result["temperature"], result["fitted_on"] = temperature, fitted_on.split.name
-        result["with_temperature"] = reliability(*judged(found, temperature))
-    return result
+        right = np.array(self._right, bool)
+        return {
+            "as_it_is": reliability(np.array(self._sure), right),
+            "temperature": temperature,
+            "fitted_on": None if temperature is None else self._fitted_on,
+            "with_temperature": None if temperature is None else reliability(np.array(self._tempered), right),
+        }
 
 
-def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int = BINS) -> dict[str, Any]:
+def judged_in(
+    model: Model,
+    split: Split,
+    fitted_on: Found | None,
+    *,
+    visuals: Visuals | None,
+    pad_id: int,
+    precision: str,
+    tools: Tools = SILENT,
+) -> tuple[Judged, list[list[str]]]:
+    """Return how sure the model is of what it finds in a split, and the labels that it finds."""
+    judged = Judged(model.config.labels, split, fitted_on)
+
+    def each(batch: Batch) -> list[list[str]]:
+        scored = model.scored(batch)
+        judged.add(batch.ids, scored)
+        return scored.labels
+
+    labels = over_split(model, split, each, visuals=visuals, pad_id=pad_id, precision=precision, tools=tools)
+    return judged, labels
+
+
+def reliability(confidences: npt.ArrayLike, correct: npt.ArrayLike, bins: int = BINS) -> dict[str, Any]:
     """Return the expected calibration error, and the reliability table that it is the sum of.
 
     The error is the mean distance, weighted by their counts, of confidence and accuracy in bins of equal
@@ -137,39 +202,15 @@ def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int
     }
 
 
-def judged(found: Found, temperature: float = 1.0) -> tuple[list[float], list[bool]]:
-    """Return the score of each entity or relation that was found, and whether it is right."""
-    confidences: list[float] = []
-    correct: list[bool] = []
-    gold = found.split.gold
-    for ids, scored in found.batches:
-        if scored.chain is not None:
-            scores = entity_scores(scored.chain.at(temperature), scored.labels, found.names)
-            for i, row in zip(ids, scores, strict=True):
-                there = set(get_entities(gold[i]))
-                confidences += [score for _, score in row]
-                correct += [entity in there for entity, _ in row]
-        else:
-            confidences += _softened(scored, temperature).amax(dim=-1).tolist()
-            correct += [labels == gold[i] for i, labels in zip(ids, scored.labels, strict=True)]
-    return confidences, correct
-
-
-def probabilities_of(found: Found) -> list[dict[Entity, float]]:
-    """Return of each sample, in the order of the split, the probability of each entity that was found.
-
-    A relation, the negative one too, has the words 0 and 0, as in stages.learning.errors.
-    """
-    result: list[dict[Entity, float]] = [{} for _ in found.labels]
-    for ids, scored in found.batches:
-        if scored.chain is not None:
-            for i, row in zip(ids, entity_scores(scored.chain, scored.labels, found.names), strict=True):
-                result[i] = dict(row)
-        else:
-            sure = _softened(scored).amax(dim=-1).tolist()
-            for i, labels, probability in zip(ids, scored.labels, sure, strict=True):
-                result[i] = {(labels[0], 0, 0): probability}
-    return result
+def _found(scored: Scored, names: Sequence[str], temperature: float = 1.0) -> Iterator[dict[Entity, float]]:
+    """Yield what was found in each sample of a batch, with its probability."""
+    if scored.chain is not None:
+        sums = scored.chain if temperature == 1.0 else scored.chain.at(temperature)
+        yield from map(dict, entity_scores(sums, scored.labels, names))
+    else:
+        sure = _softened(scored, temperature).amax(dim=-1).tolist()
+        for labels, probability in zip(scored.labels, sure, strict=True):
+            yield {(labels[0], 0, 0): probability}
 
 
 def entity_scores(
@@ -179,7 +220,7 @@ def entity_scores(
 
     labels: the tags of each text's words. names: those of the chain's tags, in their order.
     """
-    entities = [get_entities(list(tags)) for tags in labels]
+    entities = [entities_of(tags) for tags in labels]
     found = [[(entity, 0.0) for entity in row] for row in entities]
     for kind, tags in span_types(names).items():
         places = [

@@ -4,13 +4,16 @@ As Python's objects, the words and tags of a million samples would take 5 GB.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Column", "distinct", "rows_of", "taken"]
+__all__ = ["COLUMNS", "Column", "distinct", "in_arrow", "rows_of", "sizes", "taken"]
+
+COLUMNS = ("id", "split", "tokens", "tags", "head", "tail", "relation", "groups", "image_key")
+"""The columns of samples.parquet that a split is read from."""
 
 T = TypeVar("T")
 
@@ -48,6 +51,11 @@ class Column(Sequence[T], Generic[T]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def in_arrow(self) -> pa.ChunkedArray:
+        """Return the items as they are in Arrow, where those that are nothing are null."""
+        return self._values
+
     def taken(self, numbers: Sequence[int]) -> "Column[T]":
         """Return the items of these numbers, in this order."""
         return Column(self._values.take(pa.array(numbers, pa.int64())), self._none)
@@ -77,3 +85,27 @@ def rows_of(table: pa.Table, name: str, value: str) -> pa.Table:
     if len(places) and places[-1] - places[0] + 1 == len(places):
         return table.slice(int(places[0]), len(places))
     return table.take(pa.array(places))
+
+
+def in_arrow(items: Sequence[object], kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    """Return items of a kind as Arrow has them."""
+    return items.in_arrow if isinstance(items, Column) else pa.array(items, kind)
+
+
+def sizes(lists: Sequence[Sequence[object]]) -> list[int]:
+    """Return how many items each list has."""
+    if not isinstance(lists, Column):
+        return [len(each) for each in lists]
+    found: list[int] = pc.fill_null(pc.list_value_length(lists.in_arrow), 0).to_pylist()
+    return found
+
+
+def rows_in_turn(table: pa.Table, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table, of which some are Python's objects at one time."""
+    for batch in table.select(columns).to_batches(_AT_ONCE):
+        yield from batch.to_pylist()
+
+
+def rows_named(table: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """Return the rows with these ids, in their order, each of which is there once."""
+    return table.take(pc.index_in(pa.array(ids, pa.string()), table["id"].combine_chunks()))

@@ -9,21 +9,31 @@ A relation is treated as an entity on one and the same place: it is right, of th
 negative relation was predicted) or spurious (the gold is the negative one).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from seqeval.metrics.sequence_labeling import get_entities
+import pyarrow.compute as pc
 
 from ...manifests.printable import in_markdown, markdown_table
 from ...manifests.schemas import ERRORS
 from ...manifests.tables import table_of
+from .columns import rows_in_turn
+from .entities import Entity, entities_of
 
-__all__ = ["KINDS", "Entity", "Pair", "error_report", "errors_markdown", "errors_of", "found_of", "paired"]
-
-Entity = tuple[str, int, int]
-"""A type, and the numbers of an entity's first and last word; a relation with the numbers 0 and 0."""
+__all__ = [
+    "KINDS",
+    "SHOWN",
+    "Entity",
+    "Pair",
+    "error_report",
+    "errors_markdown",
+    "errors_of",
+    "found_of",
+    "paired",
+]
 
 CORRECT, TYPE, BOUNDARY, BOTH, MISSED, SPURIOUS = KINDS = (
     "correct",
@@ -42,6 +52,13 @@ _SCHEMES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "partial": (frozenset({CORRECT, TYPE}), frozenset({BOUNDARY, BOTH})),
     "type": (frozenset({CORRECT, BOUNDARY}), frozenset()),
 }
+
+
+SHOWN = 1000
+"""Errors of each kind on a page for people."""
+
+# Rows that are Python's objects at one time.
+_AT_ONCE = 2**12
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,7 @@ class Pair:
 def found_of(labels: Sequence[str], task: str, negative: str | None = None) -> list[Entity]:
     """Return what labels say is there. labels: BIO tags, or a list of one relation."""
     if task == "ner":
-        return [(name, first, last) for name, first, last in get_entities(list(labels))]
+        return entities_of(labels)
     return [] if labels[0] == negative else [(labels[0], 0, 0)]
 
 
@@ -90,14 +107,6 @@ def paired(gold: Sequence[Entity], predicted: Sequence[Entity]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (pair.gold or pair.predicted or ("", 0, 0))[1:])
 
 
-def _pairs_of(
-    predictions: pa.Table, task: str, negative: str | None
-) -> Iterator[tuple[dict[str, Any], list[Pair]]]:
-    """Yield each row of predictions (manifests.schemas.PREDICTIONS) with its pairs."""
-    for row in predictions.select(["id", "split", "tokens", "gold", "predicted"]).to_pylist():
-        yield row, paired(*(found_of(row[which], task, negative) for which in ("gold", "predicted")))
-
-
 def error_report(predictions: pa.Table, task: str, negative: str | None = None) -> dict[str, Any]:
     """Return what was right and wrong in predictions (manifests.schemas.PREDICTIONS), as JSON values.
 
@@ -105,15 +114,22 @@ def error_report(predictions: pa.Table, task: str, negative: str | None = None) 
     each scheme, {} for relations, "confusion": {"types": names, "counts": rows of gold, columns of
     predictions}}. The last row of the confusion is what is spurious, and its last column what is missed.
     """
-    pairs = [pair for _, some in _pairs_of(predictions, task, negative) for pair in some]
-    kinds = {kind: sum(pair.kind == kind for pair in pairs) for kind in KINDS}
-    both = {one[0] for pair in pairs for one in (pair.gold, pair.predicted) if one is not None}
-    types = sorted(both)
-    place = {name: number for number, name in enumerate(types)}
+    kinds = dict.fromkeys(KINDS, 0)
+    taken: Counter[tuple[str | None, str | None]] = Counter()
+    for row in rows_in_turn(predictions, ["gold", "predicted"]):
+        gold = found_of(row["gold"], task, negative)
+        if row["gold"] == row["predicted"]:
+            kinds[CORRECT] += len(gold)
+            taken.update((name, name) for name, _, _ in gold)
+            continue
+        for pair in paired(gold, found_of(row["predicted"], task, negative)):
+            kinds[pair.kind] += 1
+            taken[pair.gold and pair.gold[0], pair.predicted and pair.predicted[0]] += 1
+    types = sorted({name for pair in taken for name in pair if name is not None})
+    place: dict[str | None, int] = {None: len(types), **{name: number for number, name in enumerate(types)}}
     counts = [[0] * (len(types) + 1) for _ in range(len(types) + 1)]
-    for pair in pairs:
-        row, column = (len(types) if one is None else place[one[0]] for one in (pair.gold, pair.predicted))
-        counts[row][column] += 1
+    for (one, other), count in taken.items():
+        counts[place[one]][place[other]] = count
     schemes = _schemes(kinds) if task == "ner" else {}
     return {"kinds": kinds, "schemes": schemes, "confusion": {"types": types, "counts": counts}}
 
@@ -142,34 +158,43 @@ def errors_of(
 
     scores: of each sample, the probability of what was found in it; None where it is not known.
     """
-    rows = []
-    for number, (row, pairs) in enumerate(_pairs_of(predictions, task, negative)):
-        for pair in pairs:
-            if pair.kind == CORRECT:
-                continue
-            spans = {
-                which: None if one is None or task != "ner" else [one[1], one[2] + 1]
-                for which, one in (("gold", pair.gold), ("predicted", pair.predicted))
-            }
-            known = scores[number] if scores is not None else {}
-            rows.append(
-                {
-                    "id": row["id"],
-                    "split": row["split"],
-                    "kind": pair.kind,
-                    "gold_type": pair.gold and pair.gold[0],
-                    "gold_words": spans["gold"],
-                    "predicted_type": pair.predicted and pair.predicted[0],
-                    "predicted_words": spans["predicted"],
-                    "probability": known.get(pair.predicted) if pair.predicted is not None else None,
-                    "tokens": row["tokens"],
-                }
-            )
-    return table_of(ERRORS, rows)
+    parts: list[pa.Table] = []
+    rows: list[dict[str, Any]] = []
+    for number, row in enumerate(rows_in_turn(predictions, ["id", "split", "tokens", "gold", "predicted"])):
+        if row["gold"] != row["predicted"]:
+            rows += _errors_in(row, task, negative, scores[number] if scores is not None else {})
+        if len(rows) >= _AT_ONCE:
+            parts.append(table_of(ERRORS, rows))
+            rows = []
+    return pa.concat_tables([*parts, table_of(ERRORS, rows)])
+
+
+def _errors_in(
+    row: Mapping[str, Any], task: str, negative: str | None, known: Mapping[Entity, float]
+) -> Iterator[dict[str, Any]]:
+    """Yield the errors in a row of predictions. known: the probability of what was found in it."""
+    for pair in paired(*(found_of(row[which], task, negative) for which in ("gold", "predicted"))):
+        if pair.kind == CORRECT:
+            continue
+        spans = {
+            which: None if one is None or task != "ner" else [one[1], one[2] + 1]
+            for which, one in (("gold", pair.gold), ("predicted", pair.predicted))
+        }
+        yield {
+            "id": row["id"],
+            "split": row["split"],
+            "kind": pair.kind,
+            "gold_type": pair.gold and pair.gold[0],
+            "gold_words": spans["gold"],
+            "predicted_type": pair.predicted and pair.predicted[0],
+            "predicted_words": spans["predicted"],
+            "probability": known.get(pair.predicted) if pair.predicted is not None else None,
+            "tokens": row["tokens"],
+        }
 
 
 def errors_markdown(title: str, report: Mapping[str, Any], errors: pa.Table) -> str:
-    """Return a page on the errors: counts, schemes, confusion, and every error with its sample."""
+    """Return a page on the errors: counts, schemes, confusion, and SHOWN errors of each kind with samples."""
     counts = [[kind, str(count)] for kind, count in report["kinds"].items()]
     parts = [f"# {in_markdown(title)}", markdown_table(["what", "how many"], counts)]
     if report["schemes"]:
@@ -184,17 +209,18 @@ def errors_markdown(title: str, report: Mapping[str, Any], errors: pa.Table) -> 
         for name, row in zip([*types, "spurious"], report["confusion"]["counts"], strict=True)
     ]
     parts += ["Rows are gold, columns predictions.", markdown_table(["", *types, "missed"], rows)]
-    by_kind: dict[str, list[dict[str, Any]]] = {}
-    for row in errors.to_pylist():
-        by_kind.setdefault(row["kind"], []).append(row)
     for kind in KINDS[1:]:
-        if own := by_kind.get(kind):
-            lines = [
-                [row["id"], _said(row, "gold"), _said(row, "predicted"), _sure(row), " ".join(row["tokens"])]
-                for row in own
-            ]
-            parts.append(f"## {kind}: {len(own)}")
-            parts.append(markdown_table(["sample", "gold", "predicted", "probability", "text"], lines))
+        places = pc.indices_nonzero(pc.equal(errors["kind"], kind))
+        if not len(places):
+            continue
+        lines = [
+            [row["id"], _said(row, "gold"), _said(row, "predicted"), _sure(row), " ".join(row["tokens"])]
+            for row in errors.take(places[:SHOWN]).to_pylist()
+        ]
+        parts.append(f"## {kind}: {len(places)}")
+        if len(places) > SHOWN:
+            parts.append(f"The first {SHOWN} of them; the table beside this page has all.")
+        parts.append(markdown_table(["sample", "gold", "predicted", "probability", "text"], lines))
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,12 +1,11 @@
 """Prediction over a split, its scores, and its table."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pyarrow as pa
 
 from ...manifests.schemas import PREDICTIONS
-from ...manifests.tables import table_of
 from ..base.ahead import prefetched
 from ..base.arithmetic import autocast
 from ..base.tools import SILENT, Tools
@@ -14,12 +13,15 @@ from ..systems.batch import Batch
 from ..systems.system import Model
 from ..text.encoded import lengths_of
 from .batches import Visuals, batches
+from .columns import in_arrow, sizes
 from .scores import Scores, score_entities, score_relations
 from .splits import Split
 
 __all__ = ["of_all_words", "over_split", "predict_split", "predictions_table", "score_split"]
 
 R = TypeVar("R")
+
+_WORDS = pa.list_(pa.string())
 
 
 def over_split(
@@ -43,7 +45,7 @@ def over_split(
     device = next(model.parameters()).device
     by_length = sorted(range(len(split)), key=lengths_of(split.texts).__getitem__)
     order = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-    found: dict[int, R] = {}
+    found: list[R | None] = [None] * len(split)
     bar = tools.bar(len(split), f"predict {split.name}", "sample")
     task = model.config.task
     made = batches(split, order, task=task, pad_id=pad_id, label_ids=None, visuals=visuals, device=device)
@@ -51,10 +53,11 @@ def over_split(
         bar.update(len(batch.ids))
         with autocast(device, precision):
             results = each(batch.to(device))
-        found.update(zip(batch.ids, results, strict=True))
+        for number, result in zip(batch.ids, results, strict=True):
+            found[number] = result
         between()
     bar.close()
-    return [found[i] for i in range(len(split))]
+    return cast(list[R], found)  # every sample is in one batch
 
 
 def predict_split(
@@ -86,11 +89,11 @@ def predict_split(
     return of_all_words(split, predicted)
 
 
-def of_all_words(split: Split, predicted: Sequence[Sequence[str]]) -> list[list[str]]:
+def of_all_words(split: Split, predicted: Sequence[list[str]]) -> list[list[str]]:
     """Return predictions in the order of `split` with an O for each word beyond the length limit."""
     return [
-        [*labels, *["O"] * (len(gold) - len(labels))]
-        for labels, gold in zip(predicted, split.gold, strict=True)
+        labels if (beyond := gold - len(labels)) == 0 else [*labels, *["O"] * beyond]
+        for labels, gold in zip(predicted, sizes(split.gold), strict=True)
     ]
 
 
@@ -109,18 +112,14 @@ def score_split(
 
 def predictions_table(split: Split, predicted: Sequence[Sequence[str]], visuals: Visuals | None) -> pa.Table:
     """Return predictions in the order of `split` as a table (manifests.schemas.PREDICTIONS)."""
-    rows = zip(split.ids, split.tokens, split.gold, predicted, split.image_keys, strict=True)
-    return table_of(
-        PREDICTIONS,
-        [
-            {
-                "id": id_,
-                "split": split.name,
-                "tokens": tokens,
-                "gold": gold,
-                "predicted": guess,
-                "has_image": visuals is not None and key in visuals,
-            }
-            for id_, tokens, gold, guess, key in rows
-        ],
-    )
+    columns = {
+        "id": in_arrow(split.ids, pa.string()),
+        "split": pa.repeat(pa.scalar(split.name, pa.string()), len(split)),
+        "tokens": in_arrow(split.tokens, _WORDS),
+        "gold": in_arrow(split.gold, _WORDS),
+        "predicted": in_arrow(predicted, _WORDS),
+        "has_image": pa.array(
+            [visuals is not None and key in visuals for key in split.image_keys], pa.bool_()
+        ),
+    }
+    return pa.table(columns, PREDICTIONS)

@@ -1,21 +1,20 @@
 """Scores of entity and relation extraction, as method papers report them.
 
-Entities: micro precision, recall and F1 over exact (type, span) matches of IOB2 tags, by seqeval. Relations:
-micro scores with the negative relation left out of predicted and gold positives; accuracy includes it, by
-scikit-learn.
+Entities: micro precision, recall and F1 over exact (type, span) matches of IOB2 tags, as seqeval counts them.
+Relations: micro scores with the negative relation left out of predicted and gold positives; accuracy includes
+it, by scikit-learn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from seqeval.metrics import classification_report
-from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-__all__ = ["Scores", "score_entities", "score_relations"]
+from .entities import entities_of
 
-_NOTHING = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}
+__all__ = ["Scores", "score_entities", "score_relations"]
 
 Scores = dict[str, Any]
 """{"precision", "recall", "f1", "support", "per_type": {type: ...}, "per_group": {group: ...}}.
@@ -44,43 +43,30 @@ def score_entities(
     A predicted mention belongs to the group of the gold mention that it overlaps first; one that overlaps
     none is an error of the overall score and of no group.
     """
-    empty = all(tag == "O" for tags in (*gold, *predicted) for tag in tags)
-    # seqeval averages an empty report to NaN, and warns.
-    report = (
-        {"micro avg": _NOTHING}
-        if empty
-        else classification_report(gold, predicted, output_dict=True, zero_division=0)
-    )
-    result = _from_report(report["micro avg"])
-    result["per_type"] = {
-        name: _from_report(row) for name, row in sorted(report.items()) if not name.endswith(" avg")
-    }
-    counts: dict[str, list[int]] = {}  # group: correct, predicted, gold
+    # Of each type and each group: correct, predicted, gold.
+    per_type: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    per_group: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for gold_tags, predicted_tags, names in zip(gold, predicted, groups or [()] * len(gold), strict=True):
-        if not names:
-            continue
-        mentions = get_entities(list(gold_tags))
+        mentions, guesses = entities_of(gold_tags), entities_of(predicted_tags)
+        for mention in mentions:
+            per_type[mention[0]][2] += 1
+        for guess in guesses:
+            per_type[guess[0]][1] += 1
+            per_type[guess[0]][0] += guess in mentions
         for name in names:
-            counts.setdefault(name, [0, 0, 0])[2] += 1
-        for mention in get_entities(list(predicted_tags)):
+            per_group[name][2] += 1
+        for guess in guesses if names else ():
             overlapped = [
-                i for i, (_, start, end) in enumerate(mentions) if start <= mention[2] and mention[1] <= end
+                i for i, (_, start, end) in enumerate(mentions) if start <= guess[2] and guess[1] <= end
             ]
             if overlapped:
-                count = counts[names[overlapped[0]]]
+                count = per_group[names[overlapped[0]]]
                 count[1] += 1
-                count[0] += mention in mentions
-    result["per_group"] = {name: _scores(*count) for name, count in sorted(counts.items())}
+                count[0] += guess in mentions
+    result = _scores(*(sum(count[place] for count in per_type.values()) for place in range(3)))
+    result["per_type"] = {name: _scores(*count) for name, count in sorted(per_type.items())}
+    result["per_group"] = {name: _scores(*count) for name, count in sorted(per_group.items())}
     return result
-
-
-def _from_report(row: Mapping[str, float]) -> Scores:
-    return {
-        "precision": float(row["precision"]),
-        "recall": float(row["recall"]),
-        "f1": float(row["f1-score"]),
-        "support": int(row["support"]),
-    }
 
 
 def score_relations(

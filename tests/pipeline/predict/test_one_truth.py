@@ -11,7 +11,7 @@ from hmnet_pipe.manifests.schemas import IMAGES, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.predict.command import model_meant
 from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
-from hmnet_pipe.stages.learning.calibration import found_in, judged
+from hmnet_pipe.stages.learning.calibration import judged_in
 from hmnet_pipe.stages.learning.opened import open_model, open_visuals
 from hmnet_pipe.stages.learning.splits import encode_split
 
@@ -77,14 +77,8 @@ def scores_of(model: Path, run: RunFolder, pixels: bool) -> list[float]:
     plan = stage_of(run.path, "extract").plan() if pixels else None
     visuals = open_visuals(opened, run, plan, None if pixels else "pyramid")
     pad_id, precision = opened.reader.pad_id, opened.precision
-    found = found_in(opened.model, split, visuals=visuals, pad_id=pad_id, precision=precision)
-    confidences = iter(judged(found)[0])
-    by_sample = {
-        i: [next(confidences) for tag in tags if tag.startswith("B-")]
-        for ids, scored in found.batches
-        for i, tags in zip(ids, scored.labels, strict=True)
-    }
-    return [score for i in range(len(split)) for score in by_sample[i]]
+    judged, labels = judged_in(opened.model, split, None, visuals=visuals, pad_id=pad_id, precision=precision)
+    return [score for known in judged.probabilities(labels, "ner") for score in known.values()]
 
 
 def test_a_model_from_pixels_needs_no_weights_but_its_own(run: Path, tmp_path: Path) -> None:

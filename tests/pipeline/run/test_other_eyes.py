@@ -22,7 +22,7 @@ from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
-from hmnet_pipe.stages.learning.calibration import found_in, judged
+from hmnet_pipe.stages.learning.calibration import judged_in
 from hmnet_pipe.stages.learning.opened import open_model, open_visuals
 from hmnet_pipe.stages.learning.splits import encode_split
 from hmnet_pipe.stages.vision import sets
@@ -153,10 +153,10 @@ def test_a_model_finds_in_pixels_what_it_found_in_the_cache_also_where_its_backb
     opened = open_model(model)
     split = encode_split(read_table(run.samples, SAMPLES), "test", opened.reader, task="ner", max_length=128)
     visuals = open_visuals(opened, run, None, "pyramid")
-    found = found_in(
-        opened.model, split, visuals=visuals, pad_id=opened.reader.pad_id, precision=opened.precision
+    judged, _ = judged_in(
+        opened.model, split, None, visuals=visuals, pad_id=opened.reader.pad_id, precision=opened.precision
     )
-    scores = [score for score in judged(found)[0] if score]
+    scores = [score for score in judged.judged()[0] if score]
     entities = [entity for one in here for entity in one.entities]
     assert len(entities) > 0
     assert sorted(entity.score for entity in entities) == pytest.approx(sorted(scores), abs=1e-5)

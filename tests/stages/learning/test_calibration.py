@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,14 @@ from hmnet_pipe.pipeline.report.text import calibration_table
 from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
 from hmnet_pipe.stages.learning.calibration import (
     Found,
-    calibration,
+    Judged,
     fit_temperature,
-    judged,
     reliability,
     temperature_of,
 )
 from hmnet_pipe.stages.learning.splits import Split
 from hmnet_pipe.stages.systems.heads import best_tags, bio_crf
-from hmnet_pipe.stages.systems.marginals import chain_of
+from hmnet_pipe.stages.systems.marginals import Chain, chain_of
 from hmnet_pipe.stages.systems.registry import TEMPERATURE_FILE
 from hmnet_pipe.stages.systems.system import Scored
 
@@ -54,7 +54,7 @@ def relations(scale: float, seed: int = 0) -> Found:
     halves = [list(range(0, 15)), list(range(15, SAMPLES_OF_EACH))]
     probabilities = (scale * scores).softmax(dim=-1)
     batches = [(ids, Scored([labels[i] for i in ids], probabilities=probabilities[ids])) for ids in halves]
-    return Found(RELATIONS, split_of(gold), labels, batches)
+    return Found(RELATIONS, split_of(gold), batches)
 
 
 def entities(scale: float) -> Found:
@@ -72,7 +72,15 @@ def entities(scale: float) -> Found:
     gold = [tags if i % 2 else labels[i - 5 if i >= 5 else i][: len(tags)] for i, tags in enumerate(labels)]
     gold = [["B-PER"] * len(tags) if i % 6 == 0 else tags for i, tags in enumerate(gold)]
     chain = chain_of(crf, emissions, mask)
-    return Found(TAGS, split_of(gold), labels, [(list(range(SAMPLES_OF_EACH)), Scored(labels, chain=chain))])
+    return Found(TAGS, split_of(gold), [(list(range(SAMPLES_OF_EACH)), Scored(labels, chain=chain))])
+
+
+def judge(found: Found, fitted_on: Found | None = None) -> Judged:
+    """Return how sure the model is of what it found, batch by batch."""
+    judged = Judged(found.names, found.split, fitted_on)
+    for ids, scored in found.batches:
+        judged.add(ids, scored)
+    return judged
 
 
 def loss_by_loop(found: Found, temperature: float) -> float:
@@ -168,16 +176,16 @@ def test_a_sample_whose_gold_the_model_does_not_know_decides_no_temperature() ->
     unmoved = fit_temperature(found)
     found.batches[0][1].probabilities[3] = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     assert fit_temperature(found) == unmoved
-    assert fit_temperature(Found(("x",), found.split, found.labels, found.batches)) is None
+    assert fit_temperature(Found(("x",), found.split, found.batches)) is None
 
 
 def test_an_entity_is_right_where_its_span_and_type_are_in_gold() -> None:
     found = entities(2.0)
     ((_, scored),) = found.batches
     assert scored.chain is not None
-    sure, right = judged(found, 1.5)
-    chain, at = scored.chain.at(1.5), 0
-    for text, (tags, gold) in enumerate(zip(found.labels, found.split.gold, strict=True)):
+    sure, right = judge(found).judged()
+    chain, at = scored.chain, 0
+    for text, (tags, gold) in enumerate(zip(scored.labels, found.split.gold, strict=True)):
         for first, tag in enumerate(tags):
             if not tag.startswith("B-"):
                 continue
@@ -193,8 +201,44 @@ def test_an_entity_is_right_where_its_span_and_type_are_in_gold() -> None:
     assert 0 < sum(right) < len(right)
 
 
+def test_each_sample_has_the_probabilities_of_what_was_found_in_it() -> None:
+    """Batches in any order: a text is asked for by its number in the split."""
+    found = entities(2.0)
+    ((_, scored),) = found.batches
+    assert scored.chain is not None
+    plain, split = scored.chain, found.split
+    judged = Judged(TAGS, split, None)
+    for ids in ([*range(20, SAMPLES_OF_EACH)], [*range(20)]):
+        part = chain_of_texts(plain, ids)
+        judged.add(ids, Scored([scored.labels[i] for i in ids], chain=part))
+    for i, known in enumerate(judged.probabilities(scored.labels, "ner")):
+        for (kind, first, last), sure in known.items():
+            spans = plain.spans(TAGS.index(f"B-{kind}"), TAGS.index(f"I-{kind}"))
+            assert sure == pytest.approx(spans[i, first, last].item(), abs=1e-12)
+    assert sum(map(len, judged.probabilities(scored.labels, "ner"))) == len(judged.judged()[0]) > 0
+    tempered = judge(found, found).report()["with_temperature"]
+    assert tempered == judge(at(found, fit_temperature(found))).report()["as_it_is"]
+
+
+def chain_of_texts(chain: Chain, ids: list[int]) -> Chain:
+    """Return the sums of some texts of a batch."""
+    texts = {
+        name: getattr(chain, name)[ids] for name in ("emissions", "mask", "forward", "backward", "total")
+    }
+    return replace(chain, **texts)
+
+
+def at(found: Found, temperature: float | None) -> Found:
+    """Return what was found as if the model's scores were divided by a temperature."""
+    assert temperature is not None
+    ((ids, scored),) = found.batches
+    assert scored.chain is not None
+    scored = replace(scored, chain=scored.chain.at(temperature))
+    return replace(found, batches=[(ids, scored)])
+
+
 def test_a_temperature_makes_an_overconfident_model_honest() -> None:
-    report = calibration(relations(6.0), relations(6.0, seed=1))
+    report = judge(relations(6.0), relations(6.0, seed=1)).report()
     assert report["with_temperature"]["error"] < report["as_it_is"]["error"]
     assert report["with_temperature"]["accuracy"] == report["as_it_is"]["accuracy"]
     table = calibration_table(report)

@@ -2,13 +2,18 @@
 
 import itertools
 import random
+import tracemalloc
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hmnet_pipe.manifests.schemas import PREDICTIONS
 from hmnet_pipe.manifests.tables import table_of
+from hmnet_pipe.stages.learning import columns
+from hmnet_pipe.stages.learning import errors as errors_module
 from hmnet_pipe.stages.learning.errors import (
     KINDS,
+    SHOWN,
     Entity,
     error_report,
     errors_markdown,
@@ -169,3 +174,33 @@ def test_nothing_at_all_has_no_error_and_scores_nothing() -> None:
     assert set(report["kinds"].values()) == {0}
     assert report["schemes"]["strict"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
     assert report["confusion"] == {"types": [], "counts": [[0]]}
+
+
+def test_a_page_of_errors_shows_some_of_each_kind_and_says_how_many_there_are() -> None:
+    table = predictions([(["B-PER"], ["O"])] * (SHOWN + 5) + [(["O"], ["B-LOC"])] * 3)
+    errors = errors_of(table, "ner")
+    page = errors_markdown("Errors", error_report(table, "ner"), errors)
+    assert errors.num_rows == SHOWN + 8
+    assert f"## missed: {SHOWN + 5}\n\nThe first {SHOWN} of them;" in page
+    assert f"| s{SHOWN - 1} |" in page
+    assert f"| s{SHOWN} |" not in page
+    assert "## spurious: 3\n\n| sample |" in page
+
+
+def test_errors_of_many_samples_hold_few_of_them_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python's objects, 5,000 samples of 20 words take some 10 MB."""
+    for module in (columns, errors_module):
+        monkeypatch.setattr(module, "_AT_ONCE", 100)
+    tokens = pa.array([[f"word{number}" for number in range(20)]] * 5000)
+    labels = [pa.array([each] * len(tokens)) for each in (tags(20, ("PER", 3, 4)), tags(20, ("PER", 3, 3)))]
+    names = pa.array([f"s{i}" for i in range(len(tokens))])
+    split, there = (pa.repeat(pa.scalar(value), len(tokens)) for value in ("test", True))
+    table = pa.table([names, split, tokens, *labels, there], PREDICTIONS)
+    tracemalloc.start()
+    try:
+        report, errors = error_report(table, "ner"), errors_of(table, "ner")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report["kinds"]["boundary"] == errors.num_rows == len(tokens)
+    assert peak < 2e6

@@ -1,11 +1,14 @@
-"""Scores against a count by hand that shares nothing with seqeval or scikit-learn."""
+"""Scores against a count by hand that shares nothing with scikit-learn, and entities against seqeval."""
 
 import random
 from collections import Counter
 from typing import Any
 
 import pytest
+from hmnet_pipe.stages.learning.entities import entities_of
 from hmnet_pipe.stages.learning.scores import score_entities, score_relations
+from seqeval.metrics import classification_report
+from seqeval.metrics.sequence_labeling import get_entities
 
 TYPES = ("LOC", "MISC", "PER")
 RELATIONS = ("None", "/per/loc", "/per/org", "/loc/loc")
@@ -217,3 +220,26 @@ def test_relations_are_scored_per_group_over_the_groups_own_samples() -> None:
                 sum(map(str.__eq__, truths, answers)) / len(members)
             )
         assert set(scores["per_group"]) <= {"ambiguous", "clear"}
+
+
+def test_entities_are_those_of_seqeval_also_where_tags_are_no_valid_sequence() -> None:
+    tags = ["O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in ("PER", "LOC", "a-b"))]
+    rng = random.Random(0)
+    rows = [[rng.choice(tags) for _ in range(rng.randrange(12))] for _ in range(2000)]
+    for row in rows:
+        assert entities_of(row) == get_entities(row)
+    gold = [row for row in rows if row]
+    guess = [[rng.choice(tags) if rng.random() < 0.3 else tag for tag in row] for row in gold]
+    report = classification_report(gold, guess, output_dict=True, zero_division=0)
+    scores = score_entities(gold, guess)
+    for name in ("PER", "LOC", "a-b"):
+        assert scores["per_type"][name] == {
+            "precision": report[name]["precision"],
+            "recall": report[name]["recall"],
+            "f1": report[name]["f1-score"],
+            "support": report[name]["support"],
+        }
+    assert (scores["f1"], scores["support"]) == (
+        report["micro avg"]["f1-score"],
+        report["micro avg"]["support"],
+    )

@@ -1,12 +1,15 @@
 """Tests of differences, against enumeration, scipy and loops."""
 
 import itertools
+from time import process_time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from hmnet_pipe.stages.learning.significance import (
+    Counted,
     compare,
     counts_of,
     f1_of,
@@ -137,17 +140,35 @@ def test_holm_corrects_for_the_number_of_comparisons_in_order() -> None:
 def test_rows_of_a_sentence_are_counted_together() -> None:
     words = [["Ada", "met", "Alan"], ["Ada", "met", "Alan"], ["Paris"]]
     relations = counts_of(
-        words, [["peer"], ["None"], ["in"]], [["peer"], ["peer"], ["None"]], task="re", negative="None"
+        pa.array(words),
+        [["peer"], ["None"], ["in"]],
+        [["peer"], ["peer"], ["None"]],
+        task="re",
+        negative="None",
     )
-    assert relations == {("Ada", "met", "Alan"): [1, 2, 1], ("Paris",): [0, 0, 1]}
-    tags = counts_of([["New", "York"]], [["B-LOC", "I-LOC"]], [["B-LOC", "O"]], task="ner")
-    assert tags == {("New", "York"): [0, 1, 1]}
+    assert relations.sentences.to_pylist() == ["Ada\x1fmet\x1fAlan", "Paris"]
+    assert relations.counts.tolist() == [[1, 2, 1], [0, 0, 1]]
+    tags = counts_of(pa.array([["New", "York"]]), [["B-LOC", "I-LOC"]], [["B-LOC", "O"]], task="ner")
+    assert tags.counts.tolist() == [[0, 1, 1]]
 
 
 def test_a_comparison_is_of_the_same_sentences() -> None:
-    here: dict[tuple[str, ...], list[int]] = {("a",): [1, 1, 1], ("b",): [0, 1, 1]}
-    there: dict[tuple[str, ...], list[int]] = {("a",): [1, 1, 1]}
-    with pytest.raises(ValueError, match="same sentences"):
-        compare([here], [there])
-    found = compare([here, here], [here, here])
-    assert (found.value, found.p, found.seeds) == (0.0, 1.0, 2)
+    here = Counted(pa.array(["a", "b"]), np.array([[1, 1, 1], [0, 1, 1]]))
+    for sentences in (["a"], ["a", "c"], ["a", "b", "c"]):
+        there = Counted(pa.array(sentences), np.ones((len(sentences), 3), np.int64))
+        with pytest.raises(ValueError, match="same sentences"):
+            compare([here], [there])
+    turned = Counted(here.sentences[::-1], here.counts[::-1])
+    found = compare([here, turned], [here, here])
+    assert (found.value, found.low, found.high, found.p, found.seeds) == (0.0, 0.0, 0.0, 1.0, 2)
+
+
+def test_a_million_sentences_take_what_their_kinds_do() -> None:
+    """10,000 draws of each would be 80 GB, and hours; the result is as sharp as so many make it."""
+    one, other = (np.repeat(each, 10_000, axis=1) for each in pair(100, seeds=1, better=0.2))
+    started = process_time()
+    low, high = interval(one, other)
+    assert randomisation(one, other) == pytest.approx(1 / 10_001)
+    assert process_time() - started < 20
+    value = float((f1_of(one.sum(axis=1)) - f1_of(other.sum(axis=1))).mean())
+    assert low < value < high < low + 0.005
