@@ -163,11 +163,11 @@ SOAK   ?= --kills 30 --flips 1000 --seed 1
 check: lint types  ## check style and types, and run the fast tests: for every change
 	$(PYTEST) -m 'not slow'
 
-test: lint types  ## check style and types, and run all tests
-	$(PYTEST)
+test: lint types  ## check style and types, and run all tests but those of soak alone
+	$(PYTEST) -m 'not soak'
 
-soak: $(INSTALLED)  ## run the campaigns of random faults at full length; SOAK holds their counts and seed
-	$(PYTEST) -m campaign $(SOAK)
+soak: $(INSTALLED)  ## run the longest tests, and campaigns of random faults at full length (SOAK: their counts and seed)
+	$(PYTEST) -m 'campaign or soak' $(SOAK)
 
 lint: $(INSTALLED)  ## check style
 	$(BIN)/ruff check .

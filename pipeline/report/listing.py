@@ -1,7 +1,7 @@
 """What `doctor` lists: encoders, detectors and backbones, those that are taken and those that are refused."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ...stages.base.settings import HUB, TIMM
@@ -13,6 +13,8 @@ from ...stages.vision.detectors import DETECTORS, families
 from .text import text_table
 
 __all__ = ["LISTINGS", "Listing"]
+
+_STEPS = ("forward", "extract", "train step", "finetune step")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,23 @@ class Listing:
 
 
 def _encoders() -> Listing:
-    taken = [[family.name, family.example, family.note] for family in FAMILIES.values()]
-    keys = ("name", "example", "note")
-    data = [{key: asdict(family)[key] for key in keys} for family in FAMILIES.values()]
+    """Return the types of encoders, with what the tests run of each: a step of training, or whole runs."""
+    head = ("type", "for example", *_STEPS, "predict", "verify", "note")
+    taken = [
+        {
+            "name": family.name,
+            "example": family.example,
+            **dict.fromkeys(("forward", "extract", "train", "finetune", "predict", "verify"), whole),
+            "forward": "ran",
+            "train": "ran",
+            "note": family.note,
+        }
+        for family in FAMILIES.values()
+        for whole in ("ran" if family.whole else "",)
+    ]
     return Listing(
-        ((("type", "for example", "note"), taken), _refused(REFUSED)), {"taken": data, "refused": REFUSED}
+        ((head, [list(row.values()) for row in taken]), _refused(REFUSED)),
+        {"taken": taken, "refused": REFUSED},
     )
 
 
@@ -71,7 +85,7 @@ def _detectors() -> Listing:
 
 def _backbones() -> Listing:
     """Return the kinds of backbones, with what the tests run of each: all that is not refused."""
-    head = ("kind", "for example", "forward", "extract", "train step", "finetune step", "note")
+    head = ("kind", "for example", *_STEPS, "note")
     taken = [_eyes(family, _named(family), "ran", _computes(family)) for family in eyes.OF_TORCHVISION]
     for before, known in ((TIMM, eyes.OF_TIMM), (HUB, eyes.FAMILIES)):
         taken += [

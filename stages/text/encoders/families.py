@@ -18,13 +18,15 @@ class Family:
     """One type of encoder.
 
     name: its `model_type` in transformers. example: a public encoder of the type. note: what is special about
-    its prefix or its use. names: where the type's configuration has what BERT's calls otherwise, by BERT's
-    name: the type's own name, or the number that it always has.
+    its prefix or its use. whole: whether tests make whole runs on it, beside steps. names: where the type's
+    configuration has what BERT's calls otherwise, by BERT's name: the type's own name, or the number that it
+    always has.
     """
 
     name: str
     example: str
     note: str = ""
+    whole: bool = False
     names: Mapping[str, str | float] = field(default_factory=dict)
 
 
@@ -32,7 +34,7 @@ _CONTENT = "to the prefix it attends by content alone, as a cell of an image has
 
 _ALL = (
     Family("bert", "bert-base-uncased"),
-    Family("roberta", "roberta-base"),
+    Family("roberta", "roberta-base", whole=True),
     Family("xlm-roberta", "xlm-roberta-base"),
     Family("camembert", "camembert-base"),
     Family("electra", "google/electra-base-discriminator"),
@@ -48,6 +50,7 @@ _ALL = (
     Family(
         "distilbert",
         "distilbert-base-uncased",
+        whole=True,
         names={
             "hidden_dropout_prob": "dropout",
             "intermediate_size": "hidden_dim",
@@ -67,6 +70,7 @@ _ALL = (
         "modernbert",
         "answerdotai/ModernBERT-base",
         "every sub-word sees the whole prefix, also where it sees only a window of the text",
+        whole=True,
         names={"hidden_dropout_prob": "mlp_dropout", "layer_norm_eps": "norm_eps"},
     ),
     Family(
@@ -77,7 +81,7 @@ _ALL = (
     ),
     Family("nomic_bert", "nomic-ai/nomic-bert-2048", "as transformers saves it, without code of its own"),
     Family("deberta", "microsoft/deberta-base", _CONTENT),
-    Family("deberta-v2", "microsoft/deberta-v3-base", f"also v3; {_CONTENT}"),
+    Family("deberta-v2", "microsoft/deberta-v3-base", f"also v3; {_CONTENT}", whole=True),
 )
 
 FAMILIES = {family.name: family for family in _ALL}
