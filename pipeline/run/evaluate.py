@@ -11,7 +11,6 @@ from ...stages.base.tools import SILENT, Tools
 from ...stages.finetune.settings import FinetuneSettings
 from ...stages.learning.recipe import TrainSettings
 from ...stages.prepare.settings import PrepareSettings
-from ...stages.systems.registry import system_info
 from .config import RunConfig
 from .graph import view_source
 
@@ -58,7 +57,7 @@ def evaluate_trial(
         calibrate=calibrate,
         keep=keep,
         plan=plan,
-        feature_set=system_info(trial.system).feature_set(trial.features),
+        feature_set=trial.features,
         task=scored.task,
         negative=scored.of(PrepareSettings).negative,
         device=recipe.device,

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ...manifests.errors import InputError
 from ...manifests.files import write_text
-from ...manifests.run import DEFAULT_SET, RunFolder
+from ...manifests.run import RunFolder
 from ...manifests.schemas import SAMPLES
 from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
@@ -41,7 +41,7 @@ def evaluate(
     calibrate: bool = False,
     keep: bool = False,
     plan: ViewPlan | None = None,
-    feature_set: str | None = DEFAULT_SET,
+    feature_set: str = "",
     task: str = "",
     negative: str = "",
     device: str = "auto",
@@ -59,8 +59,8 @@ def evaluate(
     `calibrate` the scores hold how far the model's probabilities can be trusted, as "calibration" (see
     stages.learning.calibration), with a temperature fitted on the validation split of `data`; `keep` writes
     it into the model's folder. A model that finetune made sees pixels: it needs `plan`, the views that
-    extract would see of `data`. feature_set: the one of `data` that another model reads. task and negative:
-    what run.toml of `data` says; "": not known.
+    extract would see of `data`. feature_set: the one of `data` that another model reads; "": that of its
+    system. task and negative: what run.toml of `data` says; "": not known.
 
     Raises InputError where the split has no sample or the samples are of another task, or where there is no
     temperature to keep, and StageError where
@@ -77,8 +77,9 @@ def evaluate(
     if not info.is_visual and (shuffle_images or no_images or explain):
         what = "there is no gate and no attention to explain" if explain else "they change nothing"
         raise InputError(f"{opened.config.system} reads no images: {what}")
-    visuals = open_visuals(opened, data, plan, feature_set)
-    check_made(opened, data, None if opened.from_pixels else feature_set, tools)
+    read = info.feature_set(feature_set)
+    visuals = open_visuals(opened, data, plan, read)
+    check_made(opened, data, None if opened.from_pixels else read, tools)
     config = opened.config
     extras = open_extras(info, data, config.options, opened.reader, config.max_length)
     chosen = replace(chosen, extras=extras)
@@ -109,7 +110,6 @@ def evaluate(
             keep_temperature(folder, scores["calibration"])
     other = None if own else data.path.resolve().name
     name = evaluation_name(split, shuffled_images=shuffle_images, without_images=no_images, other_run=other)
-    read = feature_set if info.reads else None
     causes = (folder, info.name, data, read, opened.precision, negative)
     made_from = {} if opened.from_pixels else causes_of(*causes)
     evaluation = Evaluation(config.system, split, shuffle_images, scores, made_from, no_images)

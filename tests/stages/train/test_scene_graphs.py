@@ -60,7 +60,7 @@ def test_geometry_and_a_chain_stand_in_the_name_and_scores_come_again(run: Path)
     assert metrics["qualifiers"] == ["geometry", "chain"]
     table = trials_table(finished_trainings(RunFolder(run))).splitlines()
     assert table[2].startswith("mega[geometry, chain]  ")
-    scores, path = evaluate(folder, RunFolder(run), feature_set="vector", precision="fp32", explain=True)
+    scores, path = evaluate(folder, RunFolder(run), precision="fp32", explain=True)
     assert {**scores, "errors": None} == {**metrics["test"], "errors": None}
     assert path.exists()
     record = StageRecord.read(RunFolder(run).record("train-mega-seed-1"))
