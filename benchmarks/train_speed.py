@@ -400,7 +400,7 @@ def main() -> None:
                     f"train {system}",
                     "transformers' token classification: the same texts, batches and precision, SDPA, fused "
                     "AdamW, clipping",
-                    f"the peer without dropout and clipping, {ratio(FREE, PEER):.2f}; its matrix products alone, "
+                    f"the peer without dropout and clipping, {ratio(FREE, PEER):.2f}; its matrix products, "
                     f"{ratio(PRODUCTS, PEER):.2f}",
                     f"{median[system]:.2f} samples/s",
                     ratio(system, PEER),
