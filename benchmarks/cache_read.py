@@ -5,8 +5,8 @@
 The data are ResNet-50's features (4 views, 3840 channels, 2 x 2, float16) with made-up values, once in shards
 of 256 images and once as one file. 50,000 images take 12.3 GB of disk, and as much memory if both are to be
 warm. A batch is 8 images, gathered by their keys or copied by their rows from a numpy.memmap. Cold means that
-this machine's page cache was asked to forget the files; the disk may still have them in its own. The limit of a
-loop over rows in Python is the memmap copied row by row, without any lookup.
+this machine's page cache was asked to forget the files; the disk may still have them in its own. The limit of
+a loop over rows in Python is the memmap copied row by row, without any lookup.
 """
 
 import argparse
