@@ -29,8 +29,8 @@ def experiment() -> None:
     """Train a grid: data, systems, seeds, shots and recipes that a TOML file names.
 
     Reads GRID, a file or the name of a grid that comes with hmnet-pipe (table1, low-resource, cross-task,
-    demo, diagnostic, robust, text), and the runs that it names. Writes their trainings, each into its own run, where every
-    other command finds it; see `hmnet-pipe experiment run --help`.
+    demo, diagnostic, robust, text), and the runs that it names. Writes their trainings, each into its own
+    run, where every other command finds it; see `hmnet-pipe experiment run --help`.
 
     \b
     Example: hmnet-pipe experiment run demo
