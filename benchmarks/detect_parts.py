@@ -95,7 +95,8 @@ def work_of(network: nn.Module, images: list[Tensor]) -> dict[str, float]:
 
 
 def _pixels(path: Path) -> Tensor:
-    return pil_to_tensor(open_image(path)).float() / 255
+    pixels: Tensor = pil_to_tensor(open_image(path)).float() / 255
+    return pixels
 
 
 def product_rate(dtype: torch.dtype) -> float:
