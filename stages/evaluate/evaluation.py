@@ -14,6 +14,7 @@ from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
 from ..learning.batches import Visuals
 from ..learning.calibration import Judged, found_in, judged_in, keep_temperature
+from ..learning.columns import Column
 from ..learning.errors import error_report, errors_markdown, errors_of
 from ..learning.explanations import explanations_table
 from ..learning.inputs import open_extras
@@ -87,21 +88,25 @@ def evaluate(
         chosen = shuffled_images(chosen, shuffle_seed)
     if no_images:
         chosen = without_images(chosen)
+    valid = replace(_encoded(opened, samples, "valid"), extras=extras) if calibrate else None
+    del samples  # the splits have what they need of it
     judged: Judged | None = None
-    if calibrate:
-        valid = replace(_encoded(opened, samples, "valid"), extras=extras)
-        judged, labels = _judged(opened, chosen, valid, visuals, tools)
+    if valid is not None:
+        judged, predicted = _judged(opened, chosen, valid, visuals, tools)
         if keep and judged.temperature is None:
             raise InputError(
                 f"{data.samples} has no valid split whose labels the model knows: no temperature can be kept"
             )
-        predicted = of_all_words(chosen, labels)
+        predicted = of_all_words(chosen, predicted)
     else:
         predicted = _predict(opened, chosen, visuals, tools)
     explained = _explain(opened, chosen, visuals, tools) if explain else None
-    scores = score_split(chosen, predicted, config.task, counted_out)
     predictions = predictions_table(chosen, predicted, visuals)
-    sure = judged.probabilities(predicted, config.task) if judged is not None else None
+    # From here on in place of the lists, which take three times as much.
+    labels: Column[list[str]] = Column(predictions["predicted"], [])
+    del predicted
+    scores = score_split(chosen, labels, config.task, counted_out)
+    sure = judged.probabilities(labels, config.task) if judged is not None else None
     errors = errors_of(predictions, config.task, counted_out, sure)
     scores["errors"] = error_report(predictions, config.task, counted_out)
     if judged is not None:

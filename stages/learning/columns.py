@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..text.encoded import EncodedTexts
+
 __all__ = ["COLUMNS", "Column", "distinct", "in_arrow", "rows_of", "sizes", "taken"]
 
 COLUMNS = ("id", "split", "tokens", "tags", "head", "tail", "relation", "groups", "image_key")
@@ -71,7 +73,7 @@ def _equal(one: object, other: object) -> bool:
 
 def taken(items: Sequence[T], numbers: Sequence[int]) -> Sequence[T]:
     """Return the items of these numbers, in this order."""
-    return items.taken(numbers) if isinstance(items, Column) else [items[i] for i in numbers]
+    return items.taken(numbers) if isinstance(items, Column | EncodedTexts) else [items[i] for i in numbers]
 
 
 def distinct(lists: Sequence[Sequence[str]]) -> set[str]:

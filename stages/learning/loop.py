@@ -334,6 +334,8 @@ class Trainer:
         )
         for _ in pauses:
             self._stop_if_asked()
+        if self.ranks.size == 1:
+            return mine
         parts = self.ranks.gather(list(zip(numbers, mine, strict=True)))
         found = {i: labels for part in parts for i, labels in part}
         return [found[i] for i in range(len(split))]

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
+import numpy as np
 import pyarrow as pa
 
 from ...manifests.schemas import PREDICTIONS
-from ..base.ahead import prefetched
+from ..base.ahead import Made, prefetched
 from ..base.arithmetic import autocast
 from ..base.tools import SILENT, Tools
 from ..systems.batch import Batch
@@ -43,8 +44,10 @@ def over_split(
     """
     model.eval()
     device = next(model.parameters()).device
-    by_length = sorted(range(len(split)), key=lengths_of(split.texts).__getitem__)
-    order = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    by_length = np.argsort(np.array(lengths_of(split.texts), np.int64), kind="stable")
+    order: Sequence[Sequence[int]] = Made(
+        -(-len(split) // batch_size), lambda i: by_length[i * batch_size : (i + 1) * batch_size].tolist()
+    )
     found: list[R | None] = [None] * len(split)
     bar = tools.bar(len(split), f"predict {split.name}", "sample")
     task = model.config.task

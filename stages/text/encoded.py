@@ -108,6 +108,14 @@ class EncodedTexts(Sequence[EncodedText]):
         positions = kept if self._positions is None else self._positions[i].tolist()
         return EncodedText(ids, positions, len(kept), starts=tuple(starts))
 
+    def taken(self, numbers: Sequence[int]) -> "EncodedTexts":
+        """Return the texts of these numbers, in this order."""
+        chosen = np.array(numbers, np.int64)
+        ids, ends = _ranges_of(self._ids, self._ends, chosen)
+        starts, word_ends = _ranges_of(self._starts, self._word_ends, chosen)
+        positions = None if self._positions is None else self._positions[chosen]
+        return EncodedTexts(ids, ends, starts, word_ends, positions)
+
     @property
     def lengths(self) -> list[int]:
         """Return how many sub-words each text has, with special tokens."""
@@ -125,6 +133,16 @@ class EncodedTexts(Sequence[EncodedText]):
         inner = np.ones(len(self._ids), np.bool_)
         inner[self._ends[:-1]] = inner[self._ends[1:] - 1] = False
         return int((self._ids[inner] == piece).sum()), int(inner.sum())
+
+
+def _ranges_of(
+    values: _Numbers, ends: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
+) -> tuple[_Numbers, npt.NDArray[np.int64]]:
+    """Return the values of some texts, one after the other, and where those of each end."""
+    begins, sizes = ends[chosen], ends[chosen + 1] - ends[chosen]
+    new_ends = np.cumsum(sizes)
+    places = np.arange(sizes.sum()) + np.repeat(begins - new_ends + sizes, sizes)
+    return values[places], new_ends
 
 
 def lengths_of(texts: Sequence[EncodedText]) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hmnet_pipe.stages.learning.columns import taken
 from hmnet_pipe.stages.text import encoded
 from hmnet_pipe.stages.text.encoded import EncodedTexts, counted_pieces, lengths_of, shortened
 from hmnet_pipe.stages.text.encoders.bert import load_tokenizer
@@ -99,6 +100,12 @@ def check(
 ) -> None:
     assert isinstance(found, EncodedTexts)
     assert lengths_of(found) == lengths_of(alone) == [len(text.input_ids) for text in alone]
+    numbers = [5, 0, 5, len(alone) - 1, 3]
+    some = taken(found, numbers)
+    assert isinstance(some, EncodedTexts), "a million texts taken as objects are 2 GB"
+    assert [*some] == [alone[number] for number in numbers]
+    assert lengths_of(some) == [len(alone[number].input_ids) for number in numbers]
+    assert not taken(found, [])
     dropped = sum(text.words < len(words) for text, words in zip(alone, texts, strict=True))
     assert shortened(found, texts) == shortened(alone, texts) == dropped
     unknown = tokenizer.unk_token_id
