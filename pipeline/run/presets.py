@@ -30,4 +30,6 @@ def preset(name: str, *, task: str | None, text: Path, images: Path | None, form
     values: dict[str, dict[str, Any]] = {table: {**own.tables.get(table, {})} for table in SETTINGS}
     values["prepare"] |= {"text": text, "images": images, "task": chosen, "format": format}
     values["train"] |= own.train[chosen]
+    if own.encoder:
+        values["train"]["encoder"] = str(text / own.encoder)
     return RunConfig(name, chosen, {table: SETTINGS[table](**given) for table, given in values.items()})

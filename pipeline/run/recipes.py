@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ...manifests.schemas import TASKS
 from ...stages.systems.recipes import PAPER
-from ...stages.text.encoders.files import DEMO_ENCODER
+from ...stages.text.encoders.files import DEMO_ENCODER, OWN_ENCODER
 
 __all__ = ["PRESETS", "Preset"]
 
@@ -17,11 +18,13 @@ class Preset:
     task: the only task that it is for; None: the user's choice.
     tables: values by table.
     train: values of [train] by task.
+    encoder: the folder of the text encoder in that of the texts, for a corpus that brings its own; "": none.
     """
 
     task: str | None = None
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     train: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PAPER)
+    encoder: str = ""
 
 
 _DEMO = Preset(
@@ -41,33 +44,22 @@ _DEMO = Preset(
     train={"ner": {"epochs": 5, "first_evaluation": 3}, "re": {"epochs": 3, "first_evaluation": 2}},
 )
 
-# As the demonstration. What decides is faint: a detection may be less certain, and the parts that see it
-# learn faster than the text encoder, which otherwise learns the texts of the training split by heart.
+# The demonstration's detector and backbone. What decides may be faint: a detection may be less certain. The
+# text encoder is the corpus's own, small and untrained, so that it learns as fast as the parts that see.
 _DIAGNOSTIC = replace(
     _DEMO,
     tables={
         **_DEMO.tables,
         "detect": {**_DEMO.tables["detect"], "min_score": 0.5},
         "train": {
-            **_DEMO.tables["train"],
-            "batch_size": 8,
-        },
-    },
-    train={
-        "ner": {
-            "epochs": 5,
-            "first_evaluation": 4,
-            "learning_rate": 5e-5,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "head_learning_rate": 2e-3,
             "fusion_learning_rate": 2e-3,
         },
-        # At the rates of entities a system takes what an irrelevant picture shows for the answer.
-        "re": {
-            "epochs": 5,
-            "first_evaluation": 3,
-            "learning_rate": 1e-4,
-            "fusion_learning_rate": 1e-3,
-        },
     },
+    train={task: {"epochs": 14, "first_evaluation": 11} for task in TASKS},
+    encoder=OWN_ENCODER,
 )
 
 PRESETS: dict[str, Preset] = {

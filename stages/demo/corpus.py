@@ -23,7 +23,7 @@ from ..base.tools import SILENT, Tools
 from .posts import Draft, write_corpus
 from .scenes import DISTRACTORS, draw_scene
 from .shares import balanced, pick, shared_out, shuffled
-from .wording import TEXT_MENTIONS, TEXT_PAIRS, Answer
+from .wording import TEXT_MENTIONS, TEXT_PAIRS, Answer, Names
 
 __all__ = ["DEFAULT_SIZES", "RELATION_SCENES", "TYPE_SCENES", "write_demo_corpus"]
 
@@ -68,6 +68,7 @@ def write_demo_corpus(
         sizes=sizes,
         draft=lambda task, count, rng: (_drafts_ner if task == "ner" else _drafts_re)(count, rng),
         draw=lambda kinds, rng: draw_scene(kinds, rng)[0],
+        names=Names(),
         tools=tools,
     )
 

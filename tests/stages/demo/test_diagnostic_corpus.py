@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from hmnet_pipe.manifests.schemas import TASKS
+from hmnet_pipe.pipeline.run.presets import preset
 from hmnet_pipe.stages.demo import diagnostic as diagnostic_module
 from hmnet_pipe.stages.demo.corpus import RELATION_SCENES, TYPE_SCENES
 from hmnet_pipe.stages.demo.cues import CUES, PATTERNS, Picture, Shown, draw_picture
 from hmnet_pipe.stages.demo.diagnostic import GROUPS, drafts, write_diagnostic_corpus
 from hmnet_pipe.stages.demo.scenes import DISTRACTORS, stream
-from hmnet_pipe.stages.demo.wording import TEXT_GROUPS
+from hmnet_pipe.stages.demo.wording import TEXT_GROUPS, clause_words
+from hmnet_pipe.stages.learning.recipe import TrainSettings
+from hmnet_pipe.stages.text.encoders.bert import load_encoder
+from hmnet_pipe.stages.text.encoders.files import resolve_encoder
+from hmnet_pipe.stages.text.subwords import Subwords
 from PIL import Image, ImageChops
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -42,8 +47,10 @@ def worded(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(task: str, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
         write_diagnostic_corpus(tmp_path / name, task, seed=seed, sizes={"train": 12, "test": 12})
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
-    assert not set(digests(tmp_path / "one").values()) & set(digests(tmp_path / "other").values())
+    one, other = digests(tmp_path / "one"), digests(tmp_path / "other")
+    assert one == digests(tmp_path / "two")
+    shared = {name for name, digest in one.items() if digest in other.values()}
+    assert shared == {"encoder/config.json", "encoder/tokenizer_config.json"}
 
 
 def test_groups_have_their_shares_and_their_answers_are_balanced(worded: Corpus) -> None:
@@ -76,6 +83,39 @@ def test_no_word_tells_what_a_picture_decides(worded: Corpus) -> None:
 
     assert accuracy(visual=False) > 0.9
     assert accuracy(visual=True) < 0.34  # 0.25 and 3.5 standard errors of 320 mentions
+
+
+def test_names_are_few_and_those_of_every_split_and_answer(worded: Corpus) -> None:
+    """A name of its own would tell a post from all others, and its answer could be learned by heart."""
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for split, rows in worded.items():
+        for row in rows:
+            for group, answer, words in mentions_of(row):
+                if group in CUES:
+                    assert len(words) == len(set(words)) == (2 if "relation" in row else 1)
+                    counts[split, answer].update(words)
+    everyone = {name for found in counts.values() for name in found}
+    assert len(everyone) == 12
+    for (split, answer), found in counts.items():
+        if split == "train":
+            assert set(found) == everyone, answer
+            assert max(found.values()) < 2 * min(found.values()), answer
+
+
+def test_the_encoder_of_a_corpus_knows_all_its_words_and_no_more_than_they_need(
+    worded: Corpus, tmp_path: Path
+) -> None:
+    task = "re" if "relation" in worded["test"][0] else "ner"
+    config = preset("diagnostic", task=task, text=tmp_path, images=None, format="auto")
+    folder = resolve_encoder(config.of(TrainSettings).encoder)
+    words = sorted({word for rows in worded.values() for row in rows for word in row["tokens"]})
+    reader = Subwords.of_encoder(folder, task)
+    pairs = [((0, 1), (0, 1)) for _ in words] if task == "re" else None
+    for word, text in zip(words, reader.encode([[word] for word in words], pairs, limit=128), strict=True):
+        assert reader.unknown_id not in text.input_ids, word
+    hf: Any = load_encoder(folder).config
+    assert (hf.hidden_size, hf.num_hidden_layers) == (128, 4)
+    assert hf.vocab_size < len(clause_words()) + 12 + 20
 
 
 def deciding(picture: Picture) -> Hashable:
