@@ -25,6 +25,7 @@ from ...manifests.errors import InputError, in_one_line
 from ...manifests.files import atomic_path, make_folder, read_text
 from ..base.ahead import in_threads
 from ..base.tools import Tools
+from .addresses import ends_of_address, is_address
 from .folder import ImageFolder, image_suffixes, plain_name, split_folders
 from .images import UnusableImage
 
@@ -96,7 +97,7 @@ def _from_files(pattern: str, folder: Path, wanted: list[str]) -> Iterator[tuple
         if wanted and all(_is_there(folder, name) for name in wanted):
             return  # tar files are often removed once their images are copied
         raise InputError(f"no file is called {pattern}; check the path, and quote a pattern for the shell")
-    named = {_plain(PurePosixPath(name).parts): name for name in wanted}
+    named = {_plain(PurePosixPath(end).parts): name for name in wanted for end in _ends(name)}
     origins: dict[Path, str] = {}
     for file in files:
         try:
@@ -139,6 +140,11 @@ def _from_table(file: str, folder: Path, wanted: set[str]) -> Iterator[tuple[str
                     if not there:
                         _keep(target, image["bytes"])
                     yield str(name), None if there else ""
+
+
+def _ends(name: str) -> list[str]:
+    """Return what an image may be called at a source, in the order in which it is looked for."""
+    return ends_of_address(name) if is_address(name) else [name]
 
 
 def _plain(parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -184,23 +190,30 @@ def _from_address(source: str, folder: Path, wanted: list[str]) -> Iterator[tupl
     system, root = _opened(source)
 
     def copy(name: str) -> tuple[str, str | None]:
+        missing = f"not at {source}"
+        for end in _ends(name):
+            if (reason := fetch(end)) != missing:
+                return name, reason
+        return name, missing
+
+    def fetch(name: str) -> str | None:
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or name.startswith("/"):
-            return name, "the name leads out of the image folder"
+            return "the name leads out of the image folder"
         target = folder.joinpath(*parts)
         if target.is_file():
-            return name, None
+            return None
         for wait in (*_WAITS, None):
             try:
                 _keep(target, system.cat_file(f"{root.rstrip('/')}/{name}"))
             except FileNotFoundError:
-                return name, f"not at {source}"
+                return f"not at {source}"
             except Exception as error:  # of whatever package reads such addresses
                 if wait is None:
-                    return name, f"could not be copied ({in_one_line(error)[:200]})"
+                    return f"could not be copied ({in_one_line(error)[:200]})"
                 time.sleep(wait)
             else:
-                return name, ""
+                return ""
         raise AssertionError("the last try returns")
 
     yield from in_threads(copy, wanted)

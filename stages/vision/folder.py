@@ -20,6 +20,7 @@ from ...manifests.fingerprint import SETTLING_NS, digest_file, is_settled
 from ...manifests.tables import read_table, table_of, write_table
 from ..base.ahead import in_threads
 from ..base.tools import Tools
+from .addresses import as_uploaded, ends_of_address, is_address, name_before_upload
 from .images import UnusableImage, image_facts
 
 __all__ = [
@@ -97,6 +98,7 @@ class ImageFolder:
     settling_ns: int = SETTLING_NS
     reasons: Mapping[str, str] = field(default_factory=dict)
     _listings: dict[Path, dict[str, list[str]]] = field(default_factory=dict, init=False, repr=False)
+    _uploaded: dict[Path, dict[str, list[str]]] = field(default_factory=dict, init=False, repr=False)
 
     def look_up(self, names: Iterable[tuple[str, str]], tools: Tools) -> dict[tuple[str, str], Found]:
         """Return what each (split, name) leads to.
@@ -104,6 +106,7 @@ class ImageFolder:
         Reads every file that is new or may have changed since `known` was written.
         """
         self._listings.clear()
+        self._uploaded.clear()
         found: dict[tuple[str, str], Found] = {}
         paths: dict[tuple[str, str], tuple[Path, bool]] = {}
         for split, name in sorted(set(names)):
@@ -111,6 +114,9 @@ class ImageFolder:
                 paths[split, name] = self.locate(name, split)
             except UnusableImage as error:
                 found[split, name] = Found(reason=self.reasons.get(name, str(error)))
+        for wanted, reason in _shared(paths):
+            found[wanted] = Found(reason=reason)
+            del paths[wanted]
         keys = self._digests(sorted({path for path, _ in paths.values()}), tools)
         return found | {
             wanted: replace(keys[path], renamed=renamed) for wanted, (path, renamed) in paths.items()
@@ -119,17 +125,18 @@ class ImageFolder:
     def locate(self, name: str, split: str = "test") -> tuple[Path, bool]:
         """Return the file that `name` refers to in `split`, and whether it has another name.
 
-        Another name is taken where exactly one file fits. Raises UnusableImage where there is no such file or
-        the name leads out of the folder.
+        Another name is taken where exactly one file fits. An address refers to the file with the longest end
+        of it. Raises UnusableImage where there is no such file or the name leads out of the folder.
         """
+        if is_address(name):
+            return self._at_address(name, split)
         if "\0" not in name and Path(name).is_absolute():
             name = self._inside(name)
         # Splits at both \ and / and knows drives: a name that it finds harmless is harmless on every system.
         windows = PureWindowsPath(name)
         if "\0" in name or windows.anchor or ".." in windows.parts:
             raise UnusableImage("the name leads out of the image folder")
-        others = [folder for other, folders in _SPLIT_FOLDERS.items() if other != split for folder in folders]
-        folders = ("", *_SPLIT_FOLDERS[split], *others)
+        folders = _folders(split)
         try:
             for folder in folders:
                 if (path := self.path / folder / name).is_file():
@@ -149,6 +156,29 @@ class ImageFolder:
         except OSError as error:
             raise UnusableImage(f"cannot be read: {error.strerror}") from error
         raise UnusableImage(f"not in the image folder{self._nearest(folders, name)}")
+
+    def _at_address(self, address: str, split: str) -> tuple[Path, bool]:
+        """Return the file that an address refers to, as `locate` does."""
+        reason = UnusableImage("the address has no path")
+        for name in ends_of_address(address):
+            try:
+                return self.locate(name, split)
+            except UnusableImage as error:
+                reason = error
+        if (before := name_before_upload(address)) is None:
+            raise reason
+        for place in (self.path / folder for folder in _folders(split)):
+            if place not in self._uploaded:
+                written: dict[str, list[str]] = {}
+                for name in (name for names in self._listing(place).values() for name in names):
+                    written.setdefault(as_uploaded(name), []).append(name)
+                self._uploaded[place] = written
+            fitting = self._uploaded[place].get(before, [])
+            if len(fitting) > 1:
+                raise UnusableImage(f"an upload of either {' or '.join(fitting[:3])}; rename all but one")
+            if fitting:
+                return place / fitting[0], True
+        raise reason
 
     def _inside(self, name: str) -> str:
         """Return an absolute path relative to the image folder, or as it is where it lies elsewhere."""
@@ -232,6 +262,34 @@ class ImageFolder:
             write_table(self.known, table_of(_KNOWN, rows))
         except OSError:  # a read-only run can still be checked
             return
+
+
+def _folders(split: str) -> tuple[str, ...]:
+    """Return where the images of a split may lie, in the order in which they are looked for."""
+    others = [folder for other, folders in _SPLIT_FOLDERS.items() if other != split for folder in folders]
+    return ("", *_SPLIT_FOLDERS[split], *others)
+
+
+def _shared(paths: Mapping[tuple[str, str], tuple[Path, bool]]) -> list[tuple[tuple[str, str], str]]:
+    """Return the addresses that lead to the file of another one, and why they cannot be used.
+
+    Nobody knows which of them the file is of, and a wrong image is worse than none.
+    """
+    of_file: dict[Path, list[tuple[str, str]]] = {}
+    for wanted, (path, _) in paths.items():
+        if is_address(wanted[1]):
+            of_file.setdefault(path, []).append(wanted)
+    reasons = []
+    for path, several in of_file.items():
+        if len(names := sorted({_without_query(name) for _, name in several})) > 1:
+            reason = f"{path.name} may be any of {', '.join(names[:3])}; give each a file, called as it ends"
+            reasons += [(wanted, reason) for wanted in several]
+    return reasons
+
+
+def _without_query(address: str) -> str:
+    """Return an address without what signs it, which is another each time."""
+    return address if "/local-files/" in address else address.partition("?")[0]
 
 
 def image_names(folder: Path) -> list[str]:

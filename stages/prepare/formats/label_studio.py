@@ -1,19 +1,18 @@
 """Tasks as Label Studio exports them to JSON, and to JSON_MIN.
 
-    [{"id": 1, "data": {"text": "Ada is here", "image": "/data/upload/1/ada.jpg"},
+    [{"id": 1, "data": {"text": "Ada is here", "image": "/data/upload/1/ab12cd34-ada.jpg"},
       "annotations": [{"result": [{"id": "a", "type": "labels",
                                    "value": {"start": 0, "end": 3, "text": "Ada", "labels": ["PER"]}}]}]}]
 
     [{"id": 1, "text": "Ada is here", "label": [{"start": 0, "end": 3, "text": "Ada", "labels": ["PER"]}]}]
 
-
-Relations are results of the type "relation" from one region to another. Regions of images are not read.
+Images are addresses, which stages.vision.addresses finds in a folder. Relations are results of the type
+"relation" from one region to another. Regions of images are not read.
 """
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...text.written import shorten
 from .annotated import Annotated, first_object, json_rows, objects_of, parsed, translated
@@ -88,7 +87,7 @@ def _objects(line: Line, task_record: dict[str, Any], task: str) -> Iterator[dic
             spans,
             relations,
             id=data.get("id", task_record.get("id")),
-            image=_image(line, data["image"]) if data.get("image") is not None else None,
+            image=line.text("image", data["image"]) if data.get("image") is not None else None,
             tokens=data.get("tokens"),
             left_out=others,
         ),
@@ -138,13 +137,3 @@ def _label(line: Line, name: str, labels: Any) -> str:
     if len(found) != 1:
         line.fail(name, "a list of one label, as a word has one tag", labels)
     return found[0]
-
-
-def _image(line: Line, value: Any) -> str:
-    """Return the name of an image: of an upload or an address its last part, or that below a local root."""
-    address = line.text("image", value)
-    if not _is_address(address):
-        return address
-    parts = urlsplit(address)
-    local = parse_qs(parts.query).get("d") if parts.path.endswith("/local-files/") else None
-    return local[0] if local else unquote(PurePosixPath(parts.path).name) or address

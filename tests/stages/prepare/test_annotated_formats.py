@@ -59,7 +59,7 @@ def read(
     [
         (DOCCANO, "train.jsonl", "doccano", "a.png"),
         (DOCCANO_RELATIONS, "train.jsonl", "doccano", "a.png"),
-        (LABEL_STUDIO, "train.json", "label-studio", "pictures/a.png"),
+        (LABEL_STUDIO, "train.json", "label-studio", "/data/local-files/?d=pictures%2Fa.png"),
         (
             {"text": TEXT, "label": [region("", *PER, "PER")["value"], region("", *LOC, "LOC")["value"]]},
             "train.json",
