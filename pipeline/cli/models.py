@@ -39,6 +39,12 @@ __all__: list[str] = []
 )
 @click.option("--explain", is_flag=True, help="Also write gates and attention to views, for figures.")
 @click.option(
+    "--grounding",
+    "ground",
+    is_flag=True,
+    help="Also compare the view with the most attention from a mention's words with the mention's boxes.",
+)
+@click.option(
     "--calibrate",
     is_flag=True,
     help="Also say how far probabilities can be trusted, and fit a temperature on the validation split.",
@@ -84,6 +90,7 @@ def evaluate(
     shuffle_images: bool,
     no_images: bool,
     explain: bool,
+    ground: bool,
     calibrate: bool,
     keep: bool,
     entities: str | None,
@@ -98,8 +105,10 @@ def evaluate(
     into the model's folder. Prints precision, recall and F1 overall, per type and per group, the kinds of
     errors, and the scores where a boundary or a type is forgiven. --explain also writes
     explanation-SPLIT.parquet: each layer's gate probabilities and each word's attention to each view.
-    --calibrate adds the expected calibration error and the reliability table of the model's probabilities, as
-    they are and with the temperature that fits the validation split; --keep-temperature writes it into
+    --grounding reads mention_boxes.parquet and detections.parquet too, and adds how often the view with the
+    most attention from a mention's words is one of its boxes (IoU 0.5), and what the views allow. --calibrate
+    adds the expected calibration error and the reliability table of the model's probabilities, as they are
+    and with the temperature that fits the validation split; --keep-temperature writes it into
     temperature.json. --pipeline writes pipeline-SPLIT.json instead: the scores of relations whose mentions
     have to be found as well, and what that costs.
 
@@ -107,7 +116,7 @@ def evaluate(
     Example: hmnet-pipe evaluate runs/twitter2015 --system hmnet --split valid
     """
     from ...stages.learning.causes import start_token
-    from ..report.text import calibration_table, errors_table, score_table
+    from ..report.text import calibration_table, errors_table, grounding_table, score_table
     from ..run.evaluate import evaluate_trial
     from ..run.new import trials_of
 
@@ -121,7 +130,7 @@ def evaluate(
     subset = (shots,), (subset_seed,)
     [trial] = trials_of((system,), (seed,), *subset, features, token, (recipe,), percent, natural)
     if entities is not None:
-        if finetuned or shuffle_images or no_images or explain or calibrate:
+        if finetuned or shuffle_images or no_images or explain or ground or calibrate:
             raise InputError(
                 "--pipeline goes with --split, --no-types and --data alone; leave the others out"
             )
@@ -156,6 +165,7 @@ def evaluate(
             explain=explain,
             calibrate=calibrate,
             keep=keep,
+            ground=ground,
             tools=tools,
         )
     if as_json:
@@ -164,6 +174,7 @@ def evaluate(
     images = " with shuffled images" if shuffle_images else " without images" if no_images else ""
     what = f"evaluate: {split}{images} -> {path}"
     tables = [score_table(scores), errors_table(scores["errors"])]
+    tables += [grounding_table(scores["grounding"])] if ground else []
     tables += [calibration_table(scores["calibration"])] if calibrate else []
     show(*"\n\n".join(tables).split("\n"), what)
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ...manifests.fingerprint import digest_file
 from ...manifests.run import RunFolder
-from ...manifests.schemas import DETECTIONS, IMAGES, SPLITS
+from ...manifests.schemas import DETECTIONS, IMAGES, MENTION_BOXES, SPLITS
 from ...manifests.tables import read_table
 from ...manifests.trial import Trial
 from ...stages.evaluate.cases import HELPED, HURT, NAMED, SURE, WRONG, choose, named
@@ -25,7 +25,7 @@ from ...stages.systems.registry import TEMPERATURE_FILE, system_info
 from ...stages.vision.images import UnusableImage, open_keyed
 from ...stages.vision.plan import SIDES
 from ..run.config import RunConfig
-from .data import Box, CaseShown, Photo, Story
+from .data import Box, CaseShown, Drawn, Photo, Story
 
 __all__ = ["Compared", "stories"]
 
@@ -91,6 +91,7 @@ def stories(
     examined = [kept.cases.get(one) if kept is not None else None for one in wanted]
     truncated = dict(kept.truncated) if kept is not None else None
     photos = _photos(compared.run, [row["image_key"] for row in rows], images)
+    drawn = _drawn(compared.run, rows, texts)
     shown: dict[str, list[CaseShown]] = {group: [] for group in _TITLES}
     all_said = zip(ours, others, strict=True)
     for case, row, answers, found, photo in zip(cases, rows, all_said, examined, photos, strict=True):
@@ -103,7 +104,7 @@ def stories(
                 gold=tuple(found_of(gold, task)),
                 said={who: tuple(found_of(one, task)) for who, one in said if one is not None},
                 pair=None if task == "ner" else (tuple(row["head"]), tuple(row["tail"])),
-                photo=photo,
+                photo=None if photo is None else replace(photo, drawn=drawn.get(row["id"], ())),
                 examined=found,
                 answer=case.answer,
             )
@@ -225,6 +226,28 @@ def _boxes(run: RunFolder, wanted: pa.Array, rows: Mapping[str, Mapping[str, Any
         sides = (x0 / width, y0 / height, x1 / width, y1 / height)
         found.setdefault(row["image_key"], []).append(Box(row["rank"] + 1, row["label"], row["score"], sides))
     return found
+
+
+def _drawn(run: RunFolder, samples: Sequence[Mapping[str, Any]], texts: bool) -> dict[str, tuple[Drawn, ...]]:
+    """Return the boxes of the mentions of samples by their ids. texts: whether they are called by words."""
+    if not run.mention_boxes.is_file():
+        return {}
+    shown = {row["id"]: row for row in samples if row["image_key"] is not None}
+    table = read_table(run.mention_boxes, MENTION_BOXES, "prepare")
+    table = table.filter(
+        pc.and_(pc.is_in(table["id"], pa.array(shown, pa.string())), pc.is_valid(table["x0"]))
+    )
+    sizes = {
+        row["key"]: (row["width"], row["height"]) * 2
+        for row in read_table(run.images, IMAGES, "prepare", ["key", "width", "height"]).to_pylist()
+    }
+    found: dict[str, list[Drawn]] = {}
+    for row in table.to_pylist():
+        sample = shown[row["id"]]
+        said = [row["type"], *(sample["tokens"][slice(*row["words"])] if texts else ())]
+        x0, y0, x1, y1 = (row[side] / of for side, of in zip(SIDES, sizes[sample["image_key"]], strict=True))
+        found.setdefault(row["id"], []).append(Drawn(" ".join(said), (x0, y0, x1, y1)))
+    return {name: tuple(boxes) for name, boxes in found.items()}
 
 
 def _thumbnail(path: Path, key: str, size: tuple[int, int]) -> str | None:

@@ -17,6 +17,7 @@ __all__ = [
     "CaseShown",
     "Curve",
     "DataFacts",
+    "Drawn",
     "ErrorSample",
     "Errors",
     "Gates",
@@ -110,13 +111,25 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A box that a person drew for a mention: how it is called, and its sides as those of Box."""
+
+    label: str
+    sides: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
 class Photo:
-    """A thumbnail as a data URI, and its size in pixels; no URI where it is not shown."""
+    """A thumbnail as a data URI, and its size in pixels; no URI where it is not shown.
+
+    boxes: of the detected objects. drawn: of the sample's mentions.
+    """
 
     uri: str | None
     width: int
     height: int
     boxes: tuple[Box, ...]
+    drawn: tuple[Drawn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,8 +236,9 @@ class Provenance:
 class RunReport:
     """All that is shown of one run. split: the one that is scored. shown: the training that is looked into.
 
-    setting: the name of its row. counts: each type, how many the gold has of it, and how many were predicted.
-    why: of a part that is missing, by its name, the reason.
+    setting: the name of its row. grounding: as stages.evaluate.grounding makes it, or None. counts: each
+    type, how many the gold has of it, and how many were predicted. why: of a part that is missing, by its
+    name, the reason.
     """
 
     name: str
@@ -243,6 +257,7 @@ class RunReport:
     gates: Gates | None
     curves: tuple[Curve, ...]
     calibrated: Calibrated | None
+    grounding: Mapping[str, Any] | None
     counts: tuple[tuple[str, int, int], ...]
     data: DataFacts
     provenance: Provenance

@@ -279,7 +279,7 @@ def gates_map(
 
 
 def photo(picture: Photo, weights: Sequence[float], cells: Sequence[float] | None) -> Markup:
-    """Return a photo with its boxes, and over it what a word looks at.
+    """Return a photo with its boxes, and over it what a word looks at. Boxes of mentions have dashed frames.
 
     weights: the share of the attention of each view, the whole image first; none: it is not known. cells:
     that of each cell of the whole image, row-major, of a square grid.
@@ -336,7 +336,16 @@ def photo(picture: Photo, weights: Sequence[float], cells: Sequence[float] | Non
                 class_="boxlabel",
             )
         )
+    for one in picture.drawn:
+        x0, y0, x1, y1 = (side * of for side, of in zip(one.sides, (width, height) * 2, strict=True))
+        title = tag("title", f"drawn by a person for {one.label}")
+        place = {"x": x0, "y": y0, "width": max(1.0, x1 - x0), "height": max(1.0, y1 - y0)}
+        parts.append(tag("rect", title, **place, class_="drawn"))
+        # At the foot of the frame, as those of objects stand at its head.
+        parts.append(tag("text", one.label, x=x0 + 3, y=max(y1, 17.0) - 5, class_="boxlabel"))
     objects = ", ".join(f"{box.label} {100 * box.score:.0f}%" for box in picture.boxes) or "none"
     what = "Photo" if picture.uri is not None else "Outline of a photo that is left out"
     label = f"{what}; detected objects: {objects}"
+    if picture.drawn:
+        label += f"; boxes of mentions: {', '.join(one.label for one in picture.drawn)}"
     return _svg(width, height, label, *parts, class_="photo")

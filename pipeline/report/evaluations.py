@@ -29,7 +29,8 @@ def evaluated(
 ) -> tuple[Evaluation, Path]:
     """Return an evaluation of a trial on its own run, and the file that holds it.
 
-    in_depth: with the calibration, and for a system that reads images with what it looked at. recorded: only
+    in_depth: with the calibration, and for a system that reads images with what it looked at, compared with
+    the boxes of mentions where there are any. recorded: only
     what is there and up to date. Raises StageError, which names the command, where it is not, and as
     `evaluate_trial` does.
     """
@@ -40,12 +41,14 @@ def evaluated(
     causes = causes_of(folder, trial.system, run, info.feature_set(trial.features), "", negative)
     found = fresh_evaluation(path, causes, any_precision=True)
     explain = in_depth and info.is_visual
+    ground = explain and run.mention_boxes.is_file()
     needed = [path.with_suffix(".parquet"), folder / f"errors-{name}.parquet"]
     needed += [folder / f"explanation-{name}.parquet"] if explain else []
     if (
         found is not None
         and "errors" in found.scores
         and (not in_depth or "calibration" in found.scores)
+        and (not ground or "grounding" in found.scores)
         and all(file.is_file() for file in needed)
     ):
         return found, path
@@ -63,6 +66,7 @@ def evaluated(
         no_images=no_images,
         explain=explain,
         calibrate=in_depth,
+        ground=None if ground else False,
         tools=tools,
     )
     return Evaluation.read(path), path

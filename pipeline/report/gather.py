@@ -150,6 +150,7 @@ def gather(run: RunFolder, asked: Asked, lock: str | HmnetPipeError, tools: Tool
         gates=mean_gates(found[1]) if found is not None else None,
         curves=tuple(curve for one in metrics for curve in curves(run, one)),
         calibrated=Calibrated(trial.title, scores["calibration"]) if "calibration" in scores else None,
+        grounding=scores.get("grounding"),
         counts=tuple(_counts(errors)) if errors is not None else (),
         data=replace(
             data_facts(run, samples, config.task), truncated=looked[1] if looked is not None else None

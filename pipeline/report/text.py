@@ -15,6 +15,7 @@ __all__ = [
     "calibration_table",
     "demo_table",
     "errors_table",
+    "grounding_table",
     "groups_table",
     "notes_on",
     "score_table",
@@ -152,6 +153,24 @@ def errors_table(report: Mapping[str, Any]) -> str:
         return kinds
     rows = [[name, *(row[score] for score in _SCORES)] for name, row in report["schemes"].items()]
     return f"{kinds}\n\n{text_table(['what counts', 'precision', 'recall', 'F1'], rows)}"
+
+
+def grounding_table(report: Mapping[str, Any]) -> str:
+    """Return how often a model looks at the right view of mentions, as stages.evaluate.grounding makes it."""
+    named = [("overall", report), *report["per_type"].items()]
+    columns = ("mentions", "accuracy", "ceiling", "detected", "chance")
+    table = text_table(
+        ["grounding", "mentions", "right view", "any view", "any object", "random view"],
+        [[name, *(row[column] for column in columns)] for name, row in named],
+    )
+    first = report["whole_image"]
+    said = [
+        f"{100 * share:.1f}% of the mentions that are {where} the image"
+        for where, share in (("in", first["in_image"]), ("not in", first["not_in_image"]))
+        if share is not None
+    ]
+    lines = [table] + ([f"the whole image has the most attention of {' and of '.join(said)}"] if said else [])
+    return "\n".join([*lines, f"mentions that are not in the image: {report['not_in_image']}"])
 
 
 def calibration_table(report: Mapping[str, Any]) -> str:

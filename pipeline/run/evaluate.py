@@ -29,13 +29,14 @@ def evaluate_trial(
     explain: bool = False,
     calibrate: bool = False,
     keep: bool = False,
+    ground: bool | None = False,
     tools: Tools = SILENT,
 ) -> tuple[dict[str, Any], Path]:
     """Score the model of a trial on a split of the run `data`; return the scores and their file.
 
-    finetuned: score the model that finetune made, on the views that extract would see of `data`. calibrate
-    and keep: see stages.evaluate.evaluation. Raises InputError or StageError where it cannot be scored; see
-    stages.evaluate.evaluation.
+    finetuned: score the model that finetune made, on the views that extract would see of `data`. calibrate,
+    keep and ground: see stages.evaluate.evaluation. Raises InputError or StageError where it cannot be
+    scored; see there.
     """
     from ...stages.evaluate.evaluation import evaluate
 
@@ -56,6 +57,7 @@ def evaluate_trial(
         explain=explain,
         calibrate=calibrate,
         keep=keep,
+        ground=ground,
         plan=plan,
         feature_set=trial.features,
         task=scored.task,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from ...manifests.schemas import DETECTIONS
 from ...manifests.tables import read_table
 from ..base.stage import Rerun
-from ..vision.plan import SIDES
+from ..vision.plan import SIDES, iou
 
 __all__ = ["box_distance", "box_probes", "compare_detections"]
 
@@ -88,8 +88,8 @@ def box_distance(probes: Sequence[Mapping[str, Any]], detections: Path) -> tuple
     moved, scores = [], []
     for probe in probes:
         same = [row for row in rows.get(probe["image"], []) if row["label"] == probe["label"]]
-        best = max(same, key=lambda row: _overlap(probe["box"], _box(row)), default=None)
-        if best is not None and _overlap(probe["box"], _box(best)) >= _SAME_BOX:
+        best = max(same, key=lambda row: iou(probe["box"], _box(row)), default=None)
+        if best is not None and iou(probe["box"], _box(best)) >= _SAME_BOX:
             moved.append(max(abs(a - b) for a, b in zip(probe["box"], _box(best), strict=True)))
             scores.append(abs(probe["score"] - best["score"]))
     text = f"{len(moved)} of {len(probes)} sampled boxes are found again"
@@ -100,11 +100,3 @@ def box_distance(probes: Sequence[Mapping[str, Any]], detections: Path) -> tuple
 
 def _box(row: Mapping[str, Any]) -> list[float]:
     return [row[side] for side in SIDES]
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the intersection over union of two boxes."""
-    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
-    inside = max(width, 0.0) * max(height, 0.0)
-    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - inside
-    return inside / union if union else float(list(one) == list(other))

@@ -22,9 +22,11 @@ from ..learning.opened import OpenModel, open_model, open_visuals
 from ..learning.predictions import of_all_words, predict_split, predictions_table, score_split
 from ..learning.scores import Scores
 from ..learning.splits import COLUMNS, Split, encode_split, read_split, shuffled_images, without_images
+from ..systems.batch import ModelConfig
 from ..systems.registry import system_info
 from ..vision.plan import ViewPlan
 from .comparison import check_labels, check_made, check_recorded, check_task, negative_for
+from .grounding import check_boxes, grounding_of
 from .recorded import Evaluation, causes_of, evaluation_name, fresh_evaluation
 
 __all__ = ["evaluate"]
@@ -41,6 +43,7 @@ def evaluate(
     explain: bool = False,
     calibrate: bool = False,
     keep: bool = False,
+    ground: bool | None = False,
     plan: ViewPlan | None = None,
     feature_set: str = "",
     task: str = "",
@@ -56,16 +59,18 @@ def evaluate(
     The scores and the predictions go into the model's folder as evaluation-<split>[-shuffled].json and
     .parquet (with `no_images`, which takes all images away, -without-images), what is wrong in them as
     errors-<name>.parquet and .md, and with `explain` what the model looked at as explanation-<name>.parquet.
-    The scores hold what kinds of errors there are, as "errors" (see stages.learning.errors). With
-    `calibrate` the scores hold how far the model's probabilities can be trusted, as "calibration" (see
+    The scores hold what kinds of errors there are, as "errors" (see stages.learning.errors). With `calibrate`
+    the scores hold how far the model's probabilities can be trusted, as "calibration" (see
     stages.learning.calibration), with a temperature fitted on the validation split of `data`; `keep` writes
-    it into the model's folder. A model that finetune made sees pixels: it needs `plan`, the views that
-    extract would see of `data`. feature_set: the one of `data` that another model reads; "": that of its
-    system. task and negative: what run.toml of `data` says; "": not known.
+    it into the model's folder. With `ground` they hold how often the model looks at the right view of a
+    mention, as "grounding" (see stages.evaluate.grounding); None: null where it cannot be said, for a system
+    that reads images. A model that finetune made sees pixels: it needs `plan`, the views that extract would
+    see of `data`. feature_set: the one of `data` that another model reads; "": that of its system. task and
+    negative: what run.toml of `data` says; "": not known.
 
     Raises InputError where the split has no sample or the samples are of another task, or where there is no
-    temperature to keep, and StageError where
-    features, boxes or labels are not those that the model was trained on, or its files have changed since.
+    temperature to keep, or nothing to ground, and StageError where features, boxes or labels are not those
+    that the model was trained on, or its files have changed since.
     """
     own = data.path.resolve() in folder.resolve().parents
     check_recorded(folder)
@@ -75,9 +80,14 @@ def evaluate(
     chosen = _read(opened, data, samples, split, own, tools)
     counted_out = negative_for(opened.config, folder, samples, negative)
     info = system_info(opened.config.system)
-    if not info.is_visual and (shuffle_images or no_images or explain):
-        what = "there is no gate and no attention to explain" if explain else "they change nothing"
+    if not info.is_visual and (shuffle_images or no_images or explain or ground):
+        seen = explain or ground
+        what = "there is no gate and no attention to explain" if seen else "they change nothing"
         raise InputError(f"{opened.config.system} reads no images: {what}")
+    if ground:
+        check_boxes(opened.config, data)
+        if shuffle_images or no_images:
+            raise InputError("boxes of mentions are of the samples' own images; ground them with these")
     read = info.feature_set(feature_set)
     visuals = open_visuals(opened, data, plan, read)
     check_made(opened, data, None if opened.from_pixels else read, tools)
@@ -90,6 +100,10 @@ def evaluate(
         chosen = without_images(chosen)
     valid = replace(_encoded(opened, samples, "valid"), extras=extras) if calibrate else None
     del samples  # the splits have what they need of it
+    explained = _explain(opened, chosen, visuals, tools) if explain or ground is not False else None
+    grounded = {}
+    if ground is not False and explained is not None:
+        grounded = {"grounding": _grounded(config, explained, data, asked=ground is True)}
     judged: Judged | None = None
     if valid is not None:
         judged, predicted = _judged(opened, chosen, valid, visuals, tools)
@@ -100,7 +114,6 @@ def evaluate(
         predicted = of_all_words(chosen, predicted)
     else:
         predicted = _predict(opened, chosen, visuals, tools)
-    explained = _explain(opened, chosen, visuals, tools) if explain else None
     predictions = predictions_table(chosen, predicted, visuals)
     # From here on in place of the lists, which take three times as much.
     labels: Column[list[str]] = Column(predictions["predicted"], [])
@@ -109,6 +122,7 @@ def evaluate(
     sure = judged.probabilities(labels, config.task) if judged is not None else None
     errors = errors_of(predictions, config.task, counted_out, sure)
     scores["errors"] = error_report(predictions, config.task, counted_out)
+    scores |= grounded
     if judged is not None:
         scores["calibration"] = judged.report(tools)
         if keep:
@@ -118,7 +132,7 @@ def evaluate(
     causes = (folder, info.name, data, read, opened.precision, negative)
     made_from = {} if opened.from_pixels else causes_of(*causes)
     evaluation = Evaluation(config.system, split, shuffle_images, scores, made_from, no_images)
-    return scores, _write(folder, name, evaluation, predictions, errors, explained)
+    return scores, _write(folder, name, evaluation, predictions, errors, explained if explain else None)
 
 
 def _read(
@@ -164,6 +178,21 @@ def _explain(opened: OpenModel, split: Split, visuals: Visuals | None, tools: To
     return explanations_table(
         opened.model, split, visuals=visuals, pad_id=pad_id, precision=opened.precision, tools=tools
     )
+
+
+def _grounded(
+    config: ModelConfig, explained: pa.Table, data: RunFolder, *, asked: bool
+) -> dict[str, Any] | None:
+    """Return how well the model's attention is grounded.
+
+    Raises InputError where that cannot be said, or returns None where nobody asked.
+    """
+    try:
+        return grounding_of(config, explained, data)
+    except InputError:
+        if asked:
+            raise
+        return None
 
 
 def _write(

@@ -10,6 +10,8 @@ from ...manifests.errors import StageError
 from ...manifests.files import read_text, reason_of, write_text
 from ...manifests.fingerprint import digest_file
 from ...manifests.run import RunFolder
+from ...manifests.schemas import MENTION_BOXES
+from ...manifests.tables import table_digest
 from ..learning.inputs import input_digests
 from ..systems.registry import system_info
 
@@ -63,7 +65,11 @@ def causes_of(
     """
     read = input_digests(system_info(system), data, feature_set)
     given = {"negative": negative} if negative else {}
-    return {"model": digest_file(folder / "model.safetensors"), "precision": precision, **given, **read}
+    boxes = {}
+    if data.mention_boxes.is_file():  # grounding is compared with them
+        boxes = {"mention_boxes": table_digest(data.mention_boxes, MENTION_BOXES, "prepare")}
+    model = digest_file(folder / "model.safetensors")
+    return {"model": model, "precision": precision, **given, **read, **boxes}
 
 
 def fresh_evaluation(

@@ -16,11 +16,19 @@ from ...manifests.schemas import DETECTIONS, IMAGES, SCENES
 from ...manifests.tables import read_batches, read_table, usable_images
 from ..base.ahead import Made
 
-__all__ = ["SIDES", "Box", "ImageUnit", "ViewPlan", "ViewSource", "planned_images", "scene_images"]
+__all__ = ["SIDES", "Box", "ImageUnit", "ViewPlan", "ViewSource", "iou", "planned_images", "scene_images"]
 
 SIDES = ("x0", "y0", "x1", "y1")
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of the upright image
+
+
+def iou(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the intersection over union of two boxes; of two without area, whether they are one."""
+    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    inside = max(width, 0.0) * max(height, 0.0)
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - inside
+    return inside / union if union else float(list(one) == list(other))
 
 
 @dataclass(frozen=True)
