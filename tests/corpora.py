@@ -6,6 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hmnet_pipe.manifests.schemas import SPLITS
+from hmnet_pipe.stages.demo import corpus as corpus_module
+from hmnet_pipe.stages.demo.scenes import draw_scene
+
 Corpus = dict[str, list[dict[str, Any]]]
 
 
@@ -22,6 +27,56 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def gmner_of(corpus: Path, folder: Path, task: str = "ner", **drawn: Any) -> Path:
+    """Write GMNER's files for a corpus of the demonstration: txt/ with its texts, and xml/ with true boxes.
+
+    drawn: what the corpus was drawn with; it is drawn again, as its files do not say where its objects are. A
+    mention that the picture decides has the box of the object that decides it, and no other has one.
+    """
+    scenes: list[dict[str, Any]] = []
+
+    def draw(kinds: Any, rng: Any, size: int = 160) -> Any:
+        picture, objects = draw_scene(kinds, rng, size)
+        scenes.append(dict(objects))
+        return picture, objects
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_module, "draw_scene", draw)
+        corpus_module.write_demo_corpus(folder / "again", task, **drawn)
+    for part in ("txt", "xml"):
+        (folder / part).mkdir()
+    for split, rows in sorted(read(corpus).items(), key=lambda each: SPLITS.index(each[0])):
+        posts = []
+        for row in rows:
+            words = zip(row["tokens"], row["tags"], strict=True)
+            lines = [f"IMGID:{row['id']}", *map("\t".join, words)]
+            posts.append("\n".join(lines) + "\n\n")
+            if not (corpus / "images" / row["image"]).is_file():
+                continue
+            scene = scenes.pop(0)
+            boxes = [
+                (" ".join(names), scene[corpus_module.TYPE_SCENES[kind][0]])
+                for group, kind, names in mentions_of(row)
+                if group == "vision"
+            ]
+            if boxes:
+                (folder / "xml" / f"{row['id']}.xml").write_text(_annotation(boxes))
+        (folder / "txt" / f"{split}.txt").write_text("".join(posts), encoding="utf-8")
+    assert not scenes
+    return folder
+
+
+def _annotation(boxes: list[tuple[str, Any]]) -> str:
+    objects = [
+        f"<object><name>{name}</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax>"
+        f"<ymax>{y1}</ymax></bndbox></object>"
+        for name, (x0, y0, x1, y1) in boxes
+    ]
+    return "\n".join(
+        ["<annotation>", "<size><width>160</width><height>160</height></size>", *objects, "</annotation>"]
+    )
 
 
 def mentions_of(row: dict[str, Any]) -> list[tuple[str, str, list[str]]]:

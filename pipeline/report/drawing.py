@@ -340,9 +340,12 @@ def photo(picture: Photo, weights: Sequence[float], cells: Sequence[float] | Non
         x0, y0, x1, y1 = (side * of for side, of in zip(one.sides, (width, height) * 2, strict=True))
         title = tag("title", f"drawn by a person for {one.label}")
         place = {"x": x0, "y": y0, "width": max(1.0, x1 - x0), "height": max(1.0, y1 - y0)}
-        parts.append(tag("rect", title, **place, class_="drawn"))
-        # At the foot of the frame, as those of objects stand at its head.
-        parts.append(tag("text", one.label, x=x0 + 3, y=max(y1, 17.0) - 5, class_="boxlabel"))
+        # Light dashes on a dark line can be seen on any photo, and on the frame of an object.
+        parts += [tag("rect", **place, class_="under"), tag("rect", title, **place, class_="drawn")]
+        # At the foot of the frame, as those of objects stand at its head, and not beyond the photo.
+        left = x0 + x1 < width
+        side = {"x": x0 + 3} if left else {"x": x1 - 3, "text_anchor": "end"}
+        parts.append(tag("text", one.label, **side, y=max(y1, 17.0) - 5, class_="boxlabel"))
     objects = ", ".join(f"{box.label} {100 * box.score:.0f}%" for box in picture.boxes) or "none"
     what = "Photo" if picture.uri is not None else "Outline of a photo that is left out"
     label = f"{what}; detected objects: {objects}"

@@ -83,7 +83,7 @@ def grounding_of(config: ModelConfig, explained: pa.Table, data: RunFolder) -> d
         raise InputError(
             f"{config.system} attends to cells of the whole image, and to no view that has a box"
         )
-    mentions = _mentions(data)
+    mentions = _mentions(data) if data.mention_boxes.is_file() else {}
     if not any(mention.boxes for row in rows for mention in mentions.get(row["id"], ())):
         raise InputError(
             f"no mention of the {rows[0]['split']} split of {data.path} has a box; see its problems.parquet"

@@ -12,9 +12,12 @@ from typing import Any, Literal
 import pytest
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.schemas import EXPLANATIONS, IMAGES, PREDICTIONS, SAMPLES
+from hmnet_pipe.manifests.schemas import EXPLANATIONS, IMAGES, MENTION_BOXES, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.manifests.trial import AS_PUBLISHED, Trial
+from hmnet_pipe.pipeline import report
+from hmnet_pipe.pipeline.report.data import Box, Drawn, Photo
+from hmnet_pipe.pipeline.report.drawing import photo
 from hmnet_pipe.pipeline.report.make import Asked, make_report
 from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
 from hmnet_pipe.pipeline.run.score import score_predictions
@@ -308,6 +311,67 @@ def test_photos_and_texts_are_left_out_on_request(copy: Path) -> None:
     assert "data:image" not in bare
     assert not [name for name in names if name in bare]
     assert "test-0000" in bare
+
+
+def test_boxes_of_mentions_are_told_from_objects_by_their_line() -> None:
+    sides = (0.25, 0.5, 0.75, 1.0)
+    picture = Photo(None, 200, 100, (Box(1, "ball", 0.9, sides),), (Drawn('PER "Ada"', sides),))
+    [svg] = parsed(str(photo(picture, (), None))).all("svg")
+    rects = {one.attributes["class"]: one for one in svg.all("rect")}
+    place = {"x": "50", "y": "50", "width": "100", "height": "50"}
+    for name in ("box", "under", "drawn"):
+        assert place.items() <= rects[name].attributes.items()
+    assert list(rects)[-2:] == ["under", "drawn"], "above the frame of the object, which may be the same"
+    assert rects["drawn"].text == 'drawn by a person for PER "Ada"'
+    assert svg.attributes["aria-label"] == (
+        'Outline of a photo that is left out; detected objects: ball 90%; boxes of mentions: PER "Ada"'
+    )
+    [foot] = [one for one in svg.all("text") if one.text == 'PER "Ada"']
+    assert foot.attributes["y"] == "95"
+    style = (Path(report.__file__).parent / "templates" / "style.css").read_text()
+    lines = dict(re.findall(r"^svg \.(\w+) {(.*)}$", style, re.MULTILINE))
+    dashed = {name: "stroke-dasharray" in lines[name] for name in ("box", "under", "drawn")}
+    assert dashed == {"box": False, "under": False, "drawn": True}
+
+
+@pytest.mark.slow
+def test_boxes_of_mentions_are_drawn_and_what_grounds_on_them_is_a_table(copy: Path) -> None:
+    run = RunFolder(copy)
+    assert "A dashed frame" not in made(copy)
+    samples = {
+        row["id"]: row
+        for row in read_table(run.samples, SAMPLES).to_pylist()
+        if row["image_key"] and any(tag != "O" for tag in row["tags"])
+    }
+    places = {name: [tag != "O" for tag in row["tags"]].index(True) for name, row in samples.items()}
+    half = {"x0": 0, "y0": 0, "x1": 80, "y1": 160}
+    boxes = [
+        {"id": name, "words": (at, at + 1), "type": samples[name]["tags"][at][2:], **half}
+        for name, at in places.items()
+    ]
+    write_table(run.mention_boxes, table_of(MENTION_BOXES, boxes))
+    for texts in (True, False):
+        page = parsed(made(copy, asked=Asked(texts=texts)))
+        drawn = 0
+        for case in page.all("article"):
+            name = case.first("h4").text
+            frames = [one for one in case.all("rect") if one.attributes["class"] == "drawn"]
+            assert len(frames) == (name in places)
+            drawn += len(frames)
+            if frames:
+                row, at = samples[name], places[name]
+                called = row["tags"][at][2:] + (f" {row['tokens'][at]}" if texts else "")
+                assert frames[0].text == f"drawn by a person for {called}"
+                assert (frames[0].attributes["width"], frames[0].attributes["height"]) == ("160", "320")
+        assert drawn > 0
+        assert "A dashed frame is the box that a person drew for a mention." in page.text
+        found = recorded(copy, "test")["grounding"]
+        [table] = [one for one in page.all("table") if "Random view" in one.text]
+        for cells, one in zip(table.rows(), [found, *found["per_type"].values()], strict=True):
+            assert int(cells[1].text) == one["mentions"]
+            assert [shown(cell) for cell in cells[2:]] == [
+                one[each] for each in ("accuracy", "ceiling", "detected", "chance")
+            ]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
-from hmnet_pipe.manifests.schemas import ERRORS, PREDICTIONS, SAMPLES
+from hmnet_pipe.manifests.schemas import ERRORS, MENTION_BOXES, PREDICTIONS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table, table_of, write_table
 from hmnet_pipe.manifests.trial import Trial
 from hmnet_pipe.pipeline.run.evaluate import evaluate_trial
@@ -24,6 +24,7 @@ from hmnet_pipe.stages.evaluate.evaluation import evaluate
 from hmnet_pipe.stages.evaluate.recorded import Evaluation, causes_of, fresh_evaluation, recorded_evaluations
 from hmnet_pipe.stages.learning.made_by import made_by
 
+from ...corpora import gmner_of
 from ...running import Demos, bring_up_to_date, configure, finetuned_of, model_of, stage_of
 
 TEXT = Trial("bert-crf", 1)
@@ -305,3 +306,63 @@ def test_an_evaluation_leaves_each_error_with_its_probability(copy: Path) -> Non
     page = path.with_name("errors-test.md").read_text()
     assert page.startswith("# Errors of hmnet on test\n")
     assert all(row["id"] in page for row in errors)
+
+
+def grounded(copy: Path, demos: Demos, folder: Path) -> RunFolder:
+    """Let a run have its own texts again, in GMNER's files with the true boxes of its objects."""
+    files = gmner_of(demos.corpus(sizes=SIZES), folder, sizes=SIZES)
+    bring_up_to_date(copy, "prepare", text=files / "txt", format="auto", mention_boxes=str(files / "xml"))
+    return RunFolder(copy)
+
+
+@pytest.mark.parametrize("pixels", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_attention_is_grounded_on_the_files_of_gmner(
+    copy: Path, demos: Demos, tmp_path: Path, pixels: bool
+) -> None:
+    """The detector knows the demonstration's objects, so that some view is right for nearly every mention."""
+    run = grounded(copy, demos, tmp_path / "gmner")
+    plan = stage_of(copy, "extract").plan() if pixels else None
+    model = finetuned_of(copy) if pixels else model_of(copy)
+    scores, path = evaluate(model, run, split="train", plan=plan, ground=True)
+    found = Evaluation.read(path).scores["grounding"]
+    assert found == scores["grounding"]
+    boxes = read_table(run.mention_boxes, MENTION_BOXES).to_pylist()
+    train = [row for row in boxes if row["id"].startswith("train")]
+    assert found["mentions"] == sum(row["x0"] is not None for row in train) > 3
+    assert found["not_in_image"] == sum(row["x0"] is None for row in train) > 3
+    assert found["detected"] > 0.8
+    assert found["chance"] < found["ceiling"] == 1
+    assert 0 <= found["accuracy"] <= 1
+    assert not path.with_name("explanation-train.parquet").exists()
+    without = evaluate(model, run, split="train", plan=plan)[0]
+    assert "grounding" not in without
+    assert without == {name: value for name, value in scores.items() if name != "grounding"}
+
+
+def test_an_evaluation_is_stale_once_the_boxes_of_mentions_change(
+    copy: Path, demos: Demos, tmp_path: Path
+) -> None:
+    run, model = grounded(copy, demos, tmp_path / "gmner"), model_of(copy)
+    path = evaluate(model, run, ground=True)[1]
+    causes = causes_of(model, "hmnet", run, "pyramid", "")
+    assert fresh_evaluation(path, causes, any_precision=True) is not None
+    boxes = read_table(run.mention_boxes, MENTION_BOXES)
+    write_table(run.mention_boxes, boxes.slice(1))
+    causes = causes_of(model, "hmnet", run, "pyramid", "")
+    assert fresh_evaluation(path, causes, any_precision=True) is None
+
+
+def test_what_cannot_be_grounded_is_refused_before_it_is_scored(copy: Path) -> None:
+    model, run = model_of(copy), RunFolder(copy)
+    with pytest.raises(InputError, match=r"bert-crf reads no images: there is no gate and no attention"):
+        evaluate(model_of(copy, TEXT), run, ground=True)
+    with pytest.raises(InputError, match=r"run `hmnet-pipe prepare .*run --mention-boxes FOLDER`"):
+        evaluate(model, run, ground=True)
+    assert "grounding" not in evaluate(model, run)[0]
+    assert evaluate(model, run, ground=None)[0]["grounding"] is None
+    write_table(run.mention_boxes, MENTION_BOXES.empty_table())
+    with pytest.raises(InputError, match=r"no mention of the test split of .* has a box"):
+        evaluate(model, run, ground=True)
+    for images in ("shuffle_images", "no_images"):
+        with pytest.raises(InputError, match=r"boxes of mentions are of the samples' own images"):
+            evaluate(model, run, ground=True, **{images: True})  # type: ignore[arg-type]

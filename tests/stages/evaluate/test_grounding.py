@@ -158,14 +158,16 @@ BOX = (0, 0, 6, 12)
 
 
 @pytest.mark.parametrize(
-    ("drawn", "hit"), [((0, 0, 12, 12), True), ((0, 0, 5, 12), False), ((6, 0, 12, 12), True)]
+    ("drawn", "hit", "detected"),
+    [((0, 0, 12, 12), True, True), ((0, 0, 5, 12), False, True), ((6, 0, 12, 12), True, False)],
 )
 def test_the_whole_image_is_a_box_of_its_own_and_half_an_overlap_is_enough(
-    drawn: Pixels, hit: bool, tmp_path: Path
+    drawn: Pixels, hit: bool, detected: bool, tmp_path: Path
 ) -> None:
     run = write_run(tmp_path, {"a": [BOX]}, [("a", (0, 1), "A", drawn)])
     looks = explained("a", [[[0.6, 0.4]]], [True, True])
-    assert grounding_of(config_of(views=2), table_of(EXPLANATIONS, [looks]), run)["accuracy"] == hit
+    found = grounding_of(config_of(views=2), table_of(EXPLANATIONS, [looks]), run)
+    assert (found["accuracy"], found["ceiling"], found["detected"]) == (hit, True, detected)
 
 
 def test_features_of_objects_alone_have_no_view_of_the_image(tmp_path: Path) -> None:
