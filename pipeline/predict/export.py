@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 from ...manifests.errors import InputError, StageError, unknown_name
 from ...manifests.files import atomic_path, make_folder
 from ...manifests.run import RunFolder
-from ...manifests.schemas import PREDICTIONS, SAMPLES, SPLITS
+from ...manifests.schemas import MENTION_BOXES, PREDICTIONS, SAMPLES, SPLITS
 from ...manifests.tables import read_batches, read_table
 from ...stages.learning.entities import entities_of
 from ...stages.predict import outputs
 from ...stages.predict.results import Entity, PostImage, Relation, Result, as_line
+from ...stages.vision.plan import SIDES
 
 __all__ = ["EXPORT_FORMATS", "export"]
 
@@ -40,6 +41,7 @@ def export(
     if split and split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     samples = [row for part in read_batches(run.samples, SAMPLES, "prepare") for row in part.to_pylist()]
+    samples = _with_boxes(samples, run)
     if predictions is not None:
         samples = _with_predictions(samples, predictions)
     task = _TASK_OF.get(form)
@@ -96,9 +98,32 @@ def _with_predictions(samples: list[dict[str, Any]], place: Path) -> list[dict[s
     labelled = []
     for one in chosen:
         labels = found[one["split"], one["id"]]["predicted"]
-        label = {"relation": labels[0]} if one["tags"] is None else {"tags": labels, "groups": None}
+        label = (
+            {"relation": labels[0]}
+            if one["tags"] is None
+            else {"tags": labels, "groups": None, "boxes": None}
+        )
         labelled.append({**one, **label})
     return labelled
+
+
+def _with_boxes(samples: list[dict[str, Any]], run: RunFolder) -> list[dict[str, Any]]:
+    """Return the samples with the boxes of their mentions as "boxes" of JSON lines, or None."""
+    found: dict[str, dict[int, list[list[float]]]] = {}
+    if run.mention_boxes.is_file():
+        for row in read_table(run.mention_boxes, MENTION_BOXES, "prepare").to_pylist():
+            of_mention = found.setdefault(row["id"], {}).setdefault(row["words"][0], [])
+            if row["x0"] is not None:
+                of_mention.append([row[side] for side in SIDES])
+    return [
+        {
+            **one,
+            "boxes": [found[one["id"]].get(first) for _, first, _ in entities_of(one["tags"])]
+            if one["id"] in found
+            else None,
+        }
+        for one in samples
+    ]
 
 
 def _text(sample: Sample) -> tuple[str, list[tuple[int, int]]]:
@@ -149,7 +174,7 @@ def _common(sample: Sample) -> dict[str, Any]:
 
 def _own(sample: Sample) -> dict[str, Any]:
     """Return a sample as an object of the project's own format."""
-    groups = {} if sample["groups"] is None else {"groups": sample["groups"]}
+    more = {name: sample[name] for name in ("groups", "boxes") if sample[name] is not None}
     raw = sample["text"] is not None
     content: dict[str, Any] = {"text": sample["text"]} if raw else {"tokens": sample["tokens"]}
     if sample["tags"] is None:
@@ -160,7 +185,7 @@ def _own(sample: Sample) -> dict[str, Any]:
         content["spans"] = [{"start": start, "end": end, "type": kind} for start, end, kind in spans]
     else:
         content["tags"] = sample["tags"]
-    return {**_common(sample), **content, **groups}
+    return {**_common(sample), **content, **more}
 
 
 def _doccano(sample: Sample) -> dict[str, Any]:

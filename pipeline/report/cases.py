@@ -237,10 +237,10 @@ def _drawn(run: RunFolder, samples: Sequence[Mapping[str, Any]], texts: bool) ->
     table = table.filter(
         pc.and_(pc.is_in(table["id"], pa.array(shown, pa.string())), pc.is_valid(table["x0"]))
     )
-    sizes = {
-        row["key"]: (row["width"], row["height"]) * 2
-        for row in read_table(run.images, IMAGES, "prepare", ["key", "width", "height"]).to_pylist()
-    }
+    images = read_table(run.images, IMAGES, "prepare", ["key", "width", "height"])
+    keys = pa.array({row["image_key"] for row in shown.values()}, pa.string())
+    images = images.filter(pc.is_in(images["key"], keys))
+    sizes = {row["key"]: (row["width"], row["height"]) * 2 for row in images.to_pylist()}
     found: dict[str, list[Drawn]] = {}
     for row in table.to_pylist():
         sample = shown[row["id"]]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...cache.spec import ALL, IMAGE, SCENE, FeatureSpec
 from ...manifests.advice import typed
@@ -125,8 +126,9 @@ def _boxes(
     config: ModelConfig, spec: FeatureSpec | None, data: RunFolder, keys: set[str | None]
 ) -> dict[str | None, list[Box]]:
     """Return the boxes of the whole image and of its objects, best first, by its key."""
-    sizes = read_table(data.images, IMAGES, "prepare", ["key", "width", "height"]).to_pylist()
-    whole = {row["key"]: (0.0, 0.0, float(row["width"]), float(row["height"])) for row in sizes}
+    sizes = read_table(data.images, IMAGES, "prepare", ["key", "width", "height"])
+    sizes = sizes.filter(pc.is_in(sizes["key"], pa.array(keys, pa.string())))
+    whole = {row["key"]: (0.0, 0.0, float(row["width"]), float(row["height"])) for row in sizes.to_pylist()}
     objects = spec.views if spec is not None else int(config.options["objects"])
     if spec is not None and spec.regions == SCENE:
         units = scene_images(data.images, data.scenes, objects)

@@ -6,20 +6,18 @@ What is wrong with a box, an object or a file is a row of the problems table, an
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from ...manifests.schemas import MENTION_BOXES, PROBLEMS
 from ...manifests.tables import table_of
+from ..learning.entities import Entity, entities_of
 from ..text.written import shorten
 from ..vision.known import BadRecord, box_in
 from ..vision.plan import SIDES, Box
 from .columns import Samples
 from .formats.voc import Annotation, Unparsed, VocFolder
-
-if TYPE_CHECKING:
-    from ..learning.errors import Entity
 
 __all__ = ["mention_boxes"]
 
@@ -32,7 +30,7 @@ class _Sample:
     id: str
     image: str
     key: str
-    mentions: list["Entity"]
+    mentions: list[Entity]
     words: list[str]
 
 
@@ -78,14 +76,12 @@ def mention_boxes(
 
 
 def _usable(samples: Samples, images: pa.ChunkedArray, keys: pa.ChunkedArray) -> Iterator[_Sample]:
-    from ..learning.errors import found_of  # takes a second to import, and few runs have boxes
-
     columns = [samples.column(name).to_pylist() for name in ("id", "image", "tokens", "tags")]
     for place, (name, own, tokens, tags, image, key) in enumerate(
         zip(*columns, images.to_pylist(), keys.to_pylist(), strict=True)
     ):
         if key is not None and own == image:
-            mentions = found_of(tags, "ner")
+            mentions = entities_of(tags)
             words = [_plain(" ".join(tokens[first : last + 1])) for _, first, last in mentions]
             yield _Sample(place, name, image, key, mentions, words)
 

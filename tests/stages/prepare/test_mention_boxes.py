@@ -11,6 +11,7 @@ from hmnet_pipe.manifests.record import StageRecord
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import IMAGES, MENTION_BOXES, PROBLEMS, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
+from hmnet_pipe.pipeline.predict.export import export
 from hmnet_pipe.pipeline.reproduce.outside import outside_of
 from hmnet_pipe.pipeline.run.config import RunConfig
 from hmnet_pipe.pipeline.run.new import prepare_config, prepare_run
@@ -342,3 +343,12 @@ def test_dealt_images_have_no_boxes_of_other_images(tmp_path: Path) -> None:
     samples = read_table(run.samples, SAMPLES).to_pylist()
     own = {row["id"] for row in samples if names[row["image_key"]] == row["id"]}
     assert {row[0] for row in rows(run)} == own != {"7", "O_8"}
+
+
+def test_an_export_as_json_lines_is_read_back_to_the_same_boxes(tmp_path: Path) -> None:
+    folder = corpus(tmp_path, _7=as_file(as_object("Ada Lovelace", (1, 2, 30, 40)), GOOD))
+    run = prepared(folder, mention_boxes=str(folder / "xml"))
+    export(run, "jsonl", tmp_path / "again" / "txt")
+    (tmp_path / "again" / "images").symlink_to(folder / "images")
+    assert rows(prepared(tmp_path / "again")) == rows(run)
+    assert len(rows(run)) == 5
