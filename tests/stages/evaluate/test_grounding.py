@@ -83,7 +83,6 @@ def explained(name: str, attention: Any, views: Sequence[bool], over: str = "vie
     """Return a row of what a model looked at. attention: layer, word, view; the key is the id."""
     values = np.asarray(attention, np.float32)
     words = [f"w{number}" for number in range(values.shape[1])]
-    more = {"gates": None, "word_gates": []}
     return {
         "id": name,
         "split": "test",
@@ -92,7 +91,8 @@ def explained(name: str, attention: Any, views: Sequence[bool], over: str = "vie
         "over": over,
         "views": list(views),
         "attention": values.tolist(),
-        **more,
+        "gates": None,
+        "word_gates": [],
     }
 
 
@@ -143,10 +143,13 @@ def test_scores_are_those_of_plain_loops(over: str, tmp_path: Path) -> None:
         assert [got[each] for each in names] == pytest.approx(means[:4].tolist())
         assert got["mentions"] == len(some) > 5
     assert found["not_in_image"] == len(away) > 5
-    shares = {"in_image": None, "not_in_image": None}
+    shares: dict[str, float | None] = {"in_image": None, "not_in_image": None}
     if over == "views":
         every = expected["A"] + expected["B"]
-        shares = {"in_image": np.mean([one[4] for one in every]), "not_in_image": np.mean(away)}
+        shares = {
+            "in_image": sum(one[4] for one in every) / len(every),
+            "not_in_image": sum(away) / len(away),
+        }
     assert found["whole_image"] == pytest.approx(shares)
     assert 0 < found["chance"] < found["ceiling"] < 1
     table = grounding_table(found)
