@@ -16,7 +16,6 @@ kernel run, and "peak memory" what all processes together had on the GPU at most
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,6 +32,7 @@ from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.report.text import text_table
+from hmnet_pipe.stages.base.ahead import usable_cores
 from hmnet_pipe.stages.base.arithmetic import resolve_device
 from hmnet_pipe.stages.vision.images import open_image
 from hmnet_pipe.stages.vision.views import cut_views, normalise
@@ -87,12 +87,11 @@ class Pictures(Views):
 
 def loader(data: Views, batch: int, device: torch.device, together: Any) -> Iterator[Any]:
     """Return torch's own loader with a process for every core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return iter(
         torch.utils.data.DataLoader(
             data,
             batch,
-            num_workers=min(cores, len(data)),
+            num_workers=min(usable_cores(), len(data)),
             pin_memory=device.type == "cuda",
             collate_fn=together,
             multiprocessing_context="fork",

@@ -266,6 +266,17 @@ def test_every_package_is_installed() -> None:
     assert listed == sorted(listed)
 
 
+def test_cores_are_counted_in_one_place_where_a_job_may_have_fewer_than_its_machine() -> None:
+    counting = {
+        module
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("cpu_count", "sched_getaffinity")
+    }
+    # A stage's record says what machine it ran on.
+    assert counting == {"stages/base/ahead.py", "pipeline/run/runner.py"}
+
+
 WRONG = {
     "an upward import": ("cache/reader.py", "from ..stages.base.tools import Tools"),
     "a sideways import": ("stages/detect/work.py", "from ..extract.unit import ExtractUnit"),

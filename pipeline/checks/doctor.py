@@ -165,9 +165,10 @@ def _precision() -> Finding:
 def _threads() -> Finding:
     import torch
 
+    from ...stages.base.ahead import usable_cores
     from ..cluster.dask import default_workers
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     variable = os.environ.get("OMP_NUM_THREADS")
     text = f"{cores} cores, torch trains with {torch.get_num_threads()} threads, "
     text += f"OMP_NUM_THREADS is {variable or 'not set'}"

@@ -1,6 +1,5 @@
 """The commands for a grid of trainings: experiment run, status, table, figure and lock."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +95,7 @@ def run(
     Example: hmnet-pipe experiment run table1 --dry-run
              hmnet-pipe experiment run experiments/table1.toml --jobs 2
     """
+    from ...stages.base.ahead import usable_cores
     from ..experiment.run import make_runs, run_experiment
     from ..report.experiment import cells_lines, status_lines, status_of
 
@@ -111,7 +111,7 @@ def run(
     with lent_tools(scheduler, workers, quiet=as_json) as tools:
         wrong = make_runs(opened, tools, lambda report: show(*report.lines(), err=as_json))
     with lent_tools(scheduler, jobs, quiet=as_json) as tools:
-        threads = -1 if scheduler is not None else max(1, (os.cpu_count() or 1) // jobs)
+        threads = -1 if scheduler is not None else max(1, usable_cores() // jobs)
         if scheduler is None and jobs == 1:
             from ...stages.base.tools import SILENT
 

@@ -23,6 +23,7 @@ import dask
 
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import disk_error
+from ...stages.base.ahead import usable_cores
 from ...stages.base.tools import UnitFailure
 from ...stages.vision.outcomes import out_of_memory
 from .memory import keep_freed_memory
@@ -89,8 +90,7 @@ def default_workers(device: str = "cpu") -> int:
     """
     from distributed.system import MEMORY_LIMIT  # the machine's, or that of the container
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = min(cores, int(MEMORY_LIMIT) // _BYTES_PER_WORKER)
+    most = min(usable_cores(), int(MEMORY_LIMIT) // _BYTES_PER_WORKER)
     if device.startswith("cuda"):
         import torch
 

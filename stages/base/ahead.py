@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, overload
 
-__all__ = ["Made", "decoders", "in_threads", "prefetched"]
+__all__ = ["Made", "decoders", "in_threads", "prefetched", "usable_cores"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: a cluster's node often has more than the job was given."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prefetched(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
@@ -51,7 +56,7 @@ class Made(Sequence[Item]):
 
 
 # Each thread holds one decoded image, at worst 0.7 GB of it, and there is nothing to gain beyond the cores.
-_THREADS = min(4, os.cpu_count() or 1)
+_THREADS = min(4, usable_cores())
 
 
 def decoders(device: str) -> int:

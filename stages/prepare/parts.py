@@ -20,7 +20,7 @@ from threading import Thread
 from typing import IO, Any, Protocol, TypeVar
 
 from ...manifests.errors import StageError
-from ..base.ahead import in_threads
+from ..base.ahead import in_threads, usable_cores
 from ..base.tools import Tools
 from ..text.written import header_of
 from .formats.rows import Source, TextFile, readable
@@ -141,8 +141,7 @@ def over_parts(parts: Sequence[Part | Source], tools: Tools) -> Iterator[Each]:
 
     The first part that fails raises its error, as it would if they were read one after the other.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, len(parts))
+    workers = min(usable_cores(), len(parts))
     if workers < 2 or sum(part.end - part.start for part in parts if isinstance(part, Part)) < MANY_BYTES:
         yield _one_by_one
         return
