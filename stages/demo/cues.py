@@ -34,8 +34,7 @@ _VIEW = 112  # the side of a view of the preset
 
 # Shares of the picture's side.
 _SMALL = (0.17, 0.21)
-# Larger, and the whole picture would show the stripes too, at a scale that differs from picture to picture.
-_LARGE = (0.5, 0.62)
+_LARGE = (0.6, 0.9)
 _TREE = (0.25, 0.42)
 _BAR = (0.09, 0.13)
 _CORNER = 0.34
