@@ -122,8 +122,8 @@ class ImageRun:
         if self._given("detect").get("boxes") and not self._boxes:
             raise InputError(
                 f"{folder} was trained on boxes of a file that another detector made, and nothing here can "
-                f"find such boxes in new posts; give the ones that it finds with --boxes FILE, or train "
-                f"{self.info.name} after `hmnet-pipe detect --detector` to use it on posts"
+                "find such boxes in new posts; use `hmnet-pipe predict --boxes FILE` with the ones that it "
+                f"finds, or train {self.info.name} after `hmnet-pipe detect --detector`, which finds its own"
             )
         if self._boxes and not self._given("detect").get("boxes"):
             raise InputError(

@@ -19,6 +19,7 @@ __all__ = [
     "more_than_tensors",
     "quiet",
     "read_json",
+    "unreadable",
 ]
 
 
@@ -111,6 +112,23 @@ def read_json(path: Path, what: str) -> Any:
         raise WeightsError(
             f"{path} is damaged ({reason_of(error)}); put the {what}'s own file there"
         ) from error
+
+
+def unreadable(folder: Path, what: str, error: Exception, *, whose: str | None = None) -> WeightsError:
+    """Return what to say of an error of transformers over the files of a model.
+
+    what: how the message calls what was to be read. whose: how it calls the model, where that is another.
+    """
+    whose = whose or what
+    if "trust_remote_code" in str(error):
+        return WeightsError(
+            f"{folder} needs code of its own, which is never run here; use another {whose}, of a type that "
+            "transformers itself has"
+        )
+    if (damaged := damaged_file(folder)) is not None:
+        path, reason = damaged
+        return WeightsError(f"{path} is damaged ({reason}); put the {whose}'s own file there")
+    return WeightsError(f"{folder} cannot be loaded as a {what} ({reason_of(error)})")
 
 
 def damaged_file(folder: Path) -> tuple[Path, str] | None:

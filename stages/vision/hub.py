@@ -11,9 +11,8 @@ from pickle import UnpicklingError
 from typing import Any
 
 from ...manifests.errors import InputError, WeightsError
-from ...manifests.files import reason_of
 from ...manifests.fingerprint import digest_file, digest_json
-from ..base.hub import check_parts, check_readable, damaged_file, model_folder, more_than_tensors, read_json
+from ..base.hub import check_parts, check_readable, model_folder, more_than_tensors, read_json, unreadable
 from ..base.settings import HUB, split_hub
 
 __all__ = ["Family", "HubModel"]
@@ -129,7 +128,7 @@ class HubModel:
         except ImportError as error:
             raise WeightsError(f"{self.folder()} needs a package that is not here ({error})") from error
         except Exception as error:  # files of others break their readers in any way
-            raise self._refused(error) from error
+            raise unreadable(self.folder(), self.what, error) from error
 
     def digest(self) -> str:
         """Return the digest of everything in its folder that decides its numbers."""
@@ -156,19 +155,6 @@ class HubModel:
         values = read_json(self.processor_file(), self.what)
         values = values.get("image_processor", values) if isinstance(values, dict) else {}
         return values if isinstance(values, dict) else {}
-
-    def _refused(self, error: Exception) -> WeightsError:
-        """Return what to say of an error of transformers over its files."""
-        folder = self.folder()
-        if (damaged := damaged_file(folder)) is not None:
-            path, reason = damaged
-            return WeightsError(f"{path} is damaged ({reason}); put the {self.what}'s own file there")
-        if "trust_remote_code" in str(error):
-            return WeightsError(
-                f"{folder} needs code of its own, which is never run here; use a {self.what} of a type that "
-                "transformers itself has"
-            )
-        return WeightsError(f"{folder} cannot be loaded as a {self.what} ({reason_of(error)})")
 
     def _weights(self, folder: Path) -> list[Path]:
         """Return the files of its weights: safetensors where there are any."""

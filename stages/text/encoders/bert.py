@@ -19,8 +19,7 @@ from transformers.models.mobilebert.modeling_mobilebert import MobileBertEmbeddi
 from transformers.models.xmod.modeling_xmod import XmodAdapter
 
 from ....manifests.errors import WeightsError
-from ....manifests.files import reason_of
-from ...base.hub import check_complete, damaged_file, more_than_tensors, quiet
+from ...base.hub import check_complete, more_than_tensors, quiet, unreadable
 from ...base.writing import writing
 from ..prefix import LayerPrefix
 from .attention import ATTENTION, seeing
@@ -80,7 +79,7 @@ def encoder_type(folder: Path) -> str:
             AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
         )
     except Exception as error:  # files of others break their readers in any way
-        raise _unreadable(folder, "text encoder", error) from error
+        raise unreadable(folder, "text encoder", error, whose="encoder") from error
 
 
 @quiet()
@@ -114,7 +113,7 @@ def pretrained(
     except UnpicklingError as error:
         raise more_than_tensors(folder, "encoder") from error
     except Exception as error:  # files of others break their readers in any way
-        raise _unreadable(folder, "text encoder", error) from error
+        raise unreadable(folder, "text encoder", error, whose="encoder") from error
     random = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
     check_complete(folder, sorted(name for name in random if new is None or not name.startswith(f"{new}.")))
     loaded: nn.Module = encoder.float()
@@ -174,18 +173,6 @@ def _ready(encoder: nn.Module) -> nn.Module:
     return encoder
 
 
-def _unreadable(folder: Path, what: str, error: Exception) -> WeightsError:
-    if "trust_remote_code" in str(error):
-        return WeightsError(
-            f"{folder} needs code of its own, which is never run here; use an encoder of a type that "
-            "transformers itself has"
-        )
-    if (damaged := damaged_file(folder)) is not None:
-        path, reason = damaged
-        return WeightsError(f"{path} is damaged ({reason}); put the encoder's own file there")
-    return WeightsError(f"{folder} cannot be loaded as a {what} ({reason_of(error)})")
-
-
 @quiet()
 def load_tokenizer(folder: Path) -> Any:
     """Return the encoder's own tokenizer. Raises WeightsError where its files are not in `folder`.
@@ -198,7 +185,7 @@ def load_tokenizer(folder: Path) -> Any:
             folder, add_prefix_space=True, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # files of others break their readers in any way
-        raise _unreadable(folder, "tokenizer", error) from error
+        raise unreadable(folder, "tokenizer", error, whose="encoder") from error
     # Without its files, transformers makes up a vocabulary of special tokens: every word would be unknown.
     files = {key: name for key, name in tokenizer.vocab_files_names.items() if key != "tokenizer_file"}
     if not (folder / "tokenizer.json").is_file() and not all(

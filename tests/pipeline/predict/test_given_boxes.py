@@ -1,17 +1,20 @@
 """predict with a model that was trained on boxes that another detector found."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES, SAMPLES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.manifests.trial import Trial
+from hmnet_pipe.pipeline.cli import main
 from hmnet_pipe.pipeline.predict.command import streamed
 from hmnet_pipe.pipeline.predict.part import Models
 from hmnet_pipe.pipeline.predict.predictor import PredictOptions
@@ -59,8 +62,13 @@ def test_a_model_of_given_boxes_needs_those_of_the_posts(
     detect["settings"] |= {"boxes": "/gone/boxes.json", "annotations": "/gone/annotations.json"}
     (given / "config.json").write_text(json.dumps(config))
     models = replace(plain, model=str(given))
-    with pytest.raises(InputError, match=r"trained on boxes of a file .* give the ones .* with --boxes FILE"):
+    with pytest.raises(
+        InputError, match=r"trained on boxes of a file .* use `hmnet-pipe predict --boxes FILE`"
+    ):
         models.open()
+    served = CliRunner().invoke(main, ["serve", str(given), "--port", "0"])
+    assert served.exit_code == 2
+    assert re.fullmatch(r"Error: .* use `hmnet-pipe predict --boxes FILE` .* finds its own\n", served.output)
     found = [one.to_json() for one in streamed(replace(models, boxes=str(boxes)).open(), source, 4)]
     assert found == expected
     boxes.write_text(json.dumps({**rows[0], "image": "another.jpg"}) + "\n")
