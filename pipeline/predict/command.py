@@ -14,7 +14,7 @@ from ...manifests.run import RunFolder
 from ...manifests.trial import Trial
 from ...stages.base.tools import Tools
 from ...stages.predict.outputs import FILE_NAMES, results_in, write
-from ...stages.predict.posts import Post
+from ...stages.predict.posts import Post, rest_of
 from ...stages.predict.results import MISSING, Entity, PostImage, Result
 from ...stages.vision.folder import ImageFolder
 from ...stages.vision.images import UnusableImage
@@ -108,7 +108,7 @@ def streamed(predictor: Predictor, source: Source, size: int) -> Iterator[Result
 
     for _, post in source.posts():
         if isinstance(post, InputError):
-            group.append(Post())
+            group.append(rest_of(post))
             changes.append(partial(replace, error=str(post)))
         else:
             placed, image = _placed(post, folder)

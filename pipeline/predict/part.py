@@ -118,13 +118,14 @@ def _lines(unit: Part) -> list[_Line]:
         for text in islice(file, *unit.lines):
             values = json.loads(text)
             if "error" in values:
-                found.append(_Line(values["line"], Post(), PostImage(), values["error"]))
+                post = Post(id=values.get("id"))  # parts of earlier versions say none
+                found.append(_Line(values["line"], post, PostImage(), values["error"]))
                 continue
-            post = dict(values["post"])
-            for name in {"head", "tail"} & post.keys():
-                post[name] = tuple(post[name])
-            image = PostImage(**values["image"], name=post.get("image"))
-            found.append(_Line(values["line"], Post(**post), image))
+            given = dict(values["post"])
+            for name in {"head", "tail"} & given.keys():
+                given[name] = tuple(given[name])
+            image = PostImage(**values["image"], name=given.get("image"))
+            found.append(_Line(values["line"], Post(**given), image))
     return found
 
 

@@ -25,7 +25,7 @@ from ...stages.base.stage import Progress, Rerun, Stage, changed_outputs, proble
 from ...stages.base.tools import SILENT, Counts, Tools, UnitFailure
 from ...stages.learning.made_by import output_digest
 from ...stages.predict.inputs import posts_of
-from ...stages.predict.posts import Post
+from ...stages.predict.posts import NoPost, Post, rest_of
 from ...stages.predict.results import MISSING, NONE, UNREADABLE, USED, as_line
 from ...stages.systems.registry import BACKBONE_FILE, TEMPERATURE_FILE
 from ...stages.vision.folder import Found, ImageFolder, image_row, unreadable_row
@@ -142,8 +142,9 @@ class Predict(Stage):
         """Yield the posts; an image must have a file, from which any worker reads it."""
         for line, post in self.posts.posts():
             if isinstance(post, Post) and isinstance(post.image, bytes):
-                post = InputError(
-                    f"row {line}: its image is the bytes of a file; leave out --output, or name its file"
+                post = NoPost(
+                    f"row {line}: its image is the bytes of a file; leave out --output, or name its file",
+                    post.id,
                 )
             yield line, post
 
@@ -229,7 +230,7 @@ class Predict(Stage):
 
         for line, post in self._posts():
             if isinstance(post, InputError):
-                group.append({"line": line, "error": str(post)})
+                group.append({"line": line, "id": rest_of(post).id, "error": str(post)})
             else:
                 values = {name: value for name, value in vars(post).items() if value is not None}
                 group.append({"line": line, "post": values, "image": self._became(post, rows)})

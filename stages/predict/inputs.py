@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ...manifests.errors import InputError, in_one_line, unknown_name
 from ...manifests.files import is_utf8
 from ..text.written import DOCUMENT, cells_of, header_of, is_comment, shorten, unrepeated
-from .posts import Post
+from .posts import NoPost, Post
 from .streams import MOST, STDIN, Array, Source, check_file, opened
 
 __all__ = ["INPUT_FORMATS", "posts_of"]
@@ -110,7 +110,7 @@ def _of_object(source: Source, text: str, number: int) -> Post | InputError:
     try:
         return _post(record)
     except InputError as error:
-        return source.error(str(error), number)
+        return NoPost(str(source.error(str(error), number)), _id_of(record))
 
 
 def _finite(written: str) -> float:
@@ -159,6 +159,15 @@ def _post(record: Mapping[str, Any]) -> Post:
     if ("head" in own) != ("tail" in own):
         raise InputError('it has one of "head" and "tail" alone; a relation needs both')
     return Post(**own, more=more)
+
+
+def _id_of(record: Mapping[str, Any]) -> str | None:
+    """Return the id of a record that is no post, or None where that is none either."""
+    try:
+        found: str | None = _name("id", record["id"])
+    except (KeyError, InputError):
+        return None
+    return found
 
 
 def _name(name: str, value: Any) -> Any:
@@ -252,11 +261,12 @@ def _of_parquet(path: Path | None, text_column: str, image_column: str) -> Posts
             for batch in file.iter_batches(batch_size=64):
                 for place in range(batch.num_rows):
                     number += 1
+                    row: dict[str, Any] = {}
                     try:
                         row = batch.slice(place, 1).to_pylist()[0]
                         yield number, _post(_of_row(row, text_column, image_column))
                     except (ValueError, OverflowError, InputError) as error:
-                        yield number, InputError(f"{path.name} row {number}: {in_one_line(error)}")
+                        yield number, NoPost(f"{path.name} row {number}: {in_one_line(error)}", _id_of(row))
 
     return posts()
 

@@ -10,7 +10,7 @@ from ...manifests.errors import InputError
 from ..text.limits import Span
 from ..text.words import split_words
 
-__all__ = ["Post", "Words", "no_post", "words_of"]
+__all__ = ["NoPost", "Post", "Words", "no_post", "rest_of", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,19 @@ class Post:
             more = {name: one for name, one in value.items() if name not in own}
             return cls(**{name: value[name] for name in own if value.get(name) is not None}, more=more)
         raise no_post(value)
+
+
+class NoPost(InputError):
+    """What stands in the place of a post is none. id: what it is called all the same."""
+
+    def __init__(self, message: str, id: str | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+
+
+def rest_of(error: InputError) -> Post:
+    """Return what is known of a post that cannot be read: a post without words, with its id."""
+    return Post(id=error.id if isinstance(error, NoPost) else None)
 
 
 def no_post(value: object) -> InputError:

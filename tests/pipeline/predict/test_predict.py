@@ -79,7 +79,7 @@ def posts_of(run: RunFolder, path: Path, bad: bool = False) -> Path:
         for row in rows
     ]
     if bad:
-        lines[5:5] = ["no json", '{"text": " "}', '{"image": "a.jpg"}', '{"text": "half \\ud83d"}']
+        lines[5:5] = ["no json", '{"text": " "}', '{"image": "a.jpg", "id": "d"}', '{"text": "half \\ud83d"}']
         lines += ['{"text": "In Oslo", "image": "nowhere.jpg"}', '{"text": "In Oslo", "image": "broken.jpg"}']
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -151,6 +151,7 @@ def test_a_file_is_what_its_posts_are_one_by_one_and_each_fault_is_one_row(
         ("post", "9"),
     ]
     assert {row["where"].rsplit(":", 1)[1] for row in problems if row["kind"] == "image"} >= {"69", "70"}
+    assert [one.get("id") for one in found[5:9]] == [None, None, "d", None]
     assert found[68]["image_status"] == "missing"
     assert found[69]["image_status"] == "unreadable"
     find = Predictor.from_pretrained(run.model(Trial("hmnet")))
@@ -164,6 +165,10 @@ def test_a_file_is_what_its_posts_are_one_by_one_and_each_fault_is_one_row(
         ]
         assert [seen.to_json() for seen in alone.objects] == line["objects"]
         assert line["line"] == 3
+    posts.write_text('{"id": "d"}\n')
+    (printed,) = streamed(find, Source(posts, None), 4)
+    assert printed.id == "d"
+    assert printed.error.startswith('posts.jsonl line 1: it has neither "text" nor "tokens"')
 
 
 def test_other_formats_are_made_of_the_predictions(

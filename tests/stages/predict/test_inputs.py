@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hmnet_pipe.manifests.errors import InputError
 from hmnet_pipe.stages.predict.inputs import posts_of
-from hmnet_pipe.stages.predict.posts import Post
+from hmnet_pipe.stages.predict.posts import NoPost, Post, rest_of
 from hmnet_pipe.stages.prepare.formats.rows import Reading, TextFile
 from hmnet_pipe.stages.prepare.formats.twitter import read_twitter
 
@@ -191,6 +191,18 @@ def test_a_table_of_parquet_gives_the_keys_of_json(tmp_path: Path) -> None:
     )
     assert bad[1].startswith('posts.parquet row 2: it has neither "text" nor "tokens"')
     assert last == (3, Post("b", more={"n": None}))
+
+
+@pytest.mark.parametrize("name", ["posts.jsonl", "posts.parquet"])
+@pytest.mark.parametrize(("id", "kept"), [("d", "d"), (7, "7"), ("", None), (1.5, None)])
+def test_what_is_no_post_keeps_its_id(tmp_path: Path, name: str, id: Any, kept: str | None) -> None:
+    row, path = {"id": id, "text": None}, tmp_path / name
+    path.write_text(json.dumps(row))
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    ((_, found),) = posts_of(path)
+    assert isinstance(found, NoPost)
+    assert rest_of(found) == Post(id=kept)
 
 
 def test_parquet_gives_the_bytes_of_images_and_other_values_as_json_has_them(tmp_path: Path) -> None:
