@@ -55,24 +55,28 @@ def blocks(images: int) -> Iterator[tuple[int, Array]]:
         yield start, np.roll(block, start // SHARD_ROWS, axis=2)[: images - start]
 
 
+def write_cache(
+    folder: Path, images: int, also: Callable[[Array], object] = lambda block: None
+) -> FeatureCache:
+    """Write a cache and return it. also: given the values of each shard."""
+    index = []
+    for start, block in blocks(images):
+        name = f"shard-{start // SHARD_ROWS:05d}.h5"
+        keys = [key_of(start + row) for row in range(len(block))]
+        mask = np.ones(block.shape[:2], np.bool_)
+        checksums = write_shard(folder / name, unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=block)
+        index += [IndexRow(key, name, row, checksums[row], "") for row, key in enumerate(keys)]
+        also(block)
+    write_index(folder, SPEC, index)
+    return FeatureCache(folder)
+
+
 def build(folder: Path, images: int) -> tuple[FeatureCache, Array]:
     """Return the cache, and the map of the one file."""
-    index = []
     with (folder / "pyramids").open("wb") as file:
-        for start, block in blocks(images):
-            name = f"shard-{start // SHARD_ROWS:05d}.h5"
-            keys = [key_of(start + row) for row in range(len(block))]
-            mask = np.ones(block.shape[:2], np.bool_)
-            checksums = write_shard(
-                folder / "features" / name, unit="u", spec=SPEC, keys=keys, view_mask=mask, pyramid=block
-            )
-            index += [IndexRow(key, name, row, checksums[row], "") for row, key in enumerate(keys)]
-            file.write(block.data)
+        cache = write_cache(folder / "features", images, lambda block: file.write(block.data))
         os.fsync(file.fileno())
-    write_index(folder / "features", SPEC, index)
-    return FeatureCache(folder / "features"), np.memmap(
-        folder / "pyramids", np.float16, "r", shape=(images, *SPEC.row_shape)
-    )
+    return cache, np.memmap(folder / "pyramids", np.float16, "r", shape=(images, *SPEC.row_shape))
 
 
 def forget(folder: Path) -> None:

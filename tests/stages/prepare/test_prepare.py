@@ -34,7 +34,7 @@ from hmnet_pipe.stages.prepare.settings import PrepareSettings
 from hmnet_pipe.stages.prepare.stage import Prepare
 from hmnet_pipe.stages.text.words import WORD_RULES, rule_of_record
 from hmnet_pipe.stages.vision import folder as image_folder
-from hmnet_pipe.stages.vision.images import ImageFacts, image_facts
+from hmnet_pipe.stages.vision.images import image_from_bytes
 from PIL import Image
 
 Rows = list[dict[str, Any]]
@@ -465,11 +465,11 @@ def test_files_of_equal_content_share_a_key_and_are_decoded_once(
     prepare = stage(workplace)
     decoded: list[bytes] = []
 
-    def counted(data: bytes) -> ImageFacts:
+    def counted(data: bytes) -> Image.Image:
         decoded.append(data)
-        return image_facts(data)
+        return image_from_bytes(data)
 
-    monkeypatch.setattr(image_folder, "image_facts", counted)
+    monkeypatch.setattr(image_folder, "image_from_bytes", counted)
     causes = prepare.causes()
     prepare.compute(causes, Tools())
     samples, images, _ = tables(prepare)
