@@ -1,8 +1,8 @@
 """Training that reads a feature cache larger than memory, beside the same with ample memory.
 
-    python benchmarks/cache_larger.py [--images 10000] [--megabytes 1400] [--folder FOLDER]
+    python benchmarks/cache_larger.py [--images 16000] [--megabytes 1000] [--folder FOLDER]
 
-A run is made of as many samples as images, whose features are ResNet-50's pyramids with made-up values of 246
+A run is made of as many samples as images, whose features are ResNet-50's pyramids with made-up values of 123
 KB each, and hmnet is trained on it with an encoder of one layer. The first training has ample memory, and the
 page cache holds all features. The second is in a control group of --megabytes, which counts what a process
 takes and the pages of files that it reads. Every epoch reads every feature once, in random order. The rate is
@@ -26,7 +26,7 @@ from typing import Any
 from cache_read import ROW_BYTES, forget, key_of, write_cache
 from million_model import small_encoder
 
-EPOCHS, BATCH = 3, 16
+EPOCHS, BATCH = 2, 16
 
 
 class Clock:
@@ -123,8 +123,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--megabytes", type=int, default=1400)
+    parser.add_argument("--images", type=int, default=16_000)
+    parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--folder", type=Path, help="a file system with room for the features; not tmpfs")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)

@@ -34,7 +34,7 @@ _PEERS = {
     "verify": ("hashing", "sha256 of the run's files, and pyarrow's reading of its tables"),
 }
 _LIMITS = {
-    "evaluate": "kinds of errors and scores, sample by sample",
+    "evaluate": "making batches, scores and kinds of errors, sample by sample",
     "predict": "probabilities, and a JSON line a post",
     "report": "calibration, which is a second evaluation, and kinds of errors",
     "status": "digests of the samples' columns",
