@@ -34,7 +34,8 @@ _VIEW = 112  # the side of a view of the preset
 
 # Shares of the picture's side.
 _SMALL = (0.17, 0.21)
-_LARGE = (0.6, 0.9)
+# Larger, and the whole picture would show the stripes too, at a scale of its own.
+_LARGE = (0.5, 0.62)
 _TREE = (0.25, 0.42)
 _BAR = (0.09, 0.13)
 _CORNER = 0.34

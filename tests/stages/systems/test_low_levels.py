@@ -22,7 +22,10 @@ TRAINED, HELD_OUT, STEPS, BATCH, RATE, HIDDEN = 320, 160, 200, 32, 2e-3, 256
 
 @pytest.fixture(scope="module")
 def textures() -> tuple[Tensor, Tensor]:
-    """Return pyramids of pictures of textures, (N, 2, sum C_i, 2, 2), and the number of each pattern."""
+    """Return pyramids of the objects of textures, (N, 1, sum C_i, 2, 2), and the number of each pattern.
+
+    The whole picture does not show the stripes, and is left out: with it a prefix takes three times as long.
+    """
     backbone = build_backbone("demo_resnet", "default")
     transform = backbone.info.transform(112)
     pyramids = []
@@ -33,7 +36,7 @@ def textures() -> tuple[Tensor, Tensor]:
         views = cut_views(shown.image, [(x0, y0, x1, y1)], transform)
         with torch.inference_mode():
             maps = backbone(normalise(torch.from_numpy(views), transform.mean, transform.std))
-        pyramids.append(pooled_and_joined(maps, 2).numpy())
+        pyramids.append(pooled_and_joined(maps, 2).numpy()[1:])
     return torch.from_numpy(np.stack(pyramids)), torch.arange(len(pyramids)) % 4
 
 
@@ -76,9 +79,9 @@ def test_the_gate_opens_for_level_1_where_a_texture_decides(textures: tuple[Tens
     reader, right = trained("hmnet", *textures)
     assert right > 0.7
     with torch.inference_mode():
-        gates = reader.prefix.gates_of(textures[0][TRAINED:], torch.ones(HELD_OUT, 2, dtype=torch.bool))
+        gates = reader.prefix.gates_of(textures[0][TRAINED:], torch.ones(HELD_OUT, 1, dtype=torch.bool))
     assert gates is not None
-    assert gates[0][:, 1, 0].mean() > 0.4  # of the object; it began with a quarter
+    assert gates[0][:, 0, 0].mean() > 0.4  # it began with a quarter
 
 
 def test_level_4_alone_does_not_tell_a_texture(textures: tuple[Tensor, Tensor]) -> None:
