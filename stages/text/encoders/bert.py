@@ -8,6 +8,7 @@ touched. Without a prefix the attention is transformers' own. Which types there 
 import inspect
 import shutil
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -185,6 +186,12 @@ def load_tokenizer(folder: Path) -> Any:
             folder, add_prefix_space=True, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # files of others break their readers in any way
+        there = [path.name for path in folder.glob("*.model")]
+        if there and not (folder / "tokenizer.json").is_file() and find_spec("sentencepiece") is None:
+            raise WeightsError(
+                f"{folder} has its tokenizer as {there[0]} alone, which no package here reads; run "
+                "`pip install sentencepiece protobuf`, or copy the encoder's tokenizer.json there"
+            ) from error
         raise unreadable(folder, "tokenizer", error, whose="encoder") from error
     # Without its files, transformers makes up a vocabulary of special tokens: every word would be unknown.
     files = {key: name for key, name in tokenizer.vocab_files_names.items() if key != "tokenizer_file"}

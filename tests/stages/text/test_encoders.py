@@ -115,6 +115,21 @@ def test_no_vocabulary_is_made_up(request: pytest.FixtureRequest, kind: str, tmp
     one_sentence(refused.value)
 
 
+def test_a_tokenizer_of_sentencepiece_names_the_package_that_reads_it(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeBERTa v3 is published so. transformers asks for another package, which does not read it either."""
+    monkeypatch.setattr("hmnet_pipe.stages.text.encoders.bert.find_spec", lambda name: None)
+    (encoder / "tokenizer.json").unlink()
+    (encoder / "spm.model").write_bytes(b"\n\x05")
+    (encoder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "DebertaV2Tokenizer"}))
+    with pytest.raises(
+        WeightsError, match=r"spm\.model alone.*`pip install sentencepiece protobuf`"
+    ) as refused:
+        load_tokenizer(encoder)
+    one_sentence(refused.value)
+
+
 def test_a_vocabulary_in_text_is_the_encoders_own(encoder: Path) -> None:
     tokenizer = load_tokenizer(encoder)
     names = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
