@@ -28,11 +28,11 @@ import torchvision
 from gpu_texts import measure_texts
 from gpu_turns import QUICK, Measured, Sizes, halved, take_turns
 from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, Transform
+from hmnet_pipe.manifests.machine import usable_cores
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.schemas import DETECTIONS, IMAGES
 from hmnet_pipe.manifests.tables import read_table
 from hmnet_pipe.pipeline.report.text import text_table
-from hmnet_pipe.stages.base.ahead import usable_cores
 from hmnet_pipe.stages.base.arithmetic import resolve_device
 from hmnet_pipe.stages.vision.images import open_image
 from hmnet_pipe.stages.vision.views import cut_views, normalise

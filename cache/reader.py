@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from ..manifests.errors import StageError
 from ..manifests.files import atomic_path
 from ..manifests.fingerprint import canonical_json
-from .shards import Rows, Shard, ShardError, check_shard
+from ..manifests.machine import usable_memory
+from .shards import Rows, Shard, ShardError, check_shard, read_at_random, read_soon
 from .spec import STORAGE_DTYPES, FeatureSpec, as_numbers
 
 __all__ = ["FeatureCache", "IndexRow", "read_index", "write_index"]
@@ -170,6 +171,16 @@ class FeatureCache:
             if rows[own].max() >= len(there) or (there[rows[own]] != promised[own]).any():
                 raise _other_rows(self.folder / name)
 
+    @cached_property
+    def _exceeds_memory(self) -> bool:
+        """Return whether the features may not stay in memory, so that rows are read from the disk again.
+
+        Then a batch's rows are asked for at once. Where they are there already, that would take a fifth of
+        the time of copying them.
+        """
+        row_bytes = np.dtype(STORAGE_DTYPES[self.spec.dtype]).itemsize * math.prod(self.spec.row_shape)
+        return len(self) * row_bytes > usable_memory() / 2
+
     def gather(self, keys: Sequence[str | None]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Return a batch's pyramids (B, V, C, p, p) and view mask (B, V).
 
@@ -180,7 +191,11 @@ class FeatureCache:
         pyramid = np.empty((len(keys), *self.spec.row_shape), STORAGE_DTYPES[self.spec.dtype])
         raw = pyramid.reshape(len(keys), math.prod(self.spec.row_shape)).view(np.uint8)
         view_mask = np.zeros((len(keys), self.spec.views), np.bool_)
-        for position, place in enumerate(map(self._places.get, keys)):
+        places = [self._places.get(key) for key in keys]
+        if self._exceeds_memory:
+            for name, row in filter(None, places):
+                read_soon((self._shards.get(name) or self._open(name))[0], row)
+        for position, place in enumerate(places):
             if place is None:
                 raw[position] = 0
             else:
@@ -200,6 +215,8 @@ class FeatureCache:
             != self._counts[name]
         ):
             raise _other_rows(shard.path)
+        if self._exceeds_memory:
+            read_at_random(shard.rows)
         self._shards[name] = shard.rows, shard.view_mask
         return self._shards[name]
 

@@ -274,7 +274,7 @@ def test_cores_are_counted_in_one_place_where_a_job_may_have_fewer_than_its_mach
         if isinstance(node, ast.Attribute) and node.attr in ("cpu_count", "sched_getaffinity")
     }
     # A stage's record says what machine it ran on.
-    assert counting == {"stages/base/ahead.py", "pipeline/run/runner.py"}
+    assert counting == {"manifests/machine.py", "pipeline/run/runner.py"}
 
 
 WRONG = {

@@ -22,6 +22,7 @@ import numpy as np
 from ...cache.spec import STORAGE_DTYPES
 from ...manifests.errors import HmnetPipeError, StageError
 from ...manifests.files import scratch_folder
+from ...manifests.machine import usable_cores
 from ...manifests.run import RunFolder
 from ...stages.base.settings import HUB, TIMM, split_hub
 from ...stages.detect.settings import DetectSettings
@@ -165,7 +166,6 @@ def _precision() -> Finding:
 def _threads() -> Finding:
     import torch
 
-    from ...stages.base.ahead import usable_cores
     from ..cluster.dask import default_workers
 
     cores = usable_cores()

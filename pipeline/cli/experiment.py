@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ...manifests.errors import unknown_name
+from ...manifests.machine import usable_cores
 from ..cluster.memory import keep_freed_memory
 from ..report.formats import TABLE_FORMATS
 from .completion import one_of
@@ -95,7 +96,6 @@ def run(
     Example: hmnet-pipe experiment run table1 --dry-run
              hmnet-pipe experiment run experiments/table1.toml --jobs 2
     """
-    from ...stages.base.ahead import usable_cores
     from ..experiment.run import make_runs, run_experiment
     from ..report.experiment import cells_lines, status_lines, status_of
 

@@ -23,7 +23,7 @@ import dask
 
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import disk_error
-from ...stages.base.ahead import usable_cores
+from ...manifests.machine import usable_cores, usable_memory
 from ...stages.base.tools import UnitFailure
 from ...stages.vision.outcomes import out_of_memory
 from .memory import keep_freed_memory
@@ -88,9 +88,7 @@ def default_workers(device: str = "cpu") -> int:
 
     On a GPU, several keep it busy, as each also decodes and launches; its memory sets the limit.
     """
-    from distributed.system import MEMORY_LIMIT  # the machine's, or that of the container
-
-    most = min(usable_cores(), int(MEMORY_LIMIT) // _BYTES_PER_WORKER)
+    most = min(usable_cores(), usable_memory() // _BYTES_PER_WORKER)
     if device.startswith("cuda"):
         import torch
 
@@ -261,7 +259,6 @@ class Cluster:
         if self._client is not None:
             return self._client
         from distributed import Client, LocalCluster
-        from distributed.system import MEMORY_LIMIT
 
         dask.config.set(_DASK)
         # Killed workers and lost schedulers are expected and handled; the log lines would bury our one
@@ -291,7 +288,7 @@ class Cluster:
                 processes=True,
                 loop=self._loop.loop,
                 # Dask by default gives a worker a core's share of the memory, however few of the cores work.
-                memory_limit=MEMORY_LIMIT // workers,
+                memory_limit=usable_memory() // workers,
                 dashboard_address="127.0.0.1:0",  # any free port: several runs may share a machine
                 silence_logs=logging.CRITICAL,
                 preload=[_QUIET],

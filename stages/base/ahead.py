@@ -1,20 +1,16 @@
 """Making the next items while the current one is being worked on."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, overload
 
-__all__ = ["Made", "decoders", "in_threads", "prefetched", "usable_cores"]
+from ...manifests.machine import usable_cores
+
+__all__ = ["Made", "decoders", "in_threads", "prefetched"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: a cluster's node often has more than the job was given."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prefetched(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:

@@ -20,7 +20,8 @@ from threading import Thread
 from typing import IO, Any, Protocol, TypeVar
 
 from ...manifests.errors import StageError
-from ..base.ahead import in_threads, usable_cores
+from ...manifests.machine import usable_cores
+from ..base.ahead import in_threads
 from ..base.tools import Tools
 from ..text.written import header_of
 from .formats.rows import Source, TextFile, readable

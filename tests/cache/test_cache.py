@@ -3,12 +3,15 @@
 import multiprocessing
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import torch
+from hmnet_pipe.cache import shards
 from hmnet_pipe.cache.reader import FeatureCache, IndexRow, read_index, write_index
 from hmnet_pipe.cache.shards import Shard, ShardError, row_checksum, write_shard
 from hmnet_pipe.cache.spec import IMAGENET_MEAN, IMAGENET_STD, STORAGE_DTYPES, FeatureSpec, Transform
@@ -58,6 +61,36 @@ def test_gathers_rows_by_key_from_several_shards_in_the_asked_order(tmp_path: Pa
     got, got_mask = FeatureCache(tmp_path).gather([keys[i] for i in order])
     assert np.array_equal(got, pyramid[order])
     assert np.array_equal(got_mask, mask[order])
+
+
+def test_rows_of_a_cache_larger_than_memory_are_asked_for_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, pyramid, _ = make_cache(tmp_path)
+    heard: list[tuple[int, int, str, int]] = []
+    advise = shards._advise
+
+    def noted(address: int, size: int, advice: str) -> int:
+        heard.append((address, size, advice, advise(address, size, advice)))
+        return heard[-1][3]
+
+    monkeypatch.setattr(shards, "_advise", noted)
+    FeatureCache(tmp_path).gather(keys)
+    assert heard == []  # it fits
+    machine = SimpleNamespace(total=2 * pyramid.nbytes - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    cache = FeatureCache(tmp_path)
+    got, _ = cache.gather([keys[4], None, keys[1]])
+    assert np.array_equal(got, [pyramid[4], np.zeros_like(pyramid[0]), pyramid[1]])
+    rows = {name: opened[0] for name, opened in cache._shards.items()}
+    of_row = pyramid[0].nbytes
+    second, first = (rows[name][1].ctypes.data for name in ("shard-00001.h5", "shard-00000.h5"))
+    assert [(at, size) for at, size, advice, _ in heard if advice == "MADV_WILLNEED"] == [
+        (second, of_row),
+        (first, of_row),
+    ]
+    assert [size for _, size, advice, _ in heard if advice == "MADV_RANDOM"] == [3 * of_row] * 2
+    assert [result for *_, result in heard] == [0] * 4
 
 
 def test_an_absent_image_is_zeros_that_no_mask_shows(tmp_path: Path) -> None:

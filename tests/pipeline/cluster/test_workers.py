@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import distributed
+import psutil
 import pytest
 import torch
 from hmnet_pipe.pipeline.cluster.dask import Cluster, default_workers
@@ -30,7 +31,7 @@ def test_the_workers_of_a_gpu_fit_its_memory(
     gigabytes: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
-    monkeypatch.setattr(distributed.system, "MEMORY_LIMIT", 64 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
     asked: list[Any] = []
 
     def properties(device: str) -> Any:
