@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 from ...stages.base.settings import HUB, TIMM
@@ -10,11 +11,15 @@ from ...stages.vision import backbones
 from ...stages.vision.backbones import families as eyes
 from ...stages.vision.demo import DEMO_DETECTOR
 from ...stages.vision.detectors import DETECTORS, families
-from .text import text_table
 
 __all__ = ["LISTINGS", "Listing"]
 
 _STEPS = ("forward", "extract", "train step", "finetune step")
+_OUTCOMES = ("ran", "refused")
+
+# Of a line in a terminal, where names are not cut.
+_WIDTH = 80
+_WHOLE: dict[str, bool] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,8 @@ class Listing:
     data: dict[str, Any]
 
     def text(self) -> str:
-        """Return the tables for a terminal."""
-        return "\n\n".join(text_table(head, rows) for head, rows in self.tables)
+        """Return the tables for a terminal: a block of short lines for each row, as cells may be long."""
+        return "\n\n".join("\n".join(_block(head, row) for row in rows) for head, rows in self.tables)
 
     def markdown(self) -> str:
         """Return the tables as they stand in docs/."""
@@ -122,6 +127,21 @@ LISTINGS: Mapping[str, Callable[[], Listing]] = {
 
 def _refused(reasons: Mapping[str, str]) -> tuple[tuple[str, ...], list[list[str]]]:
     return ("type", "refused, because"), [[name, reason] for name, reason in reasons.items()]
+
+
+def _block(head: tuple[str, ...], row: list[str]) -> str:
+    """Return a row as its first cell and, below it, what its columns say, those of one outcome together."""
+    said: dict[str, list[str]] = {}
+    for name, cell in zip(head[1:], row[1:], strict=True):
+        if cell in _OUTCOMES:
+            said.setdefault(cell, []).append(name)
+        elif cell:
+            said[name] = [cell]
+    facts = [
+        fill(f"{name}: {', '.join(cells)}", _WIDTH, initial_indent="  ", subsequent_indent="    ", **_WHOLE)
+        for name, cells in said.items()
+    ]
+    return "\n".join([row[0], *facts])
 
 
 def _markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:

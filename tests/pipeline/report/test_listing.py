@@ -1,6 +1,7 @@
 """The lists of text encoders and detectors, on the terminal and in docs/."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,19 @@ def said(*options: str) -> str:
 
 @pytest.mark.parametrize("name", LISTINGS)
 def test_doctor_lists_everything_with_its_note_or_its_reason(name: str) -> None:
-    lines = {line.split()[0]: line for line in said(f"--{name}").splitlines() if line.strip()}
+    blocks: dict[str, str] = {}
+    for line in said(f"--{name}").splitlines():
+        assert len(line) <= 80
+        if line and not line.startswith(" "):
+            block = line
+            assert block not in blocks
+        blocks[block] = " ".join([*filter(None, [blocks.get(block)]), *line.split()])
     data = LISTINGS[name]().data
-    assert all(row["example"] in lines[row["name"]] for row in data["taken"])
-    assert all(reason in lines[each] for each, reason in data["refused"].items())
+    assert set(blocks) == {row["name"] for row in data["taken"]} | set(data["refused"])
+    for row in data["taken"]:
+        words = {word.strip(",:") for word in blocks[row["name"]].split()}
+        assert all(set(re.split(r"[,:]? ", value)) <= {*words, ""} for value in row.values())
+    assert all(reason in blocks[each] for each, reason in data["refused"].items())
     assert data["taken"]
     assert json.loads(said(f"--{name}", "--json")) == data
 
