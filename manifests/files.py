@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import stat
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ __all__ = [
 TEMPORARY_PREFIX = ".tmp-"
 
 _SCRATCH: set[Path] = set()
+_MAKING = threading.RLock()
 
 MOST_TEXT = 2**26
 """The bytes of the largest settings, record or table of scores that is read: no honest one comes near."""
@@ -215,9 +217,10 @@ def _may_be_read(file: Path) -> bool:
 def scratch_folder(parent: Path, purpose: str) -> Iterator[Path]:
     """Yield an empty folder in `parent`, which is removed at the end, or by `remove_scratch`."""
     folder = parent / f"{TEMPORARY_PREFIX}{purpose}-{uuid.uuid4().hex}"
-    _SCRATCH.add(folder)  # before it is there: a signal comes at any moment
     try:
-        folder.mkdir(mode=0o700)
+        with _MAKING:
+            _SCRATCH.add(folder)  # before it is there: a signal comes at any moment
+            folder.mkdir(mode=0o700)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -225,8 +228,9 @@ def scratch_folder(parent: Path, purpose: str) -> Iterator[Path]:
 
 
 def remove_scratch() -> None:
-    """Remove every `scratch_folder` of a process that ends before its time."""
-    for _ in range(100):  # another thread goes on, and may begin or fill one meanwhile
+    """Remove every `scratch_folder` of a process that ends early, and let no thread begin another."""
+    _MAKING.acquire()  # for ever; a signal may have come where this thread holds it
+    for _ in range(100):  # another thread goes on, and may fill one meanwhile
         left = [folder for folder in list(_SCRATCH) if folder.exists()]
         if not left:
             return

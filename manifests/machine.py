@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,16 @@ def usable_memory(process: Path = Path("/proc/self/cgroup"), groups: Path = _GRO
 
     process: says which these are, on Linux. groups: where they are.
     """
-    return min([int(psutil.virtual_memory().total), *_limits(process, groups)])
+    return min([int(psutil.virtual_memory().total), *_limits(process, groups), *_own_limit()])
+
+
+def _own_limit() -> Iterator[int]:
+    """Yield what `ulimit -m` says, which Linux does not enforce and Dask goes by."""
+    with suppress(ImportError):  # not on Windows
+        import resource
+
+        if (soft := resource.getrlimit(resource.RLIMIT_RSS)[0]) != resource.RLIM_INFINITY:
+            yield soft
 
 
 def _limits(process: Path, groups: Path) -> Iterator[int]:

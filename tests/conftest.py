@@ -25,7 +25,7 @@ _SKIPS = os.environ.get("HMNET_PIPE_SKIPS", "")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("campaigns", "how long the tests that repeat a fault at random moments go on")
-    group.addoption("--kills", type=int, default=4, help="how often each stage is killed (at least 3 times)")
+    group.addoption("--kills", type=int, default=3, help="how often each stage is killed (at least 3 times)")
     group.addoption("--flips", type=int, default=200, help="how many bits are flipped in each kind of file")
     group.addoption(
         "--seed", type=int, default=1, help="of the moments of the kills and the places of the bits"

@@ -1,5 +1,8 @@
 """What a process may use of its machine."""
 
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -32,6 +35,17 @@ def test_memory_is_that_of_the_machine_or_of_the_narrowest_control_group(
         (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / name).write_text(limit + "\n")
     assert usable_memory(tmp_path / "cgroup", tmp_path / "groups") == expected
+
+
+def test_a_limit_of_the_process_counts(tmp_path: Path) -> None:
+    code = "from hmnet_pipe.manifests.machine import usable_memory; print(usable_memory())"
+    limit = 1200 * 2**20
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_RSS, (limit, limit))
+
+    said = subprocess.run([sys.executable, "-c", code], preexec_fn=limited, capture_output=True, check=True)
+    assert int(said.stdout) == limit
 
 
 def test_memory_is_that_of_the_machine_where_there_are_no_control_groups(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hmnet_pipe.manifests import files
 from hmnet_pipe.manifests.errors import InputError, StageError
 from hmnet_pipe.manifests.files import (
     TEMPORARY_PREFIX,
@@ -266,6 +268,22 @@ def test_a_scratch_folder_goes_at_its_end_and_before_where_the_process_ends(tmp_
         (folder / "inside").touch()
         remove_scratch()
         assert list(tmp_path.iterdir()) == []
+
+        def begin() -> None:
+            with scratch_folder(tmp_path, "verify"):
+                begun.append(list(tmp_path.iterdir()))
+
+        begun: list[list[Path]] = []
+        late = threading.Thread(target=begin, daemon=True)
+        late.start()
+        late.join(0.05)
+        try:
+            assert begun == []  # the process has ended before that
+            assert list(tmp_path.iterdir()) == []
+        finally:
+            files._MAKING.release()  # this process goes on
+        late.join()
+        assert len(begun) == 1
 
 
 def test_samples_from_before_texts_were_kept_are_read_and_have_the_digest_that_they_had(

@@ -165,6 +165,7 @@ READERS = [
 # Modules that read files, and are not walked here.
 ELSEWHERE = {
     "manifests/files.py": "read_text is what the readers of small files call",
+    "manifests/machine.py": "reads what Linux says of control groups; test_machine.py writes them",
     "manifests/fingerprint.py": "digests whatever a stage has checked to be a file",
     "stages/base/arithmetic.py": "reads /proc/cpuinfo",
     "stages/vision/images.py": "test_images.py spoils images",

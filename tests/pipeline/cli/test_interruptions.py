@@ -118,7 +118,11 @@ def interrupt(command: str, folder: Path, number: signal.Signals, delay: float) 
     return True
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+# Those that are like another in how they end are left to `make soak`.
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(one, marks=pytest.mark.soak if one in ("extract", "finetune") else ()) for one in COMMANDS],
+)
 def test_a_command_ends_with_one_sentence_whenever_a_signal_comes(
     command: str, whole: Path, tmp_path: Path, campaign: Campaign
 ) -> None:

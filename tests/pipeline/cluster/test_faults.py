@@ -70,7 +70,7 @@ def check_ended_well(stage: str, whole: Path, folder: Path) -> None:
     assert running.leftovers(folder) == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["detect", pytest.param("extract", marks=pytest.mark.soak)])
 def test_workers_killed_while_they_work_cost_nothing(stage: str, whole: Path, tmp_path: Path) -> None:
     folder = before(stage, whole, tmp_path / "run")
     with running.Command(stage, folder, "--workers", 2) as command:

@@ -150,7 +150,10 @@ def load_digest(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("system", "batch_size", "accumulate"), [("hmnet", 4, 1), ("bert-crf", 5, 2)])
+@pytest.mark.parametrize(
+    ("system", "batch_size", "accumulate"),
+    [("hmnet", 4, 1), pytest.param("bert-crf", 5, 2, marks=pytest.mark.soak)],
+)
 def test_two_processes_train_as_one_with_the_same_batches(
     copy: Path, run: Path, tmp_path: Path, system: str, batch_size: int, accumulate: int
 ) -> None:
