@@ -19,7 +19,7 @@ _OUTCOMES = ("ran", "refused")
 
 # Of a line in a terminal, where names are not cut.
 _WIDTH = 80
-_WHOLE: dict[str, bool] = {"break_long_words": False, "break_on_hyphens": False}
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 @dataclass(frozen=True)
