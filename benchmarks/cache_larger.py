@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from cache_read import ROW_BYTES, forget, key_of, write_cache
-from million_model import small_encoder
 
 EPOCHS, BATCH = 2, 16
 
@@ -134,6 +133,7 @@ def main() -> None:
         if group:
             Path(group).write_text(str(os.getpid()))
         return print(json.dumps(train(Path(folder), seed)))
+    from encoders import small_encoder
     from report import Result, Row, report
 
     facts: dict[str, Any] = {}

@@ -42,25 +42,6 @@ _LIMITS = {
 }
 
 
-def small_encoder(folder: Path) -> None:
-    """Write an encoder whose arithmetic costs next to nothing, with the tokenizer of a real one."""
-    import torch
-    from hmnet_pipe.stages.text.encoders.files import DEMO_ENCODER, resolve_encoder
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(resolve_encoder(DEMO_ENCODER))
-    tokenizer.save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-
-
 def forward(run: Path) -> float:
     """Return the seconds of processor time of a model's arithmetic over the test split."""
     import torch
@@ -179,6 +160,8 @@ def main() -> None:
         place = options.keep or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
         if not (place / "encoder").is_dir():
+            from encoders import small_encoder
+
             small_encoder(place / "encoder")
         for share in sorted(options.shares):
             texts = round(options.texts * share)

@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from encoders import small_encoder
 from hmnet_pipe import Predictor
 from hmnet_pipe.manifests.run import RunFolder
 from hmnet_pipe.manifests.trial import Trial
@@ -258,23 +259,6 @@ def with_texts(folder: Path, texts: list[str], photos: Path, rounds: int) -> Fou
 # A million posts.
 
 
-def small_encoder(folder: Path) -> Path:
-    """Return a small encoder with the tokenizer of a real one: a million texts in minutes on two cores."""
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    tokenizer = AutoTokenizer.from_pretrained(resolve_encoder(DEMO_ENCODER))
-    tokenizer.save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return folder
-
-
 def measured(command: list[str]) -> tuple[float, float, float, float]:
     """Run a command; return what it took.
 
@@ -312,7 +296,7 @@ def measured(command: list[str]) -> tuple[float, float, float, float]:
 
 
 def a_million(folder: Path, texts: list[str], photos: Path, count: int) -> Found:
-    encoder = small_encoder(folder / "encoder")
+    encoder = small_encoder(folder / "encoder", width=64, layers=2)
     run = trained(folder / "million", "bert-crf", sorted(photos.glob("*.jpg"))[:8], encoder)
     model = str(run.model(Trial("bert-crf")))
     work = {}

@@ -23,7 +23,13 @@ __all__: list[str] = []
 
 # The keys of [prepare] that say how texts are read.
 _READING = (
-    *("words", "strict_spans", "column", "labels", "negative", "deal_images", "deal_share"),
+    "words",
+    "strict_spans",
+    "column",
+    "labels",
+    "negative",
+    "deal_images",
+    "deal_share",
     "mention_boxes",
 )
 

@@ -30,9 +30,8 @@ def evaluated(
     """Return an evaluation of a trial on its own run, and the file that holds it.
 
     in_depth: with the calibration, and for a system that reads images with what it looked at, compared with
-    the boxes of mentions where there are any. recorded: only
-    what is there and up to date. Raises StageError, which names the command, where it is not, and as
-    `evaluate_trial` does.
+    the boxes of mentions where there are any. recorded: only what is there and up to date. Raises StageError,
+    which names the command, where it is not, and as `evaluate_trial` does.
     """
     folder, info = run.model(trial), system_info(trial.system)
     name = evaluation_name(split, shuffled_images=shuffle_images, without_images=no_images)

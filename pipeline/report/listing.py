@@ -41,17 +41,15 @@ class Listing:
 def _encoders() -> Listing:
     """Return the types of encoders, with what the tests run of each: a step of training, or whole runs."""
     head = ("type", "for example", *_STEPS, "predict", "verify", "note")
+    steps = ("forward", "extract", "train", "finetune", "predict", "verify")
     taken = [
         {
             "name": family.name,
             "example": family.example,
-            **dict.fromkeys(("forward", "extract", "train", "finetune", "predict", "verify"), whole),
-            "forward": "ran",
-            "train": "ran",
+            **{step: "ran" if family.whole or step in ("forward", "train") else "" for step in steps},
             "note": family.note,
         }
         for family in FAMILIES.values()
-        for whole in ("ran" if family.whole else "",)
     ]
     return Listing(
         ((head, [list(row.values()) for row in taken]), _refused(REFUSED)),

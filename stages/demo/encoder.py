@@ -21,7 +21,10 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def write_encoder(folder: Path, words: Iterable[str], rng: Generator) -> None:
-    """Write an encoder, with random weights, that knows `words` and no others, as transformers reads it."""
+    """Write an encoder, with random weights, that knows `words` and no others, as transformers reads it.
+
+    Its weights are numpy's random numbers, as those of the pictures are: torch's differ between its versions.
+    """
     make_folder(folder)
     pieces = {piece for word in words for piece in re.findall(r"\w+|[^\w\s]", word.lower())}
     vocabulary = [*_SPECIAL, *sorted(pieces)]
@@ -58,11 +61,7 @@ def _weights(vocabulary: int, rng: Generator) -> Iterator[tuple[str, npt.NDArray
         yield f"{name}.weight", normal(out, width)
         yield f"{name}.bias", np.zeros(out, np.float32)
 
-    for name, rows in (
-        ("word", vocabulary),
-        ("position", _LONGEST),
-        ("token_type", 2),
-    ):
+    for name, rows in (("word", vocabulary), ("position", _LONGEST), ("token_type", 2)):
         yield f"embeddings.{name}_embeddings.weight", normal(rows, _WIDTH)
     yield from norm("embeddings.LayerNorm")
     for number in range(_LAYERS):

@@ -14,14 +14,14 @@ from ...manifests.tables import read_table, write_table
 from ..base.tools import SILENT, Tools
 from ..learning.batches import Visuals
 from ..learning.calibration import Judged, found_in, judged_in, keep_temperature
-from ..learning.columns import Column
+from ..learning.columns import COLUMNS, Column
 from ..learning.errors import error_report, errors_markdown, errors_of
 from ..learning.explanations import explanations_table
 from ..learning.inputs import open_extras
 from ..learning.opened import OpenModel, open_model, open_visuals
 from ..learning.predictions import of_all_words, predict_split, predictions_table, score_split
 from ..learning.scores import Scores
-from ..learning.splits import COLUMNS, Split, encode_split, read_split, shuffled_images, without_images
+from ..learning.splits import Split, encode_split, read_split, shuffled_images, without_images
 from ..systems.batch import ModelConfig
 from ..systems.registry import system_info
 from ..vision.plan import ViewPlan

@@ -12,7 +12,17 @@ import pyarrow.compute as pc
 
 from ..text.encoded import EncodedTexts
 
-__all__ = ["COLUMNS", "Column", "distinct", "in_arrow", "rows_of", "sizes", "taken"]
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "distinct",
+    "in_arrow",
+    "rows_in_turn",
+    "rows_named",
+    "rows_of",
+    "sizes",
+    "taken",
+]
 
 COLUMNS = ("id", "split", "tokens", "tags", "head", "tail", "relation", "groups", "image_key")
 """The columns of samples.parquet that a split is read from."""

@@ -29,7 +29,7 @@ from ..text.vectors import Vectors
 from .batches import Visuals
 from .card import card_of, keep_card
 from .checkpoint import Checkpoints
-from .columns import distinct
+from .columns import COLUMNS, distinct
 from .draws import drawn, subset_digest
 from .inputs import new_options, open_extras
 from .loop import Task, Trainer
@@ -39,7 +39,7 @@ from .predictions import predictions_table, score_split
 from .ranks import Ranks, current_ranks
 from .recipe import TrainingJob
 from .signals import wishes
-from .splits import COLUMNS, Split, read_split
+from .splits import Split, read_split
 from .transfer import kept_options, source_of
 from .words import new_words, word_dim, word_options
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 from ..base.ahead import Made
 from ..text.limits import EncodedText, Span
 from ..text.reader import TextReader
-from .columns import COLUMNS, Column, rows_of, taken
+from .columns import Column, rows_of, taken
 from .extras import Extra
 
-__all__ = ["COLUMNS", "Split", "encode_split", "read_split", "shuffled_images", "without_images"]
+__all__ = ["Split", "encode_split", "read_split", "shuffled_images", "without_images"]
 
 
 @dataclass

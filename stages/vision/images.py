@@ -8,7 +8,6 @@ import hashlib
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from stat import S_ISREG
@@ -35,13 +34,10 @@ from .signatures import announced_pixels, format_of, what_it_is
 __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
-    "ImageFacts",
     "MissedImage",
     "UnusableImage",
     "image_bytes",
-    "image_facts",
     "image_from_bytes",
-    "inspect_image",
     "open_image",
     "open_keyed",
 ]
@@ -90,18 +86,6 @@ class MissedImage(UnusableImage):
     """An image cannot be read now: not there, changed since, forbidden, timed out. Another time it may be."""
 
 
-@dataclass(frozen=True)
-class ImageFacts:
-    """A usable image.
-
-    key: the sha256 of the file's bytes. width, height: pixels of the upright image.
-    """
-
-    key: str
-    width: int
-    height: int
-
-
 def open_image(path: Path) -> Image.Image:
     """Return the image at `path`, decoded fully, upright, of mode "RGB".
 
@@ -122,20 +106,6 @@ def open_keyed(path: Path, key: str) -> Image.Image:
     if hashlib.sha256(data).hexdigest() != key:
         raise MissedImage("changed since prepare read it")
     return image_from_bytes(data)
-
-
-def inspect_image(path: Path) -> ImageFacts:
-    """Read the file once and decode it exactly as `open_image` does, so that what passes here opens later.
-
-    Raises UnusableImage for any fault of the file.
-    """
-    return image_facts(image_bytes(path))
-
-
-def image_facts(data: bytes) -> ImageFacts:
-    """Return what `inspect_image` returns, of a file of these bytes. Raises UnusableImage."""
-    width, height = image_from_bytes(data).size
-    return ImageFacts(hashlib.sha256(data).hexdigest(), width, height)
 
 
 def image_from_bytes(data: bytes) -> Image.Image:

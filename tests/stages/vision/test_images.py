@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from hmnet_pipe.pipeline.cli import main
+from hmnet_pipe.stages.vision.folder import image_row
 from hmnet_pipe.stages.vision.images import (
     MAX_PIXELS,
     MissedImage,
     UnusableImage,
     image_from_bytes,
-    inspect_image,
     open_image,
     open_keyed,
 )
@@ -316,8 +316,8 @@ def test_exif_rotation_is_applied_once(tmp_path: Path, format: str, orientation:
     x, y = (0 if corner[1] == "l" else image.width - 1), (0 if corner[0] == "t" else image.height - 1)
     assert np.abs(np.subtract(image.getpixel((x, y)), RED)).max() <= (3 if format == "AVIF" else 0)
     assert 0x0112 not in image.getexif()
-    facts = inspect_image(path)
-    assert (facts.width, facts.height) == image.size
+    row = image_row(path, path.read_bytes())
+    assert (row["width"], row["height"]) == image.size
 
 
 def test_a_photo_with_a_damaged_exif_block_is_still_a_photo() -> None:
@@ -328,8 +328,12 @@ def test_a_photo_with_a_damaged_exif_block_is_still_a_photo() -> None:
 def test_inspection_gives_the_digest_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(encode(photo(7, 9), "PNG"))
-    facts = inspect_image(path)
-    assert (facts.key, facts.width, facts.height) == (hashlib.sha256(path.read_bytes()).hexdigest(), 7, 9)
+    row = image_row(path, path.read_bytes())
+    assert [row[name] for name in ("key", "width", "height")] == [
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        7,
+        9,
+    ]
 
 
 def test_inspection_finds_what_only_decoding_finds(tmp_path: Path) -> None:
@@ -337,14 +341,14 @@ def test_inspection_finds_what_only_decoding_finds(tmp_path: Path) -> None:
     path.write_bytes(encode(photo(), "JPEG")[:-200])
     with Image.open(path) as image:
         assert image.size == (48, 32)
-    with pytest.raises(UnusableImage, match="truncated"):
-        inspect_image(path)
+    row = image_row(path, path.read_bytes())
+    assert (row["status"], "truncated" in row["reason"]) == ("unreadable", True)
 
 
 def test_an_image_is_opened_by_its_key_only_while_its_content_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(encode(photo(), "PNG"))
-    key = inspect_image(path).key
+    key = hashlib.sha256(path.read_bytes()).hexdigest()
     assert open_keyed(path, key).size == (48, 32)
     path.write_bytes(encode(photo(10, 10), "PNG"))
     with pytest.raises(UnusableImage, match="changed"):
