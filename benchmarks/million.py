@@ -75,7 +75,8 @@ def measure(command: list[str]) -> dict[str, float]:
 
 def encode(run: Path, encoder: Path) -> None:
     """Read and encode all splits of a run as a training does."""
-    from hmnet_pipe.stages.learning.splits import COLUMNS, encode_split
+    from hmnet_pipe.stages.learning.columns import COLUMNS
+    from hmnet_pipe.stages.learning.splits import encode_split
     from hmnet_pipe.stages.text.subwords import Subwords
 
     reader = Subwords.of_encoder(encoder, "ner")

@@ -49,8 +49,9 @@ def forward(run: Path) -> float:
     from hmnet_pipe.manifests.tables import read_table
     from hmnet_pipe.stages.base.arithmetic import autocast
     from hmnet_pipe.stages.learning.batches import batches
+    from hmnet_pipe.stages.learning.columns import COLUMNS
     from hmnet_pipe.stages.learning.opened import open_model
-    from hmnet_pipe.stages.learning.splits import COLUMNS, encode_split
+    from hmnet_pipe.stages.learning.splits import encode_split
     from hmnet_pipe.stages.text.encoded import lengths_of
 
     opened = open_model(run / "models" / "bert-crf" / "seed-1", device="cpu", precision="auto")
