@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any, TypeVar, overload
 
 from ...manifests.machine import usable_cores
@@ -64,21 +65,26 @@ def decoders(device: str) -> int:
 
 
 def in_threads(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int = _THREADS
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int = _THREADS,
+    at_once: int = 1,
 ) -> Iterator[Result]:
     """Yield `function` of each item in the order of `items`, computed by a few threads.
 
-    They are two items each ahead of the caller. For work that lets go of the interpreter lock.
+    They are two items each ahead of the caller, or twice `at_once`, which a thread takes at a time where
+    handing over one would take as long as the work. For work that lets go of the interpreter lock.
     """
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[Result]] = deque()
+    waiting: deque[Future[list[Result]]] = deque()
+    source = iter(items)
     try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
+        while part := list(islice(source, at_once)):
+            waiting.append(pool.submit(lambda part: [function(item) for item in part], part))
             if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         # After Ctrl-C the items still queued would otherwise all be worked off first.
         pool.shutdown(cancel_futures=True)

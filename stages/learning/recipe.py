@@ -123,7 +123,7 @@ class TrainSettings:
         if self.first_evaluation > self.epochs:
             raise InputError(
                 f"[train] first_evaluation {self.first_evaluation} comes after the last of {self.epochs} "
-                "epochs"
+                f"epochs; set it to at most {self.epochs} (--first-evaluation {self.epochs}), or train longer"
             )
         if self.momentum and self.optimizer != "sgd":
             raise InputError(

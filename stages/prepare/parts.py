@@ -5,23 +5,17 @@ A file of 1,000,000 samples is never held whole, neither as lines nor as objects
 
 import codecs
 import hashlib
-import multiprocessing
 import os
 import re
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from threading import Thread
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, TypeVar
 
 from ...manifests.errors import StageError
 from ...manifests.machine import usable_cores
-from ..base.ahead import in_threads
+from ..base.processes import Each, in_processes, one_by_one
 from ..base.tools import Tools
 from ..text.written import header_of
 from .formats.rows import Source, TextFile, readable
@@ -29,12 +23,6 @@ from .formats.rows import Source, TextFile, readable
 __all__ = ["Part", "Whole", "cut", "over_parts"]
 
 Result = TypeVar("Result")
-
-
-class Each(Protocol):
-    """Applies a function to each part, and yields the results in the order of the parts."""
-
-    def __call__(self, function: Callable[[Any], Result], parts: Sequence[Any]) -> Iterator[Result]: ...
 
 
 # As objects, the samples of a part take some 50 MB, and reading it takes a second.
@@ -144,50 +132,17 @@ def over_parts(parts: Sequence[Part | Source], tools: Tools) -> Iterator[Each]:
     """
     workers = min(usable_cores(), len(parts))
     if workers < 2 or sum(part.end - part.start for part in parts if isinstance(part, Part)) < MANY_BYTES:
-        yield _one_by_one
+        yield one_by_one
         return
-    # Spawned, as a fork of a process with threads may find their locks held.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin_worker)
+    with in_processes(workers, "reading texts") as elsewhere:
 
-    def each(function: Callable[[Any], Result], parts: Sequence[Any]) -> Iterator[Result]:
-        bar = tools.bar(len(parts), "reading texts", "part")
-        try:
-            wait = partial(_read_elsewhere, pool, function)
-            for result in in_threads(wait, parts, threads=workers):
-                bar.update()
-                yield result
-        finally:
-            bar.close()
+        def each(function: Callable[[Any], Result], parts: Sequence[Any]) -> Iterator[Result]:
+            bar = tools.bar(len(parts), "reading texts", "part")
+            try:
+                for result in elsewhere(function, parts):
+                    bar.update()
+                    yield result
+            finally:
+                bar.close()
 
-    try:
         yield each
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _one_by_one(function: Callable[[Any], Result], parts: Sequence[Any]) -> Iterator[Result]:
-    yield from map(function, parts)
-
-
-def _read_elsewhere(pool: ProcessPoolExecutor, function: Callable[[Any], Result], part: Any) -> Result:
-    """Return the result of a process of the pool. Raises StageError where one has ended before it."""
-    try:
-        return pool.submit(function, part).result()
-    except BrokenProcessPool as error:
-        raise StageError(
-            "a process that was reading texts has ended; was memory short? A script of your own must read "
-            'much text under `if __name__ == "__main__":`, as each process runs its other lines too'
-        ) from error
-
-
-def _begin_worker() -> None:
-    """Leave Ctrl-C to the command, and end with it, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=follow, daemon=True).start()

@@ -63,8 +63,11 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         check_settings("prepare", self)
         if self.mention_boxes and (self.task != "ner" or self.images is None):
-            lacking = "a run without images" if self.task == "ner" else "relations"
-            raise InputError(f"--mention-boxes: {lacking} has no boxes of mentions; leave it out")
+            lacking = "a run without images has" if self.task == "ner" else "relations have"
+            remedy = (
+                "name their folder with --images, or leave it out" if self.task == "ner" else "leave it out"
+            )
+            raise InputError(f"--mention-boxes: {lacking} no boxes of mentions; {remedy}")
 
     @property
     def reading(self) -> Reading:

@@ -1,8 +1,7 @@
 """The first stage: from texts and images in any known format to the tables samples, images and problems."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 
 from ...manifests.errors import InputError, StageError
 from ...manifests.files import make_folder, remove_file, remove_temporaries
-from ...manifests.fingerprint import SETTLING_NS, digest_file, digest_json, digest_table
+from ...manifests.fingerprint import SETTLING_NS, digest_json, digest_table
 from ...manifests.record import StageRecord
 from ...manifests.run import RunFolder
 from ...manifests.schemas import IMAGES, MENTION_BOXES, PROBLEMS, SAMPLES
@@ -26,19 +25,18 @@ from ...manifests.tables import (
     write_groups,
     write_table,
 )
-from ..base.ahead import in_threads
 from ..base.settings import local_files
 from ..base.stage import Rerun, Stage, changed_outputs, given_settings, problem_reasons
 from ..base.tools import SILENT, Counts, Tools, counted
 from ..learning.negative import NO_NEGATIVE, negative_relation
 from ..text.words import AUTO, recorded_rule
 from ..vision.copies import failed_copies
-from ..vision.folder import Found, ImageFolder, image_row, unreadable_row
-from ..vision.images import UnusableImage, image_bytes
+from ..vision.folder import Found, ImageFolder
 from .boxes import mention_boxes
 from .dealing import dealt
 from .formats.registry import FORMATS
 from .formats.voc import VocFolder
+from .images import Inspected
 from .readers import SPLITS, Samples, Texts, find_texts, open_texts, samples_of
 from .settings import PrepareSettings
 
@@ -198,7 +196,7 @@ class Prepare(Stage):
                 f"note: {self.settings.text} holds no file for the split {split}; the run goes on without it"
             )
         make_folder(self.run.record(self.name).parent)
-        images = self._inspect(found.values(), sources.inspected, tools)
+        images = sources.inspected.table(found.values(), tools)
         usable = {row["key"] for row in images if row["status"] == "ok"}
         reasons = {row["key"]: row["reason"] for row in images}
         if found and not usable:
@@ -282,14 +280,14 @@ class Prepare(Stage):
         }
         names = samples.column("image")
         if settings.images is None:
-            return _Sources(samples, names, {}, {}, digests, None)
+            return _Sources(samples, names, {}, Inspected(), digests, None)
         boxes = VocFolder.read(Path(settings.mention_boxes).expanduser()) if settings.mention_boxes else None
         if boxes is not None:
             digests["mention_boxes"] = boxes.digest
         if settings.deal_images:
             dealt_out = dealt(names.to_pylist(), self._folder(), settings.deal_images, settings.deal_share)
             names = pa.chunked_array([pa.array(dealt_out, pa.string())])
-        inspected: dict[str, dict[str, Any]] = {}
+        inspected = Inspected(self._decoded())
         wanted = [
             (split, name)
             for split, block in samples.blocks(names)
@@ -311,57 +309,15 @@ class Prepare(Stage):
         return folder
 
     def _look_up(
-        self, names: list[tuple[str, str]], inspected: dict[str, dict[str, Any]], tools: Tools
+        self, names: list[tuple[str, str]], inspected: Inspected, tools: Tools
     ) -> dict[tuple[str, str], Found]:
-        """Return where each (split, image name) leads.
-
-        inspected: receives, by key, the rows of the images that had to be read, which are decoded at once.
-        """
+        """Return where each (split, image name) leads. Images that have to be read are inspected at once."""
         place = self._folder().absolute()
-        decoded = self._inspected()
-
-        def read(path: Path) -> str:
-            try:
-                data = image_bytes(path)
-            except UnusableImage as error:
-                key = digest_file(path)
-                inspected.setdefault(key, {**unreadable_row(path, error), "key": key})
-                return key
-            key = hashlib.sha256(data).hexdigest()
-            row: dict[str, Any] = {}
-            # The first thread that meets a content claims it: files of equal content are decoded once.
-            if key not in decoded and inspected.setdefault(key, row) is row:
-                row.update(image_row(path, data))
-            return key
-
         known = self.run.path / "stages" / f"{self.name}.seen.parquet"
         reasons = failed_copies(place) if self.settings.images_from else {}
-        return ImageFolder(place, known, read, self._settling_ns, reasons).look_up(names, tools)
+        return ImageFolder(place, known, inspected.read, self._settling_ns, reasons).look_up(names, tools)
 
-    def _inspect(
-        self, found: Iterable[Found], inspected: dict[str, dict[str, Any]], tools: Tools
-    ) -> list[dict[str, Any]]:
-        """Return a row of IMAGES for each distinct content, in the order of the key.
-
-        inspected: rows of what has been read just now, by key.
-        """
-        paths: dict[str, Path] = {}
-        for image in found:
-            if image.path is not None and image.key is not None:
-                paths[image.key] = min(image.path, paths.get(image.key, image.path))
-        known = {**self._inspected(), **inspected}
-        new = [(key, path) for key, path in paths.items() if key not in known]
-        rows = [{**known[key], "path": str(path)} for key, path in paths.items() if key in known]
-        bar = tools.bar(len(new), "reading images", "image")
-        try:
-            for row in in_threads(_known_image_row, new):
-                rows.append(row)
-                bar.update()
-        finally:
-            bar.close()
-        return sorted(rows, key=lambda row: str(row["key"]))
-
-    def _inspected(self) -> dict[str, dict[str, Any]]:
+    def _decoded(self) -> dict[str, dict[str, Any]]:
         """Return, by key, the usable images that a finished run of this version has already decoded."""
         record = StageRecord.read(self.run.record(self.name))
         if record is None or record.schema_version != self.schema_version:
@@ -380,14 +336,14 @@ class _Sources:
     """What was read.
 
     names: the image of each sample, in the order of the table; images: where each (split, image name) leads;
-    inspected: a row of IMAGES, by key, for each content that had to be read; digests: those of all inputs;
+    inspected: their contents; digests: those of all inputs;
     boxes: the files of boxes of mentions, if any.
     """
 
     samples: Samples
     names: pa.ChunkedArray
     images: dict[tuple[str, str], Found]
-    inspected: dict[str, dict[str, Any]]
+    inspected: Inspected
     digests: dict[str, str]
     boxes: VocFolder | None
 
@@ -425,18 +381,6 @@ class _Sources:
             problems.append_column("kind", kind).select(PROBLEMS.names).cast(PROBLEMS),
             missing,
         )
-
-
-def _known_image_row(image: tuple[str, Path]) -> dict[str, Any]:
-    """Return the row of IMAGES for a file of known digest. Raises StageError where the file has changed."""
-    key, path = image
-    try:
-        row = image_row(path, image_bytes(path))
-    except UnusableImage as error:
-        return {**unreadable_row(path, error), "key": key}
-    if row["key"] != key:
-        raise StageError(f"{path} was changed while prepare was reading it; run `hmnet-pipe prepare` again")
-    return row
 
 
 def _counts_of_boxes(boxes: pa.Table, refused: pa.Table) -> dict[str, int]:

@@ -9,10 +9,10 @@ import re
 import stat
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -35,9 +35,6 @@ __all__ = [
     "unreadable_row",
 ]
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
 # MNRE has one folder of images per split; the sample's own split is tried first, then the others in this
 # order.
 _SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
@@ -53,7 +50,7 @@ image_suffixes = (
 # Names that lead nowhere but into the folder, on every system.
 _HARMLESS = re.compile(r"(?!\.\.?(/|$))[^\\/:\0]+(/(?!\.\.?(/|$))[^\\/:\0]+)*")
 
-# Files that a thread reads at a time: handing over each of many small ones would take as long as reading it.
+# Files that a thread looks at at a time: handing over each would take as long.
 _AT_ONCE = 32
 
 # The digests known from before: one row per file, `file` relative to the image folder, times in nanoseconds.
@@ -78,8 +75,7 @@ class Found:
     renamed: bool = False
 
 
-@dataclass(frozen=True)
-class _Stamp:
+class _Stamp(NamedTuple):
     """What identifies an unchanged file.
 
     The time of the last change of status is included: unlike mtime, `touch` and `cp -p` cannot set it.
@@ -90,18 +86,29 @@ class _Stamp:
     ctime: int
 
 
+def _digests_of(paths: Sequence[Path]) -> Iterator[str | OSError]:
+    return in_threads(_digest_or_fault, paths, at_once=_AT_ONCE)
+
+
+def _digest_or_fault(path: Path) -> str | OSError:
+    try:
+        return digest_file(path)
+    except OSError as error:
+        return error
+
+
 @dataclass(frozen=True)
 class ImageFolder:
     """The images below `path`.
 
     known: the file that keeps digests between runs; without it every file is read again.
-    read: reads a file and returns the sha256 of its bytes; called once for each file that is new or may have
-    changed. reasons: why images of these names are missing, where more is known than that they are.
+    read: reads the files that are new or may have changed, and yields the sha256 of each one's bytes, or why
+    it cannot be read. reasons: why images of these names are missing, where more is known than that they are.
     """
 
     path: Path
     known: Path
-    read: Callable[[Path], str] = digest_file
+    read: Callable[[Sequence[Path]], Iterator[str | OSError]] = _digests_of
     settling_ns: int = SETTLING_NS
     reasons: Mapping[str, str] = field(default_factory=dict)
     _listings: dict[Path, dict[str, list[str]]] = field(default_factory=dict, init=False, repr=False)
@@ -125,9 +132,9 @@ class ImageFolder:
             found[wanted] = Found(reason=reason)
             del paths[wanted]
         keys = self._digests(sorted({path for path, _ in paths.values()}, key=str), tools)
-        return found | {
-            wanted: replace(keys[path], renamed=renamed) for wanted, (path, renamed) in paths.items()
-        }
+        for wanted, (path, renamed) in paths.items():
+            found[wanted] = replace(keys[path], renamed=True) if renamed else keys[path]
+        return found
 
     def locate(self, name: str, split: str = "test") -> tuple[Path, bool]:
         """Return the file that `name` refers to in `split`, and whether it has another name.
@@ -227,34 +234,37 @@ class ImageFolder:
         known = self._load()
         found: dict[Path, Found] = {}
         settled: dict[str, tuple[_Stamp, str]] = {}
+        unread: list[tuple[Path, _Stamp | None]] = []
         bar = tools.bar(len(paths), "looking up images", "image")
-        parts = [paths[i : i + _AT_ONCE] for i in range(0, len(paths), _AT_ONCE)]
-        for part in in_threads(lambda part: [self._digest(path, known) for path in part], parts):
-            bar.update(len(part))
-            for path, file, image, stamp in part:
-                found[path] = image
-                if stamp is not None and image.key is not None:
-                    settled[file] = stamp, image.key
+
+        def keep(path: Path, stamp: _Stamp | None, key: str | OSError) -> None:
+            bar.update()
+            if isinstance(key, OSError):
+                found[path] = Found(reason=f"cannot be read: {key.strerror}")
+                return
+            found[path] = Found(path, key)
+            if stamp is not None:
+                settled[self._relative(path)] = stamp, key
+
+        # A file is read after its stamp was taken, so that one which changes in between is read again later.
+        for path, state in zip(paths, in_threads(_state, paths, at_once=_AT_ONCE), strict=True):
+            if isinstance(state, OSError):
+                keep(path, None, state)
+                continue
+            now, status = state
+            stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            is_safe = is_settled(status, now, self.settling_ns)
+            known_stamp, key = known.get(self._relative(path), (None, ""))
+            if known_stamp == stamp:
+                keep(path, stamp if is_safe else None, key)
+            else:
+                unread.append((path, stamp if is_safe else None))
+        for (path, safe), key in zip(unread, self.read([path for path, _ in unread]), strict=True):
+            keep(path, safe, key)
         bar.close()
         if settled != known:
             self._save(settled)
         return found
-
-    def _digest(
-        self, path: Path, known: dict[str, tuple[_Stamp, str]]
-    ) -> tuple[Path, str, Found, _Stamp | None]:
-        """Return the file, its name here, its digest, and if that is safe a stamp to recognise it by."""
-        file = self._relative(path)
-        try:
-            now = time.time_ns()
-            status = path.stat()
-            stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            known_stamp, key = known.get(file, (None, ""))
-            if known_stamp != stamp:
-                key = self.read(path)
-        except OSError as error:
-            return path, file, Found(reason=f"cannot be read: {error.strerror}"), None
-        return path, file, Found(path, key), stamp if is_settled(status, now, self.settling_ns) else None
 
     def _relative(self, path: Path) -> str:
         return str(path).removeprefix(f"{self.path}{os.sep}").replace(os.sep, "/")
@@ -270,7 +280,7 @@ class ImageFolder:
         if not self.known.parent.is_dir():  # inspecting a run that does not exist must not create it
             return
         rows = [
-            dict(zip(_KNOWN.names, (file, *astuple(stamp), key), strict=True))
+            dict(zip(_KNOWN.names, (file, *stamp, key), strict=True))
             for file, (stamp, key) in sorted(settled.items())
         ]
         try:
@@ -334,9 +344,17 @@ def plain_name(name: str) -> str:
     return name
 
 
-def image_row(path: Path, data: bytes) -> dict[str, Any]:
-    """Return the row of IMAGES for a file of these bytes."""
-    key = hashlib.sha256(data).hexdigest()
+def _state(path: Path) -> tuple[int, os.stat_result] | OSError:
+    """Return the time and then a file's state, or why it cannot be read."""
+    try:
+        return time.time_ns(), path.stat()
+    except OSError as error:
+        return error
+
+
+def image_row(path: Path, data: bytes, key: str = "") -> dict[str, Any]:
+    """Return the row of IMAGES for a file of these bytes. key: their sha256, where it is known."""
+    key = key or hashlib.sha256(data).hexdigest()
     try:
         width, height = image_from_bytes(data).size
     except UnusableImage as error:

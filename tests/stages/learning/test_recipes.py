@@ -107,6 +107,7 @@ def test_a_schedule_falls_as_its_equation_says_after_the_warm_up(name: str) -> N
     [
         ({"optimizer": "adamm"}, r"optimizer 'adamm' is not one of adamw, adam, sgd; did you mean adam"),
         ({"schedule": "cosine"}, r"schedule 'cosine' is not one of linear, inverse, step"),
+        ({"epochs": 2, "first_evaluation": 3}, r"the last of 2 epochs; .*\(--first-evaluation 2\)"),
         ({"momentum": 0.9}, r"momentum 0.9 is for optimizer = 'sgd', not 'adamw'; set it to 0 or"),
         ({"optimizer": "sgd", "momentum": 1.0}, "momentum must be at most 0.9999"),
         ({"decay": 0.05}, r"decay 0.05 is for schedule = 'inverse' or 'step', not 'linear'; set it to 0 or"),

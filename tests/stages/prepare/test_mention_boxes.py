@@ -285,8 +285,11 @@ def test_a_wrong_list_of_boxes_ends_the_command_with_its_line(
 
 
 def test_relations_and_runs_without_images_have_no_boxes_of_mentions(tmp_path: Path) -> None:
-    for task, images, said in (("re", tmp_path, "relations"), ("ner", None, "a run without images")):
-        with pytest.raises(InputError, match=rf"--mention-boxes: {said} has no boxes of mentions; leave it"):
+    for task, images, said in (
+        ("re", tmp_path, "relations have no boxes of mentions; leave it out"),
+        ("ner", None, "a run without images has no boxes of mentions; name their folder with --images"),
+    ):
+        with pytest.raises(InputError, match=f"--mention-boxes: {said}"):
             PrepareSettings(tmp_path, task, images, mention_boxes="xml")
 
 

@@ -1,12 +1,10 @@
 """Texts read in parts are the samples that they are when read whole: rows, ids, repairs and digests."""
 
 import json
-import multiprocessing
 import os
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -206,14 +204,6 @@ def test_processes_read_what_one_reads_and_the_first_fault_is_the_one_named(
     texts.files["train"].write_text("\n" * 50 + "first\n" + "\n" * 2000 + "second\n")
     with pytest.raises(InputError, match=r"line 51: .* found 'first'"):
         samples_of(open_texts(texts, 1000), "ner", "jsonl")
-
-
-def test_a_process_that_ends_is_one_sentence_with_what_a_script_lacks() -> None:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-        with pytest.raises(StageError, match='under `if __name__ == "__main__":`'):
-            parts._read_elsewhere(pool, os._exit, 1)
-        with pytest.raises(StageError, match="was memory short"):
-            parts._read_elsewhere(pool, os.getpid, 1)
 
 
 def test_a_table_written_in_groups_has_the_bytes_of_one_written_whole(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The image folder: names that are looked up quickly lead where the careful look leads."""
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,11 @@ def test_files_that_are_read_in_parts_are_each_recognised_by_their_names_later(t
         (place / name).write_bytes(name.encode())
     read: list[Path] = []
 
-    def key_of(path: Path) -> str:
-        read.append(path)
-        return path.name
+    def keys_of(paths: Sequence[Path]) -> Iterator[str]:
+        read.extend(paths)
+        return (path.name for path in paths)
 
-    images = ImageFolder(place, tmp_path / "known.parquet", key_of, settling_ns=0)
+    images = ImageFolder(place, tmp_path / "known.parquet", keys_of, settling_ns=0)
     found = images.look_up([("test", name) for name in names], SILENT)
     assert {name: image.key for (_, name), image in found.items()} == {
         name: name.partition("/")[2] for name in names
