@@ -31,7 +31,7 @@ from .wording import TEXT_GROUPS, TEXT_MENTIONS, TEXT_PAIRS, FewNames, clause_wo
 
 __all__ = ["DIAGNOSTIC_SIZES", "GROUPS", "write_diagnostic_corpus"]
 
-DIAGNOSTIC_SIZES: Mapping[str, int] = MappingProxyType({"train": 3600, "valid": 400, "test": 500})
+DIAGNOSTIC_SIZES: Mapping[str, int] = MappingProxyType({"train": 6000, "valid": 400, "test": 500})
 
 # Words of a post are names, openers and clauses: with few names, no text tells one post from another.
 _NAMES = 12
