@@ -6,7 +6,8 @@ The data are ResNet-50's features (4 views, 3840 channels, 2 x 2, float16) with 
 of 256 images and once as one file. 50,000 images take 12.3 GB of disk, and as much memory if both are to be
 warm. A batch is 8 images, gathered by their keys or copied by their rows from a numpy.memmap. Cold means that
 this machine's page cache was asked to forget the files; the disk may still have them in its own. The limit of
-a loop over rows in Python is the memmap copied row by row, without any lookup.
+a loop over rows in Python is their copying alone: of the memmap's rows, and of the cache's, whose places in
+memory were found beforehand.
 """
 
 import argparse
@@ -181,7 +182,18 @@ def main() -> None:
             rows = list(range(start, min(start + BATCH, options.images)))
             if not np.array_equal(gather(rows), copy(rows)):
                 raise SystemExit(f"rows {rows} differ")
-        warm = compare({**contenders, "rows": copy_rows}, options.images, options.rounds)
+        # What was gathered lies in the maps of the shards, which are open by now.
+        found = [cache._shards[name][0][row] for name, row in map(cache._places.__getitem__, keys)]
+
+        def copy_found(rows: list[int]) -> Array:
+            batch = np.empty((len(rows), *SPEC.row_shape), np.float16)
+            raw = batch.reshape(len(rows), -1).view(np.uint8)
+            for place, row in enumerate(rows):
+                raw[place] = found[row]
+            return batch
+
+        loops = {"rows": copy_rows, "found": copy_found}
+        warm = compare({**contenders, **loops}, options.images, options.rounds)
         small, smaller = archived(cache, folder / "archive")
         ways: dict[str, Callable[[list[int]], Array]] = {
             "archive": lambda rows: small.gather([keys[row] for row in rows])[0],
@@ -200,6 +212,7 @@ def main() -> None:
                 f"random batches of {BATCH}: gather over memmap, warm", ratio(warm, "gather", "memmap"), 0.75
             ),
             Result("limit: the memmap copied row by row", ratio(warm, "rows", "memmap")),
+            Result("limit: the cache's rows, found beforehand", ratio(warm, "found", "memmap")),
             Result("the same, cold", ratio(cold, "gather", "memmap")),
             Result("gather, ms per batch", 1e3 * statistics.median(warm["gather"])),
             Result("gather, MB/s", rate["gather"]),
@@ -222,7 +235,8 @@ def main() -> None:
             Row(
                 f"read random batches of {BATCH} images of {options.images} from the cache",
                 "numpy.memmap of one file with the same rows, a batch at once",
-                f"the memmap row by row, {ratio(warm, 'rows', 'memmap'):.2f}",
+                f"copying its rows one by one, {ratio(warm, 'rows', 'memmap'):.2f}; ours, found beforehand, "
+                f"{ratio(warm, 'found', 'memmap'):.2f}",
                 f"{rate['gather']:.0f} MB/s",
                 ratio(warm, "gather", "memmap"),
             )

@@ -136,10 +136,10 @@ def over_parts(parts: Sequence[Part | Source], tools: Tools) -> Iterator[Each]:
         return
     with in_processes(workers, "reading texts") as elsewhere:
 
-        def each(function: Callable[[Any], Result], parts: Sequence[Any]) -> Iterator[Result]:
-            bar = tools.bar(len(parts), "reading texts", "part")
+        def each(function: Callable[[Any], Result], items: Sequence[Any]) -> Iterator[Result]:
+            bar = tools.bar(len(items), "reading texts", "part")
             try:
-                for result in elsewhere(function, parts):
+                for result in elsewhere(function, items):
                     bar.update()
                     yield result
             finally:

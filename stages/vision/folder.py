@@ -254,9 +254,9 @@ class ImageFolder:
             now, status = state
             stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             is_safe = is_settled(status, now, self.settling_ns)
-            known_stamp, key = known.get(self._relative(path), (None, ""))
-            if known_stamp == stamp:
-                keep(path, stamp if is_safe else None, key)
+            before = known.get(self._relative(path))
+            if before is not None and before[0] == stamp:
+                keep(path, stamp if is_safe else None, before[1])
             else:
                 unread.append((path, stamp if is_safe else None))
         for (path, safe), key in zip(unread, self.read([path for path, _ in unread]), strict=True):
