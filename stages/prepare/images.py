@@ -23,8 +23,8 @@ Row = dict[str, Any]
 # into Pillow's reading of its header, which holds the interpreter lock.
 MANY_FILES = 20_000
 
-# Files that a thread or a process reads at a time: handing each over would take as long as reading it.
-_AT_ONCE = 32
+# Files that a thread, and that a process reads at a time: to hand over each would take as long as to read it.
+_AT_ONCE, _IN_A_PART = 32, 256
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Inspected:
         if workers < 2 or len(paths) < MANY_FILES or self.known:
             yield from in_threads(self._key, paths, at_once=_AT_ONCE)
             return
-        parts = [paths[i : i + _AT_ONCE] for i in range(0, len(paths), _AT_ONCE)]
+        parts = [paths[i : i + _IN_A_PART] for i in range(0, len(paths), _IN_A_PART)]
         with in_processes(workers, "reading images") as each:
             for keys, rows in each(_read_part, parts):
                 for key, row in rows.items():
