@@ -51,6 +51,10 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 
+# Where the features begin in a file that is mapped: at a multiple of 64, as batches do in memory. Elsewhere a
+# batch may lie one byte behind a row within its page, which some processors copy six times as slowly.
+_ALIGNED = {"alignment_threshold": 2**16, "alignment_interval": 64}
+
 # What HDF5 and h5py raise when a file is not as it should be.
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 
@@ -140,7 +144,8 @@ def _write(
     """Write a shard's file. layout: how h5py is to store the pyramid; empty for the contiguous layout."""
     # In memory first: HDF5 may crash its process when it closes a file for which the disk has no room.
     content = BytesIO()
-    with h5py.File(content, "w", libver="v110") as file:
+    aligned = {} if layout else _ALIGNED
+    with h5py.File(content, "w", libver="v110", **aligned) as file:
         # Without times, the same content gives the same bytes.
         file.create_dataset("pyramid", data=pyramid, track_times=False, **layout)
         file.create_dataset("view_mask", data=view_mask, track_times=False)

@@ -118,6 +118,22 @@ def test_the_pyramid_is_contiguous_and_plain_h5py_reads_it(tmp_path: Path) -> No
         assert [key.decode() for key in file["image_key"][()]] == keys
 
 
+def test_large_features_are_aligned_and_those_of_earlier_shards_are_read_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = FeatureSpec("resnet50", "w" * 64, TRANSFORM, (256, 512), 2, 4, "float16")
+    keys = keys_of(8)
+    pyramid, mask = values_of(len(keys), spec)
+    offsets = []
+    for name, aligned in (("now", shards._ALIGNED), ("before", {})):
+        monkeypatch.setattr(shards, "_ALIGNED", aligned)
+        write_cache(tmp_path / name, spec, keys, mask, pyramid, 8)
+        assert np.array_equal(FeatureCache(tmp_path / name).gather(keys[::-1])[0], pyramid[::-1])
+        with h5py.File(tmp_path / name / "shard-00000.h5") as file:
+            offsets.append(file["pyramid"].id.get_offset() % 64)
+    assert offsets[0] == 0 != offsets[1]
+
+
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     make_cache(tmp_path / "a")
     make_cache(tmp_path / "b")
