@@ -30,6 +30,7 @@ def test_processes_learn_of_images_what_threads_do(
         inspected = Inspected()
         keys = list(inspected.read(files))
         found = [Found(path, key) for path, key in zip(files, keys, strict=True) if isinstance(key, str)]
+        assert inspected.rows.keys() == {image.key for image in found}  # no file is read twice
         return [str(key) for key in keys], inspected.table(found, SILENT)
 
     by_threads = learned()
