@@ -7,7 +7,8 @@ of 256 images and once as one file. 50,000 images take 12.3 GB of disk, and as m
 warm. A batch is 8 images, gathered by their keys or copied by their rows from a numpy.memmap. Cold means that
 this machine's page cache was asked to forget the files; the disk may still have them in its own. The limit of
 a loop over rows in Python is their copying alone: of the memmap's rows, and of the cache's, whose places in
-memory were found beforehand.
+memory were found beforehand. How long a copy takes may depend on where its target begins behind its source
+within their pages of memory, which is measured in memory alone.
 """
 
 import argparse
@@ -127,6 +128,30 @@ def archived(cache: FeatureCache, folder: Path) -> tuple[FeatureCache, float]:
     return FeatureCache(folder), before / after
 
 
+def behind(distances: tuple[int, ...], rows: int = 3200) -> dict[int, float]:
+    """Return how many times as long copying a row takes with its target so many bytes behind its source.
+
+    That is within their pages of memory, and beside a target that begins half a page behind.
+    """
+    step = -(-ROW_BYTES // 4096) * 4096 + 4096
+    memory = np.ones(2**28, np.uint8)  # more than any cache holds
+    sources = (-memory.ctypes.data) % 4096 + step * np.random.default_rng(0).integers(
+        0, len(memory) // step - 1, rows
+    )
+    target = np.ones(BATCH * step, np.uint8)
+    first = (-target.ctypes.data) % 4096
+
+    def seconds(distance: int) -> float:
+        started = time.perf_counter()
+        for number, source in enumerate(sources.tolist()):
+            place = first + number % (BATCH - 1) * step + distance
+            target[place : place + ROW_BYTES] = memory[source : source + ROW_BYTES]
+        return time.perf_counter() - started
+
+    usual = statistics.median(seconds(2048) for _ in range(5))
+    return {each: statistics.median(seconds(each) for _ in range(5)) / usual for each in distances}
+
+
 def ratio(seconds: dict[str, list[float]], name: str, other: str) -> float:
     """Return how many times as fast `name` is as `other`: the median of the ratios within each round."""
     return statistics.median(b / a for a, b in zip(seconds[name], seconds[other], strict=True))
@@ -213,6 +238,10 @@ def main() -> None:
             ),
             Result("limit: the memmap copied row by row", ratio(warm, "rows", "memmap")),
             Result("limit: the cache's rows, found beforehand", ratio(warm, "found", "memmap")),
+            *(
+                Result(f"a copy {distance} bytes behind, times as long", times)
+                for distance, times in behind((0, 1, 16, 64)).items()
+            ),
             Result("the same, cold", ratio(cold, "gather", "memmap")),
             Result("gather, ms per batch", 1e3 * statistics.median(warm["gather"])),
             Result("gather, MB/s", rate["gather"]),

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ...manifests.errors import StageError
-from ...manifests.fingerprint import digest_file
 from ...manifests.machine import usable_cores
 from ..base.ahead import in_threads
 from ..base.processes import in_processes
 from ..base.tools import Tools
-from ..vision.folder import Found, image_row, unreadable_row
+from ..vision.folder import FILES_AT_ONCE, Found, digest_or_fault, image_row, unreadable_row
 from ..vision.images import UnusableImage, image_bytes
 
 __all__ = ["Inspected"]
@@ -23,8 +22,8 @@ Row = dict[str, Any]
 # into Pillow's reading of its header, which holds the interpreter lock.
 MANY_FILES = 20_000
 
-# Files that a thread, and that a process reads at a time: to hand over each would take as long as to read it.
-_AT_ONCE, _IN_A_PART = 32, 256
+# Files that a process reads at a time: handing them over takes two threads of this one.
+_IN_A_PART = 256
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Inspected:
         """
         workers = usable_cores()
         if workers < 2 or len(paths) < MANY_FILES or self.known:
-            yield from in_threads(self._key, paths, at_once=_AT_ONCE)
+            yield from in_threads(self._key, paths, at_once=FILES_AT_ONCE)
             return
         parts = [paths[i : i + _IN_A_PART] for i in range(0, len(paths), _IN_A_PART)]
         with in_processes(workers, "reading images") as each:
@@ -57,12 +56,10 @@ class Inspected:
         try:
             data = image_bytes(path)
         except UnusableImage as error:
-            try:
-                key = digest_file(path)
-            except OSError as fault:
-                return fault
-            self.rows.setdefault(key, {**unreadable_row(path, error), "key": key})
-            return key
+            found = digest_or_fault(path)
+            if isinstance(found, str):
+                self.rows.setdefault(found, {**unreadable_row(path, error), "key": found})
+            return found
         key = hashlib.sha256(data).hexdigest()
         row: Row = {}
         # The first thread that meets a content claims it.

@@ -336,8 +336,7 @@ class _Sources:
     """What was read.
 
     names: the image of each sample, in the order of the table; images: where each (split, image name) leads;
-    inspected: their contents; digests: those of all inputs;
-    boxes: the files of boxes of mentions, if any.
+    inspected: their contents; digests: those of all inputs; boxes: the files of boxes of mentions, if any.
     """
 
     samples: Samples

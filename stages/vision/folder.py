@@ -25,8 +25,10 @@ from .addresses import as_uploaded, ends_of_address, is_address, name_before_upl
 from .images import UnusableImage, image_from_bytes
 
 __all__ = [
+    "FILES_AT_ONCE",
     "Found",
     "ImageFolder",
+    "digest_or_fault",
     "image_names",
     "image_row",
     "image_suffixes",
@@ -50,8 +52,8 @@ image_suffixes = (
 # Names that lead nowhere but into the folder, on every system.
 _HARMLESS = re.compile(r"(?!\.\.?(/|$))[^\\/:\0]+(/(?!\.\.?(/|$))[^\\/:\0]+)*")
 
-# Files that a thread looks at at a time: handing over each would take as long.
-_AT_ONCE = 32
+FILES_AT_ONCE = 32
+"""Files that a thread takes at a time: to hand over each would take as long as to read it."""
 
 # The digests known from before: one row per file, `file` relative to the image folder, times in nanoseconds.
 _KNOWN = pa.schema(
@@ -87,10 +89,11 @@ class _Stamp(NamedTuple):
 
 
 def _digests_of(paths: Sequence[Path]) -> Iterator[str | OSError]:
-    return in_threads(_digest_or_fault, paths, at_once=_AT_ONCE)
+    return in_threads(digest_or_fault, paths, at_once=FILES_AT_ONCE)
 
 
-def _digest_or_fault(path: Path) -> str | OSError:
+def digest_or_fault(path: Path) -> str | OSError:
+    """Return the sha256 of a file's bytes, or why it cannot be read."""
     try:
         return digest_file(path)
     except OSError as error:
@@ -247,7 +250,7 @@ class ImageFolder:
                 settled[self._relative(path)] = stamp, key
 
         # A file is read after its stamp was taken, so that one which changes in between is read again later.
-        for path, state in zip(paths, in_threads(_state, paths, at_once=_AT_ONCE), strict=True):
+        for path, state in zip(paths, in_threads(_state, paths, at_once=FILES_AT_ONCE), strict=True):
             if isinstance(state, OSError):
                 keep(path, None, state)
                 continue

@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """Return more files than a process takes at once: images, two that are damaged, one that is not there."""
+    """Return files for several parts: images, two that are damaged, one that is not there."""
     paths = []
     for number in range(80):
         paths.append(tmp_path / f"{number}.png")
@@ -35,6 +35,7 @@ def test_processes_learn_of_images_what_threads_do(
 
     by_threads = learned()
     monkeypatch.setattr(images, "MANY_FILES", 2)
+    monkeypatch.setattr(images, "_IN_A_PART", 32)
     monkeypatch.setattr(images, "usable_cores", lambda: 2)
     monkeypatch.setattr(Inspected, "_key", None)  # in this process: it is to be done in another
     assert learned() == by_threads
