@@ -65,7 +65,9 @@ class PrepareSettings:
         if self.mention_boxes and (self.task != "ner" or self.images is None):
             lacking = "a run without images has" if self.task == "ner" else "relations have"
             remedy = (
-                "name their folder with --images, or leave it out" if self.task == "ner" else "leave it out"
+                "name the folder of images with --images, or leave it out"
+                if self.task == "ner"
+                else "leave it out"
             )
             raise InputError(f"--mention-boxes: {lacking} no boxes of mentions; {remedy}")
 

@@ -287,7 +287,11 @@ def test_a_wrong_list_of_boxes_ends_the_command_with_its_line(
 def test_relations_and_runs_without_images_have_no_boxes_of_mentions(tmp_path: Path) -> None:
     for task, images, said in (
         ("re", tmp_path, "relations have no boxes of mentions; leave it out"),
-        ("ner", None, "a run without images has no boxes of mentions; name their folder with --images"),
+        (
+            "ner",
+            None,
+            "a run without images has no boxes of mentions; name the folder of images with --images",
+        ),
     ):
         with pytest.raises(InputError, match=f"--mention-boxes: {said}"):
             PrepareSettings(tmp_path, task, images, mention_boxes="xml")
